@@ -1,0 +1,77 @@
+//! Networks that train at any depth: ReZero (Bachlechner et al., *ReZero is All You Need: Fast
+//! Convergence at Large Depth*, [arXiv 2003.04887](https://arxiv.org/abs/2003.04887)) for Burn.
+//!
+//! A residual layer `x + F(x)` becomes
+//!
+//! ```text
+//! y = x + α · F(x),   α = 0 at the start, learned
+//! ```
+//!
+//! so that a network of any depth begins as the identity: its input–output Jacobian is I, and
+//! signals and gradients pass unchanged until training opens the gates one by one.
+//!
+//! - [`ReZero`] is the gate, [`ReZeroBlock`] a gate with its branch.
+//! - [`resnet`] holds CIFAR ResNets of any depth and pre-activation ResNets, each with the arms
+//!   that the paper compares.
+//! - [`alpha_group`], [`alphas`] and [`parameter_count`] look into any module.
+//!
+//! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none.
+//!
+//! # A ReZero block inside your own module
+//!
+//! ```
+//! use burn::module::Module;
+//! use burn::nn::{Linear, LinearConfig, Relu};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use rezero_nn::{ReZeroBlock, ReZeroConfig};
+//!
+//! #[derive(Module, Debug)]
+//! struct Net {
+//!     input: Linear,
+//!     blocks: Vec<ReZeroBlock<(Linear, Relu)>>,
+//! }
+//!
+//! impl Net {
+//!     fn new(depth: usize, device: &Device) -> Self {
+//!         let linear = |d_in| LinearConfig::new(d_in, 32).init(device);
+//!         Self {
+//!             input: linear(8),
+//!             blocks: (0..depth)
+//!                 .map(|_| ReZeroConfig::new().init_block((linear(32), Relu::new()), device))
+//!                 .collect(),
+//!         }
+//!     }
+//!
+//!     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+//!         let x = self.input.forward(x);
+//!         self.blocks.iter().fold(x, |x, block| block.forward(x))
+//!     }
+//! }
+//!
+//! let device = Device::flex();
+//! let net = Net::new(100, &device);
+//! let x = Tensor::<2>::random([4, 8], Distribution::Default, &device);
+//! // At the start every block is the identity, bit for bit.
+//! assert_eq!(net.forward(x.clone()).into_data(), net.input.forward(x).into_data());
+//! ```
+
+#![warn(missing_docs)]
+
+mod inspect;
+mod residual;
+pub mod resnet;
+mod rezero;
+
+pub use burn;
+pub use inspect::{alpha_group, alphas, is_alpha, parameter_count};
+pub use residual::{Residual, ResidualConfig, ResidualScheme};
+pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
+
+/// The names that most users need.
+pub mod prelude {
+    pub use crate::resnet::{
+        Arm, CifarResNet, CifarResNetConfig, Definition, PreActDepth, PreActResNet,
+        PreActResNetConfig,
+    };
+    pub use crate::{Branch, ReZero, ReZeroBlock, ReZeroConfig, alpha_group};
+}

@@ -1,0 +1,301 @@
+//! The basic block of CIFAR ResNets: two 3×3 convolutions beside a shortcut.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::conv::Conv2d;
+use burn::nn::{BatchNorm, BatchNormConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, s};
+
+use super::cifar::{Arm, Definition};
+use super::init;
+use crate::residual::{Residual, ResidualConfig, ResidualScheme};
+use crate::rezero::ReZeroConfig;
+
+/// One residual block of a [`CifarResNet`](super::CifarResNet).
+///
+/// | arm | output |
+/// | - | - |
+/// | vanilla, zero-γ, FixUp | `relu(F(x) + shortcut(x))` |
+/// | SkipInit | `relu(α · F(x) + shortcut(x))` |
+/// | ReZero | `α · relu(F(x)) + shortcut(x)`: the ReLU moves into the branch, none follows the sum |
+/// | gated | `α · relu(F(x)) + (1 − α) · shortcut(x)` |
+#[derive(Module, Debug)]
+pub struct BasicBlock {
+    /// F without its last activation.
+    pub branch: BasicBranch,
+    /// The skip path.
+    pub shortcut: Shortcut,
+    /// How the two are joined.
+    pub residual: Residual,
+    /// Whether the second ReLU is the branch's last operation (true) or follows the sum (false).
+    pub relu_in_branch: bool,
+}
+
+/// What a [`BasicBlock`] is made of.
+#[derive(Debug, Clone)]
+pub(super) struct BlockSpec<'a> {
+    pub channels: [usize; 2],
+    pub stride: usize,
+    pub arm: Arm,
+    pub definition: Definition,
+    pub rezero: &'a ReZeroConfig,
+    /// The number of blocks in the network, which FixUp scales its weights by.
+    pub n_blocks: usize,
+}
+
+impl BlockSpec<'_> {
+    pub fn init(&self, device: &Device) -> BasicBlock {
+        let [c_in, c_out] = self.channels;
+        let down = self.stride != 1 || c_in != c_out;
+        let weights = match (self.definition, self.arm) {
+            (Definition::Notebook, _) => init::kaiming_normal(false),
+            // The authors' `highway.py` has its Kaiming initialisation commented out.
+            (Definition::Table, Arm::Gated) => init::torch_default(),
+            (Definition::Table, _) => init::kaiming_normal(true),
+        };
+        let branch = match self.arm {
+            Arm::Vanilla | Arm::ZeroGamma | Arm::ReZero | Arm::Gated => {
+                let mut branch = NormBranch {
+                    conv1: init::conv([c_in, c_out], 3, self.stride, false, weights.clone(), device),
+                    norm1: BatchNormConfig::new(c_out).init(device),
+                    conv2: init::conv([c_out, c_out], 3, 1, false, weights, device),
+                    norm2: BatchNormConfig::new(c_out).init(device),
+                };
+                if self.arm == Arm::ZeroGamma {
+                    branch.norm2.gamma = Initializer::Zeros.init([c_out], device);
+                }
+                BasicBranch::Norm(branch)
+            }
+            Arm::SkipInit => BasicBranch::SkipInit(SkipInitBranch {
+                conv1: init::conv([c_in, c_out], 3, self.stride, true, weights.clone(), device),
+                conv2: init::conv([c_out, c_out], 3, 1, true, weights, device),
+            }),
+            Arm::FixUp => {
+                let std = (2.0 / (9 * c_out) as f64).sqrt() / (self.n_blocks as f64).sqrt();
+                let first = Initializer::Normal { mean: 0.0, std };
+                let scalar = |value| Initializer::Constant { value }.init([1], device);
+                BasicBranch::FixUp(FixupBranch {
+                    bias1a: scalar(0.0),
+                    conv1: init::conv([c_in, c_out], 3, self.stride, false, first, device),
+                    bias1b: scalar(0.0),
+                    bias2a: scalar(0.0),
+                    conv2: init::conv([c_out, c_out], 3, 1, false, Initializer::Zeros, device),
+                    scale: scalar(1.0),
+                    bias2b: scalar(0.0),
+                })
+            }
+        };
+        let scheme = match self.arm {
+            Arm::Vanilla | Arm::ZeroGamma | Arm::FixUp => ResidualScheme::Sum,
+            Arm::ReZero | Arm::SkipInit => ResidualScheme::ReZero,
+            Arm::Gated => ResidualScheme::Gated,
+        };
+        BasicBlock {
+            branch,
+            shortcut: match (down, self.arm, self.definition) {
+                (false, ..) => Shortcut::identity(),
+                (true, Arm::FixUp, _) => Shortcut::append(self.stride, c_out - c_in, None),
+                (true, Arm::SkipInit, _) | (true, _, Definition::Notebook) => {
+                    Shortcut::pad_both(self.stride, c_out - c_in)
+                }
+                (true, _, Definition::Table) => {
+                    let norm = BatchNormConfig::new(c_in).init(device);
+                    Shortcut::append(self.stride, c_out - c_in, Some(norm))
+                }
+            },
+            residual: ResidualConfig::new(scheme)
+                .with_rezero(ReZeroConfig {
+                    // Per-channel gates follow the block's width.
+                    channels: self.rezero.channels.map(|_| c_out),
+                    ..self.rezero.clone()
+                })
+                .init(device),
+            relu_in_branch: matches!(self.arm, Arm::ReZero | Arm::Gated),
+        }
+    }
+}
+
+impl BasicBlock {
+    /// Applies the block.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, c_in, height, width]`
+    /// - output: `[batch, c_out, ⌈height / stride⌉, ⌈width / stride⌉]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let skip = match &self.branch {
+            // FixUp's reference shifts the input of a down-sampling shortcut as well.
+            BasicBranch::FixUp(branch) if !self.shortcut.is_identity() => self
+                .shortcut
+                .forward(x.clone() + branch.bias1a.val().unsqueeze()),
+            _ => self.shortcut.forward(x.clone()),
+        };
+        let out = self.branch.forward(x);
+        if self.relu_in_branch {
+            self.residual.combine(skip, relu(out))
+        } else {
+            relu(self.residual.combine(skip, out))
+        }
+    }
+}
+
+/// F of a [`BasicBlock`], without its last activation.
+#[derive(Module, Debug)]
+// One lives in each block for the whole life of a network: boxing the largest would only add a
+// pointer to every access.
+#[allow(clippy::large_enum_variant)]
+pub enum BasicBranch {
+    /// With batch norm.
+    Norm(NormBranch),
+    /// Without norm, convolutions with bias.
+    SkipInit(SkipInitBranch),
+    /// Without norm, FixUp's scalars.
+    FixUp(FixupBranch),
+}
+
+impl BasicBranch {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            BasicBranch::Norm(branch) => branch.forward(x),
+            BasicBranch::SkipInit(branch) => branch.forward(x),
+            BasicBranch::FixUp(branch) => branch.forward(x),
+        }
+    }
+}
+
+/// `bn2(conv2(relu(bn1(conv1(x)))))`: He et al.,
+/// [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2.
+#[derive(Module, Debug)]
+pub struct NormBranch {
+    /// 3×3, carries the block's stride.
+    pub conv1: Conv2d,
+    /// After `conv1`.
+    pub norm1: BatchNorm,
+    /// 3×3.
+    pub conv2: Conv2d,
+    /// After `conv2`; its γ starts at 0 in the zero-γ arm.
+    pub norm2: BatchNorm,
+}
+
+impl NormBranch {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = relu(self.norm1.forward(self.conv1.forward(x)));
+        self.norm2.forward(self.conv2.forward(x))
+    }
+}
+
+/// `conv2(relu(conv1(x)))` with biases: De and Smith,
+/// [arXiv 2002.10444](https://arxiv.org/abs/2002.10444).
+#[derive(Module, Debug)]
+pub struct SkipInitBranch {
+    /// 3×3, carries the block's stride.
+    pub conv1: Conv2d,
+    /// 3×3.
+    pub conv2: Conv2d,
+}
+
+impl SkipInitBranch {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv2.forward(relu(self.conv1.forward(x)))
+    }
+}
+
+/// `scale · conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b`: Zhang, Dauphin and Ma,
+/// [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), section 3.
+///
+/// `conv1` is drawn from N(0, 2 / fan_out / L) for L blocks and `conv2` is 0, so that the branch
+/// starts at 0.
+#[derive(Module, Debug)]
+pub struct FixupBranch {
+    /// Scalar before `conv1`, `[1]`, 0 at the start.
+    pub bias1a: Param<Tensor<1>>,
+    /// 3×3, carries the block's stride.
+    pub conv1: Conv2d,
+    /// Scalar after `conv1`, `[1]`, 0 at the start.
+    pub bias1b: Param<Tensor<1>>,
+    /// Scalar before `conv2`, `[1]`, 0 at the start.
+    pub bias2a: Param<Tensor<1>>,
+    /// 3×3, 0 at the start.
+    pub conv2: Conv2d,
+    /// Scalar factor, `[1]`, 1 at the start.
+    pub scale: Param<Tensor<1>>,
+    /// Scalar after the scale, `[1]`, 0 at the start.
+    pub bias2b: Param<Tensor<1>>,
+}
+
+impl FixupBranch {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.conv1.forward(x + self.bias1a.val().unsqueeze());
+        let x = relu(x + self.bias1b.val().unsqueeze());
+        let x = self.conv2.forward(x + self.bias2a.val().unsqueeze());
+        x * self.scale.val().unsqueeze() + self.bias2b.val().unsqueeze()
+    }
+}
+
+/// The parameter-free shortcut ("option A" of He et al., section 4.2): every `stride`-th pixel, and
+/// zeros for the channels that the input lacks.
+///
+/// `norm` and the place of the zeros are what the authors' two code bases differ in, see
+/// [`Definition`].
+#[derive(Module, Debug)]
+pub struct Shortcut {
+    /// On the sub-sampled input, in the table code.
+    pub norm: Option<BatchNorm>,
+    /// Every how many-th pixel is kept.
+    pub stride: usize,
+    /// Zero channels put before the input's.
+    pub before: usize,
+    /// Zero channels put after the input's.
+    pub after: usize,
+}
+
+impl Shortcut {
+    pub(super) fn identity() -> Self {
+        Self::append(1, 0, None)
+    }
+
+    pub(super) fn pad_both(stride: usize, extra: usize) -> Self {
+        Self {
+            norm: None,
+            stride,
+            before: extra / 2,
+            after: extra - extra / 2,
+        }
+    }
+
+    pub(super) fn append(stride: usize, extra: usize, norm: Option<BatchNorm>) -> Self {
+        Self {
+            norm,
+            stride,
+            before: 0,
+            after: extra,
+        }
+    }
+
+    fn is_identity(&self) -> bool {
+        self.stride == 1 && self.before + self.after == 0 && self.norm.is_none()
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        if self.is_identity() {
+            return x;
+        }
+        let stride = self.stride as isize;
+        let mut x = x.slice(s![.., .., ..;stride, ..;stride]);
+        if let Some(norm) = &self.norm {
+            x = norm.forward(x);
+        }
+        let [batch, _, height, width] = x.dims();
+        let device = x.device();
+        let zeros = |channels| Tensor::zeros([batch, channels, height, width], &device);
+        let mut parts = Vec::with_capacity(3);
+        if self.before > 0 {
+            parts.push(zeros(self.before));
+        }
+        parts.push(x);
+        if self.after > 0 {
+            parts.push(zeros(self.after));
+        }
+        Tensor::cat(parts, 1)
+    }
+}

@@ -1,0 +1,235 @@
+//! CIFAR ResNets of depth 6n+2.
+
+use burn::config::Config;
+use burn::module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param};
+use burn::nn::conv::Conv2d;
+use burn::nn::{BatchNorm, BatchNormConfig, Linear};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+
+use super::block::{BasicBlock, BlockSpec};
+use super::init;
+use crate::rezero::ReZeroConfig;
+
+/// The networks that the paper's CIFAR-10 table compares.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum Arm {
+    /// The plain ResNet, batch norm with γ = 1.
+    Vanilla,
+    /// Vanilla with γ = 0 in the last norm of every branch: Goyal et al.,
+    /// [arXiv 1706.02677](https://arxiv.org/abs/1706.02677), section 5.1.
+    ZeroGamma,
+    /// `x + α · relu(F(x))`, α = 0 at the start.
+    ReZero,
+    /// `α · relu(F(x)) + (1 − α) · x`, α = 0 at the start: what the authors' code for the table's
+    /// "Gated ResNet" computes.
+    Gated,
+    /// Without norm, rescaled initial weights and scalar biases.
+    FixUp,
+    /// Without norm, `relu(x + α · F(x))`, α = 0 at the start.
+    SkipInit,
+}
+
+/// The authors published two versions of their CIFAR code, which differ where the text is silent.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum Definition {
+    /// The notebook ReZNet-6x: shortcut padded with zero channels on both sides; every convolution
+    /// and linear weight from N(0, 2 / fan_in).
+    Notebook,
+    /// The code behind the table: batch norm on a down-sampling shortcut and zero channels appended
+    /// at the end; convolutions from N(0, 2 / fan_out); the linear layer keeps PyTorch's default.
+    Table,
+}
+
+/// Configuration to create a [`CifarResNet`] using the [init function](CifarResNetConfig::init).
+#[derive(Config, Debug)]
+pub struct CifarResNetConfig {
+    /// The number of weighted layers, 6n+2: 20, 32, 44, 56, 110, 1202, …
+    pub depth: usize,
+    /// The residual scheme. Default: ReZero
+    #[config(default = "Arm::ReZero")]
+    pub arm: Arm,
+    /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
+    #[config(default = "Definition::Notebook")]
+    pub definition: Definition,
+    /// The number of classes. Default: 10
+    #[config(default = 10)]
+    pub num_classes: usize,
+    /// The gates of the arms that have them; `channels: Some(_)` gives each block one α per channel
+    /// of its own width. Default: α = 0, trainable, one a block
+    #[config(default = "ReZeroConfig::new()")]
+    pub rezero: ReZeroConfig,
+}
+
+/// A ResNet for 32×32 images: He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385),
+/// section 4.2, with the residual schemes of the ReZero paper.
+///
+/// A 3×3 convolution to 16 channels, three stages of n blocks with 16, 32 and 64 channels (the
+/// first block of the second and third halves the image), the mean over the image, and a linear
+/// layer: 6n+2 weighted layers.
+///
+/// Should be created using [CifarResNetConfig].
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct CifarResNet {
+    /// 3×3, 3 to 16 channels.
+    pub conv: Conv2d,
+    /// After `conv`, in the arms with norm.
+    pub norm: Option<BatchNorm>,
+    /// Scalar after `conv`, `[1]`, in the FixUp arm.
+    pub bias1: Option<Param<Tensor<1>>>,
+    /// The 3n residual blocks.
+    pub blocks: Vec<BasicBlock>,
+    /// Scalar before `linear`, `[1]`, in the FixUp arm.
+    pub bias2: Option<Param<Tensor<1>>>,
+    /// 64 to `num_classes`.
+    pub linear: Linear,
+    /// The residual scheme.
+    #[module(skip)]
+    pub arm: Arm,
+}
+
+impl CifarResNetConfig {
+    /// ResNet-20.
+    pub fn resnet20() -> Self {
+        Self::new(20)
+    }
+
+    /// ResNet-32.
+    pub fn resnet32() -> Self {
+        Self::new(32)
+    }
+
+    /// ResNet-44.
+    pub fn resnet44() -> Self {
+        Self::new(44)
+    }
+
+    /// ResNet-56.
+    pub fn resnet56() -> Self {
+        Self::new(56)
+    }
+
+    /// ResNet-110.
+    pub fn resnet110() -> Self {
+        Self::new(110)
+    }
+
+    /// ResNet-1202.
+    pub fn resnet1202() -> Self {
+        Self::new(1202)
+    }
+
+    /// Initializes the network on `device`.
+    ///
+    /// # Panics
+    ///
+    /// If `depth` is not 6n+2 with n ≥ 1, or `num_classes` is 0.
+    pub fn init(&self, device: &Device) -> CifarResNet {
+        assert!(
+            self.depth >= 8 && self.depth % 6 == 2,
+            "depth must be 6n+2 with n >= 1 (8, 14, 20, 32, 44, 56, 110, 1202), got {}.",
+            self.depth
+        );
+        assert!(
+            self.num_classes > 0,
+            "num_classes must be greater than zero."
+        );
+        let n = (self.depth - 2) / 6;
+        let mut blocks = Vec::with_capacity(3 * n);
+        let mut c_in = 16;
+        for (stage, c_out) in [16, 32, 64].into_iter().enumerate() {
+            for i in 0..n {
+                let spec = BlockSpec {
+                    channels: [c_in, c_out],
+                    stride: if stage > 0 && i == 0 { 2 } else { 1 },
+                    arm: self.arm,
+                    definition: self.definition,
+                    rezero: &self.rezero,
+                    n_blocks: 3 * n,
+                };
+                blocks.push(spec.init(device));
+                c_in = c_out;
+            }
+        }
+
+        let fixup = self.arm == Arm::FixUp;
+        let normless = fixup || self.arm == Arm::SkipInit;
+        let scalar = || Initializer::Zeros.init([1], device);
+        let stem = match (self.arm, self.definition) {
+            // FixUp's reference initialises its blocks and its linear layer only.
+            (Arm::FixUp, _) => init::torch_default(),
+            (_, Definition::Notebook) => init::kaiming_normal(false),
+            (Arm::Gated, Definition::Table) => init::torch_default(),
+            (_, Definition::Table) => init::kaiming_normal(true),
+        };
+        let head = match (self.arm, self.definition) {
+            (Arm::FixUp, _) => Initializer::Zeros,
+            (_, Definition::Notebook) => init::kaiming_normal(false),
+            (_, Definition::Table) => init::torch_default(),
+        };
+        let mut linear = init::linear(64, self.num_classes, head, device);
+        if fixup {
+            linear.bias = Some(Initializer::Zeros.init([self.num_classes], device));
+        }
+        CifarResNet {
+            conv: init::conv([3, 16], 3, 1, self.arm == Arm::SkipInit, stem, device),
+            norm: (!normless).then(|| BatchNormConfig::new(16).init(device)),
+            bias1: fixup.then(scalar),
+            blocks,
+            bias2: fixup.then(scalar),
+            linear,
+            arm: self.arm,
+        }
+    }
+}
+
+impl CifarResNet {
+    /// Computes class logits.
+    ///
+    /// # Shapes
+    ///
+    /// - `images`: `[batch, 3, height, width]`, normalised; 32×32 in the paper
+    /// - output: `[batch, num_classes]`
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let mut x = self.conv.forward(images);
+        if let Some(norm) = &self.norm {
+            x = norm.forward(x);
+        }
+        if let Some(bias) = &self.bias1 {
+            x = x + bias.val().unsqueeze();
+        }
+        x = relu(x);
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        let mut x = init::global_average_pool(x);
+        if let Some(bias) = &self.bias2 {
+            x = x + bias.val().unsqueeze();
+        }
+        self.linear.forward(x)
+    }
+
+    /// The number of weighted layers, 6n+2.
+    pub fn depth(&self) -> usize {
+        2 * self.blocks.len() + 2
+    }
+}
+
+impl ModuleDisplay for CifarResNet {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new()
+            .with_new_line_after_attribute(false)
+            .optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [_, num_classes] = self.linear.weight.lazy_shape().dims();
+        content
+            .add("depth", &self.depth())
+            .add_debug_attribute("arm", &self.arm)
+            .add("num_classes", &num_classes)
+            .add("trainable", &crate::parameter_count(self))
+            .optional()
+    }
+}
