@@ -83,7 +83,11 @@ impl ModuleVisitor for Count {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // Running statistics are visited like parameters; only their names tell them apart on a
         // device without autodiff.
-        if !self.path.last().is_some_and(|name| name.starts_with("running_")) {
+        if !self
+            .path
+            .last()
+            .is_some_and(|name| name.starts_with("running_"))
+        {
             self.count += param.lazy_shape().num_elements();
         }
     }

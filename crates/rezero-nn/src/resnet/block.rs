@@ -53,38 +53,40 @@ impl BlockSpec<'_> {
             (Definition::Table, Arm::Gated) => init::torch_default(),
             (Definition::Table, _) => init::kaiming_normal(true),
         };
-        let branch = match self.arm {
-            Arm::Vanilla | Arm::ZeroGamma | Arm::ReZero | Arm::Gated => {
-                let mut branch = NormBranch {
-                    conv1: init::conv([c_in, c_out], 3, self.stride, false, weights.clone(), device),
-                    norm1: BatchNormConfig::new(c_out).init(device),
-                    conv2: init::conv([c_out, c_out], 3, 1, false, weights, device),
-                    norm2: BatchNormConfig::new(c_out).init(device),
-                };
-                if self.arm == Arm::ZeroGamma {
-                    branch.norm2.gamma = Initializer::Zeros.init([c_out], device);
-                }
-                BasicBranch::Norm(branch)
-            }
-            Arm::SkipInit => BasicBranch::SkipInit(SkipInitBranch {
-                conv1: init::conv([c_in, c_out], 3, self.stride, true, weights.clone(), device),
-                conv2: init::conv([c_out, c_out], 3, 1, true, weights, device),
-            }),
+        let conv = |c_in, stride, bias, weights| {
+            init::conv([c_in, c_out], 3, stride, bias, weights, device)
+        };
+        let norm = || Some(BatchNormConfig::new(c_out).init(device));
+        let mut branch = match self.arm {
+            Arm::Vanilla | Arm::ZeroGamma | Arm::ReZero | Arm::Gated => BasicBranch {
+                conv1: conv(c_in, self.stride, false, weights.clone()),
+                norm1: norm(),
+                conv2: conv(c_out, 1, false, weights),
+                norm2: norm(),
+                fixup: None,
+            },
+            Arm::SkipInit => BasicBranch {
+                conv1: conv(c_in, self.stride, true, weights.clone()),
+                norm1: None,
+                conv2: conv(c_out, 1, true, weights),
+                norm2: None,
+                fixup: None,
+            },
             Arm::FixUp => {
                 let std = (2.0 / (9 * c_out) as f64).sqrt() / (self.n_blocks as f64).sqrt();
                 let first = Initializer::Normal { mean: 0.0, std };
-                let scalar = |value| Initializer::Constant { value }.init([1], device);
-                BasicBranch::FixUp(FixupBranch {
-                    bias1a: scalar(0.0),
-                    conv1: init::conv([c_in, c_out], 3, self.stride, false, first, device),
-                    bias1b: scalar(0.0),
-                    bias2a: scalar(0.0),
-                    conv2: init::conv([c_out, c_out], 3, 1, false, Initializer::Zeros, device),
-                    scale: scalar(1.0),
-                    bias2b: scalar(0.0),
-                })
+                BasicBranch {
+                    conv1: conv(c_in, self.stride, false, first),
+                    norm1: None,
+                    conv2: conv(c_out, 1, false, Initializer::Zeros),
+                    norm2: None,
+                    fixup: Some(FixupScalars::init(device)),
+                }
             }
         };
+        if let (Arm::ZeroGamma, Some(norm)) = (self.arm, &mut branch.norm2) {
+            norm.gamma = Initializer::Zeros.init([c_out], device);
+        }
         let scheme = match self.arm {
             Arm::Vanilla | Arm::ZeroGamma | Arm::FixUp => ResidualScheme::Sum,
             Arm::ReZero | Arm::SkipInit => ResidualScheme::ReZero,
@@ -123,11 +125,11 @@ impl BasicBlock {
     /// - `x`: `[batch, c_in, height, width]`
     /// - output: `[batch, c_out, ⌈height / stride⌉, ⌈width / stride⌉]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let skip = match &self.branch {
+        let skip = match &self.branch.fixup {
             // FixUp's reference shifts the input of a down-sampling shortcut as well.
-            BasicBranch::FixUp(branch) if !self.shortcut.is_identity() => self
+            Some(scalars) if !self.shortcut.is_identity() => self
                 .shortcut
-                .forward(x.clone() + branch.bias1a.val().unsqueeze()),
+                .forward(x.clone() + scalars.bias1a.val().unsqueeze()),
             _ => self.shortcut.forward(x.clone()),
         };
         let out = self.branch.forward(x);
@@ -140,95 +142,73 @@ impl BasicBlock {
 }
 
 /// F of a [`BasicBlock`], without its last activation.
+///
+/// | arm | F(x) | source |
+/// | - | - | - |
+/// | vanilla, zero-γ, ReZero, gated | `norm2(conv2(relu(norm1(conv1(x)))))` | [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2 |
+/// | SkipInit | `conv2(relu(conv1(x)))`, convolutions with bias | [arXiv 2002.10444](https://arxiv.org/abs/2002.10444) |
+/// | FixUp | `scale · conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b` | [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), section 3 |
+///
+/// FixUp draws `conv1` from N(0, 2 / fan_out / L) for L blocks and starts `conv2` at 0.
 #[derive(Module, Debug)]
-// One lives in each block for the whole life of a network: boxing the largest would only add a
-// pointer to every access.
-#[allow(clippy::large_enum_variant)]
-pub enum BasicBranch {
-    /// With batch norm.
-    Norm(NormBranch),
-    /// Without norm, convolutions with bias.
-    SkipInit(SkipInitBranch),
-    /// Without norm, FixUp's scalars.
-    FixUp(FixupBranch),
+pub struct BasicBranch {
+    /// 3×3, carries the block's stride.
+    pub conv1: Conv2d,
+    /// After `conv1`, in the arms with norm.
+    pub norm1: Option<BatchNorm>,
+    /// 3×3.
+    pub conv2: Conv2d,
+    /// After `conv2`, in the arms with norm; its γ starts at 0 in the zero-γ arm.
+    pub norm2: Option<BatchNorm>,
+    /// In the FixUp arm.
+    pub fixup: Option<FixupScalars>,
 }
 
 impl BasicBranch {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        match self {
-            BasicBranch::Norm(branch) => branch.forward(x),
-            BasicBranch::SkipInit(branch) => branch.forward(x),
-            BasicBranch::FixUp(branch) => branch.forward(x),
-        }
+        let Some(fixup) = &self.fixup else {
+            let x = relu(normalize(&self.norm1, self.conv1.forward(x)));
+            return normalize(&self.norm2, self.conv2.forward(x));
+        };
+        let x = self.conv1.forward(x + fixup.bias1a.val().unsqueeze());
+        let x = relu(x + fixup.bias1b.val().unsqueeze());
+        let x = self.conv2.forward(x + fixup.bias2a.val().unsqueeze());
+        x * fixup.scale.val().unsqueeze() + fixup.bias2b.val().unsqueeze()
     }
 }
 
-/// `bn2(conv2(relu(bn1(conv1(x)))))`: He et al.,
-/// [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2.
-#[derive(Module, Debug)]
-pub struct NormBranch {
-    /// 3×3, carries the block's stride.
-    pub conv1: Conv2d,
-    /// After `conv1`.
-    pub norm1: BatchNorm,
-    /// 3×3.
-    pub conv2: Conv2d,
-    /// After `conv2`; its γ starts at 0 in the zero-γ arm.
-    pub norm2: BatchNorm,
-}
-
-impl NormBranch {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = relu(self.norm1.forward(self.conv1.forward(x)));
-        self.norm2.forward(self.conv2.forward(x))
+fn normalize(norm: &Option<BatchNorm>, x: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
     }
 }
 
-/// `conv2(relu(conv1(x)))` with biases: De and Smith,
-/// [arXiv 2002.10444](https://arxiv.org/abs/2002.10444).
+/// The scalars of a FixUp branch, `[1]` each: biases start at 0, the scale at 1.
 #[derive(Module, Debug)]
-pub struct SkipInitBranch {
-    /// 3×3, carries the block's stride.
-    pub conv1: Conv2d,
-    /// 3×3.
-    pub conv2: Conv2d,
-}
-
-impl SkipInitBranch {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv2.forward(relu(self.conv1.forward(x)))
-    }
-}
-
-/// `scale · conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b`: Zhang, Dauphin and Ma,
-/// [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), section 3.
-///
-/// `conv1` is drawn from N(0, 2 / fan_out / L) for L blocks and `conv2` is 0, so that the branch
-/// starts at 0.
-#[derive(Module, Debug)]
-pub struct FixupBranch {
-    /// Scalar before `conv1`, `[1]`, 0 at the start.
+pub struct FixupScalars {
+    /// Before `conv1`.
     pub bias1a: Param<Tensor<1>>,
-    /// 3×3, carries the block's stride.
-    pub conv1: Conv2d,
-    /// Scalar after `conv1`, `[1]`, 0 at the start.
+    /// After `conv1`.
     pub bias1b: Param<Tensor<1>>,
-    /// Scalar before `conv2`, `[1]`, 0 at the start.
+    /// Before `conv2`.
     pub bias2a: Param<Tensor<1>>,
-    /// 3×3, 0 at the start.
-    pub conv2: Conv2d,
-    /// Scalar factor, `[1]`, 1 at the start.
+    /// Factor after `conv2`.
     pub scale: Param<Tensor<1>>,
-    /// Scalar after the scale, `[1]`, 0 at the start.
+    /// After the scale.
     pub bias2b: Param<Tensor<1>>,
 }
 
-impl FixupBranch {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.conv1.forward(x + self.bias1a.val().unsqueeze());
-        let x = relu(x + self.bias1b.val().unsqueeze());
-        let x = self.conv2.forward(x + self.bias2a.val().unsqueeze());
-        x * self.scale.val().unsqueeze() + self.bias2b.val().unsqueeze()
+impl FixupScalars {
+    fn init(device: &Device) -> Self {
+        let scalar = |value| Initializer::Constant { value }.init([1], device);
+        Self {
+            bias1a: scalar(0.0),
+            bias1b: scalar(0.0),
+            bias2a: scalar(0.0),
+            scale: scalar(1.0),
+            bias2b: scalar(0.0),
+        }
     }
 }
 

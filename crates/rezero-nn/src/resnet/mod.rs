@@ -13,6 +13,6 @@ mod cifar;
 mod init;
 mod preact;
 
-pub use block::{BasicBlock, BasicBranch, FixupBranch, NormBranch, Shortcut, SkipInitBranch};
+pub use block::{BasicBlock, BasicBranch, FixupScalars, Shortcut};
 pub use cifar::{Arm, CifarResNet, CifarResNetConfig, Definition};
 pub use preact::{PreActBlock, PreActDepth, PreActResNet, PreActResNetConfig};
