@@ -1,0 +1,492 @@
+//! Checkpoints: `checkpoints/step-N/`, complete or absent.
+//!
+//! | file | what |
+//! | - | - |
+//! | `model.bpk` | weights and running statistics, burn's record of the network |
+//! | `optimizer.bpk` | momentum and accumulators |
+//! | `scheduler.bpk` | the schedule's step |
+//! | `state.json` | [`State`]: step, best result, bytes of `metrics.jsonl`, sums since its last row |
+//! | `manifest.json` | [`Manifest`]: versions, the model, size and SHA-256 of every other file |
+//!
+//! The manifest is renamed in last, so a directory without one was cut short and is ignored. Data
+//! order, augmentation and random draws are functions of (seed, step), so the step is all there is
+//! to save of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use burn::optim::OptimizerRecord;
+use burn::optim::lr_scheduler::LrSchedulerRecord;
+use burn::store::ModuleRecord;
+use burn::train::checkpoint::{
+    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
+};
+use burn::train::metric::store::EventStoreClient;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::model::Network;
+
+/// The layout that this version writes and reads.
+const FORMAT: u32 = 1;
+/// The version of burn, which defines the `.bpk` files.
+pub const BURN_VERSION: &str = "0.22.1";
+
+const MANIFEST: &str = "manifest.json";
+const MODEL: &str = "model.bpk";
+const OPTIMIZER: &str = "optimizer.bpk";
+const SCHEDULER: &str = "scheduler.bpk";
+const STATE: &str = "state.json";
+
+/// Where a run stands, beside its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Optimizer steps taken.
+    pub step: usize,
+    /// How many bytes of `metrics.jsonl` belong to these steps.
+    pub metrics_bytes: u64,
+    /// SHA-256 of the training data.
+    pub data: String,
+    /// Sum of losses since the last row of `metrics.jsonl`.
+    pub loss_sum: f64,
+    /// Correct classifications since the last row.
+    pub correct: f64,
+    /// Items since the last row.
+    pub items: usize,
+    /// The latest validation.
+    pub valid: Option<Score>,
+    /// The best validation.
+    pub best: Option<Score>,
+}
+
+/// A validation result.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The step it was taken at.
+    pub step: usize,
+    /// Share of items classified correctly.
+    pub accuracy: f64,
+    /// Mean cross-entropy, nats.
+    pub loss: f64,
+}
+
+impl Score {
+    /// Higher accuracy, or the same at a lower loss.
+    pub fn better_than(&self, other: &Score) -> bool {
+        self.accuracy > other.accuracy
+            || (self.accuracy == other.accuracy && self.loss < other.loss)
+    }
+}
+
+/// What commits a checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The layout, [`FORMAT`].
+    pub format: u32,
+    /// The version of this crate.
+    pub version: String,
+    /// The version of burn.
+    pub burn: String,
+    /// [`Recipe::model_id`](crate::recipe::Recipe::model_id).
+    pub model: String,
+    /// How many values the model learns.
+    pub parameters: usize,
+    /// Every other file.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// The committed checkpoints of a run, by step.
+pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
+    let dir = run.join("checkpoints");
+    let mut found = BTreeMap::new();
+    let entries = match fs::read_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(|e| Error::io("read", &dir, e))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io("read", &dir, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok())
+            && path.join(MANIFEST).exists()
+        {
+            found.insert(step, path);
+        }
+    }
+    Ok(found)
+}
+
+/// Reads checkpoints of one model.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    /// The verified manifest.
+    pub manifest: Manifest,
+}
+
+impl Reader {
+    /// Opens a committed checkpoint and verifies every file of it.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest is of another format, version or model, or a file is missing or altered.
+    pub fn open(dir: &Path, model: &str) -> Result<Self> {
+        let fail = |message: String| Error::Checkpoint {
+            dir: dir.to_owned(),
+            message,
+        };
+        let path = dir.join(MANIFEST);
+        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|e| fail(format!("{MANIFEST} does not parse: {e}; {REMEDY}")))?;
+        if manifest.format != FORMAT {
+            return Err(fail(format!(
+                "its format is {}, this version reads {FORMAT}; use the version that wrote it \
+                 (rezero {})",
+                manifest.format, manifest.version
+            )));
+        }
+        if release(&manifest.version) != release(env!("CARGO_PKG_VERSION")) {
+            return Err(fail(format!(
+                "it was written by rezero {}, this is {}; use that version",
+                manifest.version,
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        if manifest.burn != BURN_VERSION {
+            return Err(fail(format!(
+                "it was written with burn {}, this binary has {BURN_VERSION}; use the version \
+                 that wrote it",
+                manifest.burn
+            )));
+        }
+        if manifest.model != model {
+            return Err(fail(format!(
+                "it holds another model: `{}`, where `{model}` is expected",
+                manifest.model
+            )));
+        }
+        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {
+            let entry = manifest
+                .files
+                .get(name)
+                .ok_or_else(|| fail(format!("{MANIFEST} does not list {name}; {REMEDY}")))?;
+            let path = dir.join(name);
+            if !path.exists() {
+                return Err(fail(format!("{name} is missing; {REMEDY}")));
+            }
+            let found = hash(&path)?;
+            if found != *entry {
+                return Err(fail(format!(
+                    "{name} was altered: expected {} bytes with SHA-256 {}, found {} bytes with \
+                     {}; {REMEDY}",
+                    entry.bytes, entry.sha256, found.bytes, found.sha256
+                )));
+            }
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            manifest,
+        })
+    }
+
+    /// The state beside the tensors.
+    ///
+    /// # Errors
+    ///
+    /// If it does not parse.
+    pub fn state(&self) -> Result<State> {
+        let path = self.dir.join(STATE);
+        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        serde_json::from_slice(&text).map_err(|e| self.fail(STATE, e))
+    }
+
+    /// `network` with this checkpoint's weights.
+    ///
+    /// # Errors
+    ///
+    /// If the weights do not fit.
+    pub fn load_network(&self, network: Network) -> Result<Network> {
+        let record = ModuleRecord::load(self.dir.join(MODEL)).map_err(|e| self.fail(MODEL, e))?;
+        network
+            .try_load_record(record)
+            .map_err(|e| self.fail(MODEL, e))
+    }
+
+    /// The optimizer's state.
+    ///
+    /// # Errors
+    ///
+    /// If it does not parse.
+    pub fn optimizer(&self) -> Result<OptimizerRecord> {
+        OptimizerRecord::load(self.dir.join(OPTIMIZER)).map_err(|e| self.fail(OPTIMIZER, e))
+    }
+
+    /// The schedule's state.
+    ///
+    /// # Errors
+    ///
+    /// If it does not parse.
+    pub fn scheduler(&self) -> Result<LrSchedulerRecord> {
+        LrSchedulerRecord::load(self.dir.join(SCHEDULER)).map_err(|e| self.fail(SCHEDULER, e))
+    }
+
+    fn fail(&self, file: &str, error: impl std::fmt::Display) -> Error {
+        Error::Checkpoint {
+            dir: self.dir.clone(),
+            message: format!("cannot load {file}: {error}"),
+        }
+    }
+}
+
+const REMEDY: &str = "the directory is damaged; remove it to fall back to the checkpoint before it";
+
+/// The part of a version that decides compatibility: 0.N, or N from 1.0 on.
+fn release(version: &str) -> Vec<&str> {
+    let parts: Vec<&str> = version.split('.').collect();
+    let significant = if parts.first() == Some(&"0") { 2 } else { 1 };
+    parts.into_iter().take(significant).collect()
+}
+
+fn hash(path: &Path) -> Result<FileEntry> {
+    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    Ok(FileEntry {
+        bytes: bytes.len() as u64,
+        sha256: Sha256::digest(&bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect(),
+    })
+}
+
+/// Writes the checkpoints of a run.
+///
+/// Burn's Learner keeps its optimizer and schedule to itself and hands their records to
+/// checkpointers only. [`checkpointers`] are ours: they write into the directory that this writer
+/// has begun and report back.
+pub struct Writer {
+    run: PathBuf,
+    manifest: Manifest,
+    keep: usize,
+    staging: Arc<Mutex<PathBuf>>,
+    done: Receiver<Result<(), String>>,
+}
+
+impl Writer {
+    /// A writer for `run`, and the checkpointers to give to burn's Learner.
+    pub fn new(run: &Path, model: String, parameters: usize, keep: usize) -> (Self, Checkpointers) {
+        let staging = Arc::new(Mutex::new(PathBuf::new()));
+        let (sender, done) = channel();
+        let to = |file| ToFile {
+            dir: staging.clone(),
+            file,
+            done: sender.clone(),
+        };
+        let checkpointers = Checkpointers {
+            // The Learner's record has the classifier's paths; the network's own is written by
+            // `save`, so that a checkpoint fits the module of rezero-nn.
+            model: Ignored,
+            optimizer: to(OPTIMIZER),
+            scheduler: to(SCHEDULER),
+        };
+        let writer = Self {
+            run: run.to_owned(),
+            manifest: Manifest {
+                format: FORMAT,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                burn: BURN_VERSION.to_owned(),
+                model,
+                parameters,
+                files: BTreeMap::new(),
+            },
+            keep,
+            staging,
+            done,
+        };
+        (writer, checkpointers)
+    }
+
+    /// Writes a checkpoint and commits it. `learner` makes burn's Learner save to the
+    /// checkpointers.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written; earlier checkpoints are intact then.
+    pub fn save(&self, state: &State, network: Network, learner: impl FnOnce()) -> Result<()> {
+        let dir = self
+            .run
+            .join("checkpoints")
+            .join(format!("step-{}", state.step));
+        if dir.join(MANIFEST).exists() {
+            return Ok(());
+        }
+        let io = |action| {
+            let dir = dir.clone();
+            move |e| Error::io(action, &dir, e)
+        };
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(io("remove the unfinished checkpoint"))?;
+        }
+        fs::create_dir_all(&dir).map_err(io("create"))?;
+        let fail = |e: String| Error::Checkpoint {
+            dir: dir.clone(),
+            message: format!(
+                "cannot write: {e}; earlier checkpoints are intact, free some space and continue \
+                 with --resume"
+            ),
+        };
+
+        dir.clone_into(&mut self.staging.lock().unwrap_or_else(|e| e.into_inner()));
+        learner();
+        for _ in [OPTIMIZER, SCHEDULER] {
+            self.done
+                .recv()
+                .unwrap_or_else(|e| Err(e.to_string()))
+                .map_err(fail)?;
+        }
+        network
+            .into_record()
+            .save(dir.join(MODEL))
+            .map_err(|e| fail(e.to_string()))?;
+        let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
+        write_synced(&dir.join(STATE), &json)?;
+
+        let mut manifest = self.manifest.clone();
+        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {
+            manifest
+                .files
+                .insert(name.to_owned(), hash(&dir.join(name))?);
+        }
+        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
+        write_atomic(&dir.join(MANIFEST), &json)?;
+        self.prune(state)
+    }
+
+    /// Removes all committed checkpoints but the last `keep` and the best.
+    fn prune(&self, state: &State) -> Result<()> {
+        let all = list(&self.run)?;
+        let best = state.best.map(|b| b.step);
+        let old = all.len().saturating_sub(self.keep);
+        for (_, dir) in all
+            .iter()
+            .take(old)
+            .filter(|(step, _)| Some(**step) != best)
+        {
+            // The manifest first: a removal cut short must not look like a damaged checkpoint.
+            let manifest = dir.join(MANIFEST);
+            fs::remove_file(&manifest).map_err(|e| Error::io("remove", &manifest, e))?;
+            fs::remove_dir_all(dir).map_err(|e| Error::io("remove", dir, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `bytes` to a sibling file, forces it to disk and renames it to `path`.
+///
+/// # Errors
+///
+/// If a step of that fails; `path` is as before then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temp = path.with_extension("tmp");
+    write_synced(&temp, bytes)?;
+    fs::rename(&temp, path).map_err(|e| Error::io("rename to", path, e))?;
+    // A rename is durable once its directory is.
+    if let Some(parent) = path.parent()
+        && let Ok(dir) = File::open(parent)
+    {
+        let _ = dir.sync_all();
+    }
+    Ok(())
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    File::create(path)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .map_err(|e| Error::io("write", path, e))
+}
+
+/// The checkpointers that a [`Writer`] listens to.
+pub struct Checkpointers {
+    /// For the model's record.
+    pub model: Ignored,
+    /// For the optimizer's record.
+    pub optimizer: ToFile,
+    /// For the schedule's record.
+    pub scheduler: ToFile,
+}
+
+/// Drops the records it is given.
+pub struct Ignored;
+
+/// Writes a record to a file of the checkpoint that is being written.
+pub struct ToFile {
+    dir: Arc<Mutex<PathBuf>>,
+    file: &'static str,
+    done: Sender<Result<(), String>>,
+}
+
+impl Checkpointer<ModuleRecord> for Ignored {
+    fn save(&self, _step: usize, _record: ModuleRecord) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn delete(&self, _step: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _step: usize) -> Result<ModuleRecord, CheckpointerError> {
+        Err(unused())
+    }
+}
+
+impl<R: Checkpoint> Checkpointer<R> for ToFile {
+    fn save(&self, _step: usize, record: R) -> Result<(), CheckpointerError> {
+        let dir = self.dir.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let saved = record.save(dir.join(self.file)).map_err(|e| e.to_string());
+        // The writer waits for this; it only goes away when the run ends.
+        let _ = self.done.send(saved);
+        Ok(())
+    }
+
+    fn delete(&self, _step: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _step: usize) -> Result<R, CheckpointerError> {
+        Err(unused())
+    }
+}
+
+fn unused() -> CheckpointerError {
+    CheckpointerError::Unknown("runs are restored from their manifest".to_owned())
+}
+
+/// Saves whenever it is asked: the loop decides when, [`Writer`] what is kept.
+pub struct WhenAsked;
+
+impl CheckpointingStrategy for WhenAsked {
+    fn checkpointing(
+        &mut self,
+        _step: usize,
+        _collector: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        vec![CheckpointingAction::Save]
+    }
+}

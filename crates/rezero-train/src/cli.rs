@@ -1,0 +1,129 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use rezero_data::Split;
+
+use crate::commands;
+use crate::error::Result;
+use crate::recipe::Override;
+
+/// Train and evaluate very deep networks with ReZero, x + α·F(x).
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a recipe, or continue a run
+    Train(Train),
+    /// Score a run's checkpoint on a split
+    Eval(Eval),
+    /// Download and verify data sets
+    Fetch(Fetch),
+    /// List the recipes, or show one in full
+    Recipes(Recipes),
+    /// List the devices that this binary can use
+    Devices,
+}
+
+/// Arguments of `rezero train`.
+#[derive(Debug, clap::Args)]
+pub struct Train {
+    /// A recipe (see `rezero recipes`), a path to a .toml file, or with --resume a run directory
+    pub recipe: String,
+    /// Recipe values to change, for example: arm=vanilla epochs=10 seed=2
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<Override>,
+    /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The run's directory [default: runs/ and a name made of the recipe and its overrides]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Continue the run from its last checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Where to train, as device=NAME; see `rezero devices`
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+    /// Print lines instead of the terminal interface; the default where there is no terminal
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// Arguments of `rezero eval`.
+#[derive(Debug, clap::Args)]
+pub struct Eval {
+    /// A run directory
+    pub run: PathBuf,
+    /// train, valid or test
+    #[arg(long, default_value = "valid")]
+    pub split: Split,
+    /// best (by validation accuracy), last, or a step
+    #[arg(long, default_value = "best")]
+    pub checkpoint: String,
+    /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to compute [default: the run's]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rezero fetch`.
+#[derive(Debug, clap::Args)]
+pub struct Fetch {
+    /// Data sets to fetch [default: all]
+    pub datasets: Vec<String>,
+    /// Where to put them
+    #[arg(long, value_name = "DIR", default_value = crate::data::DEFAULT_DIR)]
+    pub data_dir: PathBuf,
+    /// Never use the network: verify and unpack what was placed by hand
+    #[arg(long)]
+    pub offline: bool,
+    /// Try this address before the registered ones (a mirror; the content is verified all the same)
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+/// Arguments of `rezero recipes`.
+#[derive(Debug, clap::Args)]
+pub struct Recipes {
+    /// Show this recipe in full
+    pub name: Option<String>,
+    /// List every key with its default
+    #[arg(long, conflicts_with = "name")]
+    pub keys: bool,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    ///
+    /// What the command could not do; [`Error::exit_code`](crate::error::Error::exit_code) is the
+    /// status to exit with.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Train(args) => commands::train::run(args),
+            Command::Eval(args) => commands::eval::run(&args),
+            Command::Fetch(args) => commands::fetch::run(&args),
+            Command::Recipes(args) => commands::recipes::run(&args),
+            Command::Devices => commands::devices::run(),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! `rezero train`
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::train::Interrupter;
+use rezero_data::{ImageSet, Split};
+
+use crate::checkpoint::{self, Reader};
+use crate::cli::Train;
+use crate::data::{Source, eval_loader, train_loader};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::model::Network;
+use crate::recipe::{Override, Recipe, Resolved};
+use crate::run_dir::{self, Environment, RunDir};
+use crate::training::{Finished, Training};
+
+const RUNS: &str = "runs";
+
+/// Autodiff walks the graph of a deep network by recursion in places; the default stack of a thread
+/// is too small for thousands of layers.
+const STACK_BYTES: usize = 256 << 20;
+
+pub fn run(args: Train) -> Result<()> {
+    let worker = std::thread::Builder::new()
+        .name("train".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || train(&args))
+        .map_err(|e| Error::Training(format!("cannot start a thread: {e}")))?;
+    worker
+        .join()
+        .unwrap_or_else(|_| Err(Error::Training("the training thread panicked".to_owned())))
+}
+
+fn train(args: &Train) -> Result<()> {
+    // What decides the run's numbers comes first, so that a wrong word costs nothing.
+    let (resolved, dir) = plan(args)?;
+    let recipe = &resolved.recipe;
+    for change in &resolved.changes {
+        eprintln!("{change}");
+    }
+    let device = device::select(&recipe.device)?;
+    let run = match args.resume {
+        true => RunDir::open(&dir)?,
+        false => RunDir::create(&dir)?,
+    };
+    if args.resume && run.is_done() {
+        eprintln!("{} is complete already", dir.display());
+        return Ok(());
+    }
+
+    let source = Source {
+        dir: args.data_dir.clone(),
+        offline: args.offline,
+    };
+    let train = source.open(recipe, Split::Train)?;
+    let valid = source.open(recipe, Split::Valid)?;
+    let fingerprint = train.fingerprint();
+    describe_data(&train, &valid);
+
+    let autodiff = device.clone().autodiff();
+    let mut network = Network::new(recipe, train.num_classes(), &autodiff);
+    let resume = match args.resume {
+        true => newest(&run, recipe)?,
+        false => None,
+    };
+    let mut step = 0;
+    if let Some(reader) = &resume {
+        let state = reader.state()?;
+        if state.data != fingerprint {
+            return Err(Error::Run {
+                dir: dir.clone(),
+                message: "was trained on other data than is here now; give the same --data-dir"
+                    .to_owned(),
+            });
+        }
+        network = reader.load_network(network)?;
+        step = state.step;
+    }
+    run.clean()?;
+
+    let environment = Environment {
+        command: std::env::args().collect(),
+        device: format!("{device:?}"),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        data: format!("{} {} {fingerprint}", train.name(), train.len()),
+        subset: train.is_subset(),
+        parameters: network.parameter_count(),
+    };
+    run.describe(&resolved, &environment)?;
+    eprintln!(
+        "{} · {} parameters · {:?} · {}{}",
+        recipe.model_id(),
+        network.parameter_count(),
+        device,
+        dir.display(),
+        match step {
+            0 => String::new(),
+            step => format!(" · continuing from step {step}"),
+        }
+    );
+
+    let finished = Training {
+        recipe,
+        dir: run.path(),
+        train: train_loader(recipe, train, step, &autodiff)?,
+        valid: eval_loader(recipe, valid, &device)?,
+        network,
+        device: autodiff,
+        fingerprint,
+        resume,
+        interrupter: on_signal(),
+        plain: args.plain || !std::io::stdout().is_terminal(),
+    }
+    .run()?;
+    finish(&run, args, &finished)
+}
+
+/// Which recipe is to be trained, and where.
+fn plan(args: &Train) -> Result<(Resolved, PathBuf)> {
+    let mut overrides = args.overrides.clone();
+    if let Some(device) = &args.device {
+        overrides.push(Override {
+            key: "device".to_owned(),
+            value: device.clone(),
+        });
+    }
+    let given = Path::new(&args.recipe);
+    if args.resume && given.is_dir() {
+        let saved = run_dir::recipe(given)?;
+        let wanted = saved.clone().with(&overrides)?;
+        same_run(given, &saved.recipe, &wanted.recipe)?;
+        return Ok((wanted, given.to_owned()));
+    }
+    let wanted = Recipe::resolve(&args.recipe, &overrides)?;
+    let base = Path::new(RUNS);
+    let name = wanted.run_name();
+    let dir = match (&args.run_dir, args.resume) {
+        (Some(dir), _) => dir.clone(),
+        (None, false) => run_dir::fresh(base, &name),
+        (None, true) => run_dir::latest(base, &name).ok_or_else(|| Error::Run {
+            dir: base.join(&name),
+            message: "holds no run to resume; leave out --resume to start it, or name the run \
+                      directory"
+                .to_owned(),
+        })?,
+    };
+    if args.resume {
+        let saved = run_dir::recipe(&dir)?;
+        same_run(&dir, &saved.recipe, &wanted.recipe)?;
+    }
+    Ok((wanted, dir))
+}
+
+/// A resumed run must be the run that was begun; only where it computes may change.
+fn same_run(dir: &Path, saved: &Recipe, wanted: &Recipe) -> Result<()> {
+    let table = |r: &Recipe| toml::Table::try_from(r).expect("a recipe is a TOML table");
+    let (saved, wanted) = (table(saved), table(wanted));
+    let free = ["device", "prefetch", "keep"];
+    let changed: Vec<String> = saved
+        .iter()
+        .filter(|(key, value)| wanted[*key] != **value && !free.contains(&key.as_str()))
+        .map(|(key, value)| format!("{key} {value} -> {}", wanted[key]))
+        .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Run {
+        dir: dir.to_owned(),
+        message: format!(
+            "was begun with other settings ({}); resume with the same ones, or start a new run",
+            changed.join(", ")
+        ),
+    })
+}
+
+fn newest(run: &RunDir, recipe: &Recipe) -> Result<Option<Reader>> {
+    match checkpoint::list(run.path())?.last_key_value() {
+        Some((_, dir)) => Ok(Some(Reader::open(dir, &recipe.model_id())?)),
+        None => {
+            eprintln!("no checkpoint yet: starting from step 0");
+            Ok(None)
+        }
+    }
+}
+
+fn describe_data(train: &ImageSet, valid: &ImageSet) {
+    let subset = match train.is_subset() {
+        true => " (a subset of the official set)",
+        false => "",
+    };
+    eprintln!(
+        "{}: {} training images, {} validation images{subset}",
+        train.name(),
+        train.len(),
+        valid.len()
+    );
+}
+
+/// The first SIGINT or SIGTERM stops after the current step, a second one at once.
+fn on_signal() -> Interrupter {
+    static STOPPING: AtomicBool = AtomicBool::new(false);
+    let interrupter = Interrupter::new();
+    let handle = interrupter.clone();
+    // Fails only where a handler is set already, which then does the stopping.
+    let _ = ctrlc::set_handler(move || {
+        if STOPPING.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        handle.stop(Some("interrupted"));
+    });
+    interrupter
+}
+
+fn finish(run: &RunDir, args: &Train, finished: &Finished) -> Result<()> {
+    let dir = run.path().display();
+    let data_dir = match &args.data_dir {
+        Some(dir) => format!(" --data-dir {}", dir.display()),
+        None => String::new(),
+    };
+    let state = &finished.state;
+    if finished.interrupted {
+        return Err(Error::Interrupted {
+            step: state.step,
+            resume: format!("rezero train {dir} --resume{data_dir}"),
+        });
+    }
+    let mut summary = format!("{} steps", state.step);
+    if let (Some(last), Some(best)) = (state.valid, state.best) {
+        summary.push_str(&format!(
+            ", validation accuracy {:.2} %, best {:.2} % at step {}",
+            100.0 * last.accuracy,
+            100.0 * best.accuracy,
+            best.step
+        ));
+    }
+    run.done(&summary)?;
+    eprintln!("done in {:.0} s: {summary}", finished.seconds);
+    eprintln!("score it with: rezero eval {dir} --split test{data_dir}");
+    Ok(())
+}

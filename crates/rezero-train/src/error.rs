@@ -1,0 +1,138 @@
+//! Errors of the trainer: what is wrong, where, what to do.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can stop a command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No embedded recipe of that name.
+    #[error("there is no recipe `{name}`{}; `rezero recipes` lists them, and a path to a .toml file works too", did_you_mean(.nearest))]
+    UnknownRecipe {
+        /// What was asked for.
+        name: String,
+        /// The most alike.
+        nearest: Option<String>,
+    },
+    /// A key that recipes do not have.
+    #[error("unknown recipe key `{key}`{}; `rezero recipes --keys` lists all", did_you_mean(.nearest))]
+    UnknownKey {
+        /// What was given.
+        key: String,
+        /// The most alike.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("recipe key `{key}`: {message}")]
+    RecipeValue {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A recipe file that does not parse.
+    #[error("recipe `{name}`: {message}")]
+    Recipe {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A device that cannot be used.
+    #[error("device `{name}`: {message}")]
+    Device {
+        /// As asked for.
+        name: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A file system operation failed.
+    #[error("cannot {action} {}: {source}{}", .path.display(), io_remedy(.source))]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The data set could not be had or read.
+    #[error(transparent)]
+    Data(#[from] rezero_data::DataError),
+    /// A run directory that cannot be used as asked.
+    #[error("run {}: {message}", .dir.display())]
+    Run {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A checkpoint that cannot be used.
+    #[error("checkpoint {}: {message}", .dir.display())]
+    Checkpoint {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Burn's training loop failed.
+    #[error("training failed: {0}")]
+    Training(String),
+    /// The loss or a gradient is no longer finite.
+    #[error("the run diverged at step {step}: {message}")]
+    Diverged {
+        /// The step whose loss or gradient was not finite.
+        step: usize,
+        /// The loss, the layer that blew up and what to try.
+        message: String,
+    },
+    /// Stopped by Ctrl-C or SIGTERM after a checkpoint.
+    #[error("interrupted at step {step}; continue with: {resume}")]
+    Interrupted {
+        /// The last finished step.
+        step: usize,
+        /// The command that continues.
+        resume: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`].
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.as_ref().to_owned(),
+            source,
+        }
+    }
+
+    /// The process's exit status: 3 for a diverged run, 130 for an interrupted one, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Diverged { .. } => 3,
+            Self::Interrupted { .. } => 130,
+            _ => 1,
+        }
+    }
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    match nearest {
+        Some(name) => format!(", did you mean `{name}`?"),
+        None => String::new(),
+    }
+}
+
+fn io_remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        StorageFull => "; free some space and try again, what was complete before is intact",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "; choose a directory that can be written (--run-dir, --data-dir)"
+        }
+        NotADirectory | AlreadyExists => "; a file stands where a directory is needed",
+        _ => "",
+    }
+}

@@ -1,0 +1,296 @@
+//! The run's numbers: `metrics.jsonl`, and the same values as metrics of burn's Learner.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::TensorReadError;
+use burn::train::logger::MetricLogger;
+use burn::train::metric::state::{FormatOptions, NumericMetricState};
+use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn::train::metric::{
+    Adaptor, Metric, MetricAttributes, MetricDefinition, MetricMetadata, MetricName, Numeric,
+    NumericAttributes, NumericEntry, SerializedEntry,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::{Stats, StepOutput};
+
+/// The name of the metrics file in a run directory.
+pub const FILE: &str = "metrics.jsonl";
+
+/// A row of `metrics.jsonl`.
+///
+/// `items_per_s` and `seconds` are wall-clock values; every other field of a resumed run equals an
+/// undisturbed run's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `train` or `valid`.
+    pub split: String,
+    /// Optimizer steps taken so far.
+    pub step: usize,
+    /// The epoch that the step belongs to, from 1.
+    pub epoch: usize,
+    /// Mean cross-entropy by item, nats; since the last `train` row, or over the whole split.
+    pub loss: f64,
+    /// Share of items classified correctly.
+    pub accuracy: f64,
+    /// How many items the row is over.
+    pub items: usize,
+    /// Learning rate of the weights (`train`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Global L2 norm of the gradients at this step, before clipping (`train`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_norm: Option<f64>,
+    /// Every gate in forward order after the step (`train`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alpha: Vec<f32>,
+    /// Images a second of wall time.
+    pub items_per_s: f64,
+    /// Wall time since the process began training.
+    pub seconds: f64,
+}
+
+/// Appends rows to `metrics.jsonl`.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl Writer {
+    /// Opens the file for appending after its first `keep` bytes; what follows them was written
+    /// after the checkpoint that a run resumes from.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or is shorter than `keep`.
+    pub fn open(run: &Path, keep: u64) -> Result<Self> {
+        let path = run.join(FILE);
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            Ok((file.metadata()?.len(), file))
+        };
+        let (length, file) = open().map_err(|e| Error::io("open", &path, e))?;
+        if length < keep {
+            return Err(Error::Run {
+                dir: run.to_owned(),
+                message: format!(
+                    "{FILE} has {length} bytes where the checkpoint has recorded {keep}: it was \
+                     shortened, so the run cannot be continued exactly; restore it or start anew"
+                ),
+            });
+        }
+        file.set_len(keep)
+            .map_err(|e| Error::io("truncate", &path, e))?;
+        Ok(Self {
+            path,
+            file: BufWriter::new(file),
+            bytes: keep,
+        })
+    }
+
+    /// Appends a row.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn write(&mut self, row: &Row) -> Result<()> {
+        let mut line = serde_json::to_vec(row).expect("a row is JSON");
+        line.push(b'\n');
+        // Flushed at once, so that a reader sees whole rows.
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.flush())
+            .map_err(|e| Error::io("write", &self.path, e))?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Forces the rows to disk and returns how many bytes there are, for a checkpoint to record.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn sync(&mut self) -> Result<u64> {
+        self.file
+            .get_ref()
+            .sync_data()
+            .map_err(|e| Error::io("write", &self.path, e))?;
+        Ok(self.bytes)
+    }
+}
+
+/// Reads the rows of a run; a last line that was cut short is left out.
+///
+/// # Errors
+///
+/// If the file cannot be read or a whole line is not a row.
+pub fn read(run: &Path) -> Result<Vec<Row>> {
+    let path = run.join(FILE);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole
+        .lines()
+        .enumerate()
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|e| Error::Run {
+                dir: run.to_owned(),
+                message: format!("{FILE} line {}: {e}", i + 1),
+            })
+        })
+        .collect()
+}
+
+/// Which value of a [`StepOutput`] a metric shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// Mean cross-entropy, weighted by items.
+    Loss,
+    /// Percentage classified correctly, weighted by items.
+    Accuracy,
+    /// Global gradient norm.
+    GradNorm,
+    /// Images a second.
+    Speed,
+    /// The gate of this index.
+    Alpha(usize),
+    /// The mean magnitude of all gates.
+    MeanAlpha,
+}
+
+impl Value {
+    fn of(self, output: &StepOutput) -> f64 {
+        match self {
+            Self::Loss => output.stats.loss(),
+            Self::Accuracy => 100.0 * output.stats.accuracy(),
+            Self::GradNorm => output.stats.grad_norm,
+            Self::Speed => output.stats.items_per_s,
+            Self::Alpha(i) => output.alphas.get(i).map_or(f64::NAN, |a| f64::from(*a)),
+            Self::MeanAlpha => {
+                let sum: f64 = output.alphas.iter().map(|a| f64::from(a.abs())).sum();
+                sum / output.alphas.len() as f64
+            }
+        }
+    }
+}
+
+/// One number of a step as a metric of burn's Learner, averaged over an epoch by item.
+#[derive(Clone)]
+pub struct Number {
+    name: MetricName,
+    value: Value,
+    unit: Option<&'static str>,
+    higher_is_better: bool,
+    state: NumericMetricState,
+}
+
+/// What [`Number`] reads.
+pub struct NumberInput(StepOutput);
+
+impl Adaptor<NumberInput> for StepOutput {
+    fn adapt(&self) -> NumberInput {
+        NumberInput(self.clone())
+    }
+}
+
+impl Number {
+    /// The metric for `value`.
+    pub fn new(value: Value) -> Self {
+        let (name, unit, higher_is_better) = match value {
+            Value::Loss => ("Loss".to_owned(), None, false),
+            Value::Accuracy => ("Accuracy".to_owned(), Some("%"), true),
+            Value::GradNorm => ("Gradient norm".to_owned(), None, false),
+            Value::Speed => ("Images per second".to_owned(), None, true),
+            Value::Alpha(i) => (format!("alpha {i:02}"), None, true),
+            Value::MeanAlpha => ("mean |alpha|".to_owned(), None, true),
+        };
+        Self {
+            name: Arc::new(name),
+            value,
+            unit,
+            higher_is_better,
+            state: NumericMetricState::new(),
+        }
+    }
+
+    fn format(&self) -> FormatOptions {
+        let options = FormatOptions::new(self.name.clone()).precision(4);
+        match self.unit {
+            Some(unit) => options.unit(unit),
+            None => options,
+        }
+    }
+}
+
+impl Metric for Number {
+    type Input = NumberInput;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: self.unit.map(str::to_owned),
+            higher_is_better: self.higher_is_better,
+        }
+        .into()
+    }
+
+    fn update(
+        &mut self,
+        input: &NumberInput,
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        let Stats { items, .. } = input.0.stats;
+        self.state.update(self.value.of(&input.0), items);
+        Ok(self.state.compute_update(self.format()))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.state.compute_final(self.format()))
+    }
+
+    fn clear(&mut self) {
+        self.state.reset();
+    }
+}
+
+impl Numeric for Number {
+    fn value(&self) -> Option<NumericEntry> {
+        Some(self.state.current_value())
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        Some(self.state.running_value())
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        self.state.final_value()
+    }
+}
+
+/// Keeps burn from writing a log file per metric and epoch: `metrics.jsonl` has every value.
+pub struct NoLog;
+
+impl MetricLogger for NoLog {
+    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
+
+    fn read_numeric(
+        &mut self,
+        name: &str,
+        _epoch: usize,
+        _split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        Err(format!("{name} is in {FILE}"))
+    }
+
+    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}

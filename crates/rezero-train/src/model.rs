@@ -1,0 +1,351 @@
+//! The networks of the recipes as one classifier that burn's Learner can train.
+
+use burn::Tensor;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::store::ModuleRecord;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, ElementConversion, ExecutionError};
+use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
+use rezero_data::ImageBatch;
+use rezero_nn::resnet::{CifarResNet, PreActResNet};
+
+use crate::recipe::{Model, Recipe};
+
+/// A network of any of the recipes' families.
+#[derive(Module, Debug)]
+// One lives per run.
+#[allow(clippy::large_enum_variant)]
+pub enum Network {
+    /// Depth 6n+2.
+    Cifar(CifarResNet),
+    /// Depth 18, 34 or 50.
+    PreAct(PreActResNet),
+}
+
+/// A [`Network`] with what its training step needs.
+#[derive(Module, Debug)]
+pub struct Classifier {
+    /// The network.
+    pub network: Network,
+    /// Largest global gradient norm; 0: no clipping.
+    pub clip_norm: f64,
+}
+
+impl Network {
+    /// Builds the network of `recipe` and draws its weights, in the order of its parameters.
+    ///
+    /// Burn draws a parameter when it is first used, so that weights would depend on the order of
+    /// use; visiting all of them here makes them a function of the seed.
+    pub fn new(recipe: &Recipe, num_classes: usize, device: &Device) -> Self {
+        device.seed(recipe.seed);
+        let network = match recipe.model {
+            Model::CifarResNet => Self::Cifar(recipe.cifar_resnet(num_classes).init(device)),
+            Model::PreActResNet => Self::PreAct(recipe.preact_resnet(num_classes).init(device)),
+        };
+        network.materialize()
+    }
+
+    /// Class logits, `[batch, 3, height, width]` to `[batch, num_classes]`.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::Cifar(net) => net.forward(images),
+            Self::PreAct(net) => net.forward(images),
+        }
+    }
+
+    /// The inner network's record, so that a checkpoint's parameter paths are those of rezero-nn.
+    pub fn into_record(self) -> ModuleRecord {
+        match self {
+            Self::Cifar(net) => net.into_record(),
+            Self::PreAct(net) => net.into_record(),
+        }
+    }
+
+    /// Loads what [`into_record`](Self::into_record) gave.
+    ///
+    /// # Errors
+    ///
+    /// If a parameter is missing or of another shape.
+    pub fn try_load_record(self, record: ModuleRecord) -> Result<Self, String> {
+        Ok(match self {
+            Self::Cifar(net) => {
+                Self::Cifar(net.try_load_record(record).map_err(|e| e.to_string())?)
+            }
+            Self::PreAct(net) => {
+                Self::PreAct(net.try_load_record(record).map_err(|e| e.to_string())?)
+            }
+        })
+    }
+
+    /// Every gate in forward order: its path and value(s).
+    pub fn alphas(&self) -> Vec<(String, Vec<f32>)> {
+        match self {
+            Self::Cifar(net) => rezero_nn::alphas(net),
+            Self::PreAct(net) => rezero_nn::alphas(net),
+        }
+    }
+
+    /// The number of values that the network learns.
+    pub fn parameter_count(&self) -> usize {
+        rezero_nn::parameter_count(self)
+    }
+}
+
+/// The scalars of one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Sum of the items' cross-entropies, nats.
+    pub loss_sum: f64,
+    /// How many items were classified correctly.
+    pub correct: f64,
+    /// Global L2 norm of all gradients before clipping; 0 in evaluation.
+    pub grad_norm: f64,
+    /// The number of items.
+    pub items: usize,
+    /// Images a second of wall time, set by the training loop.
+    pub items_per_s: f64,
+}
+
+impl Stats {
+    /// Mean cross-entropy, nats.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.items as f64
+    }
+
+    /// Share of items classified correctly.
+    pub fn accuracy(&self) -> f64 {
+        self.correct / self.items as f64
+    }
+}
+
+/// What a step gives the metrics: the batch's scalars, read from the device once.
+#[derive(Clone, Debug)]
+pub struct StepOutput {
+    /// `[loss_sum, correct, grad_norm]` on the device, until read.
+    pending: Option<Tensor<1>>,
+    /// The values, once read.
+    pub stats: Stats,
+    /// The gates after the step, where the loop has read them.
+    pub alphas: Vec<f32>,
+}
+
+impl StepOutput {
+    fn new(losses: Tensor<1>, correct: Tensor<1>, grad_norm: Option<Tensor<1>>) -> Self {
+        let [items] = losses.dims();
+        let loss_sum = losses.sum();
+        let grad_norm = grad_norm.unwrap_or_else(|| loss_sum.zeros_like());
+        Self {
+            pending: Some(Tensor::cat(vec![loss_sum, correct, grad_norm], 0)),
+            stats: Stats {
+                items,
+                ..Stats::default()
+            },
+            alphas: Vec::new(),
+        }
+    }
+
+    /// Reads the scalars from the device: the one synchronisation of a step.
+    pub fn read(&mut self) {
+        if let Some(tensor) = self.pending.take() {
+            let data = tensor.into_data();
+            let mut values = data.iter::<f64>();
+            let mut next = || values.next().unwrap_or(f64::NAN);
+            self.stats.loss_sum = next();
+            self.stats.correct = next();
+            self.stats.grad_norm = next();
+        }
+    }
+}
+
+impl ItemLazy for StepOutput {
+    fn sync(mut self) -> Result<Self, ExecutionError> {
+        self.read();
+        Ok(self)
+    }
+}
+
+/// Per-item cross-entropy (nats) and the number of correct predictions.
+fn score(logits: Tensor<2>, batch: &ImageBatch) -> (Tensor<1>, Tensor<1>) {
+    let targets = batch.targets.clone().unsqueeze_dim::<2>(1);
+    let losses = log_softmax(logits.clone(), 1)
+        .gather(1, targets.clone())
+        .neg()
+        .squeeze_dim::<1>(1);
+    let correct = logits.argmax(1).equal(targets).float().sum();
+    (losses, correct)
+}
+
+impl TrainStep for Classifier {
+    type Input = ImageBatch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: ImageBatch) -> TrainOutput<StepOutput> {
+        let logits = self.network.forward(batch.images.clone());
+        let (losses, correct) = score(logits, &batch);
+        let grads = GradientsParams::from_grads(losses.clone().mean().backward(), self);
+        let (grads, norm) = clip_global_norm(self, grads, self.clip_norm);
+        TrainOutput {
+            grads,
+            item: StepOutput::new(losses.inner(), correct.inner(), Some(norm)),
+        }
+    }
+}
+
+impl InferenceStep for Classifier {
+    type Input = ImageBatch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: ImageBatch) -> StepOutput {
+        let logits = self.network.forward(batch.images.clone());
+        let (losses, correct) = score(logits, &batch);
+        StepOutput::new(losses, correct, None)
+    }
+}
+
+/// Scales all gradients by `min(1, max / norm)` for their global L2 norm and returns it, `[1]`;
+/// `max` 0 leaves them alone. Pascanu et al., [arXiv 1211.5063](https://arxiv.org/abs/1211.5063).
+/// Burn's own clipping takes each tensor's norm on its own.
+pub fn clip_global_norm<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+    max: f64,
+) -> (GradientsParams, Tensor<1>) {
+    let mut squares = Squares {
+        grads: &grads,
+        found: Vec::new(),
+    };
+    module.visit(&mut squares);
+    let Squares { found, .. } = squares;
+    if found.is_empty() {
+        let device = module
+            .devices()
+            .into_iter()
+            .next()
+            .expect("a module with parameters");
+        return (grads, Tensor::zeros([1], &device.inner()));
+    }
+    let norm = Tensor::cat(found, 0).sum().sqrt();
+    if max <= 0.0 {
+        return (grads, norm);
+    }
+    // Stays on the device: no read is needed to clip.
+    let factor = (norm.clone() + 1e-6).recip().mul_scalar(max).clamp_max(1.0);
+    let mut scale = Scale { grads, factor };
+    module.visit(&mut scale);
+    (scale.grads, norm)
+}
+
+struct Squares<'a> {
+    grads: &'a GradientsParams,
+    found: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.found.push(grad.square().sum());
+        }
+    }
+}
+
+struct Scale {
+    grads: GradientsParams,
+    factor: Tensor<1>,
+}
+
+impl ModuleVisitor for Scale {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            let scaled = grad * self.factor.clone().reshape([1; D]);
+            self.grads.register::<D>(param.id, scaled);
+        }
+    }
+}
+
+/// Names the layer that blew up: the first with a parameter that is not finite, else the one with
+/// the gate of largest magnitude beside the largest finite gradient.
+pub fn diagnose(network: &Network, grads: &GradientsParams) -> String {
+    let mut visitor = Diagnosis {
+        grads,
+        path: Vec::new(),
+        bad_param: None,
+        bad_grads: Vec::new(),
+        largest_param: (String::new(), 0.0),
+        largest_alpha: (String::new(), 0.0),
+    };
+    match network {
+        Network::Cifar(net) => net.visit(&mut visitor),
+        Network::PreAct(net) => net.visit(&mut visitor),
+    }
+    let mut text = match (&visitor.bad_param, visitor.bad_grads.last()) {
+        (Some(path), _) => format!("parameter {path} is not finite"),
+        // Gradients flow backwards: the last one in forward order went wrong first.
+        (None, Some(path)) => format!("the gradient of {path} went wrong first"),
+        (None, None) => "all parameters and gradients are finite".to_owned(),
+    };
+    let (path, value) = &visitor.largest_param;
+    text.push_str(&format!(
+        "; the largest parameter is {path} (|value| {value:.3e})"
+    ));
+    let (path, value) = &visitor.largest_alpha;
+    if !path.is_empty() {
+        text.push_str(&format!("; the largest gate is {path} = {value:.3e}"));
+    }
+    text
+}
+
+struct Diagnosis<'a> {
+    grads: &'a GradientsParams,
+    path: Vec<String>,
+    bad_param: Option<String>,
+    bad_grads: Vec<String>,
+    largest_param: (String, f64),
+    largest_alpha: (String, f64),
+}
+
+impl ModuleVisitor for Diagnosis<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        let max_abs = |t: Tensor<D>| t.abs().max().into_scalar::<f64>();
+        let value = max_abs(param.val().inner());
+        if !value.is_finite() && self.bad_param.is_none() {
+            self.bad_param = Some(path.clone());
+        }
+        if let Some(grad) = self.grads.get::<D>(param.id)
+            && !grad.sum().into_scalar::<f64>().is_finite()
+        {
+            self.bad_grads.push(path.clone());
+        }
+        if value > self.largest_param.1 && !path.contains("running_") {
+            self.largest_param = (path.clone(), value);
+        }
+        if rezero_nn::is_alpha(&path) && value > self.largest_alpha.1.abs() {
+            let signed = param.val().inner().max_abs_signed();
+            self.largest_alpha = (path, signed);
+        }
+    }
+}
+
+trait MaxAbsSigned {
+    /// The element of largest magnitude, with its sign.
+    fn max_abs_signed(self) -> f64;
+}
+
+impl<const D: usize> MaxAbsSigned for Tensor<D> {
+    fn max_abs_signed(self) -> f64 {
+        self.into_data()
+            .iter::<f64>()
+            .max_by(|a, b| a.abs().total_cmp(&b.abs()))
+            .unwrap_or(0.0)
+            .elem()
+    }
+}

@@ -1,0 +1,663 @@
+//! A recipe: everything that decides a run's numbers, in one flat TOML table.
+//!
+//! The recipes that ship are files in `recipes/`, embedded in the binary; their bodies hold only
+//! what differs from [`Recipe::default`]. Every key can be overridden as `key=value`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rezero_nn::resnet::{
+    Arm as NnArm, CifarResNetConfig, Definition as NnDefinition, PreActDepth, PreActResNetConfig,
+};
+use rezero_nn::{ReZeroConfig, ResidualScheme};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nearest::nearest;
+
+macro_rules! embedded {
+    ($($name:literal),* $(,)?) => {
+        /// The recipes that ship with the binary: name and file text.
+        pub const EMBEDDED: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../recipes/", $name, ".toml")))),*];
+    };
+}
+embedded!(
+    "quickstart",
+    "cifar10-resnet20",
+    "cifar10-resnet56",
+    "cifar10-resnet110",
+    "cifar10-resnet20-notebook",
+    "cifar10-resnet56-notebook",
+    "cifar10-resnet110-notebook",
+    "cifar10-preact18",
+);
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),* }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text),* })
+            }
+        }
+    };
+}
+
+names! {
+    /// The network family.
+    Model {
+        /// [`rezero_nn::resnet::CifarResNet`], depth 6n+2.
+        CifarResNet = "cifar-resnet",
+        /// [`rezero_nn::resnet::PreActResNet`], depth 18, 34 or 50.
+        PreActResNet = "preact-resnet",
+    }
+}
+names! {
+    /// The residual scheme, see [`rezero_nn::resnet::Arm`].
+    Arm {
+        /// Batch norm with γ = 1.
+        Vanilla = "vanilla",
+        /// γ = 0 in the last norm of each branch.
+        ZeroGamma = "zero-gamma",
+        /// `x + α · F(x)`.
+        ReZero = "rezero",
+        /// `α · F(x) + (1 − α) · x`.
+        Gated = "gated",
+        /// Without norm, rescaled weights.
+        FixUp = "fixup",
+        /// Without norm, `x + α · F(x)`.
+        SkipInit = "skipinit",
+    }
+}
+names! {
+    /// Which of the authors' code bases defines a CIFAR ResNet's details.
+    Definition {
+        /// See [`rezero_nn::resnet::Definition::Notebook`].
+        Notebook = "notebook",
+        /// See [`rezero_nn::resnet::Definition::Table`].
+        Table = "table",
+    }
+}
+names! {
+    /// The data set.
+    Data {
+        /// CIFAR-10, 32×32 RGB, ten classes.
+        Cifar10 = "cifar10",
+        /// Drawn shapes and textures, 32×32 RGB, ten classes; built in.
+        Shapes = "shapes",
+    }
+}
+names! {
+    /// Per-channel mean and standard deviation that images are normalised by.
+    Norm {
+        /// The constants of the data set: `table` for CIFAR-10.
+        Auto = "auto",
+        /// The CIFAR constants of the authors' table code.
+        Table = "table",
+        /// The ImageNet constants of the authors' notebook.
+        Notebook = "notebook",
+        /// The CIFAR constants of the authors' superconvergence code.
+        Superconvergence = "superconvergence",
+    }
+}
+names! {
+    /// The optimizer of a parameter group.
+    Optim {
+        /// Stochastic gradient descent with momentum.
+        Sgd = "sgd",
+        /// AdaGrad: Duchi, Hazan and Singer, 2011.
+        AdaGrad = "adagrad",
+    }
+}
+names! {
+    /// The optimizer of the gates.
+    AlphaOptim {
+        /// Gates share the weights' group.
+        Shared = "shared",
+        /// A group of their own with `alpha_lr` and `alpha_weight_decay`, scheduled like the weights.
+        Sgd = "sgd",
+        /// AdaGrad at a constant `alpha_lr`.
+        AdaGrad = "adagrad",
+    }
+}
+names! {
+    /// How learning rates move over a run.
+    ScheduleKind {
+        /// Fixed.
+        Constant = "constant",
+        /// Multiplied by `gamma` at each epoch in `milestones`.
+        MultiStep = "multi-step",
+        /// `lr_start` → `lr` → `lr_low` → `lr_end`, piecewise linear over the run.
+        OneCycle = "one-cycle",
+    }
+}
+
+/// All settings of a run. See the field docs for units; every field is a recipe key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// The network family.
+    pub model: Model,
+    /// The number of weighted layers.
+    pub depth: usize,
+    /// The residual scheme.
+    pub arm: Arm,
+    /// The authors' code base that defines a CIFAR ResNet's shortcut and initialisation.
+    pub definition: Definition,
+    /// α at the start.
+    pub alpha_init: f64,
+    /// One α per channel instead of one a block.
+    pub alpha_per_channel: bool,
+    /// Whether α is learned.
+    pub alpha_trainable: bool,
+
+    /// The data set.
+    pub data: Data,
+    /// Normalisation constants.
+    pub normalization: Norm,
+    /// Train on the first so many training images only; 0: all.
+    pub train_items: usize,
+    /// Validate on the first so many validation images only; 0: all.
+    pub valid_items: usize,
+    /// Random crops of the zero-padded image, in pixels of padding; 0: none.
+    pub crop_padding: usize,
+    /// Random horizontal flips.
+    pub flip: bool,
+
+    /// Seeds weights, data order and augmentation.
+    pub seed: u64,
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Stop after so many steps, within `epochs`; 0: no limit. Schedules still span `epochs`.
+    pub steps: usize,
+    /// Images a step.
+    pub batch: usize,
+    /// Leave out an epoch's last, smaller batch.
+    pub drop_last: bool,
+
+    /// The optimizer of the weights.
+    pub optimizer: Optim,
+    /// Learning rate; the peak for `one-cycle`.
+    pub lr: f64,
+    /// Momentum of SGD; the highest for `one-cycle`.
+    pub momentum: f64,
+    /// L2 penalty on every parameter that has no group of its own.
+    pub weight_decay: f64,
+    /// The optimizer of the gates.
+    pub alpha_optimizer: AlphaOptim,
+    /// Learning rate of the gates, unless they share the weights' group.
+    pub alpha_lr: f64,
+    /// L2 penalty on the gates, unless they share the weights' group.
+    pub alpha_weight_decay: f64,
+    /// Learning rate of biases, batch-norm β and FixUp's scalars; 0: as the weights.
+    pub bias_lr: f64,
+    /// Multiplies `bias_lr` at each epoch in `bias_milestones`.
+    pub bias_gamma: f64,
+    /// Epochs at which `bias_lr` drops.
+    pub bias_milestones: Vec<usize>,
+    /// Largest global norm of all gradients together; 0: no clipping.
+    pub clip_norm: f64,
+
+    /// How learning rates move.
+    pub schedule: ScheduleKind,
+    /// Epochs at which the learning rate drops (`multi-step`).
+    pub milestones: Vec<usize>,
+    /// Factor at each milestone (`multi-step`).
+    pub gamma: f64,
+    /// Epochs of linear warm-up from 0 (`constant` and `multi-step`); fractions allowed.
+    pub warmup_epochs: f64,
+    /// Learning rate at step 0 (`one-cycle`).
+    pub lr_start: f64,
+    /// Learning rate where the last phase begins (`one-cycle`).
+    pub lr_low: f64,
+    /// Learning rate at the end (`one-cycle`).
+    pub lr_end: f64,
+    /// Share of the run at which the peak is reached (`one-cycle`).
+    pub peak_at: f64,
+    /// Share of the run at which `lr_low` is reached (`one-cycle`).
+    pub low_at: f64,
+    /// Momentum at the peak of the learning rate (`one-cycle`).
+    pub momentum_low: f64,
+
+    /// Validate every so many steps; 0: after each epoch. Always at the end.
+    pub eval_every: usize,
+    /// Checkpoint every so many steps; 0: after each validation. Always at the end.
+    pub checkpoint_every: usize,
+    /// How many of the newest checkpoints are kept, beside the best.
+    pub keep: usize,
+    /// Steps between rows of `metrics.jsonl`, each the mean over the steps since the last.
+    pub log_every: usize,
+    /// Batches prepared ahead by one thread; 0: none.
+    pub prefetch: usize,
+    /// Where to train, see `rezero devices`.
+    pub device: String,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            model: Model::CifarResNet,
+            depth: 20,
+            arm: Arm::ReZero,
+            definition: Definition::Notebook,
+            alpha_init: 0.0,
+            alpha_per_channel: false,
+            alpha_trainable: true,
+            data: Data::Cifar10,
+            normalization: Norm::Auto,
+            train_items: 0,
+            valid_items: 0,
+            crop_padding: 4,
+            flip: true,
+            seed: 1,
+            epochs: 200,
+            steps: 0,
+            batch: 128,
+            drop_last: false,
+            optimizer: Optim::Sgd,
+            lr: 0.1,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            alpha_optimizer: AlphaOptim::Shared,
+            alpha_lr: 0.1,
+            alpha_weight_decay: 0.0,
+            bias_lr: 0.0,
+            bias_gamma: 1.0,
+            bias_milestones: Vec::new(),
+            clip_norm: 0.0,
+            schedule: ScheduleKind::MultiStep,
+            milestones: vec![100, 150],
+            gamma: 0.1,
+            warmup_epochs: 0.0,
+            lr_start: 0.0,
+            lr_low: 0.0,
+            lr_end: 0.0,
+            peak_at: 0.3,
+            low_at: 1.0,
+            momentum_low: 0.85,
+            eval_every: 0,
+            checkpoint_every: 0,
+            keep: 2,
+            log_every: 1,
+            prefetch: 4,
+            device: "auto".to_owned(),
+        }
+    }
+}
+
+/// One `key=value` from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The recipe key.
+    pub key: String,
+    /// The value as typed.
+    pub value: String,
+}
+
+impl std::str::FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => Ok(Self {
+                key: key.trim().to_owned(),
+                value: value.trim().to_owned(),
+            }),
+            _ => Err(format!(
+                "`{text}` is not of the form key=value (for example epochs=10)"
+            )),
+        }
+    }
+}
+
+/// A recipe with the name it goes by and the changes that overrides made to it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The recipe's name, or the stem of its file.
+    pub name: String,
+    /// The final values.
+    pub recipe: Recipe,
+    /// `key: old -> new` for every override, in key order.
+    pub changes: Vec<String>,
+    /// The overrides by key, as TOML values.
+    pub overrides: BTreeMap<String, toml::Value>,
+}
+
+impl Recipe {
+    /// The recipe keys in declaration order.
+    pub fn keys() -> Vec<String> {
+        let table = toml::Table::try_from(Recipe::default()).expect("a recipe is a TOML table");
+        table.keys().cloned().collect()
+    }
+
+    /// Finds `name` among the embedded recipes or, if it ends in `.toml`, on disk, applies
+    /// `overrides` and validates the result.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such recipe, it does not parse, a key is unknown, a value is of the wrong
+    /// type or out of range. Messages name the nearest valid key.
+    pub fn resolve(name: &str, overrides: &[Override]) -> Result<Resolved> {
+        let (short, text) = if name.ends_with(".toml") {
+            let text = std::fs::read_to_string(name).map_err(|e| Error::io("read", name, e))?;
+            let stem = Path::new(name).file_stem().unwrap_or_default();
+            (stem.to_string_lossy().into_owned(), text)
+        } else {
+            let found = EMBEDDED.iter().find(|(n, _)| *n == name);
+            let (_, text) = found.ok_or_else(|| Error::UnknownRecipe {
+                name: name.to_owned(),
+                nearest: nearest(name, EMBEDDED.iter().map(|(n, _)| *n)),
+            })?;
+            (name.to_owned(), (*text).to_owned())
+        };
+        Self::parse(&short, &text)?.with(overrides)
+    }
+
+    /// Parses the text of a recipe file.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn parse(name: &str, text: &str) -> Result<Resolved> {
+        let bad = |message: String| Error::Recipe {
+            name: name.to_owned(),
+            message,
+        };
+        let table: toml::Table = text.parse().map_err(|e| bad(format!("{e}")))?;
+        let mut recipe = toml::Table::try_from(Recipe::default()).expect("a recipe is a table");
+        for (key, value) in table {
+            set(&mut recipe, &key, value)?;
+        }
+        Ok(Resolved {
+            name: name.to_owned(),
+            recipe: recipe.try_into().map_err(|e| bad(format!("{e}")))?,
+            changes: Vec::new(),
+            overrides: BTreeMap::new(),
+        })
+    }
+
+    /// Checks ranges and combinations.
+    fn validate(&self) -> Result<()> {
+        let check = |ok: bool, key: &str, message: String| {
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::RecipeValue {
+                    key: key.to_owned(),
+                    message,
+                })
+            }
+        };
+        match self.model {
+            Model::CifarResNet => check(
+                self.depth >= 8 && self.depth % 6 == 2 && self.depth <= 100_000,
+                "depth",
+                format!(
+                    "a cifar-resnet has 6n+2 layers (8, 14, 20, 32, 44, 56, 110, 1202), got {}",
+                    self.depth
+                ),
+            )?,
+            Model::PreActResNet => {
+                check(
+                    [18, 34, 50].contains(&self.depth),
+                    "depth",
+                    format!(
+                        "a preact-resnet has 18, 34 or 50 layers, got {}",
+                        self.depth
+                    ),
+                )?;
+                check(
+                    matches!(self.arm, Arm::Vanilla | Arm::ReZero | Arm::Gated),
+                    "arm",
+                    format!(
+                        "a preact-resnet comes in the arms vanilla, rezero and gated, got {}",
+                        self.arm
+                    ),
+                )?;
+            }
+        }
+        for (key, value) in [
+            ("epochs", self.epochs),
+            ("batch", self.batch),
+            ("keep", self.keep),
+            ("log_every", self.log_every),
+        ] {
+            check(value > 0, key, "must be at least 1, got 0".to_owned())?;
+        }
+        check(
+            self.batch <= 1 << 20,
+            "batch",
+            format!("must be at most {}, got {}", 1 << 20, self.batch),
+        )?;
+        check(
+            self.crop_padding <= 32,
+            "crop_padding",
+            format!("must be at most 32 pixels, got {}", self.crop_padding),
+        )?;
+        check(
+            self.alpha_init.is_finite(),
+            "alpha_init",
+            format!("must be finite, got {}", self.alpha_init),
+        )?;
+        let nonnegative = [
+            ("weight_decay", self.weight_decay),
+            ("alpha_lr", self.alpha_lr),
+            ("alpha_weight_decay", self.alpha_weight_decay),
+            ("bias_lr", self.bias_lr),
+            ("bias_gamma", self.bias_gamma),
+            ("clip_norm", self.clip_norm),
+            ("gamma", self.gamma),
+            ("warmup_epochs", self.warmup_epochs),
+            ("lr", self.lr),
+            ("lr_start", self.lr_start),
+            ("lr_low", self.lr_low),
+            ("lr_end", self.lr_end),
+        ];
+        for (key, value) in nonnegative {
+            check(
+                value.is_finite() && value >= 0.0,
+                key,
+                format!("must be finite and at least 0, got {value}"),
+            )?;
+        }
+        for (key, value) in [
+            ("momentum", self.momentum),
+            ("momentum_low", self.momentum_low),
+        ] {
+            check(
+                (0.0..1.0).contains(&value),
+                key,
+                format!("must be in [0, 1), got {value}"),
+            )?;
+        }
+        check(
+            0.0 < self.peak_at && self.peak_at < self.low_at && self.low_at <= 1.0,
+            "peak_at",
+            format!(
+                "needs 0 < peak_at < low_at <= 1, got peak_at={} low_at={}",
+                self.peak_at, self.low_at
+            ),
+        )?;
+        for (key, list) in [
+            ("milestones", &self.milestones),
+            ("bias_milestones", &self.bias_milestones),
+        ] {
+            check(
+                list.windows(2).all(|w| w[0] < w[1]),
+                key,
+                format!("must rise, got {list:?}"),
+            )?;
+        }
+        check(
+            self.schedule != ScheduleKind::OneCycle || self.optimizer == Optim::Sgd,
+            "schedule",
+            "one-cycle cycles the momentum of sgd; choose optimizer=sgd".to_owned(),
+        )
+    }
+
+    /// The configuration of a [`Model::CifarResNet`].
+    pub fn cifar_resnet(&self, num_classes: usize) -> CifarResNetConfig {
+        CifarResNetConfig::new(self.depth)
+            .with_arm(match self.arm {
+                Arm::Vanilla => NnArm::Vanilla,
+                Arm::ZeroGamma => NnArm::ZeroGamma,
+                Arm::ReZero => NnArm::ReZero,
+                Arm::Gated => NnArm::Gated,
+                Arm::FixUp => NnArm::FixUp,
+                Arm::SkipInit => NnArm::SkipInit,
+            })
+            .with_definition(match self.definition {
+                Definition::Notebook => NnDefinition::Notebook,
+                Definition::Table => NnDefinition::Table,
+            })
+            .with_num_classes(num_classes)
+            .with_rezero(self.rezero())
+    }
+
+    /// The configuration of a [`Model::PreActResNet`].
+    pub fn preact_resnet(&self, num_classes: usize) -> PreActResNetConfig {
+        let depth = match self.depth {
+            18 => PreActDepth::D18,
+            34 => PreActDepth::D34,
+            _ => PreActDepth::D50,
+        };
+        PreActResNetConfig::new(depth)
+            .with_scheme(match self.arm {
+                Arm::ReZero => ResidualScheme::ReZero,
+                Arm::Gated => ResidualScheme::Gated,
+                _ => ResidualScheme::Sum,
+            })
+            .with_num_classes(num_classes)
+            .with_rezero(self.rezero())
+    }
+
+    fn rezero(&self) -> ReZeroConfig {
+        ReZeroConfig::new()
+            .with_alpha(self.alpha_init)
+            .with_trainable(self.alpha_trainable)
+            // The network widens this to each block's channels.
+            .with_channels(self.alpha_per_channel.then_some(1))
+    }
+
+    /// What a checkpoint's weights fit: two recipes with the same text build the same network.
+    pub fn model_id(&self) -> String {
+        let alpha = match (self.arm, self.alpha_per_channel) {
+            (Arm::ReZero | Arm::Gated | Arm::SkipInit, true) => " alpha=per-channel",
+            _ => "",
+        };
+        let definition = match self.model {
+            Model::CifarResNet => format!(" definition={}", self.definition),
+            Model::PreActResNet => String::new(),
+        };
+        format!(
+            "{} depth={} arm={}{definition}{alpha}",
+            self.model, self.depth, self.arm
+        )
+    }
+
+    /// The recipe as the text of a recipe file, every key given.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe is a TOML table")
+    }
+}
+
+impl Resolved {
+    /// Applies `overrides` and validates the result.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recipe::resolve`].
+    pub fn with(self, overrides: &[Override]) -> Result<Self> {
+        let mut table = toml::Table::try_from(&self.recipe).expect("a recipe is a TOML table");
+        let (mut changes, mut applied) = (BTreeMap::new(), self.overrides);
+        for Override { key, value } in overrides {
+            let old = table.get(key).cloned();
+            set(&mut table, key, parse_value(value))?;
+            let new = &table[key];
+            changes.insert(
+                key.clone(),
+                format!("{key}: {} -> {new}", old.expect("set() checked the key")),
+            );
+            applied.insert(key.clone(), new.clone());
+        }
+        let recipe: Recipe = table.try_into().map_err(|e| Error::Recipe {
+            name: self.name.clone(),
+            message: format!("{e}"),
+        })?;
+        recipe.validate()?;
+        Ok(Self {
+            name: self.name,
+            recipe,
+            changes: changes.into_values().collect(),
+            overrides: applied,
+        })
+    }
+
+    /// A folder name that tells runs of different settings apart: the recipe's name and every
+    /// override.
+    pub fn run_name(&self) -> String {
+        let mut name = self.name.clone();
+        for (key, value) in &self.overrides {
+            let text = match value {
+                toml::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            name.push_str(&format!("_{key}={text}"));
+        }
+        name.chars()
+            .map(|c| match c {
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' | '=' => c,
+                _ => '-',
+            })
+            .take(200)
+            .collect()
+    }
+}
+
+/// A value typed on the command line: TOML where it parses as such, else a bare string.
+fn parse_value(text: &str) -> toml::Value {
+    format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// Sets one key of a complete recipe table, checking key and type on their own so that the message
+/// can name both.
+fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
+    if !table.contains_key(key) {
+        return Err(Error::UnknownKey {
+            key: key.to_owned(),
+            nearest: nearest(key, table.keys().map(String::as_str)),
+        });
+    }
+    let mut single = toml::Table::new();
+    single.insert(key.to_owned(), value.clone());
+    let parsed: Recipe = single.try_into().map_err(|e: toml::de::Error| {
+        // The first line says what is wrong, the rest points into a text the user never wrote.
+        let message = e.message().to_owned();
+        let hint = suggestion(&message, &value).unwrap_or_default();
+        Error::RecipeValue {
+            key: key.to_owned(),
+            message: format!("{message}{hint}"),
+        }
+    })?;
+    // Take the value back from the typed recipe, so that `lr=1` is stored as the float it is.
+    let mut typed = toml::Table::try_from(parsed).expect("a recipe is a TOML table");
+    let typed = typed.remove(key).expect("every key of a recipe is written");
+    table.insert(key.to_owned(), typed);
+    Ok(())
+}
+
+/// Serde lists the valid names of an enum in backticks; add which one was probably meant.
+fn suggestion(message: &str, value: &toml::Value) -> Option<String> {
+    let (_, list) = message.split_once("expected")?;
+    let meant = nearest(value.as_str()?, list.split('`').skip(1).step_by(2))?;
+    Some(format!("; did you mean `{meant}`?"))
+}

@@ -1,0 +1,218 @@
+//! A run's directory: what it was, what it did, and where it stands.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::checkpoint::{self, BURN_VERSION, write_atomic};
+use crate::error::{Error, Result};
+use crate::recipe::{Recipe, Resolved};
+
+const RECIPE: &str = "recipe.toml";
+const ENV: &str = "env.json";
+const LOCK: &str = "run.lock";
+const DONE: &str = "DONE";
+
+/// A run directory, locked for this process.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    // Held until the process ends, however it ends.
+    _lock: File,
+}
+
+/// What `env.json` records of the process that runs, beside the recipe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Environment {
+    /// The command line.
+    pub command: Vec<String>,
+    /// The device, as the backend names it.
+    pub device: String,
+    /// Logical processors.
+    pub processors: usize,
+    /// The training data: name, records, SHA-256.
+    pub data: String,
+    /// Whether the data is a subset of the official set.
+    pub subset: bool,
+    /// How many values the model learns.
+    pub parameters: usize,
+}
+
+#[derive(Serialize)]
+struct EnvironmentFile<'a> {
+    version: &'static str,
+    commit: &'static str,
+    dirty: bool,
+    burn: &'static str,
+    rustc: &'static str,
+    os: &'static str,
+    arch: &'static str,
+    seed: u64,
+    #[serde(flatten)]
+    environment: &'a Environment,
+}
+
+impl RunDir {
+    /// Creates the directory at `path`, which must not hold a run.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created, holds a run, or is in use.
+    pub fn create(path: &Path) -> Result<Self> {
+        let run = Self::lock(path)?;
+        if path.join(RECIPE).exists() {
+            return Err(run.fail(
+                "holds a run already; continue it with --resume, or choose another --run-dir",
+            ));
+        }
+        Ok(run)
+    }
+
+    /// Opens the directory of an existing run.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it is in use.
+    pub fn open(path: &Path) -> Result<Self> {
+        recipe(path)?;
+        Self::lock(path)
+    }
+
+    fn lock(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        let file = path.join(LOCK);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file)
+            .map_err(|e| Error::io("open", &file, e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(Error::Run {
+                dir: path.to_owned(),
+                message: "is in use by another process; wait for it, or choose another --run-dir"
+                    .to_owned(),
+            }),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", &file, e)),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes what the run is, before its first step. `env.json` is rewritten on resume.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn describe(&self, resolved: &Resolved, environment: &Environment) -> Result<()> {
+        let env = EnvironmentFile {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("REZERO_COMMIT"),
+            dirty: env!("REZERO_DIRTY") == "true",
+            burn: BURN_VERSION,
+            rustc: env!("REZERO_RUSTC"),
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            seed: resolved.recipe.seed,
+            environment,
+        };
+        let json = serde_json::to_vec_pretty(&env).expect("an environment is JSON");
+        write_atomic(&self.path.join(ENV), &json)?;
+        // Last: a directory with a recipe is a run.
+        let text = format!("# {}\n{}", resolved.name, resolved.recipe.to_toml());
+        write_atomic(&self.path.join(RECIPE), text.as_bytes())
+    }
+
+    /// Whether the run is complete.
+    pub fn is_done(&self) -> bool {
+        self.path.join(DONE).exists()
+    }
+
+    /// Marks the run as complete.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn done(&self, summary: &str) -> Result<()> {
+        write_atomic(&self.path.join(DONE), format!("{summary}\n").as_bytes())
+    }
+
+    /// Removes what a kill may have left of an unfinished checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be removed.
+    pub fn clean(&self) -> Result<()> {
+        let dir = self.path.join("checkpoints");
+        let committed = checkpoint::list(&self.path)?;
+        let Ok(entries) = fs::read_dir(&dir) else {
+            return Ok(());
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let ours = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+            if ours && !committed.values().any(|c| *c == path) {
+                fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&self, message: &str) -> Error {
+        Error::Run {
+            dir: self.path.clone(),
+            message: message.to_owned(),
+        }
+    }
+}
+
+/// The recipe of the run at `path`.
+///
+/// # Errors
+///
+/// If there is no run or its recipe does not parse.
+pub fn recipe(path: &Path) -> Result<Resolved> {
+    let file = path.join(RECIPE);
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Run {
+                dir: path.to_owned(),
+                message: format!("holds no run ({RECIPE} is missing)"),
+            });
+        }
+        Err(e) => return Err(Error::io("read", &file, e)),
+    };
+    let name = text.lines().next().and_then(|line| line.strip_prefix("# "));
+    Recipe::parse(name.unwrap_or("run"), &text)?.with(&[])
+}
+
+/// A directory for a new run: `base/name`, or `base/name-2`, … if that holds one.
+pub fn fresh(base: &Path, name: &str) -> PathBuf {
+    numbered(base, name)
+        .find(|path| !path.join(RECIPE).exists())
+        .expect("numbers do not end")
+}
+
+/// The newest run of that name below `base`, if any.
+pub fn latest(base: &Path, name: &str) -> Option<PathBuf> {
+    numbered(base, name)
+        .take_while(|path| path.join(RECIPE).exists())
+        .last()
+}
+
+fn numbered<'a>(base: &'a Path, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    (1..).map(move |n| match n {
+        1 => base.join(name),
+        n => base.join(format!("{name}-{n}")),
+    })
+}

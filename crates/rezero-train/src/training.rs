@@ -1,0 +1,498 @@
+//! The training loop, as a learning strategy of burn's Learner: validation and checkpoints by step,
+//! exact resume, divergence and interruption.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use burn::train::metric::LearningRateMetric;
+use burn::train::metric::store::EventStoreClient;
+use burn::train::renderer::{MetricsRenderer, default_renderer};
+use burn::train::{
+    EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
+    LearningCheckpointer, SupervisedLearningStrategy, SupervisedTraining,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
+    TrainingStrategy, ValidLoader,
+};
+use rezero_data::ImageLoader;
+
+use crate::checkpoint::{self, Score, State, WhenAsked};
+use crate::error::{Error, Result};
+use crate::metrics::{self, NoLog, Number, Row, Value};
+use crate::model::{Classifier, Network, Stats, diagnose};
+use crate::optim;
+use crate::recipe::Recipe;
+use crate::renderer::PlainRenderer;
+use crate::schedule::{Dials, Schedule};
+
+/// Up to how many gates are shown each on their own in the terminal interface.
+const SHOWN_ALPHAS: usize = 32;
+
+/// Everything that a run needs.
+pub struct Training<'a> {
+    /// The settings.
+    pub recipe: &'a Recipe,
+    /// The run directory.
+    pub dir: &'a Path,
+    /// The network, on an autodiff device.
+    pub network: Network,
+    /// That device.
+    pub device: Device,
+    /// Training batches, starting at the checkpoint's step.
+    pub train: ImageLoader,
+    /// Validation batches, on the device without autodiff.
+    pub valid: ImageLoader,
+    /// SHA-256 of the training data.
+    pub fingerprint: String,
+    /// The checkpoint to continue from.
+    pub resume: Option<checkpoint::Reader>,
+    /// Set from a signal handler to stop after the current step.
+    pub interrupter: Interrupter,
+    /// Lines instead of the terminal interface.
+    pub plain: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Where it stands.
+    pub state: State,
+    /// Whether it was interrupted.
+    pub interrupted: bool,
+    /// Wall time of this process's part, seconds.
+    pub seconds: f64,
+}
+
+impl Training<'_> {
+    /// Trains until the recipe's end, an interruption or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Diverged`] if the loss or a gradient is not finite; else what went wrong with data,
+    /// files or the device.
+    pub fn run(self) -> Result<Finished> {
+        let Self { recipe, dir, .. } = self;
+        let steps_per_epoch = self.train.batches_per_epoch();
+        let dials = Dials::default();
+        let mut learner =
+            Learner::new(
+                Classifier {
+                    network: self.network.clone(),
+                    clip_norm: recipe.clip_norm,
+                },
+                optim::build(recipe, &dials),
+                burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(
+                    Schedule::new(recipe, steps_per_epoch, dials),
+                ),
+            );
+        let mut state = State {
+            data: self.fingerprint,
+            ..State::default()
+        };
+        if let Some(reader) = &self.resume {
+            state = reader.state()?;
+            learner.load_optim(reader.optimizer()?);
+            learner.load_scheduler(reader.scheduler()?);
+        }
+        let parameters = self.network.parameter_count();
+        let gates = self.network.alphas().iter().map(|(_, a)| a.len()).sum();
+        let (writer, checkpointers) =
+            checkpoint::Writer::new(dir, recipe.model_id(), parameters, recipe.keep);
+        let rows = metrics::Writer::open(dir, state.metrics_bytes)?;
+
+        let begun = state.step;
+        let outcome = Arc::new(Mutex::new(None));
+        let steps = recipe.epochs * steps_per_epoch;
+        let strategy = Loop {
+            recipe: recipe.clone(),
+            device: self.device,
+            steps_per_epoch,
+            steps: match recipe.steps {
+                0 => steps,
+                limit => steps.min(limit),
+            },
+            start: Mutex::new(Some((state, rows, writer))),
+            outcome: outcome.clone(),
+        };
+
+        let renderer: Box<dyn MetricsRenderer> = if self.plain {
+            Box::new(PlainRenderer::new(begun / steps_per_epoch + 1))
+        } else {
+            let renderer = default_renderer(self.interrupter.clone(), None);
+            terminal::keep_ctrl_c();
+            renderer
+        };
+        let mut training = SupervisedTraining::new(dir, Arc::new(self.train), Arc::new(self.valid))
+            .num_epochs(recipe.epochs)
+            .with_interrupter(self.interrupter)
+            .with_application_logger(None)
+            .with_metric_logger(NoLog)
+            .with_custom_checkpointers(
+                checkpointers.model,
+                checkpointers.optimizer,
+                checkpointers.scheduler,
+            )
+            .with_checkpointing_strategy(WhenAsked)
+            .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
+            .renderer(renderer);
+        for value in [Value::Loss, Value::Accuracy] {
+            training = training
+                .metric_train_numeric(Number::new(value))
+                .metric_valid_numeric(Number::new(value));
+        }
+        training = training
+            .metric_train_numeric(LearningRateMetric::new())
+            .metric_train_numeric(Number::new(Value::GradNorm))
+            .metric_train_numeric(Number::new(Value::Speed));
+        if gates > 0 {
+            training = training.metric_train_numeric(Number::new(Value::MeanAlpha));
+        }
+        if gates <= SHOWN_ALPHAS {
+            for i in 0..gates {
+                training = training.metric_train_numeric(Number::new(Value::Alpha(i)));
+            }
+        }
+
+        let result = training.launch(learner);
+        if let Some(error) = result.error {
+            return Err(Error::Training(error.to_string()));
+        }
+        let taken = outcome.lock().unwrap_or_else(|e| e.into_inner()).take();
+        taken.unwrap_or_else(|| Err(Error::Training("the loop did not run".to_owned())))
+    }
+}
+
+type Start = (State, metrics::Writer, checkpoint::Writer);
+
+struct Loop {
+    recipe: Recipe,
+    device: Device,
+    steps_per_epoch: usize,
+    /// The run's last step.
+    steps: usize,
+    /// Taken by `fit`, which burn calls through a shared reference.
+    start: Mutex<Option<Start>>,
+    outcome: Arc<Mutex<Option<Result<Finished>>>>,
+}
+
+/// The parts of burn's components that the loop talks to.
+struct Burn {
+    learner: Learner<Classifier>,
+    events: SupervisedTrainingEventProcessor<Classifier>,
+    checkpointer: Option<LearningCheckpointer<Classifier>>,
+    store: Arc<EventStoreClient>,
+    interrupter: Interrupter,
+}
+
+impl SupervisedLearningStrategy<Classifier> for Loop {
+    fn fit(
+        &self,
+        components: TrainingComponents<Classifier>,
+        learner: Learner<Classifier>,
+        train: TrainLoader<Classifier>,
+        valid: ValidLoader<Classifier>,
+        _starting_epoch: usize,
+    ) -> (Classifier, SupervisedTrainingEventProcessor<Classifier>) {
+        let mut burn = Burn {
+            learner,
+            events: components.event_processor,
+            checkpointer: components.checkpointer,
+            store: components.event_store,
+            interrupter: components.interrupter,
+        };
+        let start = self.start.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(start) = start {
+            let outcome = self.train_steps(&mut burn, start, &train, &valid);
+            *self.outcome.lock().unwrap_or_else(|e| e.into_inner()) = Some(outcome);
+        }
+        (burn.learner.model(), burn.events)
+    }
+}
+
+impl Loop {
+    fn train_steps(
+        &self,
+        burn: &mut Burn,
+        (mut state, mut rows, writer): Start,
+        train: &TrainLoader<Classifier>,
+        valid: &ValidLoader<Classifier>,
+    ) -> Result<Finished> {
+        let recipe = &self.recipe;
+        let begun = Instant::now();
+        while state.step < self.steps {
+            let epoch = state.step / self.steps_per_epoch + 1;
+            burn.start_split(epoch, train.num_items());
+            let mut batches = train.iter();
+            let mut last = Instant::now();
+            while let Some(batch) = batches.next() {
+                let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
+                // Random draws inside a step are a function of (seed, step), so that a resumed run
+                // repeats them.
+                self.device.seed(mix(recipe.seed, state.step as u64));
+                let mut output = burn.learner.train_step(batch);
+                output.item.read();
+                let stats = &mut output.item.stats;
+                if !(stats.loss().is_finite() && stats.grad_norm.is_finite()) {
+                    return Err(self.diverged(burn, &state, *stats, &output.grads));
+                }
+                burn.learner.lr_step();
+                burn.learner.optimizer_step(output.grads);
+                state.step += 1;
+
+                stats.items_per_s = stats.items as f64 / last.elapsed().as_secs_f64();
+                last = Instant::now();
+                state.loss_sum += stats.loss_sum;
+                state.correct += stats.correct;
+                state.items += stats.items;
+                let end = state.step == self.steps;
+                if state.step.is_multiple_of(recipe.log_every) || end {
+                    let gates = burn.learner.model().network.alphas();
+                    output.item.alphas = gates.into_iter().flat_map(|(_, alpha)| alpha).collect();
+                    rows.write(&Row {
+                        split: "train".to_owned(),
+                        step: state.step,
+                        epoch,
+                        loss: state.loss_sum / state.items as f64,
+                        accuracy: state.correct / state.items as f64,
+                        items: state.items,
+                        lr: Some(burn.learner.lr_current().base()),
+                        grad_norm: Some(output.item.stats.grad_norm),
+                        alpha: output.item.alphas.clone(),
+                        items_per_s: output.item.stats.items_per_s,
+                        seconds: begun.elapsed().as_secs_f64(),
+                    })?;
+                    (state.loss_sum, state.correct, state.items) = (0.0, 0.0, 0);
+                }
+                burn.report_train(TrainingItem::new(
+                    output.item,
+                    batches.progress(),
+                    Some(state.step),
+                    Some(burn.learner.lr_current()),
+                ))?;
+
+                let stop = burn.interrupter.should_stop();
+                let last_of_epoch = state.step.is_multiple_of(self.steps_per_epoch);
+                let mid_epoch = !last_of_epoch && !end && !stop;
+                if mid_epoch && due(recipe.eval_every, state.step) {
+                    self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+                    burn.start_split(epoch, train.num_items());
+                    last = Instant::now();
+                }
+                if mid_epoch && due(recipe.checkpoint_every, state.step) {
+                    burn.save(&writer, &mut state, &mut rows)?;
+                    last = Instant::now();
+                }
+                if end || stop {
+                    break;
+                }
+            }
+            drop(batches);
+            burn.event(LearnerEvent::EndSplit(epoch))?;
+
+            let end = state.step == self.steps;
+            let interrupted = burn.interrupter.should_stop() && !end;
+            if !interrupted && (recipe.eval_every == 0 || end || due(recipe.eval_every, state.step))
+            {
+                self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+            }
+            burn.event(LearnerEvent::EndEpoch(epoch))?;
+            if interrupted || end || due(recipe.checkpoint_every, state.step) {
+                burn.save(&writer, &mut state, &mut rows)?;
+            }
+            if interrupted || end {
+                return Ok(Finished {
+                    state,
+                    interrupted,
+                    seconds: begun.elapsed().as_secs_f64(),
+                });
+            }
+        }
+        Ok(Finished {
+            state,
+            interrupted: false,
+            seconds: begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
+    /// statistics and no graph is built.
+    #[allow(clippy::too_many_arguments)]
+    fn validate(
+        &self,
+        burn: &mut Burn,
+        state: &mut State,
+        rows: &mut metrics::Writer,
+        writer: &checkpoint::Writer,
+        loader: &ValidLoader<Classifier>,
+        epoch: usize,
+        begun: Instant,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let model = burn.learner.model().valid();
+        burn.event_valid(LearnerEvent::StartSplit {
+            epoch_number: epoch,
+            total_items: loader.num_items(),
+        })?;
+        let mut total = Stats::default();
+        let mut batches = loader.iter();
+        while let Some(batch) = batches.next() {
+            let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
+            let mut output = InferenceStep::step(&model, batch);
+            output.read();
+            total.loss_sum += output.stats.loss_sum;
+            total.correct += output.stats.correct;
+            total.items += output.stats.items;
+            let item = TrainingItem::new(output, batches.progress(), None, None);
+            burn.event_valid(LearnerEvent::ProcessedItem(item))?;
+        }
+        burn.event_valid(LearnerEvent::EndSplit(epoch))?;
+        rows.write(&Row {
+            split: "valid".to_owned(),
+            step: state.step,
+            epoch,
+            loss: total.loss(),
+            accuracy: total.accuracy(),
+            items: total.items,
+            lr: None,
+            grad_norm: None,
+            alpha: Vec::new(),
+            items_per_s: total.items as f64 / started.elapsed().as_secs_f64(),
+            seconds: begun.elapsed().as_secs_f64(),
+        })?;
+        let score = Score {
+            step: state.step,
+            accuracy: total.accuracy(),
+            loss: total.loss(),
+        };
+        state.valid = Some(score);
+        let best = state.best.is_none_or(|best| score.better_than(&best));
+        if best {
+            state.best = Some(score);
+        }
+        // The best is only worth naming if it can be had.
+        if best || self.recipe.checkpoint_every == 0 {
+            burn.save(writer, state, rows)?;
+        }
+        Ok(())
+    }
+
+    fn diverged(
+        &self,
+        burn: &Burn,
+        state: &State,
+        stats: Stats,
+        grads: &burn::optim::GradientsParams,
+    ) -> Error {
+        Error::Diverged {
+            step: state.step + 1,
+            message: format!(
+                "loss {}, gradient norm {}; {}; try a lower lr, warmup_epochs=1, clip_norm=1 or \
+                 alpha_optimizer=adagrad",
+                stats.loss(),
+                stats.grad_norm,
+                diagnose(&burn.learner.model().network, grads)
+            ),
+        }
+    }
+}
+
+type ValidEvent = LearnerEvent<crate::model::StepOutput>;
+
+impl Burn {
+    fn start_split(&mut self, epoch_number: usize, total_items: usize) {
+        let event = LearnerEvent::StartSplit {
+            epoch_number,
+            total_items,
+        };
+        self.interrupter
+            .fail_on_error(self.events.process_train(event));
+    }
+
+    fn report_train(&mut self, item: TrainingItem<crate::model::StepOutput>) -> Result<()> {
+        self.event(LearnerEvent::ProcessedItem(item))
+    }
+
+    fn event(&mut self, event: LearnerEvent<crate::model::StepOutput>) -> Result<()> {
+        self.events
+            .process_train(event)
+            .map_err(|e| Error::Training(e.to_string()))
+    }
+
+    fn event_valid(&mut self, event: ValidEvent) -> Result<()> {
+        self.events
+            .process_valid(event)
+            .map_err(|e| Error::Training(e.to_string()))
+    }
+
+    fn save(
+        &mut self,
+        writer: &checkpoint::Writer,
+        state: &mut State,
+        rows: &mut metrics::Writer,
+    ) -> Result<()> {
+        state.metrics_bytes = rows.sync()?;
+        // Makes batch norm write back the statistics of its last update.
+        let network = self.learner.model().valid().network;
+        let Self {
+            learner,
+            checkpointer,
+            store,
+            ..
+        } = self;
+        writer.save(state, network, || {
+            if let Some(checkpointer) = checkpointer {
+                checkpointer.checkpoint(learner, state.step, store);
+            }
+        })
+    }
+}
+
+fn due(every: usize, step: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// A well-mixed function of both (SplitMix64's finaliser: Steele, Lea and Flood, 2014).
+fn mix(seed: u64, step: u64) -> u64 {
+    let mut z = seed ^ step.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+mod terminal {
+    //! Burn's terminal interface puts the terminal in raw mode, where Ctrl-C is a key that it does
+    //! not listen to.
+
+    /// Lets Ctrl-C raise a signal again once the interface is up.
+    #[cfg(unix)]
+    pub fn keep_ctrl_c() {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        use std::io::IsTerminal;
+        use std::time::Duration;
+
+        if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+            return;
+        }
+        // The interface starts on a thread of its own and does not say when it is ready.
+        std::thread::spawn(|| {
+            for _ in 0..50 {
+                std::thread::sleep(Duration::from_millis(100));
+                let stdin = std::io::stdin();
+                let Ok(mut modes) = tcgetattr(&stdin) else {
+                    return;
+                };
+                if !modes.local_modes.contains(LocalModes::ISIG) {
+                    modes.local_modes |= LocalModes::ISIG;
+                    let _ = tcsetattr(&stdin, OptionalActions::Now, &modes);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Other systems keep their way of ending a process.
+    #[cfg(not(unix))]
+    pub fn keep_ctrl_c() {}
+}
