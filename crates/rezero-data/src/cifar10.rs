@@ -1,0 +1,310 @@
+//! CIFAR-10, binary version (Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*,
+//! 2009): 60,000 colour images of 32 × 32 pixels in ten classes.
+//!
+//! Five files `data_batch_1.bin` … `data_batch_5.bin` and one `test_batch.bin`, each of at most
+//! 10,000 records without any header. A record is 3,073 bytes: the label (0 to 9), then the red,
+//! green and blue planes of 1,024 bytes each, row by row
+//! ([format](https://www.cs.toronto.edu/~kriz/cifar.html)).
+//!
+//! There is no official validation set. [`Split::Valid`] is the last tenth of the training
+//! records: 5,000 of 50,000.
+//!
+//! A folder of this layout with fewer records is accepted, and
+//! [`ImageSet::is_subset`] then says so.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::image_set::{IMAGE_BYTES, ImageSet, Normalization, Split};
+use crate::{DataError, Result};
+
+/// The ten classes, in label order.
+pub const CLASS_NAMES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+
+/// The folder's name inside the official archive.
+pub const FOLDER: &str = "cifar-10-batches-bin";
+
+/// The training files, in order.
+pub const TRAIN_FILES: [&str; 5] = [
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+];
+
+/// The test file.
+pub const TEST_FILE: &str = "test_batch.bin";
+
+/// Bytes of one record: a label and 3 × 32 × 32 pixels.
+pub const RECORD_BYTES: usize = 1 + IMAGE_BYTES;
+
+/// Records of one official batch file.
+pub const BATCH_RECORDS: usize = 10_000;
+
+const BATCH_BYTES: u64 = (RECORD_BYTES * BATCH_RECORDS) as u64;
+
+/// The constants of the code behind the paper's CIFAR-10 table, in wide use since
+/// [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar). The standard deviations are
+/// means over images of each image's own deviation, and so below those of all pixels.
+pub const NORMALIZATION_TABLE: Normalization = Normalization {
+    mean: [0.4914, 0.4822, 0.4465],
+    std: [0.2023, 0.1994, 0.2010],
+};
+
+/// The constants of the ReZero authors' notebook
+/// ([tbachlechner/ReZero-examples](https://github.com/tbachlechner/ReZero-examples)): ImageNet's.
+pub const NORMALIZATION_NOTEBOOK: Normalization = Normalization {
+    mean: [0.485, 0.456, 0.406],
+    std: [0.229, 0.224, 0.225],
+};
+
+/// The mean and standard deviation of all pixels of the 50,000 training images, as used by the
+/// paper's super-convergence runs.
+pub const NORMALIZATION_SUPERCONVERGENCE: Normalization = Normalization {
+    mean: [0.4914, 0.48216, 0.44653],
+    std: [0.24703, 0.24349, 0.26159],
+};
+
+/// A folder whose six files are there and have possible lengths. Made by [`open`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    path: PathBuf,
+    train: [usize; 5],
+    test: usize,
+}
+
+/// Reads one split. `dir` is the folder of the batch files, or the one above it.
+///
+/// # Errors
+///
+/// As [`open`], and where a label is above 9 or a file cannot be read.
+pub fn load(dir: &Path, split: Split) -> Result<ImageSet> {
+    open(dir)?.load(split)
+}
+
+/// Finds the six batch files in `dir` or in `dir/cifar-10-batches-bin` and checks their lengths,
+/// without reading them.
+///
+/// # Errors
+///
+/// Where there is no such folder, where some of the files are absent, and where a file is empty,
+/// longer than 10,000 records or not a whole number of records.
+pub fn open(dir: &Path) -> Result<Folder> {
+    let path = locate(dir)?.ok_or_else(|| DataError::NotFound {
+        dir: dir.to_path_buf(),
+    })?;
+    let missing: Vec<&str> = all_files()
+        .filter(|name| fs::symlink_metadata(path.join(name)).is_err())
+        .collect();
+    if !missing.is_empty() {
+        return Err(DataError::MissingFiles {
+            dir: path,
+            missing: missing.join(", "),
+        });
+    }
+    let mut train = [0; 5];
+    for (records, name) in train.iter_mut().zip(TRAIN_FILES) {
+        *records = records_of(&path.join(name))?;
+    }
+    let test = records_of(&path.join(TEST_FILE))?;
+    Ok(Folder { path, train, test })
+}
+
+/// The folder that holds at least one batch file: `dir` itself, else its sub-folder. `None` where
+/// neither does.
+pub(crate) fn locate(dir: &Path) -> Result<Option<PathBuf>> {
+    for folder in [dir.to_path_buf(), dir.join(FOLDER)] {
+        match fs::metadata(&folder) {
+            Ok(m) if !m.is_dir() => {
+                return Err(DataError::WrongKind {
+                    path: folder,
+                    expected: "folder",
+                });
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(DataError::io("look into", &folder)(e)),
+        }
+        if all_files().any(|name| folder.join(name).exists()) {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
+}
+
+fn all_files() -> impl Iterator<Item = &'static str> {
+    TRAIN_FILES.into_iter().chain([TEST_FILE])
+}
+
+/// The number of records of a batch file, by its length.
+fn records_of(file: &Path) -> Result<usize> {
+    let meta = fs::metadata(file).map_err(DataError::io("look at", file))?;
+    if !meta.is_file() {
+        return Err(DataError::WrongKind {
+            path: file.to_path_buf(),
+            expected: "file",
+        });
+    }
+    check_len(file, meta.len())
+}
+
+fn check_len(file: &Path, len: u64) -> Result<usize> {
+    let record = RECORD_BYTES as u64;
+    let file = || file.to_path_buf();
+    if len == 0 {
+        Err(DataError::EmptyFile { file: file() })
+    } else if len > BATCH_BYTES {
+        Err(DataError::TooManyRecords { file: file(), len })
+    } else if !len.is_multiple_of(record) {
+        let (records, remainder) = (len / record, len % record);
+        Err(DataError::PartialRecord {
+            file: file(),
+            len,
+            records,
+            remainder,
+        })
+    } else {
+        Ok((len / record) as usize)
+    }
+}
+
+/// Splits the bytes of one batch file into labels and pixels, `(labels, pixels)`; `file` is named
+/// in errors.
+///
+/// # Errors
+///
+/// Where there are no bytes, more than 10,000 records, or not a whole number of them, and where a
+/// label is above 9.
+pub fn parse(bytes: &[u8], file: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
+    let records = check_len(file, bytes.len() as u64)?;
+    let mut labels = Vec::with_capacity(records);
+    let mut pixels = Vec::with_capacity(records * IMAGE_BYTES);
+    parse_into(bytes, file, 0..records, &mut labels, &mut pixels)?;
+    Ok((labels, pixels))
+}
+
+/// Appends the records in `keep`; the labels of all are checked.
+fn parse_into(
+    bytes: &[u8],
+    file: &Path,
+    keep: Range<usize>,
+    labels: &mut Vec<u8>,
+    pixels: &mut Vec<u8>,
+) -> Result<()> {
+    for (i, record) in bytes.chunks_exact(RECORD_BYTES).enumerate() {
+        let (label, image) = (record[0], &record[1..]);
+        if usize::from(label) >= CLASS_NAMES.len() {
+            return Err(DataError::BadLabel {
+                file: file.to_path_buf(),
+                record: i,
+                label,
+                classes: CLASS_NAMES.len(),
+            });
+        }
+        if keep.contains(&i) {
+            labels.push(label);
+            pixels.extend_from_slice(image);
+        }
+    }
+    Ok(())
+}
+
+impl Folder {
+    /// The folder of the batch files.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of records of a split.
+    pub fn records(&self, split: Split) -> usize {
+        self.range(split).len()
+    }
+
+    /// Whether the folder has fewer than the official 50,000 + 10,000 records.
+    pub fn is_subset(&self) -> bool {
+        self.train.iter().sum::<usize>() < 5 * BATCH_RECORDS || self.test < BATCH_RECORDS
+    }
+
+    /// The records of a split, counted over its files: those of training for [`Split::Train`] and
+    /// [`Split::Valid`].
+    fn range(&self, split: Split) -> Range<usize> {
+        let all: usize = self.train.iter().sum();
+        // 5,000 of the official 50,000. No file is empty, so at least four records remain.
+        let valid = (all / 10).max(1);
+        match split {
+            Split::Train => 0..all - valid,
+            Split::Valid => all - valid..all,
+            Split::Test => 0..self.test,
+        }
+    }
+
+    /// Reads one split into memory.
+    ///
+    /// # Errors
+    ///
+    /// Where a file cannot be read or has changed since [`open`], and where a label is above 9.
+    pub fn load(&self, split: Split) -> Result<ImageSet> {
+        let range = self.range(split);
+        let mut labels = Vec::with_capacity(range.len());
+        let mut pixels = Vec::with_capacity(range.len() * IMAGE_BYTES);
+        let (files, counts): (&[&str], &[usize]) = match split {
+            Split::Test => (&[TEST_FILE], &[self.test]),
+            Split::Train | Split::Valid => (&TRAIN_FILES, &self.train),
+        };
+        let mut first = 0;
+        for (name, &count) in files.iter().zip(counts) {
+            let keep = range.start.max(first)..range.end.min(first + count);
+            if !keep.is_empty() {
+                let file = self.path.join(name);
+                let bytes = read_batch(&file, count)?;
+                let keep = keep.start - first..keep.end - first;
+                parse_into(&bytes, &file, keep, &mut labels, &mut pixels)?;
+            }
+            first += count;
+        }
+        let official = match split {
+            Split::Train => 45_000,
+            Split::Valid => 5_000,
+            Split::Test => 10_000,
+        };
+        Ok(ImageSet::from_checked(
+            "cifar10".into(),
+            pixels,
+            labels,
+            &CLASS_NAMES,
+            official,
+        ))
+    }
+}
+
+fn read_batch(file: &Path, expected: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(expected * RECORD_BYTES);
+    let open = File::open(file).map_err(DataError::io("open", file))?;
+    // One byte past the cap tells an over-long file from a full one.
+    open.take(BATCH_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(DataError::io("read", file))?;
+    let got = check_len(file, bytes.len() as u64)?;
+    if got != expected {
+        return Err(DataError::Changed {
+            file: file.to_path_buf(),
+            expected,
+            got,
+        });
+    }
+    Ok(bytes)
+}

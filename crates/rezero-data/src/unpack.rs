@@ -1,0 +1,195 @@
+//! Unpacking a `.tar.gz` whose content is not trusted.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use tar::{Archive, EntryType};
+
+use crate::registry::Entry;
+use crate::{DataError, Result};
+
+/// Temporary folders beside the final one begin so. One that a kill left behind is never taken for
+/// data, and the next unpack removes it.
+const TEMP_PREFIX: &str = ".unpacking-";
+
+/// No data set of the registry has more members; it bounds the work on an archive of empty files.
+const MAX_MEMBERS: usize = 1000;
+
+/// Unpacks `archive` to `dir/entry.folder` and returns that folder.
+///
+/// Everything goes to a temporary folder in `dir`, is checked there, and is renamed last. Only plain
+/// files and folders below `entry.folder` are taken, and `entry.unpacked_bytes` at most. `seen` is
+/// told of each chunk's length. The caller has seen that no data stand at the destination.
+pub(crate) fn unpack(
+    archive: &Path,
+    dir: &Path,
+    entry: &Entry,
+    seen: impl FnMut(u64),
+) -> Result<PathBuf> {
+    let temp = tempfile::Builder::new()
+        .prefix(TEMP_PREFIX)
+        .tempdir_in(dir)
+        .map_err(DataError::io("create a temporary folder in", dir))?;
+    extract(archive, temp.path(), entry, seen)?;
+
+    let unpacked = temp.path().join(&entry.folder);
+    if entry.format.find(&unpacked)?.is_none() {
+        return Err(unsafe_archive(
+            archive,
+            &entry.folder,
+            "it holds none of the data files",
+        ));
+    }
+    let folder = dir.join(&entry.folder);
+    // An empty folder may stand there; this fails, rightly, on one that is not empty.
+    match fs::remove_dir(&folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(DataError::io("replace", &folder)(e));
+        }
+        _ => {}
+    }
+    fs::rename(&unpacked, &folder).map_err(DataError::io("create", &folder))?;
+    Ok(folder)
+}
+
+/// Removes what killed unpacks left in `dir`. Only for the holder of the lock.
+pub(crate) fn sweep(dir: &Path) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(TEMP_PREFIX)) {
+        // It is in nobody's way: failing to remove it is no reason to stop.
+        let _ = fs::remove_dir_all(entry.path());
+    }
+}
+
+fn extract(archive: &Path, to: &Path, entry: &Entry, seen: impl FnMut(u64)) -> Result<()> {
+    let file = File::open(archive).map_err(DataError::io("open", archive))?;
+    let bad = |source| DataError::BadArchive {
+        archive: archive.to_path_buf(),
+        source,
+    };
+    let refuse = |member: &str, why: &str| unsafe_archive(archive, member, why);
+    let limit = entry.unpacked_bytes;
+    // Headers and padding come on top of the files. The bound on the stream holds also for what
+    // the tar reader takes in by itself, such as long names.
+    let framing = (MAX_MEMBERS as u64 + 2) * 1024;
+    let reader = Watched {
+        inner: io::BufReader::with_capacity(1 << 16, file),
+        seen,
+    };
+    let stream = GzDecoder::new(reader).take(limit.saturating_add(framing));
+    let mut tar = Archive::new(stream);
+
+    let mut total = 0u64;
+    for (i, member) in tar.entries().map_err(bad)?.enumerate() {
+        let mut member = member.map_err(bad)?;
+        let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
+        let kind = member.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            continue;
+        }
+        if i >= MAX_MEMBERS {
+            return Err(refuse(
+                &name,
+                &format!("it has more than {MAX_MEMBERS} members"),
+            ));
+        }
+        let path = match relative(&name, &entry.folder) {
+            Ok(path) => to.join(path),
+            Err(why) => return Err(refuse(&name, why)),
+        };
+        match kind {
+            EntryType::Directory => {
+                fs::create_dir_all(&path).map_err(DataError::io("create", &path))?;
+            }
+            EntryType::Regular => {
+                total = total.saturating_add(member.size());
+                if total > limit {
+                    return Err(refuse(&name, &format!("its files exceed {limit} bytes")));
+                }
+                write(&mut member, &path).map_err(|e| match e {
+                    Failed::Read(e) => bad(e),
+                    Failed::Exists => refuse(&name, "it comes twice"),
+                    Failed::Write(e) => DataError::io("write", &path)(e),
+                })?;
+            }
+            EntryType::Symlink | EntryType::Link => {
+                return Err(refuse(&name, "links are not taken"));
+            }
+            _ => return Err(refuse(&name, "it is neither a file nor a folder")),
+        }
+    }
+    Ok(())
+}
+
+/// A member's path if it stays inside `folder`.
+fn relative(name: &str, folder: &str) -> Result<PathBuf, &'static str> {
+    // Windows takes both for part of a path's structure, other systems for letters.
+    if name.contains(['\\', ':', '\0', '\u{fffd}']) {
+        return Err("its path has a character that is not allowed");
+    }
+    let mut path = PathBuf::new();
+    for component in Path::new(name).components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) => path.push(part),
+            Component::ParentDir => return Err("its path leads out of the folder"),
+            Component::RootDir | Component::Prefix(_) => return Err("its path is absolute"),
+        }
+    }
+    if path.starts_with(folder) {
+        Ok(path)
+    } else {
+        Err("it is not in the data set's folder")
+    }
+}
+
+enum Failed {
+    Read(io::Error),
+    Exists,
+    Write(io::Error),
+}
+
+fn write(from: &mut impl Read, path: &Path) -> Result<(), Failed> {
+    use std::io::Write;
+
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Failed::Write)?;
+    }
+    let mut file = File::create_new(path).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => Failed::Exists,
+        _ => Failed::Write(e),
+    })?;
+    let mut chunk = vec![0; 1 << 16];
+    loop {
+        match from.read(&mut chunk).map_err(Failed::Read)? {
+            0 => break,
+            n => file.write_all(&chunk[..n]).map_err(Failed::Write)?,
+        }
+    }
+    // The rename of the folder must not reach the disk before the bytes do.
+    file.sync_all().map_err(Failed::Write)
+}
+
+fn unsafe_archive(archive: &Path, member: &str, why: &str) -> DataError {
+    DataError::UnsafeArchive {
+        archive: archive.to_path_buf(),
+        member: member.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+/// Tells of each chunk that is read.
+struct Watched<R, F> {
+    inner: R,
+    seen: F,
+}
+
+impl<R: Read, F: FnMut(u64)> Read for Watched<R, F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        (self.seen)(n as u64);
+        Ok(n)
+    }
+}

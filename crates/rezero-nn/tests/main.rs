@@ -1,0 +1,7 @@
+//! Integration tests of `rezero-nn`, linked once.
+
+mod counts;
+mod golden;
+mod invariants;
+mod support;
+mod trajectory;

@@ -1,0 +1,299 @@
+//! The command as a user meets it: messages, exit codes, what is left behind.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{cifar_layout, fail, rezero, rows, run, scratch, succeed};
+
+fn train<'a>(data: &'a Path, extra: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec![
+        "train",
+        "cifar10-resnet20",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    args.extend(["depth=8", "batch=8", "epochs=1"]);
+    args.extend(extra);
+    args
+}
+
+#[test]
+fn a_run_explains_itself_and_can_be_scored_on_every_split() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let said = succeed(dir.path(), &train(&data, &["arm=vanilla", "seed=3"]));
+    assert!(said.err.contains("depth: 20 -> 8"), "{}", said.err);
+    assert!(
+        said.err.contains("a subset of the official set"),
+        "{}",
+        said.err
+    );
+
+    let run = dir
+        .path()
+        .join("runs/cifar10-resnet20_arm=vanilla_batch=8_depth=8_epochs=1_seed=3");
+    for file in ["recipe.toml", "env.json", "metrics.jsonl", "DONE"] {
+        assert!(run.join(file).exists(), "{file}");
+    }
+    let env: serde_json::Value =
+        serde_json::from_slice(&fs::read(run.join("env.json")).unwrap()).unwrap();
+    assert_eq!(env["seed"], 3);
+    assert_eq!(env["subset"], true);
+    assert_eq!(env["burn"], "0.22.1");
+    let all = rows(&run);
+    assert_eq!(all.iter().filter(|r| r.split == "train").count(), 12);
+    assert_eq!(all.iter().filter(|r| r.split == "valid").count(), 1);
+    let items: usize = all
+        .iter()
+        .filter(|r| r.split == "train")
+        .map(|r| r.items)
+        .sum();
+    assert_eq!(items, 90);
+    assert!(all.iter().all(|r| r.alpha.is_empty()));
+
+    let data = data.to_str().unwrap();
+    for (split, items) in [("train", 90), ("valid", 10), ("test", 20)] {
+        let args = [
+            "eval",
+            run.to_str().unwrap(),
+            "--split",
+            split,
+            "--data-dir",
+            data,
+            "--json",
+        ];
+        let result: serde_json::Value =
+            serde_json::from_str(&succeed(dir.path(), &args).out).unwrap();
+        assert_eq!(result["items"], items);
+        assert_eq!(result["subset"], true);
+        if split == "valid" {
+            let recorded = all.iter().find(|r| r.split == "valid").unwrap();
+            assert_eq!(result["accuracy"], recorded.accuracy);
+            assert_eq!(result["loss"], recorded.loss);
+        }
+    }
+    let args = [
+        "eval",
+        run.to_str().unwrap(),
+        "--data-dir",
+        data,
+        "--checkpoint",
+        "7",
+    ];
+    fail(dir.path(), &args, 1, &["no checkpoint `7`", "12"]);
+}
+
+#[test]
+fn a_second_run_gets_a_directory_of_its_own_and_an_occupied_one_is_refused() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
+    succeed(dir.path(), &train(&data, &["steps=1"]));
+    succeed(dir.path(), &train(&data, &["steps=1"]));
+    let runs: Vec<_> = fs::read_dir(dir.path().join("runs"))
+        .unwrap()
+        .flatten()
+        .collect();
+    assert_eq!(runs.len(), 2);
+    let occupied = runs[0].path();
+    let args = train(&data, &["steps=1", "--run-dir", occupied.to_str().unwrap()]);
+    fail(dir.path(), &args, 1, &["holds a run already", "--resume"]);
+    let resume = train(
+        &data,
+        &[
+            "steps=2",
+            "--resume",
+            "--run-dir",
+            occupied.to_str().unwrap(),
+        ],
+    );
+    fail(dir.path(), &resume, 1, &["other settings", "steps 1 -> 2"]);
+    fail(
+        dir.path(),
+        &train(&data, &["steps=3", "--resume"]),
+        1,
+        &["holds no run to resume"],
+    );
+    fail(
+        dir.path(),
+        &["eval", "nowhere"],
+        1,
+        &["nowhere", "holds no run"],
+    );
+}
+
+#[test]
+fn one_process_has_a_run_at_a_time() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let run = dir.path().join("run");
+    let args = train(&data, &["epochs=1000", "--run-dir", run.to_str().unwrap()]);
+    let mut first = rezero(dir.path(), &args)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !run.join("metrics.jsonl").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let mut resume = args.clone();
+    resume.push("--resume");
+    fail(dir.path(), &resume, 1, &["in use by another process"]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn a_diverging_run_stops_names_the_layer_and_exits_3() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    // Weights explode before gates do without α's own zero start.
+    let args = train(&data, &["lr=1e30", "epochs=3"]);
+    let said = fail(
+        dir.path(),
+        &args,
+        3,
+        &["diverged at step", "largest parameter is"],
+    );
+    assert!(said.err.contains("largest gate is blocks."), "{}", said.err);
+}
+
+#[test]
+fn bad_data_is_named_and_exits_1() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
+    let batch = data.join("data_batch_3.bin");
+    let good = fs::read(&batch).unwrap();
+
+    fs::write(&batch, &good[..good.len() - 5]).unwrap();
+    fail(
+        dir.path(),
+        &train(&data, &[]),
+        1,
+        &["data_batch_3.bin", "3073"],
+    );
+    let mut long = good.clone();
+    long.extend([0; 7]);
+    fs::write(&batch, long).unwrap();
+    fail(
+        dir.path(),
+        &train(&data, &[]),
+        1,
+        &["data_batch_3.bin", "3073"],
+    );
+    let mut label = good.clone();
+    label[3073] = 10;
+    fs::write(&batch, label).unwrap();
+    fail(
+        dir.path(),
+        &train(&data, &[]),
+        1,
+        &["data_batch_3.bin", "label", "10"],
+    );
+    fs::remove_file(&batch).unwrap();
+    fail(dir.path(), &train(&data, &[]), 1, &["data_batch_3.bin"]);
+
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fail(
+        dir.path(),
+        &train(&empty, &[]),
+        1,
+        &["empty", "rezero fetch"],
+    );
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    fail(dir.path(), &train(&file, &[]), 1, &["file"]);
+    // Nothing was downloaded, and a run that could not begin left no run behind.
+    assert!(!dir.path().join("datasets").exists());
+}
+
+#[test]
+fn files_where_directories_should_be_and_unwritable_places() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
+    let file = dir.path().join("occupied");
+    fs::write(&file, "precious").unwrap();
+    fail(
+        dir.path(),
+        &train(&data, &["--run-dir", "occupied"]),
+        1,
+        &["occupied"],
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    // Not even root writes here.
+    fail(
+        dir.path(),
+        &train(&data, &["--run-dir", "/proc/rezero"]),
+        1,
+        &["/proc/rezero"],
+    );
+}
+
+#[test]
+fn devices_are_listed_and_a_missing_one_names_its_feature() {
+    let dir = scratch();
+    let said = succeed(dir.path(), &["devices"]);
+    assert!(said.out.contains("flex"));
+    let data = cifar_layout(dir.path(), 8);
+    fail(
+        dir.path(),
+        &train(&data, &["--device", "flex:3"]),
+        1,
+        &["flex:3", "takes no index"],
+    );
+    fail(
+        dir.path(),
+        &train(&data, &["--device", "fleks"]),
+        1,
+        &["did you mean `flex`?"],
+    );
+    if !cfg!(feature = "cuda") {
+        let said = fail(
+            dir.path(),
+            &train(&data, &["device=cuda:0"]),
+            1,
+            &["--features cuda"],
+        );
+        assert!(said.err.contains("built without it"));
+    }
+}
+
+#[test]
+fn recipes_are_listed_shown_and_their_keys_too() {
+    let dir = scratch();
+    let said = succeed(dir.path(), &["recipes"]);
+    assert!(said.out.lines().any(|l| l.starts_with("quickstart ")));
+    let said = succeed(dir.path(), &["recipes", "cifar10-resnet56"]);
+    assert!(said.out.contains("weight_decay = 5e-4"));
+    let said = succeed(dir.path(), &["recipes", "--keys"]);
+    assert!(said.out.contains("batch = 128"));
+    fail(
+        dir.path(),
+        &["recipes", "quikstart"],
+        1,
+        &["did you mean `quickstart`?"],
+    );
+}
+
+#[test]
+fn offline_without_data_says_what_to_put_where() {
+    let dir = scratch();
+    let args = ["train", "cifar10-resnet20", "--offline"];
+    fail(
+        dir.path(),
+        &args,
+        1,
+        &[
+            "cifar-10-binary.tar.gz",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ],
+    );
+    fail(dir.path(), &["fetch", "cifar11"], 1, &["cifar10"]);
+}
+
+#[test]
+fn the_help_of_every_command_prints() {
+    let dir = scratch();
+    for command in ["train", "eval", "fetch", "recipes", "devices"] {
+        assert_eq!(run(dir.path(), &[command, "--help"]).code, Some(0));
+    }
+}

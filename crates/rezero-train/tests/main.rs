@@ -1,0 +1,9 @@
+//! Integration tests of `rezero-train`, linked once.
+//!
+//! `cargo test --release -p rezero-train --test train`
+
+mod cli;
+mod model;
+mod recipes;
+mod resume;
+mod support;

@@ -1,0 +1,298 @@
+//! A run that was killed and resumed is the run that was not, bit for bit on Flex.
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::support::{cifar_layout, fail, rezero, rows, scratch, succeed};
+
+/// 40 steps of a ResNet-8 over drawn images: 90 training images in batches of 8, so that kills fall
+/// inside epochs; shuffled, cropped, flipped, with momentum, decay, a milestone and validation.
+fn args<'a>(data: &'a str, run: &'a str) -> Vec<&'a str> {
+    vec![
+        "train",
+        "cifar10-resnet20",
+        "--plain",
+        "--data-dir",
+        data,
+        "--run-dir",
+        run,
+        "depth=8",
+        "batch=8",
+        "epochs=4",
+        "steps=40",
+        "milestones=[2]",
+        "checkpoint_every=5",
+        "eval_every=7",
+        "log_every=3",
+        "lr=0.05",
+    ]
+}
+
+fn start(dir: &Path, args: &[&str]) -> Child {
+    let mut command = rezero(dir, args);
+    command.stderr(std::process::Stdio::null());
+    command.spawn().expect("the command starts")
+}
+
+/// Waits until `when` holds, then kills the run as `kill -9` does.
+fn kill_when(mut child: Child, mut when: impl FnMut() -> bool) -> bool {
+    let limit = Instant::now() + Duration::from_secs(120);
+    loop {
+        if when() {
+            child.kill().expect("the run is killed");
+            child.wait().expect("the run ends");
+            return true;
+        }
+        if child.try_wait().expect("the run is watched").is_some() || Instant::now() > limit {
+            let _ = child.kill();
+            let _ = child.wait();
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+fn committed(run: &Path) -> Vec<usize> {
+    let all = rezero_train::checkpoint::list(run).expect("checkpoints are listed");
+    all.into_keys().collect()
+}
+
+fn last_files(run: &Path) -> Vec<Vec<u8>> {
+    let dir = run.join("checkpoints/step-40");
+    ["model.bpk", "scheduler.bpk", "state.json"]
+        .map(|name| std::fs::read(dir.join(name)).expect("a checkpoint file"))
+        .to_vec()
+}
+
+fn undisturbed(dir: &Path, data: &str) -> PathBuf {
+    let run = dir.join("undisturbed");
+    succeed(dir, &args(data, run.to_str().unwrap()));
+    run
+}
+
+#[test]
+fn forty_steps_are_fifteen_a_kill_and_the_rest() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let whole = undisturbed(dir.path(), data);
+
+    // Two kills between checkpoints, at steps that differ from run to run of this test.
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |t| t.subsec_nanos() as usize);
+    for (i, step) in [15 + nanos % 4, 21 + nanos / 7 % 12]
+        .into_iter()
+        .enumerate()
+    {
+        let run = dir.path().join(format!("killed-{i}"));
+        let arguments = args(data, run.to_str().unwrap());
+        let metrics = run.join("metrics.jsonl");
+        let child = start(dir.path(), &arguments);
+        let killed = kill_when(child, || {
+            let text = std::fs::read_to_string(&metrics).unwrap_or_default();
+            text.lines().filter(|l| l.contains("\"train\"")).count() >= step / 3
+        });
+        assert!(killed, "the run ended before step {step}");
+        assert!(!run.join("DONE").exists());
+        let mut arguments = arguments;
+        arguments.push("--resume");
+        succeed(dir.path(), &arguments);
+        assert_eq!(rows(&run), rows(&whole), "killed at about step {step}");
+        assert_eq!(last_files(&run).len(), 3);
+        compare_weights(&run, &whole);
+    }
+
+    // And one during the writing of a checkpoint: its directory is there, its manifest is not.
+    let mut caught = false;
+    for attempt in 0..10 {
+        let run = dir.path().join(format!("torn-{attempt}"));
+        let arguments = args(data, run.to_str().unwrap());
+        let checkpoints = run.join("checkpoints");
+        let child = start(dir.path(), &arguments);
+        let torn = || {
+            std::fs::read_dir(&checkpoints).is_ok_and(|entries| {
+                entries.flatten().any(|e| {
+                    let name = e.file_name().to_string_lossy().into_owned();
+                    let step: usize = name.trim_start_matches("step-").parse().unwrap_or(0);
+                    step >= 15 && !e.path().join("manifest.json").exists()
+                })
+            })
+        };
+        if !kill_when(child, torn) || !torn() {
+            continue;
+        }
+        caught = true;
+        let before = committed(&run);
+        assert!(!before.is_empty());
+        let mut arguments = arguments;
+        arguments.push("--resume");
+        succeed(dir.path(), &arguments);
+        assert_eq!(rows(&run), rows(&whole), "torn checkpoint");
+        compare_weights(&run, &whole);
+        break;
+    }
+    assert!(
+        caught,
+        "no kill fell into the writing of a checkpoint in ten attempts"
+    );
+}
+
+/// Weights, running statistics and gates, by value: records carry random parameter ids.
+fn compare_weights(a: &Path, b: &Path) {
+    let load = |run: &Path| {
+        let resolved = rezero_train::run_dir::recipe(run).unwrap();
+        let dir = run.join("checkpoints/step-40");
+        let reader =
+            rezero_train::checkpoint::Reader::open(&dir, &resolved.recipe.model_id()).unwrap();
+        let device = burn::tensor::Device::flex();
+        let network = rezero_train::model::Network::new(&resolved.recipe, 10, &device);
+        (
+            reader.load_network(network).unwrap(),
+            reader.state().unwrap(),
+        )
+    };
+    let ((a, state_a), (b, state_b)) = (load(a), load(b));
+    let flat = |network: &rezero_train::model::Network| {
+        #[derive(Default)]
+        struct All(Vec<u32>);
+        impl burn::module::ModuleVisitor for All {
+            fn visit_float<const D: usize>(
+                &mut self,
+                param: &burn::module::Param<burn::tensor::Tensor<D>>,
+            ) {
+                self.0
+                    .extend(param.val().into_data().iter::<f32>().map(f32::to_bits));
+            }
+        }
+        let mut all = All::default();
+        burn::module::Module::visit(network, &mut all);
+        all.0
+    };
+    assert!(flat(&a) == flat(&b), "the weights differ");
+    assert_eq!(state_a.best, state_b.best);
+}
+
+#[test]
+fn an_interrupted_run_checkpoints_exits_130_and_resumes() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let whole = undisturbed(dir.path(), data);
+    let run = dir.path().join("interrupted");
+    let arguments = args(data, run.to_str().unwrap());
+    let mut child = start(dir.path(), &arguments);
+    let metrics = run.join("metrics.jsonl");
+    let limit = Instant::now() + Duration::from_secs(120);
+    while std::fs::read_to_string(&metrics)
+        .unwrap_or_default()
+        .lines()
+        .count()
+        < 4
+    {
+        assert!(Instant::now() < limit, "the run does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let status = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(status.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let steps = committed(&run);
+    assert!(steps.last().is_some_and(|step| *step < 40), "{steps:?}");
+    // By the run's directory alone, too.
+    succeed(
+        dir.path(),
+        &[
+            "train",
+            run.to_str().unwrap(),
+            "--resume",
+            "--plain",
+            "--data-dir",
+            data,
+        ],
+    );
+    assert_eq!(rows(&run), rows(&whole));
+    compare_weights(&run, &whole);
+}
+
+#[test]
+fn a_damaged_or_foreign_checkpoint_is_refused_and_nothing_is_lost() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let run = dir.path().join("run");
+    let run_arg = run.to_str().unwrap();
+    let mut short = args(data, run_arg);
+    short.extend(["steps=10"]);
+    succeed(dir.path(), &short);
+    std::fs::remove_file(run.join("DONE")).unwrap();
+    let resume = ["train", run_arg, "--resume", "--plain", "--data-dir", data];
+    let checkpoint = run.join("checkpoints/step-10");
+    let evaluate = ["eval", run_arg, "--data-dir", data, "--checkpoint", "last"];
+    succeed(dir.path(), &evaluate);
+
+    let damage = |name: &str, change: &dyn Fn(Vec<u8>) -> Option<Vec<u8>>, parts: &[&str]| {
+        let path = checkpoint.join(name);
+        let good = std::fs::read(&path).unwrap();
+        match change(good.clone()) {
+            Some(bad) => std::fs::write(&path, bad).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        fail(dir.path(), &resume, 1, parts);
+        fail(dir.path(), &evaluate, 1, parts);
+        std::fs::write(&path, good).unwrap();
+    };
+    for name in ["model.bpk", "optimizer.bpk", "scheduler.bpk", "state.json"] {
+        let flip = |mut bytes: Vec<u8>| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            Some(bytes)
+        };
+        damage(name, &flip, &[name, "was altered", "SHA-256", "step-10"]);
+        damage(name, &|_| None, &[name, "is missing"]);
+        damage(
+            name,
+            &|b| Some(b[..b.len() / 2].to_vec()),
+            &[name, "was altered"],
+        );
+    }
+    let replace = |from: &'static str, to: &'static str| {
+        move |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text.contains(from), "{text}");
+            Some(text.replace(from, to).into_bytes())
+        }
+    };
+    let manifest = "manifest.json";
+    damage(
+        manifest,
+        &replace("arm=rezero", "arm=vanilla"),
+        &["another model", "arm=vanilla"],
+    );
+    damage(
+        manifest,
+        &replace("\"format\": 1", "\"format\": 9"),
+        &["format is 9"],
+    );
+    damage(
+        manifest,
+        &replace("\"version\": \"0.1", "\"version\": \"7.1"),
+        &["rezero 7.1"],
+    );
+    damage(
+        manifest,
+        &replace("\"burn\": \"0.22.1\"", "\"burn\": \"0.99.0\""),
+        &["burn 0.99.0"],
+    );
+    damage(
+        manifest,
+        &|_| Some(b"{".to_vec()),
+        &[manifest, "does not parse"],
+    );
+    // Everything is as it was: both work again.
+    succeed(dir.path(), &evaluate);
+    succeed(dir.path(), &resume);
+}

@@ -1,0 +1,41 @@
+# Runs with cargo's release profile throughout, so that dependencies are built once.
+
+# List the recipes
+default:
+    @just --list
+
+# Train ReZero ResNet-20 on CIFAR-10 (downloads it once) and score it on the test split; e.g. `just train-cifar arm=vanilla epochs=10`
+train-cifar *ARGS:
+    cargo run --release -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" {{ARGS}}
+    cargo run --release -- eval "${RUN_DIR:-runs/train-cifar}" --split test
+
+# Continue `just train-cifar` after an interruption; give the same settings
+resume-cifar *ARGS:
+    cargo run --release -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" --resume {{ARGS}}
+    cargo run --release -- eval "${RUN_DIR:-runs/train-cifar}" --split test
+
+# Two minutes on built-in images
+quickstart:
+    cargo run --release -- train quickstart
+
+# Download and verify the data sets
+fetch *ARGS:
+    cargo run --release -- fetch {{ARGS}}
+
+# Run all tests; REZERO_TEST_DATA adds those on real data
+test:
+    cargo test --release --workspace
+
+# Format, lints, documentation
+check:
+    cargo fmt --all -- --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# Benchmarks: loader, training step, checkpoints, start-up
+bench:
+    cargo bench --workspace
+
+# Make the PyTorch fixtures anew (needs Python with torch; see the script)
+golden:
+    python3 crates/rezero-nn/tests/fixtures/generate.py
