@@ -34,7 +34,10 @@ pub const CLASS_NAMES: [&str; 10] = [
 
 /// The mean and standard deviation of all pixels of the first 10,000 training records of seed 0,
 /// rounded to two digits.
-pub const NORMALIZATION: Normalization = Normalization { mean: [0.5; 3], std: [0.24, 0.27, 0.24] };
+pub const NORMALIZATION: Normalization = Normalization {
+    mean: [0.5; 3],
+    std: [0.24, 0.27, 0.24],
+};
 
 /// Draws the first `len` records of a split. The splits of one seed are disjoint streams.
 pub fn generate(split: Split, len: usize, seed: u64) -> ImageSet {

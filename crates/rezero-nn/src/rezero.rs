@@ -97,7 +97,7 @@ impl ReZero {
     /// let gate = ReZeroConfig::new().with_alpha(0.5).init(&device);
     /// let x = Tensor::<2>::from_floats([[1.0, -2.0]], &device);
     /// let y = gate.forward(x, |x| x * 4.0);
-    /// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [3.0, -6.0]);
+    /// assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [3.0, -6.0]);
     /// ```
     ///
     /// # Shapes

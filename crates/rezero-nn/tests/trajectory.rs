@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// Losses: float32 PyTorch is within 1e-7 of the stored values; 1 % more learning rate is 2e-4
-/// away, Burn's default dampening of 0.1 is 2e-3. The weights' own decay shows in the parameters only.
+/// away, Burn's default dampening of 0.1 is 2e-3. Weight decay shows in the parameters only.
 const LOSSES: f64 = 1e-5;
 
 /// Parameters after the last step: float32 PyTorch is within 1e-5 (α, which starts at 0 and has
