@@ -9,11 +9,15 @@ use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
 use rezero_nn::resnet::CifarResNetConfig;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = std::env::args().nth(1).ok_or("usage: classify CHECKPOINT_DIR")?;
+    let dir = std::env::args()
+        .nth(1)
+        .ok_or("usage: classify CHECKPOINT_DIR")?;
     let device = Device::default();
     // A checkpoint's model.bpk is the record of the network alone.
     let record = ModuleRecord::load(std::path::Path::new(&dir).join("model.bpk"))?;
-    let net = CifarResNetConfig::resnet20().init(&device).try_load_record(record)?;
+    let net = CifarResNetConfig::resnet20()
+        .init(&device)
+        .try_load_record(record)?;
 
     let set = shapes::generate(Split::Test, 16, 0);
     let names = set.class_names();
@@ -22,7 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 0,
         shuffle: false,
         drop_last: false,
-        augment: Augment { crop_padding: 0, flip: false },
+        augment: Augment {
+            crop_padding: 0,
+            flip: false,
+        },
         normalization: shapes::NORMALIZATION,
         prefetch: 0,
     };
@@ -30,8 +37,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let batch = batch?;
         let predicted = net.forward(batch.images).argmax(1).into_data();
         let targets = batch.targets.into_data();
-        for (predicted, target) in predicted.iter::<usize>().zip(targets.iter::<usize>()) {
-            println!("{:18} seen as {}", names[target], names[predicted]);
+        for (predicted, target) in predicted.iter::<u8>().zip(targets.iter::<u8>()) {
+            println!(
+                "{:18} seen as {}",
+                names[usize::from(target)],
+                names[usize::from(predicted)]
+            );
         }
     }
     Ok(())

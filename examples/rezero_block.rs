@@ -25,10 +25,16 @@ fn main() {
     let mut optimizer = AdamConfig::new().init();
     for step in 0..=200 {
         let x = Tensor::<2>::random([64, 1], Distribution::Uniform(-3.0, 3.0), &device);
-        let hidden = net.blocks.iter().fold(net.input.forward(x.clone()), |h, b| b.forward(h));
+        let hidden = net
+            .blocks
+            .iter()
+            .fold(net.input.forward(x.clone()), |h, b| b.forward(h));
         let loss = (net.output.forward(hidden) - x.sin()).square().mean();
         if step % 50 == 0 {
-            println!("step {step:3}  loss {:.5}", loss.clone().into_scalar::<f32>());
+            println!(
+                "step {step:3}  loss {:.5}",
+                loss.clone().into_scalar::<f32>()
+            );
         }
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(2e-3, net, grads);

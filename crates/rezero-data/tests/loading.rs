@@ -116,7 +116,7 @@ fn the_order_is_pinned() {
     assert_eq!(loader.order(1), ORDER_1);
 }
 const ORDER_0: [u32; 8] = [2, 5, 6, 4, 0, 3, 1, 7];
-const ORDER_1: [u32; 8] = [0; 8];
+const ORDER_1: [u32; 8] = [7, 1, 5, 4, 6, 0, 2, 3];
 
 #[test]
 fn the_nth_iteration_is_the_nth_epoch() {

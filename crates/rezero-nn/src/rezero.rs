@@ -171,15 +171,12 @@ impl ModuleDisplay for ReZero {
 
     fn custom_content(&self, content: Content) -> Option<Content> {
         let [channels] = self.alpha.lazy_shape().dims();
-        let content = match channels {
+        let content = content.add("channels", &channels);
+        match channels {
             1 => content,
-            n => content
-                .add("channels", &n)
-                .add("channel_axis", &self.channel_axis),
-        };
-        content
-            .add("trainable", &self.alpha.is_require_grad())
-            .optional()
+            _ => content.add("channel_axis", &self.channel_axis),
+        }
+        .optional()
     }
 }
 

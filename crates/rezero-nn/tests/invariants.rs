@@ -250,14 +250,11 @@ fn zero_channels_are_refused() {
 fn modules_print_what_they_are() {
     let device = Device::flex();
     let gate = ReZeroConfig::new().init(&device);
-    assert_eq!(gate.to_string(), "ReZero {trainable: true, params: 1}");
-    let gate = ReZeroConfig::new()
-        .with_channels(Some(5))
-        .with_trainable(false)
-        .init(&device);
+    assert_eq!(gate.to_string(), "ReZero {channels: 1, params: 1}");
+    let gate = ReZeroConfig::new().with_channels(Some(5)).init(&device);
     assert_eq!(
         gate.to_string(),
-        "ReZero {channels: 5, channel_axis: 1, trainable: false, params: 5}"
+        "ReZero {channels: 5, channel_axis: 1, params: 5}"
     );
     let net = CifarResNetConfig::resnet20().init(&device);
     // `params` is burn's count, which has batch norm's running statistics in it.

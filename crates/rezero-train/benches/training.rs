@@ -27,8 +27,13 @@ use rezero_train::{metrics, optim};
 const STEPS: usize = 8;
 
 fn recipe(overrides: &[&str]) -> Recipe {
-    let overrides: Vec<_> = overrides.iter().map(|o| o.parse().expect("key=value")).collect();
-    Recipe::resolve("quickstart", &overrides).expect("a recipe").recipe
+    let overrides: Vec<_> = overrides
+        .iter()
+        .map(|o| o.parse().expect("key=value"))
+        .collect();
+    Recipe::resolve("quickstart", &overrides)
+        .expect("a recipe")
+        .recipe
 }
 
 fn images() -> ImageSet {
@@ -63,7 +68,11 @@ fn bare(recipe: &Recipe) -> Duration {
 fn learner(recipe: &Recipe, dir: &Path) -> Duration {
     train(recipe, dir);
     let rows = metrics::read(dir).expect("metrics");
-    let seconds: Vec<f64> = rows.iter().filter(|r| r.split == "train").map(|r| r.seconds).collect();
+    let seconds: Vec<f64> = rows
+        .iter()
+        .filter(|r| r.split == "train")
+        .map(|r| r.seconds)
+        .collect();
     Duration::from_secs_f64(seconds[STEPS] - seconds[0])
 }
 
@@ -89,7 +98,9 @@ fn train(recipe: &Recipe, dir: &Path) {
 fn steps(c: &mut Criterion) {
     let recipe = recipe(&["epochs=1"]);
     let mut group = c.benchmark_group("step");
-    group.sample_size(10).measurement_time(Duration::from_secs(30));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(30));
     group.bench_function("bare", |b| {
         b.iter_custom(|n| (0..n).map(|_| bare(&recipe) / STEPS as u32).sum());
     });
@@ -119,7 +130,10 @@ fn checkpoints(c: &mut Criterion) {
             let network = Network::new(&recipe, 10, &device);
             let network = reader.load_network(network).expect("weights");
             let optimizer = optim::build(&recipe, &Dials::default());
-            (network, optimizer.load_record(reader.optimizer().expect("a record")))
+            (
+                network,
+                optimizer.load_record(reader.optimizer().expect("a record")),
+            )
         });
     });
     group.bench_function("save", |b| {
@@ -135,12 +149,16 @@ fn checkpoints(c: &mut Criterion) {
                 let (writer, to) = Writer::new(dir.path(), recipe.model_id(), 0, 1);
                 let start = Instant::now();
                 let records = || {
-                    to.optimizer.save(1, optimizer.to_record()).expect("a record");
+                    to.optimizer
+                        .save(1, optimizer.to_record())
+                        .expect("a record");
                     let schedule = reader.scheduler().expect("a record");
                     to.scheduler.save(1, schedule).expect("a record");
                 };
                 let state = State::default();
-                writer.save(&state, network.clone(), records).expect("a checkpoint");
+                writer
+                    .save(&state, network.clone(), records)
+                    .expect("a checkpoint");
                 start.elapsed()
             };
             (0..n).map(once).sum()

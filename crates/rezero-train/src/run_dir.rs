@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,6 +14,8 @@ const RECIPE: &str = "recipe.toml";
 const ENV: &str = "env.json";
 const LOCK: &str = "run.lock";
 const DONE: &str = "DONE";
+
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A run directory, locked for this process.
 #[derive(Debug)]
@@ -88,7 +91,17 @@ impl RunDir {
             .write(true)
             .open(&file)
             .map_err(|e| Error::io("open", &file, e))?;
-        match lock.try_lock() {
+        // A run that was killed a moment ago may hold its lock until its memory is freed.
+        let patience = Instant::now() + LOCK_PATIENCE;
+        let locked = loop {
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => break result,
+            }
+        };
+        match locked {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 _lock: lock,

@@ -168,7 +168,7 @@ fn bad_data_is_named_and_exits_1() {
         dir.path(),
         &train(&data, &[]),
         1,
-        &["data_batch_3.bin", "3073"],
+        &["data_batch_3.bin", "3,073"],
     );
     let mut long = good.clone();
     long.extend([0; 7]);
@@ -177,7 +177,7 @@ fn bad_data_is_named_and_exits_1() {
         dir.path(),
         &train(&data, &[]),
         1,
-        &["data_batch_3.bin", "3073"],
+        &["data_batch_3.bin", "3,073"],
     );
     let mut label = good.clone();
     label[3073] = 10;

@@ -100,8 +100,10 @@ proptest! {
     #[test]
     fn run_names_are_safe_file_names(value in "\\PC*") {
         let over = Override { key: "device".to_owned(), value };
-        let name = Recipe::resolve("quickstart", &[over]).unwrap().run_name();
-        prop_assert!(!name.contains('/') && !name.contains("..") || !name.contains('/'));
-        prop_assert!(name.len() <= 200 && name.is_ascii());
+        // A number is no device name and is refused before it gets into a name.
+        if let Ok(resolved) = Recipe::resolve("quickstart", &[over]) {
+            let name = resolved.run_name();
+            prop_assert!(!name.contains('/') && name.len() <= 200 && name.is_ascii());
+        }
     }
 }
