@@ -3,3 +3,8 @@
 //!
 //! - `rezero_block`: train a 50-layer network of ReZero blocks
 //! - `classify`: load a trained run's weights into the module and classify images
+
+// The README's own code is compiled and run as a test of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
