@@ -87,7 +87,7 @@ impl Score {
 /// What commits a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The layout, [`FORMAT`].
+    /// The layout; this version writes and reads 1.
     pub format: u32,
     /// The version of this crate.
     pub version: String,
@@ -276,7 +276,7 @@ fn hash(path: &Path) -> Result<FileEntry> {
 /// Writes the checkpoints of a run.
 ///
 /// Burn's Learner keeps its optimizer and schedule to itself and hands their records to
-/// checkpointers only. [`checkpointers`] are ours: they write into the directory that this writer
+/// checkpointers only. [`Checkpointers`] are ours: they write into the directory that this writer
 /// has begun and report back.
 pub struct Writer {
     run: PathBuf,

@@ -221,6 +221,12 @@ impl Loop {
     ) -> Result<Finished> {
         let recipe = &self.recipe;
         let begun = Instant::now();
+        // An interruption skips a validation that was due, so that it stops at once.
+        let validated = state.valid.is_some_and(|valid| valid.step == state.step);
+        if self.validation_due(state.step) && !validated {
+            let epoch = state.step.div_ceil(self.steps_per_epoch);
+            self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+        }
         while state.step < self.steps {
             let epoch = state.step / self.steps_per_epoch + 1;
             burn.start_split(epoch, train.num_items());
@@ -275,7 +281,7 @@ impl Loop {
                 let stop = burn.interrupter.should_stop();
                 let last_of_epoch = state.step.is_multiple_of(self.steps_per_epoch);
                 let mid_epoch = !last_of_epoch && !end && !stop;
-                if mid_epoch && due(recipe.eval_every, state.step) {
+                if mid_epoch && self.validation_due(state.step) {
                     self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
                     burn.start_split(epoch, train.num_items());
                     last = Instant::now();
@@ -293,8 +299,7 @@ impl Loop {
 
             let end = state.step == self.steps;
             let interrupted = burn.interrupter.should_stop() && !end;
-            if !interrupted && (recipe.eval_every == 0 || end || due(recipe.eval_every, state.step))
-            {
+            if !interrupted && self.validation_due(state.step) {
                 self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
             }
             burn.event(LearnerEvent::EndEpoch(epoch))?;
@@ -314,6 +319,15 @@ impl Loop {
             interrupted: false,
             seconds: begun.elapsed().as_secs_f64(),
         })
+    }
+
+    fn validation_due(&self, step: usize) -> bool {
+        match self.recipe.eval_every {
+            _ if step == 0 => false,
+            _ if step == self.steps => true,
+            0 => step.is_multiple_of(self.steps_per_epoch),
+            every => step.is_multiple_of(every),
+        }
     }
 
     /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
@@ -348,6 +362,17 @@ impl Loop {
             burn.event_valid(LearnerEvent::ProcessedItem(item))?;
         }
         burn.event_valid(LearnerEvent::EndSplit(epoch))?;
+        if !total.loss().is_finite() {
+            return Err(Error::Diverged {
+                step: state.step,
+                message: format!(
+                    "validation loss {}, while the training loss is finite: batch norm's running \
+                     statistics have not caught up with weights that move fast; try a lower lr or \
+                     warmup_epochs=1",
+                    total.loss()
+                ),
+            });
+        }
         rows.write(&Row {
             split: "valid".to_owned(),
             step: state.step,

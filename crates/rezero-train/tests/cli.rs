@@ -204,6 +204,7 @@ fn bad_data_is_named_and_exits_1() {
     fail(dir.path(), &train(&file, &[]), 1, &["file"]);
     // Nothing was downloaded, and a run that could not begin left no run behind.
     assert!(!dir.path().join("datasets").exists());
+    assert!(!dir.path().join("runs").exists());
 }
 
 #[test]

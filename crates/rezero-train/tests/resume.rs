@@ -179,9 +179,16 @@ fn an_interrupted_run_checkpoints_exits_130_and_resumes() {
     let dir = scratch();
     let data = cifar_layout(dir.path(), 20);
     let data = data.to_str().unwrap();
-    let whole = undisturbed(dir.path(), data);
+    // A validation is due at every step, so the interruption skips one, which the resumed run makes.
+    let arguments = |run: &'static str| {
+        let mut arguments = args(data, run);
+        arguments.push("eval_every=1");
+        arguments
+    };
+    succeed(dir.path(), &arguments("undisturbed"));
+    let whole = dir.path().join("undisturbed");
     let run = dir.path().join("interrupted");
-    let arguments = args(data, run.to_str().unwrap());
+    let arguments = arguments("interrupted");
     let mut child = start(dir.path(), &arguments);
     let metrics = run.join("metrics.jsonl");
     let limit = Instant::now() + Duration::from_secs(120);

@@ -14,3 +14,12 @@ macro_rules! out {
     }};
 }
 pub(crate) use out;
+
+/// Prints a line of progress or explanation to standard error, which may be closed.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+pub(crate) use say;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::train::Interrupter;
 use rezero_data::{ImageSet, Split};
 
+use super::say;
 use crate::checkpoint::{self, Reader};
 use crate::cli::Train;
 use crate::data::{Source, eval_loader, train_loader};
@@ -39,18 +40,17 @@ fn train(args: &Train) -> Result<()> {
     let (resolved, dir) = plan(args)?;
     let recipe = &resolved.recipe;
     for change in &resolved.changes {
-        eprintln!("{change}");
+        say!("{change}");
     }
     let device = device::select(&recipe.device)?;
-    let run = match args.resume {
-        true => RunDir::open(&dir)?,
-        false => RunDir::create(&dir)?,
+    let existing = match args.resume {
+        true => Some(RunDir::open(&dir)?),
+        false => None,
     };
-    if args.resume && run.is_done() {
-        eprintln!("{} is complete already", dir.display());
+    if existing.as_ref().is_some_and(RunDir::is_done) {
+        say!("{} is complete already", dir.display());
         return Ok(());
     }
-
     let source = Source {
         dir: args.data_dir.clone(),
         offline: args.offline,
@@ -59,6 +59,11 @@ fn train(args: &Train) -> Result<()> {
     let valid = source.open(recipe, Split::Valid)?;
     let fingerprint = train.fingerprint();
     describe_data(&train, &valid);
+    // Not before there is data to train on: a run that cannot begin leaves no directory behind.
+    let run = match existing {
+        Some(run) => run,
+        None => RunDir::create(&dir)?,
+    };
 
     let autodiff = device.clone().autodiff();
     let mut network = Network::new(recipe, train.num_classes(), &autodiff);
@@ -90,7 +95,7 @@ fn train(args: &Train) -> Result<()> {
         parameters: network.parameter_count(),
     };
     run.describe(&resolved, &environment)?;
-    eprintln!(
+    say!(
         "{} · {} parameters · {:?} · {}{}",
         recipe.model_id(),
         network.parameter_count(),
@@ -180,7 +185,7 @@ fn newest(run: &RunDir, recipe: &Recipe) -> Result<Option<Reader>> {
     match checkpoint::list(run.path())?.last_key_value() {
         Some((_, dir)) => Ok(Some(Reader::open(dir, &recipe.model_id())?)),
         None => {
-            eprintln!("no checkpoint yet: starting from step 0");
+            say!("no checkpoint yet: starting from step 0");
             Ok(None)
         }
     }
@@ -191,7 +196,7 @@ fn describe_data(train: &ImageSet, valid: &ImageSet) {
         true => " (a subset of the official set)",
         false => "",
     };
-    eprintln!(
+    say!(
         "{}: {} training images, {} validation images{subset}",
         train.name(),
         train.len(),
@@ -209,7 +214,7 @@ fn on_signal() -> Interrupter {
         if STOPPING.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        say!("stopping after this step; press Ctrl-C again to stop at once");
         handle.stop(Some("interrupted"));
     });
     interrupter
@@ -238,7 +243,7 @@ fn finish(run: &RunDir, args: &Train, finished: &Finished) -> Result<()> {
         ));
     }
     run.done(&summary)?;
-    eprintln!("done in {:.0} s: {summary}", finished.seconds);
-    eprintln!("score it with: rezero eval {dir} --split test{data_dir}");
+    say!("done in {:.0} s: {summary}", finished.seconds);
+    say!("score it with: rezero eval {dir} --split test{data_dir}");
     Ok(())
 }
