@@ -260,6 +260,7 @@ fn download(entry: &Entry, options: &Options, bar: &Bar) -> Result<PathBuf> {
     let part = part_of(&archive);
     let mut causes = Vec::new();
     for url in urls(entry, options) {
+        bar.stage(&format!("asking {url}"), 0, 0);
         match download_from(url, entry, options, &part, bar) {
             Ok(()) => {
                 fs::rename(&part, &archive).map_err(DataError::io("create", &archive))?;
@@ -319,7 +320,18 @@ fn download_from(
 
 fn worth_another_try(error: &DataError) -> bool {
     match error {
-        DataError::Cut { .. } | DataError::Network { .. } => true,
+        // A name that is not known now is not known a few seconds later: on to the next address.
+        DataError::Network { source, .. } => {
+            !source
+                .downcast_ref::<ureq::Error>()
+                .is_some_and(|e| match e {
+                    ureq::Error::HostNotFound | ureq::Error::BadUri(_) => true,
+                    // The resolver's own words for it; the standard library gives them no kind.
+                    ureq::Error::Io(e) => e.to_string().contains("lookup address"),
+                    _ => false,
+                })
+        }
+        DataError::Cut { .. } => true,
         DataError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
         _ => false,
     }
@@ -523,42 +535,53 @@ fn looks_like_html(head: &[u8]) -> bool {
 }
 
 /// A progress bar on stderr, drawn only on a terminal.
-struct Bar(ProgressBar);
+struct Bar {
+    bar: ProgressBar,
+    /// Where no bar can be drawn, a line tells of each stage.
+    lines: bool,
+}
 
 impl Bar {
     fn new(quiet: bool) -> Self {
-        let target = if quiet || !io::stderr().is_terminal() {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
+        let drawn = !quiet && io::stderr().is_terminal();
+        let target = match drawn {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
         };
-        Self(ProgressBar::with_draw_target(None, target))
+        Self {
+            bar: ProgressBar::with_draw_target(None, target),
+            lines: !quiet && !drawn,
+        }
     }
 
     /// Begins a stage of `total` bytes, of which `done` are behind; a total of 0 is unknown.
     fn stage(&self, what: &str, total: u64, done: u64) {
+        if self.lines {
+            // Standard error may be closed; progress is not worth failing for.
+            let _ = writeln!(io::stderr(), "{what}");
+        }
         let template = if total == 0 {
             "{msg}"
         } else {
             "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            self.0.set_style(style);
+            self.bar.set_style(style);
         }
-        self.0.set_message(what.to_owned());
-        self.0.set_length(total);
-        self.0.set_position(done);
-        self.0.reset_eta();
-        self.0.tick();
+        self.bar.set_message(what.to_owned());
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+        self.bar.tick();
     }
 
     fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -51,7 +51,9 @@ pub struct State {
     pub step: usize,
     /// How many bytes of `metrics.jsonl` belong to these steps.
     pub metrics_bytes: u64,
-    /// SHA-256 of the training data.
+    /// SHA-256 of the recipe, see [`Recipe::fingerprint`](crate::recipe::Recipe::fingerprint).
+    pub recipe: String,
+    /// SHA-256 of the training and the validation data.
     pub data: String,
     /// Sum of losses since the last row of `metrics.jsonl`.
     pub loss_sum: f64,
@@ -212,7 +214,12 @@ impl Reader {
     pub fn state(&self) -> Result<State> {
         let path = self.dir.join(STATE);
         let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        serde_json::from_slice(&text).map_err(|e| self.fail(STATE, e))
+        let state: State = serde_json::from_slice(&text).map_err(|e| self.fail(STATE, e))?;
+        let named = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        if named != format!("step-{}", state.step) {
+            return Err(self.fail(STATE, format!("it is of step {}", state.step)));
+        }
+        Ok(state)
     }
 
     /// `network` with this checkpoint's weights.

@@ -6,13 +6,27 @@ use std::process::ExitCode;
 use clap::Parser;
 use rezero_train::cli::Cli;
 
+/// No message needs more characters than this; one that quotes a damaged file might.
+const LONGEST: usize = 2_000;
+
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
         Err(error) => {
-            // Standard error may be closed; the exit code says it too.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            ExitCode::from(error.exit_code())
+            let _ = error.print();
+            // Help and version are no errors.
+            return ExitCode::from(u8::from(error.use_stderr()));
         }
+    };
+    let Err(error) = cli.run() else {
+        return ExitCode::SUCCESS;
+    };
+    let mut message = error.to_string();
+    if let Some((cut, _)) = message.char_indices().nth(LONGEST) {
+        message.truncate(cut);
+        message.push('…');
     }
+    // Standard error may be closed; the exit code says it too.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    ExitCode::from(error.exit_code())
 }

@@ -1,7 +1,7 @@
 //! The run's numbers: `metrics.jsonl`, and the same values as metrics of burn's Learner.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,6 +85,15 @@ impl Writer {
                 ),
             });
         }
+        if keep > 0 && !ends_a_row(&path, keep) {
+            return Err(Error::Run {
+                dir: run.to_owned(),
+                message: format!(
+                    "{FILE} was altered: no row ends at byte {keep}, where the checkpoint's last \
+                     does; restore it or start anew"
+                ),
+            });
+        }
         file.set_len(keep)
             .map_err(|e| Error::io("truncate", &path, e))?;
         Ok(Self {
@@ -123,6 +132,17 @@ impl Writer {
             .map_err(|e| Error::io("write", &self.path, e))?;
         Ok(self.bytes)
     }
+}
+
+fn ends_a_row(path: &Path, at: u64) -> bool {
+    let byte = || {
+        let mut file = File::open(path).ok()?;
+        file.seek(SeekFrom::Start(at - 1)).ok()?;
+        let mut last = [0];
+        file.read_exact(&mut last).ok()?;
+        Some(last[0])
+    };
+    byte() == Some(b'\n')
 }
 
 /// Reads the rows of a run; a last line that was cut short is left out.

@@ -11,6 +11,7 @@ use rezero_nn::resnet::{
 };
 use rezero_nn::{ReZeroConfig, ResidualScheme};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
@@ -343,7 +344,7 @@ impl Recipe {
     /// type or out of range. Messages name the nearest valid key.
     pub fn resolve(name: &str, overrides: &[Override]) -> Result<Resolved> {
         let (short, text) = if name.ends_with(".toml") {
-            let text = std::fs::read_to_string(name).map_err(|e| Error::io("read", name, e))?;
+            let text = read_file(name)?;
             let stem = Path::new(name).file_stem().unwrap_or_default();
             (stem.to_string_lossy().into_owned(), text)
         } else {
@@ -394,10 +395,10 @@ impl Recipe {
         };
         match self.model {
             Model::CifarResNet => check(
-                self.depth >= 8 && self.depth % 6 == 2 && self.depth <= 100_000,
+                self.depth >= 8 && self.depth % 6 == 2 && self.depth <= 10_000,
                 "depth",
                 format!(
-                    "a cifar-resnet has 6n+2 layers (8, 14, 20, 32, 44, 56, 110, 1202), got {}",
+                    "a cifar-resnet has 6n+2 layers (8, 14, 20, 32, 44, 56, 110, 1202, at most 9,998), got {}",
                     self.depth
                 ),
             )?,
@@ -433,11 +434,17 @@ impl Recipe {
             "batch",
             format!("must be at most {}, got {}", 1 << 20, self.batch),
         )?;
-        check(
-            self.crop_padding <= 32,
-            "crop_padding",
-            format!("must be at most 32 pixels, got {}", self.crop_padding),
-        )?;
+        for (key, value, most) in [
+            ("crop_padding", self.crop_padding, 31),
+            ("epochs", self.epochs, 1_000_000),
+            ("prefetch", self.prefetch, 1_024),
+        ] {
+            check(
+                value <= most,
+                key,
+                format!("must be at most {most}, got {value}"),
+            )?;
+        }
         check(
             self.alpha_init.is_finite(),
             "alpha_init",
@@ -559,6 +566,19 @@ impl Recipe {
         )
     }
 
+    /// SHA-256 of everything that decides the run's numbers: a run is continued with the same value.
+    pub fn fingerprint(&self) -> String {
+        let same = Self {
+            // Where it computes and what it keeps may change in mid-run.
+            device: String::new(),
+            prefetch: 0,
+            keep: 1,
+            ..self.clone()
+        };
+        let digest = Sha256::digest(same.to_toml());
+        digest.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
     /// The recipe as the text of a recipe file, every key given.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe is a TOML table")
@@ -616,6 +636,19 @@ impl Resolved {
             .take(200)
             .collect()
     }
+}
+
+/// The text of a recipe file, which is small: a larger file is not one.
+fn read_file(path: &str) -> Result<String> {
+    const MOST: u64 = 1 << 20;
+    let length = std::fs::metadata(path).map_or(0, |m| m.len());
+    if length > MOST {
+        return Err(Error::Recipe {
+            name: path.to_owned(),
+            message: format!("is {length} bytes, more than any recipe has ({MOST})"),
+        });
+    }
+    std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))
 }
 
 /// A value typed on the command line: TOML where it parses as such, else a bare string.

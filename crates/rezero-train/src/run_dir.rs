@@ -64,7 +64,7 @@ impl RunDir {
     /// If it cannot be created, holds a run, or is in use.
     pub fn create(path: &Path) -> Result<Self> {
         let run = Self::lock(path)?;
-        if path.join(RECIPE).exists() {
+        if holds_run(path) {
             return Err(run.fail(
                 "holds a run already; continue it with --resume, or choose another --run-dir",
             ));
@@ -170,9 +170,10 @@ impl RunDir {
             return Ok(());
         };
         for path in entries.flatten().map(|entry| entry.path()) {
-            let ours = path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("step-"));
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let ours = name
+                .strip_prefix("step-")
+                .is_some_and(|step| step.parse::<usize>().is_ok());
             if ours && !committed.values().any(|c| *c == path) {
                 fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
             }
@@ -209,10 +210,17 @@ pub fn recipe(path: &Path) -> Result<Resolved> {
     Recipe::parse(name.unwrap_or("run"), &text)?.with(&[])
 }
 
+/// Whether anything of a run is at `path`, its recipe lost or not.
+fn holds_run(path: &Path) -> bool {
+    [RECIPE, crate::metrics::FILE, "checkpoints"]
+        .iter()
+        .any(|name| path.join(name).exists())
+}
+
 /// A directory for a new run: `base/name`, or `base/name-2`, … if that holds one.
 pub fn fresh(base: &Path, name: &str) -> PathBuf {
     numbered(base, name)
-        .find(|path| !path.join(RECIPE).exists())
+        .find(|path| !holds_run(path))
         .expect("numbers do not end")
 }
 

@@ -44,7 +44,7 @@ pub struct Training<'a> {
     pub train: ImageLoader,
     /// Validation batches, on the device without autodiff.
     pub valid: ImageLoader,
-    /// SHA-256 of the training data.
+    /// SHA-256 of the training and the validation data.
     pub fingerprint: String,
     /// The checkpoint to continue from.
     pub resume: Option<checkpoint::Reader>,
@@ -88,6 +88,7 @@ impl Training<'_> {
                 ),
             );
         let mut state = State {
+            recipe: recipe.fingerprint(),
             data: self.fingerprint,
             ..State::default()
         };
@@ -367,9 +368,10 @@ impl Loop {
                 step: state.step,
                 message: format!(
                     "validation loss {}, while the training loss is finite: batch norm's running \
-                     statistics have not caught up with weights that move fast; try a lower lr or \
-                     warmup_epochs=1",
-                    total.loss()
+                     statistics have not caught up with weights that move fast; {}; try a lower lr \
+                     or warmup_epochs=1",
+                    total.loss(),
+                    diagnose(&model.network, &burn::optim::GradientsParams::new())
                 ),
             });
         }

@@ -298,3 +298,114 @@ fn the_help_of_every_command_prints() {
         assert_eq!(run(dir.path(), &[command, "--help"]).code, Some(0));
     }
 }
+
+#[test]
+fn a_run_directory_is_never_overwritten_and_a_failed_start_does_not_occupy_it() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
+    let place = ["--run-dir", "here"];
+    let with = |extra: &[&'static str]| {
+        let mut args = train(&data, &place);
+        args.extend(extra);
+        args
+    };
+    fail(
+        dir.path(),
+        &with(&["batch=1000", "drop_last=true"]),
+        1,
+        &["drop_last"],
+    );
+    assert!(!dir.path().join("here").exists());
+    succeed(dir.path(), &with(&["steps=1"]));
+    // Its recipe lost, it is a run all the same.
+    fs::remove_file(dir.path().join("here/recipe.toml")).unwrap();
+    fail(dir.path(), &with(&["steps=1"]), 1, &["holds a run already"]);
+    assert_eq!(rows(&dir.path().join("here")).len(), 2);
+}
+
+#[test]
+fn what_decides_the_numbers_must_not_change_under_a_run() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
+    succeed(dir.path(), &train(&data, &["steps=2", "--run-dir", "run"]));
+    let run = dir.path().join("run");
+    fs::remove_file(run.join("DONE")).unwrap();
+    fs::create_dir(run.join("checkpoints/step-mine")).unwrap();
+    let resume = [
+        "train",
+        "run",
+        "--resume",
+        "--plain",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+
+    let recipe = fs::read_to_string(run.join("recipe.toml")).unwrap();
+    fs::write(
+        run.join("recipe.toml"),
+        recipe.replace("lr = 0.1\n", "lr = 0.3\n"),
+    )
+    .unwrap();
+    fail(dir.path(), &resume, 1, &["recipe.toml was altered"]);
+    fs::write(run.join("recipe.toml"), recipe).unwrap();
+
+    // The last record of the last batch is a validation image.
+    let batch = data.join("data_batch_5.bin");
+    let good = fs::read(&batch).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    fs::write(&batch, bad).unwrap();
+    fail(dir.path(), &resume, 1, &["other data"]);
+    fs::write(&batch, good).unwrap();
+
+    let metrics = fs::read(run.join("metrics.jsonl")).unwrap();
+    fs::write(run.join("metrics.jsonl"), &metrics[..metrics.len() - 9]).unwrap();
+    fail(dir.path(), &resume, 1, &["metrics.jsonl", "shortened"]);
+    fs::write(run.join("metrics.jsonl"), vec![b'x'; metrics.len()]).unwrap();
+    fail(dir.path(), &resume, 1, &["metrics.jsonl", "altered"]);
+    fs::write(run.join("metrics.jsonl"), metrics).unwrap();
+
+    succeed(dir.path(), &resume);
+    assert!(
+        run.join("checkpoints/step-mine").exists(),
+        "only our own leftovers are removed"
+    );
+    fail(
+        dir.path(),
+        &["train", "runs/nowhere", "--resume"],
+        1,
+        &["no such directory"],
+    );
+}
+
+#[test]
+fn usage_errors_exit_1_and_a_result_that_cannot_be_written_is_an_error() {
+    let dir = scratch();
+    fail(dir.path(), &["train"], 1, &["Usage"]);
+    fail(
+        dir.path(),
+        &["train", "quickstart", "epochs"],
+        1,
+        &["key=value"],
+    );
+    fail(
+        dir.path(),
+        &["train", "quickstart", "prefetch=1000000000000"],
+        1,
+        &["`prefetch`"],
+    );
+    fail(
+        dir.path(),
+        &["train", "quickstart", "epochs=4611686018427387904"],
+        1,
+        &["`epochs`"],
+    );
+    if let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") {
+        let status = rezero(dir.path(), &["recipes", "--keys"])
+            .stdout(full)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
+}

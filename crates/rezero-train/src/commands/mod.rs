@@ -6,11 +6,17 @@ pub mod fetch;
 pub mod recipes;
 pub mod train;
 
-/// Prints a line; a reader that went away (`rezero recipes | head`) is no error.
+/// Prints a line of result. A reader that went away (`rezero recipes | head`) is no error; a result
+/// that cannot be written is.
 macro_rules! out {
     ($($arg:tt)*) => {{
         use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($arg)*);
+        match writeln!(std::io::stdout(), $($arg)*) {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err($crate::error::Error::io("write to", "standard output", e));
+            }
+            _ => {}
+        }
     }};
 }
 pub(crate) use out;

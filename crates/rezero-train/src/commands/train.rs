@@ -8,7 +8,7 @@ use burn::train::Interrupter;
 use rezero_data::{ImageSet, Split};
 
 use super::say;
-use crate::checkpoint::{self, Reader};
+use crate::checkpoint::{self, Reader, State};
 use crate::cli::Train;
 use crate::data::{Source, eval_loader, train_loader};
 use crate::device;
@@ -51,47 +51,46 @@ fn train(args: &Train) -> Result<()> {
         say!("{} is complete already", dir.display());
         return Ok(());
     }
+    let resume = match &existing {
+        Some(run) => newest(run, recipe)?,
+        None => None,
+    };
+
     let source = Source {
         dir: args.data_dir.clone(),
         offline: args.offline,
     };
     let train = source.open(recipe, Split::Train)?;
     let valid = source.open(recipe, Split::Valid)?;
-    let fingerprint = train.fingerprint();
+    let fingerprint = format!("{}+{}", train.fingerprint(), valid.fingerprint());
     describe_data(&train, &valid);
-    // Not before there is data to train on: a run that cannot begin leaves no directory behind.
+    let step = match &resume {
+        Some(reader) => continued_step(&dir, &reader.state()?, recipe, &fingerprint)?,
+        None => 0,
+    };
+
+    let autodiff = device.clone().autodiff();
+    let data = format!("{} {} {fingerprint}", train.name(), train.len());
+    let subset = train.is_subset();
+    let mut network = Network::new(recipe, train.num_classes(), &autodiff);
+    let train = train_loader(recipe, train, step, &autodiff)?;
+    let valid = eval_loader(recipe, valid, &device)?;
+    if let Some(reader) = &resume {
+        network = reader.load_network(network)?;
+    }
+    // Last of what can fail: a run that cannot begin leaves no directory behind.
     let run = match existing {
         Some(run) => run,
         None => RunDir::create(&dir)?,
     };
-
-    let autodiff = device.clone().autodiff();
-    let mut network = Network::new(recipe, train.num_classes(), &autodiff);
-    let resume = match args.resume {
-        true => newest(&run, recipe)?,
-        false => None,
-    };
-    let mut step = 0;
-    if let Some(reader) = &resume {
-        let state = reader.state()?;
-        if state.data != fingerprint {
-            return Err(Error::Run {
-                dir: dir.clone(),
-                message: "was trained on other data than is here now; give the same --data-dir"
-                    .to_owned(),
-            });
-        }
-        network = reader.load_network(network)?;
-        step = state.step;
-    }
     run.clean()?;
 
     let environment = Environment {
         command: std::env::args().collect(),
         device: format!("{device:?}"),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
-        data: format!("{} {} {fingerprint}", train.name(), train.len()),
-        subset: train.is_subset(),
+        data,
+        subset,
         parameters: network.parameter_count(),
     };
     run.describe(&resolved, &environment)?;
@@ -110,8 +109,8 @@ fn train(args: &Train) -> Result<()> {
     let finished = Training {
         recipe,
         dir: run.path(),
-        train: train_loader(recipe, train, step, &autodiff)?,
-        valid: eval_loader(recipe, valid, &device)?,
+        train,
+        valid,
         network,
         device: autodiff,
         fingerprint,
@@ -138,6 +137,12 @@ fn plan(args: &Train) -> Result<(Resolved, PathBuf)> {
         let wanted = saved.clone().with(&overrides)?;
         same_run(given, &saved.recipe, &wanted.recipe)?;
         return Ok((wanted, given.to_owned()));
+    }
+    if args.resume && args.recipe.contains(['/', '\\']) && !args.recipe.ends_with(".toml") {
+        return Err(Error::Run {
+            dir: given.to_owned(),
+            message: "there is no such directory".to_owned(),
+        });
     }
     let wanted = Recipe::resolve(&args.recipe, &overrides)?;
     let base = Path::new(RUNS);
@@ -179,6 +184,25 @@ fn same_run(dir: &Path, saved: &Recipe, wanted: &Recipe) -> Result<()> {
             changed.join(", ")
         ),
     })
+}
+
+/// The step to continue from, if the checkpoint is of this recipe and this data.
+fn continued_step(dir: &Path, state: &State, recipe: &Recipe, data: &str) -> Result<usize> {
+    let fail = |message: &str| {
+        Err(Error::Run {
+            dir: dir.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    if state.recipe != recipe.fingerprint() {
+        return fail(
+            "its recipe.toml was altered after its last checkpoint; restore it, or start a new run",
+        );
+    }
+    if state.data != data {
+        return fail("was trained on other data than is here now; give the same --data-dir");
+    }
+    Ok(state.step)
 }
 
 fn newest(run: &RunDir, recipe: &Recipe) -> Result<Option<Reader>> {
