@@ -1,7 +1,8 @@
 //! `cargo bench -p rezero-train`: what the trainer costs beside the arithmetic of a step.
 //!
 //! - `step/bare` and `step/learner`: a training step of ReZero ResNet-20, batch 32, in a loop written
-//!   by hand and through burn's Learner with metrics, progress and `metrics.jsonl`
+//!   by hand and through burn's Learner with metrics, progress and `metrics.jsonl`; then the ratio of
+//!   the two over alternating runs
 //! - `checkpoint/save` and `checkpoint/restore`: ResNet-110 with momentum
 //! - `start-up`: `rezero recipes`, a process from start to end
 
@@ -25,6 +26,7 @@ use rezero_train::training::Training;
 use rezero_train::{metrics, optim};
 
 const STEPS: usize = 8;
+const PAIRS: usize = 21;
 
 fn recipe(overrides: &[&str]) -> Recipe {
     let overrides: Vec<_> = overrides
@@ -100,7 +102,7 @@ fn steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("step");
     group
         .sample_size(10)
-        .measurement_time(Duration::from_secs(30));
+        .measurement_time(Duration::from_secs(20));
     group.bench_function("bare", |b| {
         b.iter_custom(|n| (0..n).map(|_| bare(&recipe) / STEPS as u32).sum());
     });
@@ -114,6 +116,21 @@ fn steps(c: &mut Criterion) {
         });
     });
     group.finish();
+    // A shared machine drifts by more than the difference: take the ratio of neighbours in time.
+    let mut ratios: Vec<f64> = (0..PAIRS)
+        .map(|_| {
+            let dir = tempfile::tempdir().expect("a directory");
+            let through = learner(&recipe, dir.path());
+            through.as_secs_f64() / bare(&recipe).as_secs_f64()
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "step/learner over step/bare, {PAIRS} pairs: median {:.3}, quartiles {:.3} to {:.3}",
+        ratios[PAIRS / 2],
+        ratios[PAIRS / 4],
+        ratios[3 * PAIRS / 4]
+    );
 }
 
 fn checkpoints(c: &mut Criterion) {
