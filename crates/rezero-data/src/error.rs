@@ -190,7 +190,9 @@ pub enum DataError {
     },
 
     /// The server could not be reached, or did not speak HTTP.
-    #[error("{url}: {source}; check the network and the proxy (HTTPS_PROXY), or give a mirror")]
+    #[error(
+        "{url}: {source}; check the network and the proxy (HTTPS_PROXY), or give a mirror (rezero fetch --url URL)"
+    )]
     Network {
         /// The address asked.
         url: String,

@@ -23,7 +23,7 @@ pub struct ReZeroConfig {
     pub channel_axis: usize,
 }
 
-/// The ReZero gate of [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), section 3:
+/// The ReZero gate of [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), Table 1:
 ///
 /// `y = x + α · F(x)`
 ///

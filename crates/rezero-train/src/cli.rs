@@ -11,7 +11,7 @@ use crate::recipe::Override;
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "rezero", version, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -70,7 +70,7 @@ pub struct Eval {
     /// best (by validation accuracy), last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
-    /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]
+    /// Where the data is [default: where the run had it]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where to compute [default: the run's]
@@ -105,7 +105,7 @@ pub struct Fetch {
 pub struct Recipes {
     /// Show this recipe in full
     pub name: Option<String>,
-    /// List every key with its default
+    /// List every key with its meaning, its values and its default
     #[arg(long, conflicts_with = "name")]
     pub keys: bool,
 }

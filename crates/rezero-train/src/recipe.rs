@@ -335,6 +335,33 @@ impl Recipe {
         table.keys().cloned().collect()
     }
 
+    /// Every key as a line of a recipe file with its default, below comments that say what it means:
+    /// the field docs of this struct, which have one place.
+    pub fn described() -> String {
+        let source = include_str!("recipe.rs");
+        let fields = source
+            .split_once("pub struct Recipe {\n")
+            .and_then(|(_, rest)| rest.split_once("\n}\n"))
+            .map_or("", |(fields, _)| fields);
+        let table = toml::Table::try_from(Recipe::default()).expect("a recipe is a TOML table");
+        let mut text = String::new();
+        for line in fields.lines().map(str::trim) {
+            if let Some(doc) = line.strip_prefix("///") {
+                text.push_str(&format!("#{doc}\n"));
+            } else if let Some((key, _)) = line.trim_start_matches("pub ").split_once(':') {
+                // Setting what no enum has lists what it has.
+                let none = toml::Value::String("?".to_owned());
+                if let Err(Error::RecipeValue { message, .. }) = set(&mut table.clone(), key, none)
+                    && let Some((_, values)) = message.split_once("expected one of ")
+                {
+                    text.push_str(&format!("# one of {}\n", values.replace('`', "")));
+                }
+                text.push_str(&format!("{key} = {}\n\n", table[key]));
+            }
+        }
+        text
+    }
+
     /// Finds `name` among the embedded recipes or, if it ends in `.toml`, on disk, applies
     /// `overrides` and validates the result.
     ///

@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, BURN_VERSION, write_atomic};
 use crate::error::{Error, Result};
@@ -26,10 +26,12 @@ pub struct RunDir {
 }
 
 /// What `env.json` records of the process that runs, beside the recipe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
-    /// The command line.
-    pub command: Vec<String>,
+    /// The command line of every process that worked on the run, the first one first.
+    pub commands: Vec<Vec<String>>,
+    /// Where the data is, if a place was given.
+    pub data_dir: Option<PathBuf>,
     /// The device, as the backend names it.
     pub device: String,
     /// Logical processors.
@@ -217,6 +219,11 @@ fn holds_run(path: &Path) -> bool {
         .any(|name| path.join(name).exists())
 }
 
+/// What `env.json` of the run at `path` says, if it is there and whole.
+pub fn environment(path: &Path) -> Option<Environment> {
+    serde_json::from_slice(&fs::read(path.join(ENV)).ok()?).ok()
+}
+
 /// A directory for a new run: `base/name`, or `base/name-2`, … if that holds one.
 pub fn fresh(base: &Path, name: &str) -> PathBuf {
     numbered(base, name)
@@ -224,11 +231,13 @@ pub fn fresh(base: &Path, name: &str) -> PathBuf {
         .expect("numbers do not end")
 }
 
-/// The newest run of that name below `base`, if any.
+/// The run of that name below `base` to continue: the newest unfinished one, else the newest.
 pub fn latest(base: &Path, name: &str) -> Option<PathBuf> {
-    numbered(base, name)
-        .take_while(|path| path.join(RECIPE).exists())
-        .last()
+    let runs: Vec<PathBuf> = numbered(base, name)
+        .take_while(|path| holds_run(path))
+        .collect();
+    let unfinished = runs.iter().rfind(|path| !path.join(DONE).exists());
+    unfinished.or(runs.last()).cloned()
 }
 
 fn numbered<'a>(base: &'a Path, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {

@@ -51,6 +51,12 @@ fn a_run_explains_itself_and_can_be_scored_on_every_split() {
     assert_eq!(items, 90);
     assert!(all.iter().all(|r| r.alpha.is_empty()));
 
+    // The run remembers where its data is.
+    let said = succeed(
+        dir.path(),
+        &["eval", run.to_str().unwrap(), "--split", "test"],
+    );
+    assert!(said.out.contains("of 20)"), "{}", said.out);
     let data = data.to_str().unwrap();
     for (split, items) in [("train", 90), ("valid", 10), ("test", 20)] {
         let args = [
@@ -113,6 +119,12 @@ fn a_second_run_gets_a_directory_of_its_own_and_an_occupied_one_is_refused() {
         1,
         &["holds no run to resume"],
     );
+    // The newest unfinished run is the one to continue.
+    fs::remove_file(occupied.join("DONE")).unwrap();
+    succeed(dir.path(), &train(&data, &["steps=1", "--resume"]));
+    assert!(occupied.join("DONE").exists());
+    let bare = ["train", occupied.to_str().unwrap()];
+    fail(dir.path(), &bare, 1, &["add --resume"]);
     fail(
         dir.path(),
         &["eval", "nowhere"],
@@ -266,7 +278,18 @@ fn recipes_are_listed_shown_and_their_keys_too() {
     let said = succeed(dir.path(), &["recipes", "cifar10-resnet56"]);
     assert!(said.out.contains("weight_decay = 5e-4"));
     let said = succeed(dir.path(), &["recipes", "--keys"]);
-    assert!(said.out.contains("batch = 128"));
+    assert!(
+        said.out.contains("# Images a step.\nbatch = 128\n"),
+        "{}",
+        said.out
+    );
+    assert!(
+        said.out.contains("# one of rezero") || said.out.contains("zero-gamma"),
+        "{}",
+        said.out
+    );
+    let parsed = rezero_train::recipe::Recipe::parse("keys", &said.out).unwrap();
+    assert_eq!(parsed.recipe, rezero_train::recipe::Recipe::default());
     fail(
         dir.path(),
         &["recipes", "quikstart"],

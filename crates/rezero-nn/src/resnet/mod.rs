@@ -2,7 +2,7 @@
 //!
 //! | network | paper | module |
 //! | - | - | - |
-//! | ResNet-20, 32, 44, 56, 110, 1202, any 6n+2 | section 4.3, table "CIFAR-10" | [`CifarResNet`] |
+//! | ResNet-20, 32, 44, 56, 110, 1202, any 6n+2 | the CIFAR-10 table | [`CifarResNet`] |
 //! | pre-activation ResNet-18, 34, 50 | the same table; superconvergence | [`PreActResNet`] |
 //!
 //! "Vanilla" here is the plain ResNet with γ = 1. The curve that the authors' README calls vanilla

@@ -24,7 +24,10 @@ pub fn run(args: &Eval) -> Result<()> {
     let step = reader.state()?.step;
 
     let source = Source {
-        dir: args.data_dir.clone(),
+        dir: args
+            .data_dir
+            .clone()
+            .or_else(|| run_dir::environment(&args.run)?.data_dir),
         offline: args.offline,
     };
     let set = source.open(recipe, args.split)?;

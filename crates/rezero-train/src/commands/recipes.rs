@@ -7,7 +7,7 @@ use crate::recipe::{EMBEDDED, Recipe};
 
 pub fn run(args: &Recipes) -> Result<()> {
     if args.keys {
-        out!("{}", Recipe::default().to_toml().trim_end());
+        out!("{}", Recipe::described().trim_end());
         return Ok(());
     }
     if let Some(name) = &args.name {

@@ -56,8 +56,16 @@ fn train(args: &Train) -> Result<()> {
         None => None,
     };
 
+    let before = existing
+        .as_ref()
+        .and_then(|run| run_dir::environment(run.path()));
+    let data_dir = match &args.data_dir {
+        // As seen from anywhere: the run may be continued or scored from another directory.
+        Some(dir) => Some(std::path::absolute(dir).map_err(|e| Error::io("find", dir, e))?),
+        None => before.as_ref().and_then(|before| before.data_dir.clone()),
+    };
     let source = Source {
-        dir: args.data_dir.clone(),
+        dir: data_dir.clone(),
         offline: args.offline,
     };
     let train = source.open(recipe, Split::Train)?;
@@ -85,8 +93,11 @@ fn train(args: &Train) -> Result<()> {
     };
     run.clean()?;
 
+    let mut commands = before.map_or_else(Vec::new, |before| before.commands);
+    commands.push(std::env::args().collect());
     let environment = Environment {
-        command: std::env::args().collect(),
+        commands,
+        data_dir,
         device: format!("{device:?}"),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         data,
@@ -119,7 +130,7 @@ fn train(args: &Train) -> Result<()> {
         plain: args.plain || !std::io::stdout().is_terminal(),
     }
     .run()?;
-    finish(&run, args, &finished)
+    finish(&run, &finished)
 }
 
 /// Which recipe is to be trained, and where.
@@ -137,6 +148,12 @@ fn plan(args: &Train) -> Result<(Resolved, PathBuf)> {
         let wanted = saved.clone().with(&overrides)?;
         same_run(given, &saved.recipe, &wanted.recipe)?;
         return Ok((wanted, given.to_owned()));
+    }
+    if given.is_dir() {
+        return Err(Error::Run {
+            dir: given.to_owned(),
+            message: "is a directory; add --resume to continue the run in it".to_owned(),
+        });
     }
     if args.resume && args.recipe.contains(['/', '\\']) && !args.recipe.ends_with(".toml") {
         return Err(Error::Run {
@@ -244,17 +261,13 @@ fn on_signal() -> Interrupter {
     interrupter
 }
 
-fn finish(run: &RunDir, args: &Train, finished: &Finished) -> Result<()> {
+fn finish(run: &RunDir, finished: &Finished) -> Result<()> {
     let dir = run.path().display();
-    let data_dir = match &args.data_dir {
-        Some(dir) => format!(" --data-dir {}", dir.display()),
-        None => String::new(),
-    };
     let state = &finished.state;
     if finished.interrupted {
         return Err(Error::Interrupted {
             step: state.step,
-            resume: format!("rezero train {dir} --resume{data_dir}"),
+            resume: format!("rezero train {dir} --resume"),
         });
     }
     let mut summary = format!("{} steps", state.step);
@@ -268,6 +281,6 @@ fn finish(run: &RunDir, args: &Train, finished: &Finished) -> Result<()> {
     }
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
-    say!("score it with: rezero eval {dir} --split test{data_dir}");
+    say!("score it with: rezero eval {dir} --split test");
     Ok(())
 }
