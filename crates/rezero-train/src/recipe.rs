@@ -352,9 +352,11 @@ impl Recipe {
                 // Setting what no enum has lists what it has.
                 let none = toml::Value::String("?".to_owned());
                 if let Err(Error::RecipeValue { message, .. }) = set(&mut table.clone(), key, none)
-                    && let Some((_, values)) = message.split_once("expected one of ")
                 {
-                    text.push_str(&format!("# one of {}\n", values.replace('`', "")));
+                    let names: Vec<&str> = expected_names(&message).collect();
+                    if !names.is_empty() {
+                        text.push_str(&format!("# one of {}\n", names.join(", ")));
+                    }
                 }
                 text.push_str(&format!("{key} = {}\n\n", table[key]));
             }
@@ -715,9 +717,14 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
     Ok(())
 }
 
-/// Serde lists the valid names of an enum in backticks; add which one was probably meant.
+/// The valid names of an enum, which serde lists in backticks.
+fn expected_names(message: &str) -> impl Iterator<Item = &str> {
+    let (_, list) = message.split_once("expected").unwrap_or_default();
+    list.split('`').skip(1).step_by(2)
+}
+
+/// Which of the valid names was probably meant.
 fn suggestion(message: &str, value: &toml::Value) -> Option<String> {
-    let (_, list) = message.split_once("expected")?;
-    let meant = nearest(value.as_str()?, list.split('`').skip(1).step_by(2))?;
+    let meant = nearest(value.as_str()?, expected_names(message))?;
     Some(format!("; did you mean `{meant}`?"))
 }

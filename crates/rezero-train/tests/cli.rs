@@ -284,7 +284,7 @@ fn recipes_are_listed_shown_and_their_keys_too() {
         said.out
     );
     assert!(
-        said.out.contains("# one of rezero") || said.out.contains("zero-gamma"),
+        said.out.contains("# one of notebook, table\n"),
         "{}",
         said.out
     );
