@@ -26,10 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 0,
         shuffle: false,
         drop_last: false,
-        augment: Augment {
-            crop_padding: 0,
-            flip: false,
-        },
+        augment: Augment::NONE,
         normalization: shapes::NORMALIZATION,
         prefetch: 0,
     };

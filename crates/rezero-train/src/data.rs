@@ -106,10 +106,7 @@ pub fn eval_loader(recipe: &Recipe, set: ImageSet, device: &Device) -> Result<Im
         seed: 0,
         shuffle: false,
         drop_last: false,
-        augment: Augment {
-            crop_padding: 0,
-            flip: false,
-        },
+        augment: Augment::NONE,
         normalization: normalization(recipe),
         prefetch: recipe.prefetch,
     };

@@ -113,6 +113,13 @@ impl Stats {
         self.loss_sum / self.items as f64
     }
 
+    /// Adds another batch to the sums over items.
+    pub fn add(&mut self, batch: &Stats) {
+        self.loss_sum += batch.loss_sum;
+        self.correct += batch.correct;
+        self.items += batch.items;
+    }
+
     /// Share of items classified correctly.
     pub fn accuracy(&self) -> f64 {
         self.correct / self.items as f64

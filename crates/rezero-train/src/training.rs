@@ -356,9 +356,7 @@ impl Loop {
             let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
             let mut output = InferenceStep::step(&model, batch);
             output.read();
-            total.loss_sum += output.stats.loss_sum;
-            total.correct += output.stats.correct;
-            total.items += output.stats.items;
+            total.add(&output.stats);
             let item = TrainingItem::new(output, batches.progress(), None, None);
             burn.event_valid(LearnerEvent::ProcessedItem(item))?;
         }

@@ -45,9 +45,7 @@ pub fn run(args: &Eval) -> Result<()> {
         let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
         let mut output = InferenceStep::step(&model, batch);
         output.read();
-        total.loss_sum += output.stats.loss_sum;
-        total.correct += output.stats.correct;
-        total.items += output.stats.items;
+        total.add(&output.stats);
     }
     let seconds = started.elapsed().as_secs_f64();
 
