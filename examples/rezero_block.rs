@@ -1,5 +1,4 @@
-//! Trains 50 ReZero layers to compute sin: `cargo run --release -p rezero-examples --example rezero_block`
-
+//! 50 ReZero layers learn sin: `cargo run --release -p rezero-examples --example rezero_block`
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig, Relu};
 use burn::optim::{AdamConfig, GradientsParams};
@@ -25,16 +24,11 @@ fn main() {
     let mut optimizer = AdamConfig::new().init();
     for step in 0..=200 {
         let x = Tensor::<2>::random([64, 1], Distribution::Uniform(-3.0, 3.0), &device);
-        let hidden = net
-            .blocks
-            .iter()
-            .fold(net.input.forward(x.clone()), |h, b| b.forward(h));
+        let hidden = net.input.forward(x.clone());
+        let hidden = net.blocks.iter().fold(hidden, |h, b| b.forward(h));
         let loss = (net.output.forward(hidden) - x.sin()).square().mean();
         if step % 50 == 0 {
-            println!(
-                "step {step:3}  loss {:.5}",
-                loss.clone().into_scalar::<f32>()
-            );
+            println!("{step:3}  {:.5}", loss.clone().into_scalar::<f32>());
         }
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(2e-3, net, grads);
