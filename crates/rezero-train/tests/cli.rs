@@ -143,7 +143,9 @@ fn one_process_has_a_run_at_a_time() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(120);
     while !run.join("metrics.jsonl").exists() {
+        assert!(std::time::Instant::now() < limit, "the run does not start");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let mut resume = args.clone();
