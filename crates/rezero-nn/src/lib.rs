@@ -13,6 +13,9 @@
 //! - [`ReZero`] is the gate, [`ReZeroBlock`] a gate with its branch.
 //! - [`resnet`] holds CIFAR ResNets of any depth and pre-activation ResNets, each with the arms
 //!   that the paper compares.
+//! - [`transformer`] holds the RZTX encoder and decoder layers, their stacks and a byte-level
+//!   language model with incremental decoding.
+//! - [`Residual`] puts any of the schemes that the papers compare around a branch.
 //! - [`alpha_group`], [`alphas`] and [`parameter_count`] look into any module.
 //!
 //! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none.
@@ -61,10 +64,11 @@ mod inspect;
 mod residual;
 pub mod resnet;
 mod rezero;
+pub mod transformer;
 
 pub use burn;
 pub use inspect::{alpha_group, alphas, is_alpha, parameter_count};
-pub use residual::{Residual, ResidualConfig, ResidualScheme};
+pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
 pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
 
 /// The names that most users need.
@@ -72,6 +76,11 @@ pub mod prelude {
     pub use crate::resnet::{
         Arm, CifarResNet, CifarResNetConfig, Definition, PreActDepth, PreActResNet,
         PreActResNetConfig,
+    };
+    pub use crate::transformer::{
+        Activation, AttentionMask, Positions, RztxDecoder, RztxDecoderLayer, RztxEncoder,
+        RztxEncoderLayer, RztxLayerConfig, RztxLm, RztxLmConfig, RztxTransformer,
+        RztxTransformerConfig,
     };
     pub use crate::{Branch, ReZero, ReZeroBlock, ReZeroConfig, alpha_group};
 }

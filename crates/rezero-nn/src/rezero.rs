@@ -21,6 +21,10 @@ pub struct ReZeroConfig {
     /// `[batch, length, d_model]`. Unused without [`channels`](Self::channels). Default: 1
     #[config(default = 1)]
     pub channel_axis: usize,
+    /// `Some(C)`: the gate is `C · tanh(α / C)` instead of α, so that its magnitude stays below C
+    /// where α runs away. At α = 0 neither the gate nor its slope differ from those of α itself.
+    /// Default: None
+    pub bound: Option<f64>,
 }
 
 /// The ReZero gate of [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), Table 1:
@@ -47,6 +51,8 @@ pub struct ReZero {
     pub alpha: Param<Tensor<1>>,
     /// The axis that a per-channel α belongs to.
     pub channel_axis: usize,
+    /// The gate is `C · tanh(α / C)` where this is `Some(C)`.
+    pub bound: Option<f64>,
 }
 
 impl ReZeroConfig {
@@ -54,7 +60,7 @@ impl ReZeroConfig {
     ///
     /// # Panics
     ///
-    /// If `channels` is `Some(0)` or α is not finite.
+    /// If `channels` is `Some(0)`, α is not finite or the bound not above 0.
     pub fn init(&self, device: &Device) -> ReZero {
         assert!(
             self.alpha.is_finite(),
@@ -65,12 +71,18 @@ impl ReZeroConfig {
             self.channels != Some(0),
             "channels must be greater than zero; leave it unset for one alpha a layer."
         );
+        assert!(
+            self.bound.is_none_or(|c| c.is_finite() && c > 0.0),
+            "bound must be finite and greater than zero, got {:?}.",
+            self.bound
+        );
         let alpha = Initializer::Constant { value: self.alpha }
             .init([self.channels.unwrap_or(1)], device)
             .set_require_grad(self.trainable);
         ReZero {
             alpha,
             channel_axis: self.channel_axis,
+            bound: self.bound,
         }
     }
 
@@ -136,7 +148,7 @@ impl ReZero {
         skip + self.scale(out)
     }
 
-    /// Computes `α · out`.
+    /// Computes `α · out`, or `C · tanh(α / C) · out` where α is bounded.
     ///
     /// # Panics
     ///
@@ -145,7 +157,7 @@ impl ReZero {
         out * self.alpha_like::<D>()
     }
 
-    /// α with rank `D`, ready to broadcast: size `channels` on the channel axis, 1 elsewhere.
+    /// The gate with rank `D`, ready to broadcast: size `channels` on the channel axis, 1 elsewhere.
     pub(crate) fn alpha_like<const D: usize>(&self) -> Tensor<D> {
         let alpha = self.alpha.val();
         let [channels] = alpha.dims();
@@ -158,7 +170,11 @@ impl ReZero {
             );
             shape[self.channel_axis] = channels;
         }
-        alpha.reshape(shape)
+        let gate = match self.bound {
+            Some(c) => (alpha / c).tanh() * c,
+            None => alpha,
+        };
+        gate.reshape(shape)
     }
 }
 
@@ -172,9 +188,13 @@ impl ModuleDisplay for ReZero {
     fn custom_content(&self, content: Content) -> Option<Content> {
         let [channels] = self.alpha.lazy_shape().dims();
         let content = content.add("channels", &channels);
-        match channels {
+        let content = match channels {
             1 => content,
             _ => content.add("channel_axis", &self.channel_axis),
+        };
+        match self.bound {
+            Some(bound) => content.add("bound", &bound),
+            None => content,
         }
         .optional()
     }

@@ -5,3 +5,4 @@ mod golden;
 mod invariants;
 mod support;
 mod trajectory;
+mod transformer;

@@ -1,0 +1,133 @@
+//! Training one layer's graph at a time.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Gradients, Int, Tensor};
+
+use super::attention::Pass;
+use super::drop;
+use super::lm::RztxLm;
+use super::mask::AttentionMask;
+
+impl RztxLm {
+    /// `loss(logits)` and the gradients of all parameters, holding one layer's graph at a time:
+    /// every layer is run once without a graph, which keeps its input alone, and once more when the
+    /// backward pass reaches it (Chen et al., [arXiv 1604.06174](https://arxiv.org/abs/1604.06174),
+    /// with one layer a segment). It costs one more forward pass and gives the gradients that
+    /// `loss(self.forward(tokens)).backward()` gives. Burn's own gradient checkpointing recomputes
+    /// single operations, not layers.
+    ///
+    /// Before each part the device is seeded with `seed(part)`, so that both runs of a layer drop
+    /// the same values; part 0 is the embedding and `i + 1` layer i.
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch, length]`, on an autodiff device; `loss` takes logits
+    ///   `[batch, length, vocab_size]` and gives `[1]`.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward); or if `tokens` are not on an autodiff device.
+    pub fn loss_and_gradients(
+        &self,
+        tokens: Tensor<2, Int>,
+        seed: impl Fn(u64) -> u64,
+        loss: impl FnOnce(Tensor<3>) -> Tensor<1>,
+    ) -> (Tensor<1>, GradientsParams) {
+        let device = tokens.device();
+        assert!(
+            device.is_autodiff(),
+            "gradients need an autodiff device, got {device:?}."
+        );
+        let inner = device.clone().inner();
+        let [batch, length] = tokens.dims();
+        let reseed = |part: usize, device: &Device| device.seed(seed(part as u64));
+
+        // Forward: inputs of the layers, without a graph.
+        let plain = self.valid();
+        let embedded = plain.embed(tokens.clone().inner(), 0);
+        let forced = Pass {
+            bias: AttentionMask::causal().bias(batch, length, length, &embedded),
+            forced_dropout: true,
+            ..Pass::default()
+        };
+        reseed(0, &inner);
+        let mut x = drop(&plain.dropout, embedded, true);
+        let mut inputs = Vec::with_capacity(plain.encoder.layers.len());
+        for (i, layer) in plain.encoder.layers.iter().enumerate() {
+            inputs.push(x.clone());
+            reseed(i + 1, &inner);
+            x = layer.run(x, &forced, None);
+        }
+
+        // Backward: the head, the layers from the last to the first, the embedding.
+        let mut gradients = GradientsParams::new();
+        let top = leaf(x);
+        let normed = match &self.encoder.norm {
+            Some(norm) => norm.forward(top.clone()),
+            None => top.clone(),
+        };
+        let value = loss(self.logits(normed));
+        let grads = value.backward();
+        let mut flowing = top.grad(&grads);
+        // A tied output layer is the embedding.
+        collect(&self.head, &grads, &mut gradients);
+        collect(&self.encoder.norm, &grads, &mut gradients);
+        if self.head.is_none() {
+            collect(&self.embedding, &grads, &mut gradients);
+        }
+        let pass = Pass {
+            bias: AttentionMask::causal().bias(batch, length, length, &top),
+            ..Pass::default()
+        };
+        for (i, layer) in self.encoder.layers.iter().enumerate().rev() {
+            let (Some(x), Some(gradient)) = (inputs.pop(), flowing) else {
+                unreachable!("every layer has an input, through which the loss depends on it");
+            };
+            let x = leaf(x);
+            reseed(i + 1, &device);
+            let grads = product(layer.run(x.clone(), &pass, None), gradient).backward();
+            flowing = x.grad(&grads);
+            collect(layer, &grads, &mut gradients);
+        }
+        if let Some(gradient) = flowing {
+            reseed(0, &device);
+            let out = drop(&self.dropout, self.embed(tokens, 0), false);
+            let grads = product(out, gradient).backward();
+            collect(&self.embedding, &grads, &mut gradients);
+            collect(&self.positions, &grads, &mut gradients);
+        }
+        (value, gradients)
+    }
+}
+
+fn leaf(x: Tensor<3>) -> Tensor<3> {
+    Tensor::from_inner(x).require_grad()
+}
+
+/// The scalar whose gradients are those of `out` under the gradient `flowing` back into it.
+fn product(out: Tensor<3>, flowing: Tensor<3>) -> Tensor<1> {
+    (out * Tensor::from_inner(flowing)).sum()
+}
+
+/// Adds the gradients of a module's parameters to what was collected before.
+fn collect<M: Module>(module: &M, grads: &Gradients, into: &mut GradientsParams) {
+    module.visit(&mut Collect { grads, into });
+}
+
+struct Collect<'a> {
+    grads: &'a Gradients,
+    into: &'a mut GradientsParams,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(new) = param.val().grad(self.grads) {
+            let sum = match self.into.remove::<D>(param.id) {
+                Some(old) => old + new,
+                None => new,
+            };
+            self.into.register::<D>(param.id, sum);
+        }
+    }
+}
