@@ -1,5 +1,5 @@
 //! What the comparisons with PyTorch share: fixtures, PyTorch's names for our fields, the closed
-//! form of `fixtures/generate.py`, and the measure of difference.
+//! form of `fixtures/closed_form.py`, and the measure of difference.
 
 use std::collections::BTreeSet;
 
