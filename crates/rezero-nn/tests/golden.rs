@@ -12,7 +12,7 @@ use rezero_nn::resnet::{
 };
 
 use crate::support::{
-    Array, Checks, Fixture, Named, cross_entropy, h, images, set_closed_form, targets,
+    Array, Checks, Fixture, Named, cross_entropy, images, set_closed_form, targets,
 };
 
 /// Blocks: float32 PyTorch is within 3e-6 of the stored values, as is Flex, and another order of
@@ -303,30 +303,8 @@ fn check_gradient(
         checks.near(&key, &got, &fixture.get(&format!("{case}/{key}")));
         return;
     }
-    let summary = fixture.get(&format!("{case}/summary/{name}")).values;
-    let values = || got.values.iter().map(|v| f64::from(*v));
-    let norm = values().map(|v| v * v).sum::<f64>().sqrt();
-    let dot = |with: &mut dyn Iterator<Item = f64>| values().zip(with).map(|(v, w)| v * w).sum();
-    let total: f64 = values().sum();
-    let projection: f64 = dot(&mut h(3000 + p, got.values.len()));
-    let own = f64::from(summary[1]);
-    // An error of relative size ε in a random direction moves the sum by ε · norm, and the
-    // projection on numbers of size 1/√12 by that times as much.
-    checks.within(
-        &format!("{name}, norm"),
-        &[norm as f32],
-        &summary[1..2],
-        own,
-    );
-    checks.within(&format!("{name}, sum"), &[total as f32], &summary[..1], own);
-    let scale = own / 12f64.sqrt();
-    let projection = [projection as f32];
-    checks.within(
-        &format!("{name}, projection"),
-        &projection,
-        &summary[2..],
-        scale,
-    );
+    let summary = fixture.get(&format!("{case}/summary/{name}"));
+    checks.summary(name, p, &got.values, &summary.values);
     let key = format!("first/{name}");
     let first = Array {
         shape: vec![32],

@@ -6,3 +6,5 @@ mod invariants;
 mod support;
 mod trajectory;
 mod transformer;
+mod transformer_golden;
+mod transformer_trajectory;

@@ -7,8 +7,9 @@ use burn::module::{Param, RunningState};
 use burn::nn::conv::Conv2d;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, Linear};
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use rezero_nn::resnet::{BasicBlock, CifarResNet, PreActBlock, PreActResNet};
+use rezero_nn::transformer::{Attention, FeedForward, RztxDecoderLayer, RztxEncoderLayer, RztxLm};
 use safetensors::{Dtype, SafeTensors};
 
 /// A tensor on the host, in PyTorch's layout.
@@ -32,7 +33,7 @@ impl Array {
     }
 }
 
-/// One `.safetensors` file beside `generate.py`.
+/// One `.safetensors` file of `fixtures`.
 pub struct Fixture(SafeTensors<'static>);
 
 impl Fixture {
@@ -66,6 +67,14 @@ impl Fixture {
             .collect()
     }
 
+    /// Bytes of 0 and 1.
+    pub fn mask(&self, key: &str, device: &Device) -> Tensor<2, Bool> {
+        let view = self.view(key);
+        assert_eq!(view.dtype(), Dtype::U8, "{key}");
+        let values: Vec<bool> = view.data().iter().map(|byte| *byte != 0).collect();
+        Tensor::from_data(TensorData::new(values, view.shape().to_vec()), device)
+    }
+
     /// The first components of all keys.
     pub fn cases(&self) -> BTreeSet<String> {
         let keys = self.0.names().into_iter();
@@ -85,6 +94,7 @@ impl Fixture {
 pub enum Slot<'a> {
     Vector(&'a mut Param<Tensor<1>>),
     Kernel(&'a mut Param<Tensor<4>>),
+    Matrix(&'a mut Param<Tensor<2>>),
     /// Burn keeps `[d_in, d_out]`, PyTorch `[d_out, d_in]`.
     Linear(&'a mut Param<Tensor<2>>),
     Running(&'a mut RunningState<Tensor<1>>),
@@ -100,6 +110,7 @@ impl Slot<'_> {
         match self {
             Slot::Vector(param) => param.lazy_shape().dims::<1>().to_vec(),
             Slot::Kernel(param) => param.lazy_shape().dims::<4>().to_vec(),
+            Slot::Matrix(param) => param.lazy_shape().dims::<2>().to_vec(),
             Slot::Linear(param) => {
                 let [d_in, d_out] = param.lazy_shape().dims();
                 vec![d_out, d_in]
@@ -113,6 +124,7 @@ impl Slot<'_> {
         match self {
             Slot::Vector(param) => **param = Param::from_tensor(array.tensor(device)),
             Slot::Kernel(param) => **param = Param::from_tensor(array.tensor(device)),
+            Slot::Matrix(param) => **param = Param::from_tensor(array.tensor(device)),
             Slot::Linear(param) => {
                 let transposed = array.tensor::<2>(device).transpose();
                 **param = Param::from_data(transposed.into_data(), device);
@@ -125,6 +137,7 @@ impl Slot<'_> {
         match self {
             Slot::Vector(param) => Array::of(param.val()),
             Slot::Kernel(param) => Array::of(param.val()),
+            Slot::Matrix(param) => Array::of(param.val()),
             Slot::Linear(param) => Array::of(param.val().transpose()),
             Slot::Running(state) => Array::of(state.value_sync()),
         }
@@ -134,6 +147,7 @@ impl Slot<'_> {
         match self {
             Slot::Vector(param) => param.val().grad(gradients).map(Array::of),
             Slot::Kernel(param) => param.val().grad(gradients).map(Array::of),
+            Slot::Matrix(param) => param.val().grad(gradients).map(Array::of),
             Slot::Linear(param) => {
                 let gradient = param.val().grad(gradients)?;
                 Some(Array::of(gradient.transpose()))
@@ -145,8 +159,8 @@ impl Slot<'_> {
 
 pub type Slots<'a> = Vec<(String, Slot<'a>)>;
 
-/// A module whose tensors have PyTorch names, in the order of `names()` in `generate.py` (the
-/// running statistics follow their normalisation's parameters).
+/// A module whose tensors have PyTorch names, in the order of `names()` in its generator (running
+/// statistics follow their normalisation's parameters).
 pub trait Named {
     fn slots(&mut self) -> Slots<'_>;
 }
@@ -173,10 +187,21 @@ fn norm<'a>(slots: &mut Slots<'a>, name: &str, norm: &'a mut BatchNorm) {
     ]);
 }
 
-fn linear<'a>(slots: &mut Slots<'a>, linear: &'a mut Linear) {
-    slots.push(("linear.weight".into(), Slot::Linear(&mut linear.weight)));
-    let bias = linear.bias.as_mut().expect("the last layer has a bias");
-    slots.push(("linear.bias".into(), Slot::Vector(bias)));
+/// `name` is all that precedes `weight` and `bias`.
+fn linear<'a>(slots: &mut Slots<'a>, name: &str, linear: &'a mut Linear) {
+    slots.push((format!("{name}weight"), Slot::Linear(&mut linear.weight)));
+    let bias = linear.bias.as_mut().expect("the layer has a bias");
+    slots.push((format!("{name}bias"), Slot::Vector(bias)));
+}
+
+fn attention<'a>(slots: &mut Slots<'a>, name: &str, attention: &'a mut Attention) {
+    linear(slots, &format!("{name}.in_proj_"), &mut attention.in_proj);
+    linear(slots, &format!("{name}.out_proj."), &mut attention.out_proj);
+}
+
+fn feed_forward<'a>(slots: &mut Slots<'a>, branch: &'a mut FeedForward) {
+    linear(slots, "linear1.", &mut branch.linear1);
+    linear(slots, "linear2.", &mut branch.linear2);
 }
 
 /// Appends the slots of each block as `layerS.B.NAME`, for stages of the given lengths.
@@ -256,7 +281,7 @@ impl Named for CifarResNet {
         if let Some(bias) = &mut self.bias2 {
             slots.push(("bias2".into(), Slot::Vector(bias)));
         }
-        linear(&mut slots, &mut self.linear);
+        linear(&mut slots, "linear.", &mut self.linear);
         slots
     }
 }
@@ -271,13 +296,53 @@ impl Named for PreActResNet {
             n => panic!("no pre-activation ResNet has {n} blocks"),
         };
         stages(&mut slots, &mut self.blocks, &lengths);
-        linear(&mut slots, &mut self.linear);
+        linear(&mut slots, "linear.", &mut self.linear);
+        slots
+    }
+}
+
+impl Named for RztxEncoderLayer {
+    fn slots(&mut self) -> Slots<'_> {
+        let mut slots = Vec::new();
+        attention(&mut slots, "self_attn", &mut self.attention);
+        feed_forward(&mut slots, &mut self.feed_forward);
+        let gate = self.residual.rezero.as_mut().expect("one α for all");
+        slots.push(("resweight".into(), Slot::Vector(&mut gate.alpha)));
+        slots
+    }
+}
+
+impl Named for RztxDecoderLayer {
+    fn slots(&mut self) -> Slots<'_> {
+        let mut slots = Vec::new();
+        attention(&mut slots, "self_attn", &mut self.attention);
+        attention(&mut slots, "multihead_attn", &mut self.cross_attention);
+        feed_forward(&mut slots, &mut self.feed_forward);
+        let gate = self.residual.rezero.as_mut().expect("one α for all");
+        slots.push(("resweight".into(), Slot::Vector(&mut gate.alpha)));
+        slots
+    }
+}
+
+impl Named for RztxLm {
+    fn slots(&mut self) -> Slots<'_> {
+        let mut slots = Vec::new();
+        let positions = self.positions.as_mut().expect("learned positions");
+        for (name, table) in [("embedding", &mut self.embedding), ("positions", positions)] {
+            slots.push((name.into(), Slot::Matrix(&mut table.weight)));
+        }
+        for (i, layer) in self.encoder.layers.iter_mut().enumerate() {
+            let named = layer.slots().into_iter();
+            slots.extend(named.map(|(name, slot)| (format!("layers.{i}.{name}"), slot)));
+        }
+        let head = self.head.as_mut().expect("an untied head");
+        linear(&mut slots, "head.", head);
         slots
     }
 }
 
 /// The 32-bit integers behind [`h`].
-fn mix(p: usize, n: usize) -> impl Iterator<Item = u32> {
+pub fn mix(p: usize, n: usize) -> impl Iterator<Item = u32> {
     let start = (p as u32).wrapping_mul(40503).wrapping_add(1);
     (0..n as u32).map(move |k| {
         let mut x = k.wrapping_mul(2654435761).wrapping_add(start);
@@ -331,6 +396,24 @@ pub fn set_closed_form(net: &mut impl Named, start: bool, device: &Device) {
         blocks += usize::from(leaf == "alpha");
         norms += usize::from(leaf == "running_var");
         let values = values.into_iter().map(|v| v as f32).collect();
+        slot.set(&Array { shape, values }, device);
+    }
+}
+
+/// Sets every parameter of a Transformer to its closed form, and each α to `alpha`.
+pub fn set_transformer(net: &mut impl Named, alpha: f32, device: &Device) {
+    for (p, (name, mut slot)) in net.slots().into_iter().enumerate() {
+        let shape = slot.shape();
+        let gain = match (name.rsplit('.').next(), &shape[..]) {
+            (Some("embedding" | "positions"), _) => 1.0,
+            (_, [_, fan_in]) => 12f64.sqrt() * (2.0 / *fan_in as f64).sqrt() * 0.7,
+            _ => 0.5,
+        };
+        let values = h(p, shape.iter().product()).map(|h| (h * gain) as f32);
+        let values = match name.ends_with("resweight") {
+            true => vec![alpha],
+            false => values.collect(),
+        };
         slot.set(&Array { shape, values }, device);
     }
 }
@@ -401,6 +484,28 @@ impl Checks {
         }
         if error > self.worst.0 {
             self.worst = (error, name.to_owned());
+        }
+    }
+
+    /// Compares the sum, norm and projection on h(3000 + p) of what was too large to store.
+    pub fn summary(&mut self, name: &str, p: usize, got: &[f32], want: &[f32]) {
+        let values = || got.iter().map(|v| f64::from(*v));
+        let norm = values().map(|v| v * v).sum::<f64>().sqrt();
+        let total: f64 = values().sum();
+        let projection: f64 = values()
+            .zip(h(3000 + p, got.len()))
+            .map(|(v, h)| v * h)
+            .sum();
+        let own = f64::from(want[1]);
+        // An error of relative size ε in a random direction moves the sum by ε · norm, and the
+        // projection on numbers of size 1/√12 by that times as much.
+        let parts = [
+            ("sum", total, own),
+            ("norm", norm, own),
+            ("projection", projection, own / 12f64.sqrt()),
+        ];
+        for ((part, got, scale), want) in parts.into_iter().zip(want) {
+            self.within(&format!("{name}, {part}"), &[got as f32], &[*want], scale);
         }
     }
 
