@@ -39,3 +39,4 @@ bench:
 # Make the PyTorch fixtures anew (needs Python with torch; see the script)
 golden:
     python3 crates/rezero-nn/tests/fixtures/generate.py
+    python3 crates/rezero-nn/tests/fixtures/generate_transformer.py

@@ -18,7 +18,8 @@ impl RztxLm {
     /// single operations, not layers.
     ///
     /// Before each part the device is seeded with `seed(part)`, so that both runs of a layer drop
-    /// the same values; part 0 is the embedding and `i + 1` layer i.
+    /// the same values; part 0 is the embedding and `i + 1` layer i. A backend has one random stream
+    /// for the whole process: with dropout, no other thread may draw from it meanwhile.
     ///
     /// # Shapes
     ///
