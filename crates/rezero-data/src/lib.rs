@@ -48,6 +48,7 @@ pub mod fetch;
 mod hash;
 mod image_set;
 mod loader;
+mod prefetch;
 pub mod registry;
 mod rng;
 pub mod shapes;
