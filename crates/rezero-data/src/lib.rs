@@ -85,6 +85,7 @@ pub mod registry;
 mod rng;
 pub mod shapes;
 mod text;
+mod text_loader;
 mod unpack;
 mod wiki;
 
@@ -93,3 +94,4 @@ pub use error::{BoxError, Causes, DataError, Result};
 pub use image_set::{CHANNELS, IMAGE_BYTES, ImageSet, Normalization, SIDE, Split};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
 pub use text::Text;
+pub use text_loader::{START_BYTE, ScoringConfig, TextBatch, TextLoader, WindowConfig};

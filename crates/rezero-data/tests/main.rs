@@ -8,6 +8,7 @@ mod real;
 mod registry;
 mod server;
 mod shapes;
+mod texts;
 mod unpacking;
 mod zips;
 
