@@ -1,8 +1,12 @@
-//! Images a second through the loader, on the host: `cargo bench -p rezero-data`.
+//! Images and bytes of text a second through the loaders, on the host: `cargo bench -p rezero-data`.
 
+use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, cifar10, shapes};
+use rezero_data::{
+    Augment, ImageLoader, LoaderConfig, ScoringConfig, Split, TextLoader, WindowConfig, cifar10,
+    corpus, shapes,
+};
 
 const RECORDS: usize = 12_800;
 
@@ -48,5 +52,49 @@ fn draw(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, epoch, draw);
+fn text(c: &mut Criterion) {
+    const TEXT: usize = 1 << 24;
+    const STEPS: usize = 64;
+    const BATCH: usize = 32;
+    const CONTEXT: usize = 512;
+
+    let text = corpus::wiki_like(TEXT, 0, Split::Train);
+    let device = Device::flex();
+    let mut group = c.benchmark_group("text, batch 32, context 512, flex");
+    group
+        .throughput(Throughput::Bytes((STEPS * BATCH * CONTEXT) as u64))
+        .sample_size(20);
+    for (name, prefetch) in [("windows, no thread", 0), ("windows, 2 ahead", 2)] {
+        let config = WindowConfig {
+            batch_size: BATCH,
+            context: CONTEXT,
+            seed: 0,
+            steps: STEPS,
+            prefetch,
+        };
+        let loader = TextLoader::windows(text.clone(), config, &device).expect("a valid config");
+        group.bench_function(name, |b| b.iter(|| loader.iter().count()));
+    }
+    let config = ScoringConfig {
+        batch_size: BATCH,
+        context: CONTEXT,
+        stride: CONTEXT / 2,
+        prefetch: 0,
+    };
+    let part = text.clone().take(STEPS * BATCH * CONTEXT);
+    let loader = TextLoader::scoring(part, config, &device).expect("a valid config");
+    group.bench_function("scoring at a stride of 256, no thread", |b| {
+        b.iter(|| loader.iter().count());
+    });
+    group.finish();
+
+    let mut group = c.benchmark_group("wiki-like");
+    group.throughput(Throughput::Bytes(1 << 20));
+    group.bench_function("write 1 MiB", |b| {
+        b.iter(|| corpus::wiki_like(1 << 20, 0, Split::Train));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, epoch, draw, text);
 criterion_main!(benches);

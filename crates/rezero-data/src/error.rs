@@ -145,6 +145,50 @@ pub enum DataError {
         labels: usize,
     },
 
+    /// No enwik8 in the folder.
+    #[error(
+        "no enwik8 in {}: looked for a file enwik8 there and in its sub-folder enwik8; fetch it \
+         with `rezero fetch enwik8`, or read another text with --text FILE",
+        dir.display()
+    )]
+    NoEnwik8 {
+        /// The folder that was searched.
+        dir: PathBuf,
+    },
+
+    /// A file has another length than the registered one.
+    #[error(
+        "{} is {got} bytes, but enwik8 has {expected}: it was cut short or is another file; move \
+         it away and run `rezero fetch enwik8`, or read it as a text of its own with --text {}",
+        file.display(), file.display()
+    )]
+    WrongLength {
+        /// The file.
+        file: PathBuf,
+        /// The registered length in bytes.
+        expected: u64,
+        /// The length found.
+        got: u64,
+    },
+
+    /// A text is too short or too long to be split.
+    #[error(
+        "the text {name} has {len} bytes, but a text must have between {min} and {max}: its first \
+         90 % are to train, the next 5 % to validate and the last 5 % to test, and none may be \
+         empty; {}",
+        if len < min { "give a longer one" } else { "cut it" }
+    )]
+    TextLength {
+        /// The text's name.
+        name: String,
+        /// Its length in bytes.
+        len: u64,
+        /// The least number of bytes.
+        min: u64,
+        /// The greatest.
+        max: u64,
+    },
+
     /// A setting is out of range.
     #[error("{setting} must be {rule}, got {got}")]
     Setting {
@@ -296,14 +340,16 @@ pub enum DataError {
         why: String,
     },
 
-    /// An archive is no gzipped tar file, or ends early.
+    /// An archive is not of its kind, or ends early.
     #[error(
-        "{}: not a whole .tar.gz file ({source}); delete it and fetch it again",
+        "{}: not a whole {kind} file ({source}); delete it and fetch it again",
         archive.display()
     )]
     BadArchive {
         /// The archive.
         archive: PathBuf,
+        /// What it should be: ".tar.gz" or ".zip".
+        kind: &'static str,
         /// The cause.
         #[source]
         source: io::Error,
@@ -318,6 +364,23 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// [`Setting`](Self::Setting) unless `ok`.
+    pub(crate) fn require(
+        ok: bool,
+        setting: &'static str,
+        rule: &str,
+        got: &dyn fmt::Display,
+    ) -> Result<()> {
+        if ok {
+            return Ok(());
+        }
+        Err(Self::Setting {
+            setting,
+            rule: rule.to_owned(),
+            got: got.to_string(),
+        })
+    }
+
     /// For `map_err`: an I/O error with what was tried and where.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

@@ -95,7 +95,7 @@ pub enum Plan {
 /// damaged copy (which is never overwritten), and where a file stands in a folder's place.
 pub fn plan(entry: &Entry, options: &Options) -> Result<Plan> {
     let dir = &options.dir;
-    if let Some(folder) = entry.format.find(dir)? {
+    if let Some(folder) = entry.find(dir)? {
         return Ok(Plan::Use(folder));
     }
     let archive = dir.join(&entry.archive);

@@ -1,5 +1,5 @@
-//! Image data for Burn: CIFAR-10 by verified download, `shapes` drawn on the spot, and one loader
-//! whose batches depend on nothing but its seed.
+//! Images and text for Burn: CIFAR-10 and enwik8 by verified download, `shapes` and `wiki-like`
+//! made on the spot, and loaders whose batches depend on nothing but their seed.
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
@@ -7,11 +7,15 @@
 //!   [`ImageSet`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
 //!   flip, normalise, prefetch, resume at any batch.
+//! - [`corpus`] reads enwik8 or any other file as bytes, and writes `wiki-like`; all give a
+//!   [`Text`].
+//! - [`TextLoader`] draws random windows of a text to train on, or goes through the whole of it so
+//!   that each byte is scored once.
 //!
 //! This crate enables no backend, reads no environment variable but the usual proxy ones, and
 //! opens the network only in [`fetch::fetch`].
 //!
-//! # One epoch
+//! # One epoch of images
 //!
 //! ```
 //! use burn::data::dataloader::DataLoader;
@@ -38,22 +42,56 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # A text, scored byte by byte
+//!
+//! ```
+//! use burn::data::dataloader::DataLoader;
+//! use burn::tensor::Device;
+//! use rezero_data::{ScoringConfig, Split, TextLoader, corpus};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = corpus::wiki_like(1000, 1, Split::Valid);
+//! let config = ScoringConfig {
+//!     batch_size: 8,
+//!     context: 64,
+//!     stride: 32,
+//!     prefetch: 0,
+//! };
+//! let loader = TextLoader::scoring(text, config, &Device::flex())?;
+//! let mut scored = 0;
+//! for batch in loader.iter() {
+//!     let batch = batch?;
+//!     assert_eq!(batch.inputs.dims(), batch.targets.dims());
+//!     scored += batch.scored;
+//! }
+//! assert_eq!(scored, 1000);
+//! # Ok(())
+//! # }
+//! ```
 
 #![warn(missing_docs)]
 
 mod augment;
 pub mod cifar10;
+pub mod corpus;
 mod error;
 pub mod fetch;
 mod hash;
 mod image_set;
 mod loader;
+mod prefetch;
 pub mod registry;
 mod rng;
 pub mod shapes;
+mod text;
+mod text_loader;
 mod unpack;
+mod wiki;
 
 pub use augment::Augment;
 pub use error::{BoxError, Causes, DataError, Result};
 pub use image_set::{CHANNELS, IMAGE_BYTES, ImageSet, Normalization, SIDE, Split};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
+pub use text::Text;
+pub use text_loader::{START_BYTE, ScoringConfig, TextBatch, TextLoader, WindowConfig};

@@ -3,10 +3,10 @@
 //! The list is the file `registry.toml` of this crate, compiled in.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{DataError, Result, cifar10, shapes};
+use crate::{DataError, Result, cifar10, corpus, shapes};
 
 /// One data set of the registry. The fields are public so that a private mirror or a test can
 /// describe its own.
@@ -21,7 +21,7 @@ pub struct Entry {
     pub description: String,
     /// The archive's file name.
     pub archive: String,
-    /// The folder inside the archive.
+    /// The folder that holds the data: of a tar archive, the one inside it.
     pub folder: String,
     /// How the folder's files are read.
     pub format: Format,
@@ -31,12 +31,25 @@ pub struct Entry {
     pub bytes: u64,
     /// The archive's SHA-256, in lower-case hexadecimal.
     pub sha256: String,
-    /// At most so many bytes may come out of the archive.
+    /// At most so many bytes may come out of the archive; where `member` is given, exactly so many.
     pub unpacked_bytes: u64,
+    /// The one file of a `.zip` archive, which is unpacked into `folder`. Without it, the archive is
+    /// a `.tar.gz`.
+    pub member: Option<Member>,
     /// Under which terms the data are given.
     pub licence: String,
     /// Where the data come from, and what to cite.
     pub source: String,
+}
+
+/// The one file of an archive.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its name in the archive and on the disk, without any folder.
+    pub name: String,
+    /// Its SHA-256, in lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// How the files of a data set are read.
@@ -46,23 +59,9 @@ pub enum Format {
     /// [`cifar10`]: six files of 3,073-byte records.
     #[serde(rename = "cifar10-binary")]
     Cifar10Binary,
-}
-
-impl Format {
-    /// The data folder, which is `dir` or below it, if its files are there and have possible
-    /// lengths; `None` if nothing of the data set is there.
-    ///
-    /// # Errors
-    ///
-    /// Where some of it is there but not all, or not whole.
-    pub(crate) fn find(self, dir: &Path) -> Result<Option<std::path::PathBuf>> {
-        match self {
-            Self::Cifar10Binary => match cifar10::locate(dir)? {
-                None => Ok(None),
-                Some(folder) => Ok(Some(cifar10::open(&folder)?.path().to_path_buf())),
-            },
-        }
-    }
+    /// [`corpus::enwik8`]: one file `enwik8` of bytes.
+    #[serde(rename = "enwik8")]
+    Enwik8,
 }
 
 #[derive(serde::Deserialize)]
@@ -128,6 +127,22 @@ fn edit_distance(a: &[char], b: &str) -> usize {
 }
 
 impl Entry {
+    /// The data folder, which is `dir` or below it, if its files are there and have possible
+    /// lengths; `None` if nothing of the data set is there.
+    ///
+    /// # Errors
+    ///
+    /// Where some of it is there but not all, or not whole.
+    pub(crate) fn find(&self, dir: &Path) -> Result<Option<PathBuf>> {
+        match self.format {
+            Format::Cifar10Binary => match cifar10::locate(dir)? {
+                None => Ok(None),
+                Some(folder) => Ok(Some(cifar10::open(&folder)?.path().to_path_buf())),
+            },
+            Format::Enwik8 => corpus::locate(dir, self.unpacked_bytes),
+        }
+    }
+
     /// Which file to place where, for a machine without network.
     pub(crate) fn by_hand(&self, dir: &Path) -> String {
         format!(
@@ -167,6 +182,13 @@ pub fn readme() -> String {
             e.licence,
             e.source
         );
+        if let Some(member) = &e.member {
+            let _ = write!(
+                out,
+                "| holds | `{}`, {} bytes |\n| its SHA-256 | `{}` |\n",
+                member.name, e.unpacked_bytes, member.sha256
+            );
+        }
         for url in &e.urls {
             let _ = writeln!(out, "| address | <{url}> |");
         }
@@ -177,6 +199,12 @@ pub fn readme() -> String {
          classes ({}), drawn from a seed. It is for tests and first runs; a figure measured on it \
          says nothing about CIFAR-10.\n",
         shapes::CLASS_NAMES.join(", ")
+    );
+    out.push_str(
+        "\n## wiki-like\n\nBuilt in, nothing to download: any number of bytes in the form of \
+         enwik8 (XML pages, links, headings, lists, templates) and in made-up words, written from \
+         a seed. It is for tests and first runs; a figure measured on it says nothing about \
+         enwik8.\n",
     );
     out
 }

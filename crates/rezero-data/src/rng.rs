@@ -9,6 +9,8 @@ pub(crate) enum Purpose {
     Order = 1,
     Augment = 2,
     Shapes = 3,
+    Windows = 4,
+    Wiki = 5,
 }
 
 pub(crate) struct Rng(u64);
@@ -28,6 +30,11 @@ impl Rng {
     pub(crate) fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
+    }
+
+    /// Passes over `n` values.
+    pub(crate) fn skip(&mut self, n: u64) {
+        self.0 = self.0.wrapping_add(GAMMA.wrapping_mul(n));
     }
 
     /// Uniform in `0..n`; the bias of the multiply-shift is below n / 2⁶⁴.

@@ -1,13 +1,16 @@
-//! Unpacking a `.tar.gz` whose content is not trusted.
+//! Unpacking a `.tar.gz`, or a `.zip` of one file, whose content is not trusted.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
+use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
+use zip::ZipArchive;
 
-use crate::registry::Entry;
+use crate::hash::hex;
+use crate::registry::{Entry, Member};
 use crate::{DataError, Result};
 
 /// Temporary folders beside the final one begin so. One that a kill left behind is never taken for
@@ -20,8 +23,9 @@ const MAX_MEMBERS: usize = 1000;
 /// Unpacks `archive` to `dir/entry.folder` and returns that folder.
 ///
 /// Everything goes to a temporary folder in `dir`, is checked there, and is renamed last. Only plain
-/// files and folders below `entry.folder` are taken, and `entry.unpacked_bytes` at most. `seen` is
-/// told of each chunk's length. The caller has seen that no data stand at the destination.
+/// files and folders below `entry.folder` are taken, and `entry.unpacked_bytes` at most; of a zip,
+/// only `entry.member`, whose length and SHA-256 must be right. `seen` is told of each chunk's
+/// length. The caller has seen that no data stand at the destination.
 pub(crate) fn unpack(
     archive: &Path,
     dir: &Path,
@@ -32,10 +36,13 @@ pub(crate) fn unpack(
         .prefix(TEMP_PREFIX)
         .tempdir_in(dir)
         .map_err(DataError::io("create a temporary folder in", dir))?;
-    extract(archive, temp.path(), entry, seen)?;
+    match &entry.member {
+        None => extract_tar(archive, temp.path(), entry, seen)?,
+        Some(member) => extract_zip(archive, temp.path(), entry, member, seen)?,
+    }
 
     let unpacked = temp.path().join(&entry.folder);
-    if entry.format.find(&unpacked)?.is_none() {
+    if entry.find(&unpacked)?.is_none() {
         return Err(unsafe_archive(
             archive,
             &entry.folder,
@@ -63,10 +70,11 @@ pub(crate) fn sweep(dir: &Path) {
     }
 }
 
-fn extract(archive: &Path, to: &Path, entry: &Entry, seen: impl FnMut(u64)) -> Result<()> {
+fn extract_tar(archive: &Path, to: &Path, entry: &Entry, mut seen: impl FnMut(u64)) -> Result<()> {
     let file = File::open(archive).map_err(DataError::io("open", archive))?;
     let bad = |source| DataError::BadArchive {
         archive: archive.to_path_buf(),
+        kind: ".tar.gz",
         source,
     };
     let refuse = |member: &str, why: &str| unsafe_archive(archive, member, why);
@@ -76,7 +84,7 @@ fn extract(archive: &Path, to: &Path, entry: &Entry, seen: impl FnMut(u64)) -> R
     let framing = (MAX_MEMBERS as u64 + 2) * 1024;
     let reader = Watched {
         inner: io::BufReader::with_capacity(1 << 16, file),
-        seen,
+        seen: |chunk: &[u8]| seen(chunk.len() as u64),
     };
     let stream = GzDecoder::new(reader).take(limit.saturating_add(framing));
     let mut tar = Archive::new(stream);
@@ -95,8 +103,9 @@ fn extract(archive: &Path, to: &Path, entry: &Entry, seen: impl FnMut(u64)) -> R
                 &format!("it has more than {MAX_MEMBERS} members"),
             ));
         }
-        let path = match relative(&name, &entry.folder) {
-            Ok(path) => to.join(path),
+        let path = match relative(&name) {
+            Ok(path) if path.starts_with(&entry.folder) => to.join(path),
+            Ok(_) => return Err(refuse(&name, "it is not in the data set's folder")),
             Err(why) => return Err(refuse(&name, why)),
         };
         match kind {
@@ -123,8 +132,76 @@ fn extract(archive: &Path, to: &Path, entry: &Entry, seen: impl FnMut(u64)) -> R
     Ok(())
 }
 
-/// A member's path if it stays inside `folder`.
-fn relative(name: &str, folder: &str) -> Result<PathBuf, &'static str> {
+/// Unpacks the one member of a zip into `entry.folder`.
+fn extract_zip(
+    archive: &Path,
+    to: &Path,
+    entry: &Entry,
+    member: &Member,
+    mut seen: impl FnMut(u64),
+) -> Result<()> {
+    let file = File::open(archive).map_err(DataError::io("open", archive))?;
+    let bad = |source: io::Error| DataError::BadArchive {
+        archive: archive.to_path_buf(),
+        kind: ".zip",
+        source,
+    };
+    let refuse = |member: &str, why: &str| unsafe_archive(archive, member, why);
+    let limit = entry.unpacked_bytes;
+    let reader = Watched {
+        inner: io::BufReader::with_capacity(1 << 16, file),
+        seen: |chunk: &[u8]| seen(chunk.len() as u64),
+    };
+    let mut zip = ZipArchive::new(reader).map_err(|e| bad(e.into()))?;
+    let other = zip.file_names().find(|&name| name != member.name);
+    if let Some(name) = other {
+        let why = format!("it is not {:?}, the one file expected", member.name);
+        return Err(refuse(name, relative(name).err().unwrap_or(&why)));
+    }
+    if zip.is_empty() {
+        return Err(refuse(&member.name, "it is not there"));
+    }
+    let mut file = zip.by_index(0).map_err(|e| bad(e.into()))?;
+    if !file.is_file() {
+        return Err(refuse(&member.name, "it is not a plain file"));
+    }
+    // What the directory of the archive says may be wrong, so the bytes are counted as well.
+    let wrong_size = |n: u64| refuse(&member.name, &format!("it has {n} bytes, not {limit}"));
+    if file.size() != limit {
+        return Err(wrong_size(file.size()));
+    }
+    let path = to.join(&entry.folder).join(&member.name);
+    let mut hasher = Sha256::new();
+    let mut total = 0;
+    let mut bytes = Watched {
+        inner: file.by_ref().take(limit.saturating_add(1)),
+        seen: |chunk: &[u8]| {
+            hasher.update(chunk);
+            total += chunk.len() as u64;
+        },
+    };
+    write(&mut bytes, &path).map_err(|e| match e {
+        Failed::Read(e) => bad(e),
+        Failed::Exists => refuse(&member.name, "it comes twice"),
+        Failed::Write(e) => DataError::io("write", &path)(e),
+    })?;
+    if total != limit {
+        return Err(wrong_size(total));
+    }
+    let got = hex(&hasher.finalize());
+    if got != member.sha256 {
+        return Err(DataError::HashMismatch {
+            file: archive.join(&member.name),
+            expected: member.sha256.clone(),
+            got,
+            done: "nothing was kept of it",
+        });
+    }
+    Ok(())
+}
+
+/// A member's path if it leads nowhere outside.
+fn relative(name: &str) -> Result<PathBuf, &'static str> {
     // Windows takes both for part of a path's structure, other systems for letters.
     if name.contains(['\\', ':', '\0', '\u{fffd}']) {
         return Err("its path has a character that is not allowed");
@@ -138,11 +215,7 @@ fn relative(name: &str, folder: &str) -> Result<PathBuf, &'static str> {
             Component::RootDir | Component::Prefix(_) => return Err("its path is absolute"),
         }
     }
-    if path.starts_with(folder) {
-        Ok(path)
-    } else {
-        Err("it is not in the data set's folder")
-    }
+    Ok(path)
 }
 
 enum Failed {
@@ -186,10 +259,16 @@ struct Watched<R, F> {
     seen: F,
 }
 
-impl<R: Read, F: FnMut(u64)> Read for Watched<R, F> {
+impl<R: Read, F: FnMut(&[u8])> Read for Watched<R, F> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
-        (self.seen)(n as u64);
+        (self.seen)(&buf[..n]);
         Ok(n)
+    }
+}
+
+impl<R: Seek, F> Seek for Watched<R, F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
     }
 }

@@ -1,5 +1,6 @@
 //! One binary, which links once: `cargo test -p rezero-data`. No test leaves this machine.
 
+mod corpora;
 mod fetching;
 mod loading;
 mod reading;
@@ -7,7 +8,9 @@ mod real;
 mod registry;
 mod server;
 mod shapes;
+mod texts;
 mod unpacking;
+mod zips;
 
 use std::path::Path;
 
@@ -28,7 +31,6 @@ fn small_archive() -> Vec<u8> {
 
 /// A registry entry for `archive`.
 fn entry_of(archive: &[u8], urls: &[String]) -> Entry {
-    let hash = Sha256::digest(archive);
     Entry {
         name: "small".into(),
         title: "Small CIFAR-10".into(),
@@ -38,11 +40,18 @@ fn entry_of(archive: &[u8], urls: &[String]) -> Entry {
         format: Format::Cifar10Binary,
         urls: urls.to_vec(),
         bytes: archive.len() as u64,
-        sha256: hash.iter().map(|b| format!("{b:02x}")).collect(),
+        sha256: sha256(archive),
         unpacked_bytes: 6 * 10 * 3073,
+        member: None,
         licence: "none".into(),
         source: "drawn".into(),
     }
+}
+
+/// The SHA-256 in hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The names in a folder, sorted.

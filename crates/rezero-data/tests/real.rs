@@ -1,9 +1,10 @@
 //! Checks on official records. `REZERO_TEST_DATA` names a folder that holds
-//! `cifar10-sample/cifar-10-batches-bin`: the first 1,000 records of each official batch.
+//! `cifar10-sample/cifar-10-batches-bin`, the first 1,000 records of each official batch, and
+//! `enwik8-4mb`, the first 4,000,000 bytes of enwik8.
 
 use std::path::PathBuf;
 
-use rezero_data::{Split, cifar10};
+use rezero_data::{Split, cifar10, corpus};
 
 #[test]
 fn the_first_official_records_are_as_published() {
@@ -44,4 +45,31 @@ fn the_first_official_records_are_as_published() {
         let std = (square / n - mean * mean).sqrt();
         assert!((std - f64::from(all.std[c])).abs() < 0.01, "{c}: std {std}");
     }
+}
+
+#[test]
+fn the_first_bytes_of_enwik8_are_as_published_and_split_in_proportion() {
+    let Some(root) = std::env::var_os("REZERO_TEST_DATA") else {
+        println!("skipped: REZERO_TEST_DATA is not set");
+        return;
+    };
+    let path = PathBuf::from(root).join("enwik8-4mb");
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(
+        crate::sha256(&whole),
+        "9f9ca3a41e2b87a0268d00380577e2c308e07959b22a94c8d7b1e8901bdefc37"
+    );
+    let splits = Split::ALL.map(|split| corpus::file(&path, split).unwrap());
+    assert_eq!(
+        splits.each_ref().map(|text| text.len()),
+        [3_600_000, 200_000, 200_000]
+    );
+    assert!(splits[0].bytes().starts_with(b"<mediawiki xmlns="));
+    let joined: Vec<u8> = splits
+        .iter()
+        .flat_map(|text| text.bytes())
+        .copied()
+        .collect();
+    assert!(joined == whole);
+    assert_eq!(splits[2].to_string(), "enwik8-4mb test: 200000 bytes");
 }

@@ -8,16 +8,21 @@ fn entries_are_complete() {
         assert!(e.sha256.len() == 64 && e.sha256.bytes().all(|b| b"0123456789abcdef".contains(&b)));
         assert!(!e.urls.is_empty() && e.urls.iter().all(|u| u.starts_with("https://")));
         assert!(e.bytes > 0 && e.unpacked_bytes >= e.bytes);
+        if let Some(member) = &e.member {
+            assert!(member.sha256.len() == 64 && !member.name.contains(['/', '\\']));
+        }
+        assert!(e.member.is_some() == e.archive.ends_with(".zip"));
         assert!(!e.archive.contains(['/', '\\']) && !e.folder.contains(['/', '\\']));
     }
     assert_eq!(find("cifar10").unwrap().bytes, 170_052_171);
+    assert_eq!(find("enwik8").unwrap().unpacked_bytes, 100_000_000);
 }
 
 #[test]
 fn an_unknown_name_gets_the_nearest() {
     let message = find("CIFAR-10").unwrap_err().to_string();
     assert!(
-        message.contains("did you mean \"cifar10\"? Known: cifar10"),
+        message.contains("did you mean \"cifar10\"? Known: cifar10, enwik8"),
         "{message}"
     );
     assert!(find("").is_err() && find(&"x".repeat(100_000)).is_err());
