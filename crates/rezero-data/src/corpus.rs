@@ -29,8 +29,8 @@ const MAX_BYTES: u64 = 1 << 32;
 ///
 /// # Errors
 ///
-/// Where there is no such file, and where it is not the official one, byte for byte; [`file`] reads
-/// any other.
+/// Where there is no such file, and where it is not the official one, byte for byte;
+/// [`file()`] reads any other.
 pub fn enwik8(dir: &Path, split: Split) -> Result<Text> {
     let entry = registry::find("enwik8")?;
     let len = entry.unpacked_bytes;

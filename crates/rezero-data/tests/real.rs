@@ -54,6 +54,10 @@ fn the_first_bytes_of_enwik8_are_as_published_and_split_in_proportion() {
         return;
     };
     let path = PathBuf::from(root).join("enwik8-4mb");
+    if !path.exists() {
+        println!("skipped: no {}", path.display());
+        return;
+    }
     let whole = std::fs::read(&path).unwrap();
     assert_eq!(
         crate::sha256(&whole),
