@@ -16,10 +16,10 @@ use burn::tensor::Device;
 use burn::train::checkpoint::Checkpointer;
 use burn::train::{Interrupter, TrainStep};
 use criterion::{Criterion, criterion_group, criterion_main};
-use rezero_data::{ImageSet, Split, shapes};
+use rezero_data::{Split, shapes};
 use rezero_train::checkpoint::{Reader, State, Writer};
-use rezero_train::data::{eval_loader, train_loader};
-use rezero_train::model::{Classifier, Network};
+use rezero_train::data::{Set, eval_loader, train_loader};
+use rezero_train::model::{Learnable, Network};
 use rezero_train::recipe::Recipe;
 use rezero_train::schedule::{Dials, Schedule};
 use rezero_train::training::Training;
@@ -38,20 +38,17 @@ fn recipe(overrides: &[&str]) -> Recipe {
         .recipe
 }
 
-fn images() -> ImageSet {
-    shapes::generate(Split::Train, 32 * (STEPS + 1), 0)
+fn images(batches: usize) -> Set {
+    Set::Images(shapes::generate(Split::Train, 32 * batches, 0))
 }
 
 /// The time of `STEPS` steps after a first one, by hand.
 fn bare(recipe: &Recipe) -> Duration {
     let device = Device::flex().autodiff();
-    let mut model = Classifier {
-        network: Network::new(recipe, 10, &device),
-        clip_norm: 0.0,
-    };
+    let mut model = Learnable::new(Network::new(recipe, 10, &device), recipe);
     let dials = Dials::default();
     let mut optimizer = optim::build(recipe, &dials);
-    let loader = train_loader(recipe, images(), 0, &device).expect("a loader");
+    let loader = train_loader(recipe, images(STEPS + 1), 0, &device).expect("a loader");
     let mut schedule = Schedule::new(recipe, loader.batches_per_epoch(), dials);
     let mut start = Instant::now();
     for (step, batch) in loader.iter().enumerate() {
@@ -85,8 +82,8 @@ fn train(recipe: &Recipe, dir: &Path) {
         recipe,
         dir,
         network: Network::new(recipe, 10, &autodiff),
-        train: train_loader(recipe, images(), 0, &autodiff).expect("a loader"),
-        valid: eval_loader(recipe, images().take(32), &device).expect("a loader"),
+        train: train_loader(recipe, images(STEPS + 1), 0, &autodiff).expect("a loader"),
+        valid: eval_loader(recipe, images(1), &device).expect("a loader"),
         device: autodiff,
         fingerprint: String::new(),
         resume: None,

@@ -65,6 +65,9 @@ pub struct State {
     pub valid: Option<Score>,
     /// The best validation.
     pub best: Option<Score>,
+    /// The first step whose validation reached the recipe's `target_bpb`.
+    #[serde(default)]
+    pub target_step: Option<usize>,
 }
 
 /// A validation result.
@@ -79,10 +82,13 @@ pub struct Score {
 }
 
 impl Score {
-    /// Higher accuracy, or the same at a lower loss.
-    pub fn better_than(&self, other: &Score) -> bool {
-        self.accuracy > other.accuracy
-            || (self.accuracy == other.accuracy && self.loss < other.loss)
+    /// A lower loss if `by_loss`; else a higher accuracy, or the same at a lower loss.
+    pub fn better_than(&self, other: &Score, by_loss: bool) -> bool {
+        let lower = self.loss < other.loss;
+        if by_loss {
+            return lower;
+        }
+        self.accuracy > other.accuracy || (self.accuracy == other.accuracy && lower)
     }
 }
 

@@ -23,6 +23,8 @@ enum Command {
     Train(Train),
     /// Score a run's checkpoint on a split
     Eval(Eval),
+    /// Let a language model continue a text
+    Sample(Sample),
     /// Download and verify data sets
     Fetch(Fetch),
     /// List the recipes, or show one in full
@@ -42,6 +44,9 @@ pub struct Train {
     /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Train a language model on the bytes of this file: 90 % to train, 5 % to validate, 5 % to test
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
     /// The run's directory [default: runs/ and a name made of the recipe and its overrides]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
@@ -67,12 +72,25 @@ pub struct Eval {
     /// train, valid or test
     #[arg(long, default_value = "valid")]
     pub split: Split,
-    /// best (by validation accuracy), last, or a step
+    /// best (by validation accuracy, of text by bits per byte), last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Bytes that the model reads at a time, of text [default: the run's context]
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Bytes between the windows, of text: less takes longer and gives each byte more context
+    /// [default: the run's]
+    #[arg(long)]
+    pub stride: Option<usize>,
+    /// Windows or images at a time [default: the run's batch]
+    #[arg(long)]
+    pub batch: Option<usize>,
     /// Where the data is [default: where the run had it]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Score this file's split in place of the run's text
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
     /// Where to compute [default: the run's]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
@@ -82,6 +100,55 @@ pub struct Eval {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `rezero sample`.
+#[derive(Debug, clap::Args)]
+pub struct Sample {
+    /// A run directory
+    pub run: PathBuf,
+    /// The text to continue, at most the run's context
+    #[arg(long, default_value = "\n", hide_default_value = true)]
+    pub prompt: String,
+    /// How many bytes to write
+    #[arg(long, default_value_t = 1000)]
+    pub bytes: usize,
+    /// Logits are divided by this; 0 always takes the most likely byte
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Draw from the so many most likely bytes only [default: all]
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Draw from the fewest most likely bytes whose probabilities sum to this
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f64,
+    /// The same seed writes the same bytes
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// End at this byte, a character or a number from 0 to 255, which is not written
+    #[arg(long, value_name = "BYTE", value_parser = parse_byte)]
+    pub stop: Option<u8>,
+    /// best, last, or a step
+    #[arg(long, default_value = "best")]
+    pub checkpoint: String,
+    /// Where to compute [default: the run's]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+}
+
+/// A single character of one byte (`\n` and `\t` too), or a number of at least two digits.
+fn parse_byte(text: &str) -> Result<u8, String> {
+    match text {
+        "\\n" => return Ok(b'\n'),
+        "\\t" => return Ok(b'\t'),
+        _ => {}
+    }
+    match text.as_bytes() {
+        [byte] => Ok(*byte),
+        _ => text.parse().map_err(|_| {
+            "give one character of one byte, \\n, \\t or a number from 10 to 255".to_owned()
+        }),
+    }
 }
 
 /// Arguments of `rezero fetch`.
@@ -121,6 +188,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => commands::train::run(args),
             Command::Eval(args) => commands::eval::run(&args),
+            Command::Sample(args) => commands::sample::run(&args),
             Command::Fetch(args) => commands::fetch::run(&args),
             Command::Recipes(args) => commands::recipes::run(&args),
             Command::Devices => commands::devices::run(),

@@ -77,6 +77,9 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// Text cannot be sampled as asked.
+    #[error("cannot sample: {0}")]
+    Sampling(#[from] rezero_nn::transformer::SamplingError),
     /// Burn's training loop failed.
     #[error("training failed: {0}")]
     Training(String),

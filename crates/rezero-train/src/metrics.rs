@@ -35,7 +35,10 @@ pub struct Row {
     pub epoch: usize,
     /// Mean cross-entropy by item, nats; since the last `train` row, or over the whole split.
     pub loss: f64,
-    /// Share of items classified correctly.
+    /// The same in bits per byte (text).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bpb: Option<f64>,
+    /// Share of items, images or bytes, predicted correctly.
     pub accuracy: f64,
     /// How many items the row is over.
     pub items: usize,
@@ -48,7 +51,7 @@ pub struct Row {
     /// Every gate in forward order after the step (`train`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpha: Vec<f32>,
-    /// Images a second of wall time.
+    /// Items a second of wall time.
     pub items_per_s: f64,
     /// Wall time since the process began training.
     pub seconds: f64,
@@ -171,12 +174,14 @@ pub fn read(run: &Path) -> Result<Vec<Row>> {
 pub enum Value {
     /// Mean cross-entropy, weighted by items.
     Loss,
+    /// Mean cross-entropy in bits, weighted by items.
+    Bits,
     /// Percentage classified correctly, weighted by items.
     Accuracy,
     /// Global gradient norm.
     GradNorm,
-    /// Images a second.
-    Speed,
+    /// Items a second, by this name.
+    Speed(&'static str),
     /// The gate of this index.
     Alpha(usize),
     /// The mean magnitude of all gates.
@@ -187,9 +192,10 @@ impl Value {
     fn of(self, output: &StepOutput) -> f64 {
         match self {
             Self::Loss => output.stats.loss(),
+            Self::Bits => output.stats.bits(),
             Self::Accuracy => 100.0 * output.stats.accuracy(),
             Self::GradNorm => output.stats.grad_norm,
-            Self::Speed => output.stats.items_per_s,
+            Self::Speed(_) => output.stats.items_per_s,
             Self::Alpha(i) => output.alphas.get(i).map_or(f64::NAN, |a| f64::from(*a)),
             Self::MeanAlpha => {
                 let sum: f64 = output.alphas.iter().map(|a| f64::from(a.abs())).sum();
@@ -223,9 +229,10 @@ impl Number {
     pub fn new(value: Value) -> Self {
         let (name, unit, higher_is_better) = match value {
             Value::Loss => ("Loss".to_owned(), None, false),
+            Value::Bits => ("Bits per byte".to_owned(), None, false),
             Value::Accuracy => ("Accuracy".to_owned(), Some("%"), true),
             Value::GradNorm => ("Gradient norm".to_owned(), None, false),
-            Value::Speed => ("Images per second".to_owned(), None, true),
+            Value::Speed(name) => (name.to_owned(), None, true),
             Value::Alpha(i) => (format!("alpha {i:02}"), None, true),
             Value::MeanAlpha => ("mean |alpha|".to_owned(), None, true),
         };

@@ -1,14 +1,15 @@
-//! The networks of the recipes as one classifier that burn's Learner can train.
+//! The networks of the recipes as one model that burn's Learner can train.
 
 use burn::Tensor;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::store::ModuleRecord;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, ElementConversion, ExecutionError};
+use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use rezero_data::ImageBatch;
+use rezero_data::{ImageBatch, TextBatch};
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
+use rezero_nn::transformer::RztxLm;
 
 use crate::recipe::{Model, Recipe};
 
@@ -21,15 +22,50 @@ pub enum Network {
     Cifar(CifarResNet),
     /// Depth 18, 34 or 50.
     PreAct(PreActResNet),
+    /// A byte-level language model.
+    Lm(RztxLm),
+}
+
+/// What a network learns from: one step's items.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The items.
+    pub items: Items,
+    /// Seeds the random draws of the step, see [`mix`].
+    pub seed: u64,
+}
+
+/// The items of a batch.
+#[derive(Clone, Debug)]
+pub enum Items {
+    /// Labelled images.
+    Images(ImageBatch),
+    /// Windows of a text.
+    Text(TextBatch),
 }
 
 /// A [`Network`] with what its training step needs.
 #[derive(Module, Debug)]
-pub struct Classifier {
+pub struct Learnable {
     /// The network.
     pub network: Network,
     /// Largest global gradient norm; 0: no clipping.
     pub clip_norm: f64,
+    /// How many parts a step's batch is computed in.
+    pub accumulate: usize,
+    /// Whether a Transformer's layers are run again in the backward pass.
+    pub recompute: bool,
+}
+
+/// Does the same with whichever network it is.
+macro_rules! each {
+    ($network:expr, $net:ident => $result:expr) => {
+        match $network {
+            Network::Cifar($net) => $result,
+            Network::PreAct($net) => $result,
+            Network::Lm($net) => $result,
+        }
+    };
 }
 
 impl Network {
@@ -42,24 +78,14 @@ impl Network {
         let network = match recipe.model {
             Model::CifarResNet => Self::Cifar(recipe.cifar_resnet(num_classes).init(device)),
             Model::PreActResNet => Self::PreAct(recipe.preact_resnet(num_classes).init(device)),
+            Model::ByteLm => Self::Lm(recipe.byte_lm().init(device)),
         };
         network.materialize()
     }
 
-    /// Class logits, `[batch, 3, height, width]` to `[batch, num_classes]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        match self {
-            Self::Cifar(net) => net.forward(images),
-            Self::PreAct(net) => net.forward(images),
-        }
-    }
-
     /// The inner network's record, so that a checkpoint's parameter paths are those of rezero-nn.
     pub fn into_record(self) -> ModuleRecord {
-        match self {
-            Self::Cifar(net) => net.into_record(),
-            Self::PreAct(net) => net.into_record(),
-        }
+        each!(self, net => net.into_record())
     }
 
     /// Loads what [`into_record`](Self::into_record) gave.
@@ -68,28 +94,133 @@ impl Network {
     ///
     /// If a parameter is missing or of another shape.
     pub fn try_load_record(self, record: ModuleRecord) -> Result<Self, String> {
-        Ok(match self {
-            Self::Cifar(net) => {
-                Self::Cifar(net.try_load_record(record).map_err(|e| e.to_string())?)
-            }
-            Self::PreAct(net) => {
-                Self::PreAct(net.try_load_record(record).map_err(|e| e.to_string())?)
-            }
-        })
+        macro_rules! load {
+            ($variant:ident, $net:expr) => {
+                $net.try_load_record(record)
+                    .map(Self::$variant)
+                    .map_err(|e| e.to_string())
+            };
+        }
+        match self {
+            Self::Cifar(net) => load!(Cifar, net),
+            Self::PreAct(net) => load!(PreAct, net),
+            Self::Lm(net) => load!(Lm, net),
+        }
     }
 
     /// Every gate in forward order: its path and value(s).
     pub fn alphas(&self) -> Vec<(String, Vec<f32>)> {
-        match self {
-            Self::Cifar(net) => rezero_nn::alphas(net),
-            Self::PreAct(net) => rezero_nn::alphas(net),
-        }
+        each!(self, net => rezero_nn::alphas(net))
     }
 
     /// The number of values that the network learns.
     pub fn parameter_count(&self) -> usize {
         rezero_nn::parameter_count(self)
     }
+}
+
+impl Learnable {
+    /// `network` as `recipe` trains it.
+    pub fn new(network: Network, recipe: &Recipe) -> Self {
+        Self {
+            network,
+            clip_norm: recipe.clip_norm,
+            accumulate: recipe.accumulate,
+            recompute: recipe.recompute,
+        }
+    }
+
+    /// Summed cross-entropy and number of correct predictions.
+    fn forward(&self, items: &Items) -> Sums {
+        match (&self.network, items) {
+            (Network::Cifar(net), Items::Images(batch)) => {
+                Sums::of_images(net.forward(batch.images.clone()), batch)
+            }
+            (Network::PreAct(net), Items::Images(batch)) => {
+                Sums::of_images(net.forward(batch.images.clone()), batch)
+            }
+            (Network::Lm(net), Items::Text(batch)) => {
+                Sums::of_text(net.forward(batch.inputs.clone()), batch)
+            }
+            _ => unreachable!("a recipe's data is of its model's kind, which it was checked for"),
+        }
+    }
+
+    /// The sums of a part of a batch and the gradients of its loss divided by `total`.
+    fn backward(&self, items: &Items, total: usize, seed: u64) -> (Sums, GradientsParams) {
+        let scale = 1.0 / total as f64;
+        if let (true, Network::Lm(net), Items::Text(batch)) = (self.recompute, &self.network, items)
+        {
+            let mut sums = None;
+            let (_, grads) = net.loss_and_gradients(
+                batch.inputs.clone(),
+                |part| mix(seed, part),
+                |logits| {
+                    let found = sums.insert(Sums::of_text(logits, batch));
+                    found.loss.clone() * scale
+                },
+            );
+            let sums = sums.expect("the loss was asked for");
+            return (sums, grads);
+        }
+        let sums = self.forward(items);
+        let grads = (sums.loss.clone() * scale).backward();
+        (sums, GradientsParams::from_grads(grads, self))
+    }
+}
+
+impl Items {
+    /// How many predictions are scored.
+    pub fn scored(&self) -> usize {
+        match self {
+            Self::Images(batch) => batch.targets.dims()[0],
+            Self::Text(batch) => batch.scored,
+        }
+    }
+
+    /// The items in `parts` parts of the same length but for the last ones.
+    fn split(self, parts: usize) -> Vec<Self> {
+        let rows = match &self {
+            Self::Images(batch) => batch.targets.dims()[0],
+            Self::Text(batch) => batch.inputs.dims()[0],
+        };
+        if parts <= 1 {
+            return vec![self];
+        }
+        let step = rows.div_ceil(parts);
+        (0..rows)
+            .step_by(step)
+            .map(|start| {
+                let range = start..rows.min(start + step);
+                match &self {
+                    Self::Images(batch) => Self::Images(ImageBatch {
+                        images: batch.images.clone().slice_dim(0, range.clone()),
+                        targets: batch.targets.clone().slice_dim(0, range),
+                    }),
+                    // Windows that are trained on are scored whole.
+                    Self::Text(batch) => Self::Text(TextBatch {
+                        inputs: batch.inputs.clone().slice_dim(0, range.clone()),
+                        targets: batch.targets.clone().slice_dim(0, range.clone()),
+                        weights: batch.weights.clone().map(|w| w.slice_dim(0, range.clone())),
+                        scored: batch.scored / rows * range.len(),
+                    }),
+                }
+            })
+            .collect()
+    }
+}
+
+/// A well-mixed function of both (SplitMix64's finaliser: Steele, Lea and Flood, 2014).
+pub fn mix(seed: u64, step: u64) -> u64 {
+    let mut z = seed ^ step.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Nats as bits.
+pub fn bits(nats: f64) -> f64 {
+    nats / std::f64::consts::LN_2
 }
 
 /// The scalars of one batch.
@@ -103,7 +234,7 @@ pub struct Stats {
     pub grad_norm: f64,
     /// The number of items.
     pub items: usize,
-    /// Images a second of wall time, set by the training loop.
+    /// Items a second of wall time, set by the training loop.
     pub items_per_s: f64,
 }
 
@@ -111,6 +242,11 @@ impl Stats {
     /// Mean cross-entropy, nats.
     pub fn loss(&self) -> f64 {
         self.loss_sum / self.items as f64
+    }
+
+    /// Mean cross-entropy in bits: of a byte model, bits per byte.
+    pub fn bits(&self) -> f64 {
+        bits(self.loss())
     }
 
     /// Adds another batch to the sums over items.
@@ -138,12 +274,18 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
-    fn new(losses: Tensor<1>, correct: Tensor<1>, grad_norm: Option<Tensor<1>>) -> Self {
-        let [items] = losses.dims();
-        let loss_sum = losses.sum();
+    fn new(parts: Vec<Sums>, items: usize, grad_norm: Option<Tensor<1>>) -> Self {
+        let sum = |of: fn(&Sums) -> &Tensor<1>| {
+            let values = parts.iter().map(|part| of(part).clone().inner()).collect();
+            Tensor::cat(values, 0).sum()
+        };
+        let loss_sum = sum(|part| &part.loss);
         let grad_norm = grad_norm.unwrap_or_else(|| loss_sum.zeros_like());
         Self {
-            pending: Some(Tensor::cat(vec![loss_sum, correct, grad_norm], 0)),
+            pending: Some(Tensor::cat(
+                vec![loss_sum, sum(|part| &part.correct), grad_norm],
+                0,
+            )),
             stats: Stats {
                 items,
                 ..Stats::default()
@@ -172,41 +314,80 @@ impl ItemLazy for StepOutput {
     }
 }
 
-/// Per-item cross-entropy (nats) and the number of correct predictions.
-fn score(logits: Tensor<2>, batch: &ImageBatch) -> (Tensor<1>, Tensor<1>) {
-    let targets = batch.targets.clone().unsqueeze_dim::<2>(1);
-    let losses = log_softmax(logits.clone(), 1)
-        .gather(1, targets.clone())
-        .neg()
-        .squeeze_dim::<1>(1);
-    let correct = logits.argmax(1).equal(targets).float().sum();
-    (losses, correct)
+/// Sums over the predictions of a part of a batch, each `[1]`.
+struct Sums {
+    /// Cross-entropy, nats.
+    loss: Tensor<1>,
+    /// Correct predictions.
+    correct: Tensor<1>,
 }
 
-impl TrainStep for Classifier {
-    type Input = ImageBatch;
-    type Output = StepOutput;
+impl Sums {
+    fn of_images(logits: Tensor<2>, batch: &ImageBatch) -> Self {
+        Self::of(logits, batch.targets.clone(), None)
+    }
 
-    fn step(&self, batch: ImageBatch) -> TrainOutput<StepOutput> {
-        let logits = self.network.forward(batch.images.clone());
-        let (losses, correct) = score(logits, &batch);
-        let grads = GradientsParams::from_grads(losses.clone().mean().backward(), self);
-        let (grads, norm) = clip_global_norm(self, grads, self.clip_norm);
-        TrainOutput {
-            grads,
-            item: StepOutput::new(losses.inner(), correct.inner(), Some(norm)),
+    fn of_text(logits: Tensor<3>, batch: &TextBatch) -> Self {
+        let [rows, length, vocab] = logits.dims();
+        let n = rows * length;
+        Self::of(
+            logits.reshape([n, vocab]),
+            batch.targets.clone().reshape([n]),
+            batch.weights.clone().map(|w| w.reshape([n])),
+        )
+    }
+
+    fn of(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Option<Tensor<1>>) -> Self {
+        let targets = targets.unsqueeze_dim::<2>(1);
+        let mut losses = log_softmax(logits.clone(), 1)
+            .gather(1, targets.clone())
+            .neg()
+            .squeeze_dim::<1>(1);
+        let logits = logits.inner();
+        let mut correct = logits
+            .argmax(1)
+            .equal(targets.inner())
+            .float()
+            .squeeze_dim::<1>(1);
+        if let Some(weights) = weights {
+            correct = correct * weights.clone().inner();
+            losses = losses * weights;
+        }
+        Self {
+            loss: losses.sum(),
+            correct: correct.sum(),
         }
     }
 }
 
-impl InferenceStep for Classifier {
-    type Input = ImageBatch;
+impl TrainStep for Learnable {
+    type Input = Batch;
     type Output = StepOutput;
 
-    fn step(&self, batch: ImageBatch) -> StepOutput {
-        let logits = self.network.forward(batch.images.clone());
-        let (losses, correct) = score(logits, &batch);
-        StepOutput::new(losses, correct, None)
+    fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
+        let total = batch.items.scored();
+        let mut sum = GradientsAccumulator::new();
+        let mut parts = Vec::new();
+        for (i, part) in batch.items.split(self.accumulate).into_iter().enumerate() {
+            let (sums, grads) = self.backward(&part, total, mix(batch.seed, i as u64));
+            sum.accumulate(self, grads);
+            parts.push(sums);
+        }
+        let (grads, norm) = clip_global_norm(self, sum.grads(), self.clip_norm);
+        TrainOutput {
+            grads,
+            item: StepOutput::new(parts, total, Some(norm)),
+        }
+    }
+}
+
+impl InferenceStep for Learnable {
+    type Input = Batch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: Batch) -> StepOutput {
+        let total = batch.items.scored();
+        StepOutput::new(vec![self.forward(&batch.items)], total, None)
     }
 }
 
@@ -281,10 +462,7 @@ pub fn diagnose(network: &Network, grads: &GradientsParams) -> String {
         largest_param: (String::new(), 0.0),
         largest_alpha: (String::new(), 0.0),
     };
-    match network {
-        Network::Cifar(net) => net.visit(&mut visitor),
-        Network::PreAct(net) => net.visit(&mut visitor),
-    }
+    each!(network, net => net.visit(&mut visitor));
     let mut text = match (&visitor.bad_param, visitor.bad_grads.last()) {
         (Some(path), _) => format!("parameter {path} is not finite"),
         // Gradients flow backwards: the last one in forward order went wrong first.

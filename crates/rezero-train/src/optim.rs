@@ -4,7 +4,8 @@ use burn::module::ParamGroup;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{
-    AdaGrad, AdaGradConfig, LearningRate, ModuleOptimizer, Optimizer, Sgd, SgdConfig,
+    AdaGrad, AdaGradConfig, Adam, AdamConfig, AdamW, AdamWConfig, Lamb, LambConfig, LearningRate,
+    ModuleOptimizer, Optimizer, Sgd, SgdConfig,
 };
 use burn::tensor::{Device, Tensor};
 use rezero_nn::alpha_group;
@@ -17,36 +18,37 @@ const ADAGRAD_EPSILON: f32 = 1e-10;
 
 /// The optimizer of `recipe`: weights, then biases, then gates; the last matching group wins.
 pub fn build(recipe: &Recipe, dials: &Dials) -> ModuleOptimizer {
-    let weights = |decay, lr: &Dial| match recipe.optimizer {
-        Optim::Sgd => Group::Sgd(DialedSgd::new(decay, lr, &dials.momentum)),
-        Optim::AdaGrad => Group::AdaGrad(DialedAdaGrad::new(decay, lr)),
+    let groups = Groups { recipe, dials };
+    let decay = recipe.weight_decay;
+    let mut optimizer = match groups.of(recipe.optimizer, decay, &dials.lr) {
+        Group::Sgd(o) => ModuleOptimizer::from(o),
+        Group::AdaGrad(o) => ModuleOptimizer::from(o),
+        Group::Adam(o) => ModuleOptimizer::from(o),
+        Group::AdamW(o) => ModuleOptimizer::from(o),
+        Group::Lamb(o) => ModuleOptimizer::from(o),
     };
-    let mut optimizer: ModuleOptimizer = match weights(recipe.weight_decay, &dials.lr) {
-        Group::Sgd(sgd) => sgd.into(),
-        Group::AdaGrad(adagrad) => adagrad.into(),
-    };
-    let mut add = |group: ParamGroup, optim: Group| {
+    let mut add = |which: ParamGroup, group: Group| {
         let base = optimizer.clone();
-        optimizer = match optim {
-            Group::Sgd(sgd) => base.with_group(group, sgd, None),
-            Group::AdaGrad(adagrad) => base.with_group(group, adagrad, None),
+        optimizer = match group {
+            Group::Sgd(o) => base.with_group(which, o, None),
+            Group::AdaGrad(o) => base.with_group(which, o, None),
+            Group::Adam(o) => base.with_group(which, o, None),
+            Group::AdamW(o) => base.with_group(which, o, None),
+            Group::Lamb(o) => base.with_group(which, o, None),
         };
     };
     if recipe.bias_lr > 0.0 {
-        add(bias_group(), weights(recipe.weight_decay, &dials.bias_lr));
+        let group = groups.of(recipe.optimizer, decay, &dials.bias_lr);
+        add(bias_group(), group);
     }
-    let decay = recipe.alpha_weight_decay;
-    match recipe.alpha_optimizer {
-        AlphaOptim::Shared => {}
-        AlphaOptim::Sgd => add(
-            alpha_group(),
-            Group::Sgd(DialedSgd::new(decay, &dials.alpha_lr, &dials.momentum)),
-        ),
-        AlphaOptim::AdaGrad => add(
-            alpha_group(),
-            Group::AdaGrad(DialedAdaGrad::new(decay, &dials.alpha_lr)),
-        ),
-    }
+    let gates = match recipe.alpha_optimizer {
+        AlphaOptim::Shared => return optimizer,
+        AlphaOptim::Sgd => Optim::Sgd,
+        AlphaOptim::AdaGrad => Optim::AdaGrad,
+        AlphaOptim::Adam => Optim::Adam,
+    };
+    let group = groups.of(gates, recipe.alpha_weight_decay, &dials.alpha_lr);
+    add(alpha_group(), group);
     optimizer
 }
 
@@ -57,9 +59,66 @@ fn bias_group() -> ParamGroup {
         .expect("the pattern is a valid regular expression")
 }
 
+/// An optimizer of one of the kinds, which are types of their own.
 enum Group {
     Sgd(DialedSgd),
-    AdaGrad(DialedAdaGrad),
+    AdaGrad(Dialed<AdaGrad>),
+    Adam(Dialed<Adam>),
+    AdamW(Dialed<AdamW>),
+    Lamb(Dialed<Lamb>),
+}
+
+struct Groups<'a> {
+    recipe: &'a Recipe,
+    dials: &'a Dials,
+}
+
+impl Groups<'_> {
+    fn of(&self, kind: Optim, weight_decay: f64, lr: &Dial) -> Group {
+        let r = self.recipe;
+        let (beta1, beta2, epsilon) = (r.beta1 as f32, r.beta2 as f32, r.epsilon as f32);
+        match kind {
+            Optim::Sgd => Group::Sgd(DialedSgd {
+                weight_decay: decay(weight_decay),
+                lr: lr.clone(),
+                momentum: self.dials.momentum.clone(),
+            }),
+            Optim::AdaGrad => Group::AdaGrad(Dialed::new(
+                AdaGradConfig::new()
+                    .with_epsilon(ADAGRAD_EPSILON)
+                    .with_weight_decay(decay(weight_decay))
+                    .build(),
+                lr,
+            )),
+            Optim::Adam => Group::Adam(Dialed::new(
+                AdamConfig::new()
+                    .with_beta_1(beta1)
+                    .with_beta_2(beta2)
+                    .with_epsilon(epsilon)
+                    .with_weight_decay(decay(weight_decay))
+                    .build(),
+                lr,
+            )),
+            Optim::AdamW => Group::AdamW(Dialed::new(
+                AdamWConfig::new()
+                    .with_beta_1(beta1)
+                    .with_beta_2(beta2)
+                    .with_epsilon(epsilon)
+                    .with_weight_decay(weight_decay as f32)
+                    .build(),
+                lr,
+            )),
+            Optim::Lamb => Group::Lamb(Dialed::new(
+                LambConfig::new()
+                    .with_beta_1(beta1)
+                    .with_beta_2(beta2)
+                    .with_epsilon(epsilon)
+                    .with_weight_decay(weight_decay as f32)
+                    .build(),
+                lr,
+            )),
+        }
+    }
 }
 
 /// SGD whose learning rate and momentum are dials. PyTorch's update:
@@ -69,16 +128,6 @@ struct DialedSgd {
     weight_decay: Option<WeightDecayConfig>,
     lr: Dial,
     momentum: Dial,
-}
-
-impl DialedSgd {
-    fn new(weight_decay: f64, lr: &Dial, momentum: &Dial) -> Self {
-        Self {
-            weight_decay: decay(weight_decay),
-            lr: lr.clone(),
-            momentum: momentum.clone(),
-        }
-    }
 }
 
 impl Optimizer for DialedSgd {
@@ -106,27 +155,24 @@ impl Optimizer for DialedSgd {
     }
 }
 
-/// AdaGrad whose learning rate is a dial.
+/// An optimizer whose learning rate is a dial.
 #[derive(Clone)]
-struct DialedAdaGrad {
-    inner: AdaGrad,
+struct Dialed<O> {
+    inner: O,
     lr: Dial,
 }
 
-impl DialedAdaGrad {
-    fn new(weight_decay: f64, lr: &Dial) -> Self {
+impl<O> Dialed<O> {
+    fn new(inner: O, lr: &Dial) -> Self {
         Self {
-            inner: AdaGradConfig::new()
-                .with_epsilon(ADAGRAD_EPSILON)
-                .with_weight_decay(decay(weight_decay))
-                .build(),
+            inner,
             lr: lr.clone(),
         }
     }
 }
 
-impl Optimizer for DialedAdaGrad {
-    type State<const D: usize> = <AdaGrad as Optimizer>::State<D>;
+impl<O: Optimizer> Optimizer for Dialed<O> {
+    type State<const D: usize> = O::State<D>;
 
     fn step<const D: usize>(
         &self,
@@ -139,7 +185,7 @@ impl Optimizer for DialedAdaGrad {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        AdaGrad::to_device(state, device)
+        O::to_device(state, device)
     }
 }
 

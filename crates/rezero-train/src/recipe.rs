@@ -9,7 +9,10 @@ use std::path::Path;
 use rezero_nn::resnet::{
     Arm as NnArm, CifarResNetConfig, Definition as NnDefinition, PreActDepth, PreActResNetConfig,
 };
-use rezero_nn::{ReZeroConfig, ResidualScheme};
+use rezero_nn::transformer::{
+    Activation as NnActivation, Positions as NnPositions, RztxInit, RztxLayerConfig, RztxLmConfig,
+};
+use rezero_nn::{NormKind, ReZeroConfig, ResidualConfig, ResidualScheme};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +35,10 @@ embedded!(
     "cifar10-resnet56-notebook",
     "cifar10-resnet110-notebook",
     "cifar10-preact18",
+    "enwik8-small",
+    "enwik8-rztx12",
+    "enwik8-rztx64",
+    "enwik8-rztx128",
 );
 
 macro_rules! names {
@@ -55,10 +62,13 @@ names! {
         CifarResNet = "cifar-resnet",
         /// [`rezero_nn::resnet::PreActResNet`], depth 18, 34 or 50.
         PreActResNet = "preact-resnet",
+        /// [`rezero_nn::transformer::RztxLm`], any depth.
+        ByteLm = "byte-lm",
     }
 }
 names! {
-    /// The residual scheme, see [`rezero_nn::resnet::Arm`].
+    /// The residual scheme, see [`rezero_nn::resnet::Arm`] for images and
+    /// [`ResidualScheme`] for text.
     Arm {
         /// Batch norm with γ = 1.
         Vanilla = "vanilla",
@@ -70,8 +80,24 @@ names! {
         Gated = "gated",
         /// Without norm, rescaled weights.
         FixUp = "fixup",
-        /// Without norm, `x + α · F(x)`.
+        /// `x + α · F(x)`: in a ResNet without norm, in a Transformer with an α for each sub-layer.
         SkipInit = "skipinit",
+        /// `F(x)` (text).
+        Plain = "plain",
+        /// `x + F(x)` (text).
+        Residual = "residual",
+        /// `Norm(x + F(x))` (text).
+        PostNorm = "post-norm",
+        /// `x + F(Norm(x))` and a final norm (text).
+        PreNorm = "pre-norm",
+        /// Pre-norm as in the authors' notebook: one norm a layer, none at the end (text).
+        PreNormNotebook = "pre-norm-notebook",
+        /// `x + Norm(F(x))` (text).
+        Gpt2Norm = "gpt2-norm",
+        /// `x + λ ⊙ F(Norm(x))` and a final norm (text).
+        LayerScale = "layerscale",
+        /// `Norm(c · x + F(x))`, branches scaled down (text).
+        DeepNorm = "deepnorm",
     }
 }
 names! {
@@ -90,6 +116,58 @@ names! {
         Cifar10 = "cifar10",
         /// Drawn shapes and textures, 32×32 RGB, ten classes; built in.
         Shapes = "shapes",
+        /// The first 100 MB of a Wikipedia dump, as bytes.
+        Enwik8 = "enwik8",
+        /// The bytes of the file that `--text` names.
+        Text = "text",
+        /// Pages of made-up words in the form of enwik8; built in.
+        WikiLike = "wiki-like",
+    }
+}
+names! {
+    /// How a Transformer knows positions.
+    Positions {
+        /// A learned vector for each.
+        Learned = "learned",
+        /// Sines and cosines.
+        Sinusoidal = "sinusoidal",
+        /// Queries and keys are turned.
+        Rotary = "rotary",
+        /// Not at all.
+        None = "none",
+    }
+}
+names! {
+    /// The non-linearity of a Transformer's feed-forward branch.
+    Activation {
+        /// max(x, 0).
+        Relu = "relu",
+        /// x · Φ(x).
+        Gelu = "gelu",
+        /// x · σ(x).
+        Silu = "silu",
+        /// silu(x W₁) ⊙ (x W_gate).
+        SwiGlu = "swiglu",
+    }
+}
+names! {
+    /// The normalisation of a Transformer.
+    LayerNorm {
+        /// A layer norm where the arm has one; none in `rezero`.
+        Auto = "auto",
+        /// Layer norm; in `rezero` on top of it, `x + α · F(Norm(x))`.
+        Layer = "layer",
+        /// RMS norm, likewise.
+        Rms = "rms",
+    }
+}
+names! {
+    /// How a Transformer's weights are drawn, see [`RztxInit`].
+    Init {
+        /// PyTorch's defaults, which the authors' layers keep.
+        PyTorch = "pytorch",
+        /// The authors' notebook.
+        Notebook = "notebook",
     }
 }
 names! {
@@ -112,6 +190,12 @@ names! {
         Sgd = "sgd",
         /// AdaGrad: Duchi, Hazan and Singer, 2011.
         AdaGrad = "adagrad",
+        /// Adam: Kingma and Ba, arXiv 1412.6980.
+        Adam = "adam",
+        /// Adam with decoupled weight decay: Loshchilov and Hutter, arXiv 1711.05101.
+        AdamW = "adamw",
+        /// LAMB: You et al., arXiv 1904.00962; trust ratio without a clamp.
+        Lamb = "lamb",
     }
 }
 names! {
@@ -123,6 +207,8 @@ names! {
         Sgd = "sgd",
         /// AdaGrad at a constant `alpha_lr`.
         AdaGrad = "adagrad",
+        /// Adam with `alpha_lr`, scheduled like the weights.
+        Adam = "adam",
     }
 }
 names! {
@@ -155,15 +241,47 @@ pub struct Recipe {
     pub alpha_per_channel: bool,
     /// Whether α is learned.
     pub alpha_trainable: bool,
+    /// Whether the sub-layers of a Transformer layer share one α (arms `rezero` and `gated`).
+    pub alpha_shared: bool,
+    /// The gate is C · tanh(α / C) for this C; 0: α itself.
+    pub alpha_bound: f64,
+
+    /// The width of a Transformer.
+    pub d_model: usize,
+    /// The attention heads of a Transformer; divides `d_model`.
+    pub n_heads: usize,
+    /// The width of a Transformer's feed-forward branch.
+    pub d_ff: usize,
+    /// Bytes that a Transformer is trained on at a time.
+    pub context: usize,
+    /// Dropout of a Transformer's embedding, attention and branches.
+    pub dropout: f64,
+    /// The non-linearity of a Transformer.
+    pub activation: Activation,
+    /// The normalisation of a Transformer.
+    pub norm: LayerNorm,
+    /// How a Transformer knows positions.
+    pub positions: Positions,
+    /// Whether a Transformer's output layer is its embedding's transpose.
+    pub tied: bool,
+    /// Whether a Transformer's linear layers have biases.
+    pub bias: bool,
+    /// What a Transformer's embedding is multiplied by.
+    pub embedding_scale: f64,
+    /// How a Transformer's weights are drawn.
+    pub init: Init,
 
     /// The data set.
     pub data: Data,
     /// Normalisation constants.
     pub normalization: Norm,
-    /// Train on the first so many training images only; 0: all.
+    /// Train on the first so many training images or bytes only; 0: all.
     pub train_items: usize,
-    /// Validate on the first so many validation images only; 0: all.
+    /// Validate on the first so many validation images or bytes only; 0: all.
     pub valid_items: usize,
+    /// Bytes between the windows of an evaluation, at most `context`; 0: `context`. Each byte is
+    /// scored once, with at least `context − stride` bytes before it.
+    pub stride: usize,
     /// Random crops of the zero-padded image, in pixels of padding; 0: none.
     pub crop_padding: usize,
     /// Random horizontal flips.
@@ -171,12 +289,18 @@ pub struct Recipe {
 
     /// Seeds weights, data order and augmentation.
     pub seed: u64,
-    /// Passes over the training data.
+    /// Passes over the training images; text has one, of `steps`.
     pub epochs: usize,
-    /// Stop after so many steps, within `epochs`; 0: no limit. Schedules still span `epochs`.
+    /// Images: stop after so many steps, within `epochs`; 0: no limit; schedules still span
+    /// `epochs`. Text: the length of the run.
     pub steps: usize,
-    /// Images a step.
+    /// Images, or windows of text, a step.
     pub batch: usize,
+    /// Computes each step's batch in so many parts, whose gradients are averaged: the same step in
+    /// less memory. (Batch norm sees the parts.)
+    pub accumulate: usize,
+    /// Runs each Transformer layer again in the backward pass instead of keeping its activations.
+    pub recompute: bool,
     /// Leave out an epoch's last, smaller batch.
     pub drop_last: bool,
 
@@ -186,8 +310,15 @@ pub struct Recipe {
     pub lr: f64,
     /// Momentum of SGD; the highest for `one-cycle`.
     pub momentum: f64,
-    /// L2 penalty on every parameter that has no group of its own.
+    /// L2 penalty on every parameter that has no group of its own; decoupled under `adamw`, added to
+    /// the update before the trust ratio under `lamb`.
     pub weight_decay: f64,
+    /// Decay of the first moment (`adam`, `adamw`, `lamb`).
+    pub beta1: f64,
+    /// Decay of the second moment (`adam`, `adamw`, `lamb`).
+    pub beta2: f64,
+    /// Added to the second moment's root (`adam`, `adamw`, `lamb`).
+    pub epsilon: f64,
     /// The optimizer of the gates.
     pub alpha_optimizer: AlphaOptim,
     /// Learning rate of the gates, unless they share the weights' group.
@@ -211,6 +342,8 @@ pub struct Recipe {
     pub gamma: f64,
     /// Epochs of linear warm-up from 0 (`constant` and `multi-step`); fractions allowed.
     pub warmup_epochs: f64,
+    /// The same in steps; 0: as `warmup_epochs` says.
+    pub warmup_steps: usize,
     /// Learning rate at step 0 (`one-cycle`).
     pub lr_start: f64,
     /// Learning rate where the last phase begins (`one-cycle`).
@@ -226,6 +359,8 @@ pub struct Recipe {
 
     /// Validate every so many steps; 0: after each epoch. Always at the end.
     pub eval_every: usize,
+    /// The first validation with at most so many bits per byte is reported; 0: none is.
+    pub target_bpb: f64,
     /// Checkpoint every so many steps; 0: after each validation. Always at the end.
     pub checkpoint_every: usize,
     /// How many of the newest checkpoints are kept, beside the best.
@@ -248,21 +383,41 @@ impl Default for Recipe {
             alpha_init: 0.0,
             alpha_per_channel: false,
             alpha_trainable: true,
+            alpha_shared: true,
+            alpha_bound: 0.0,
+            d_model: 256,
+            n_heads: 4,
+            d_ff: 1024,
+            context: 256,
+            dropout: 0.0,
+            activation: Activation::Gelu,
+            norm: LayerNorm::Auto,
+            positions: Positions::Learned,
+            tied: false,
+            bias: true,
+            embedding_scale: 1.0,
+            init: Init::PyTorch,
             data: Data::Cifar10,
             normalization: Norm::Auto,
             train_items: 0,
             valid_items: 0,
+            stride: 0,
             crop_padding: 4,
             flip: true,
             seed: 1,
             epochs: 200,
             steps: 0,
             batch: 128,
+            accumulate: 1,
+            recompute: false,
             drop_last: false,
             optimizer: Optim::Sgd,
             lr: 0.1,
             momentum: 0.9,
             weight_decay: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
             alpha_optimizer: AlphaOptim::Shared,
             alpha_lr: 0.1,
             alpha_weight_decay: 0.0,
@@ -274,6 +429,7 @@ impl Default for Recipe {
             milestones: vec![100, 150],
             gamma: 0.1,
             warmup_epochs: 0.0,
+            warmup_steps: 0,
             lr_start: 0.0,
             lr_low: 0.0,
             lr_end: 0.0,
@@ -281,6 +437,7 @@ impl Default for Recipe {
             low_at: 1.0,
             momentum_low: 0.85,
             eval_every: 0,
+            target_bpb: 0.0,
             checkpoint_every: 0,
             keep: 2,
             log_every: 1,
@@ -289,6 +446,35 @@ impl Default for Recipe {
         }
     }
 }
+
+/// Keys that only a Transformer has.
+const TEXT_KEYS: &[&str] = &[
+    "alpha_shared",
+    "d_model",
+    "n_heads",
+    "d_ff",
+    "context",
+    "dropout",
+    "activation",
+    "norm",
+    "positions",
+    "tied",
+    "bias",
+    "embedding_scale",
+    "init",
+    "stride",
+    "recompute",
+    "target_bpb",
+];
+/// Keys that only images have.
+const IMAGE_KEYS: &[&str] = &[
+    "definition",
+    "normalization",
+    "crop_padding",
+    "flip",
+    "epochs",
+    "drop_last",
+];
 
 /// One `key=value` from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -410,18 +596,13 @@ impl Recipe {
         })
     }
 
+    /// Whether the recipe is about text, else images.
+    pub fn is_text(&self) -> bool {
+        self.model == Model::ByteLm
+    }
+
     /// Checks ranges and combinations.
     fn validate(&self) -> Result<()> {
-        let check = |ok: bool, key: &str, message: String| {
-            if ok {
-                Ok(())
-            } else {
-                Err(Error::RecipeValue {
-                    key: key.to_owned(),
-                    message,
-                })
-            }
-        };
         match self.model {
             Model::CifarResNet => check(
                 self.depth >= 8 && self.depth % 6 == 2 && self.depth <= 10_000,
@@ -431,25 +612,85 @@ impl Recipe {
                     self.depth
                 ),
             )?,
-            Model::PreActResNet => {
-                check(
-                    [18, 34, 50].contains(&self.depth),
-                    "depth",
-                    format!(
-                        "a preact-resnet has 18, 34 or 50 layers, got {}",
-                        self.depth
-                    ),
-                )?;
-                check(
-                    matches!(self.arm, Arm::Vanilla | Arm::ReZero | Arm::Gated),
-                    "arm",
-                    format!(
-                        "a preact-resnet comes in the arms vanilla, rezero and gated, got {}",
-                        self.arm
-                    ),
-                )?;
-            }
+            Model::PreActResNet => check(
+                [18, 34, 50].contains(&self.depth),
+                "depth",
+                format!(
+                    "a preact-resnet has 18, 34 or 50 layers, got {}",
+                    self.depth
+                ),
+            )?,
+            Model::ByteLm => self.validate_text()?,
         }
+        use Arm::*;
+        let arms: &[Arm] = match self.model {
+            Model::CifarResNet => &[Vanilla, ZeroGamma, ReZero, Gated, FixUp, SkipInit],
+            Model::PreActResNet => &[Vanilla, ReZero, Gated],
+            Model::ByteLm => &[
+                ReZero,
+                PostNorm,
+                PreNorm,
+                PreNormNotebook,
+                Gpt2Norm,
+                SkipInit,
+                LayerScale,
+                DeepNorm,
+                Gated,
+                Residual,
+                Plain,
+            ],
+        };
+        let names: Vec<String> = arms.iter().map(Arm::to_string).collect();
+        check(
+            arms.contains(&self.arm),
+            "arm",
+            format!(
+                "a {} comes in the arms {}, got {}",
+                self.model,
+                names.join(", "),
+                self.arm
+            ),
+        )?;
+        let texts = [Data::Enwik8, Data::Text, Data::WikiLike];
+        check(
+            texts.contains(&self.data) == self.is_text(),
+            "data",
+            match self.is_text() {
+                true => format!(
+                    "a byte-lm reads enwik8, text or wiki-like, got {}",
+                    self.data
+                ),
+                false => format!(
+                    "a {} reads cifar10 or shapes, got {}",
+                    self.model, self.data
+                ),
+            },
+        )?;
+        check(
+            self.accumulate >= 1 && self.accumulate <= self.batch,
+            "accumulate",
+            format!(
+                "must be between 1 and the batch of {}, got {}",
+                self.batch, self.accumulate
+            ),
+        )?;
+        check(
+            self.alpha_bound.is_finite() && self.alpha_bound >= 0.0,
+            "alpha_bound",
+            format!("must be finite and at least 0, got {}", self.alpha_bound),
+        )?;
+        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            check(
+                (0.0..1.0).contains(&value),
+                key,
+                format!("must be in [0, 1), got {value}"),
+            )?;
+        }
+        check(
+            self.epsilon.is_finite() && self.epsilon > 0.0,
+            "epsilon",
+            format!("must be finite and above 0, got {}", self.epsilon),
+        )?;
         for (key, value) in [
             ("epochs", self.epochs),
             ("batch", self.batch),
@@ -492,6 +733,7 @@ impl Recipe {
             ("lr_start", self.lr_start),
             ("lr_low", self.lr_low),
             ("lr_end", self.lr_end),
+            ("target_bpb", self.target_bpb),
         ];
         for (key, value) in nonnegative {
             check(
@@ -535,6 +777,70 @@ impl Recipe {
         )
     }
 
+    /// Checks what only a [`Model::ByteLm`] has.
+    fn validate_text(&self) -> Result<()> {
+        for (key, value, most) in [
+            ("depth", self.depth, 10_000),
+            ("d_model", self.d_model, 1 << 16),
+            ("n_heads", self.n_heads, 1 << 16),
+            ("d_ff", self.d_ff, 1 << 20),
+            ("context", self.context, 1 << 20),
+            ("steps", self.steps, 1 << 40),
+        ] {
+            check(
+                (1..=most).contains(&value),
+                key,
+                format!("must be between 1 and {most}, got {value}"),
+            )?;
+        }
+        check(
+            self.d_model.is_multiple_of(self.n_heads),
+            "n_heads",
+            format!(
+                "must divide d_model, got d_model={} n_heads={}",
+                self.d_model, self.n_heads
+            ),
+        )?;
+        let d_head = self.d_model / self.n_heads;
+        check(
+            self.positions != Positions::Rotary || d_head.is_multiple_of(2),
+            "positions",
+            format!("rotary positions need heads of even width, got d_model / n_heads = {d_head}"),
+        )?;
+        check(
+            self.positions != Positions::Sinusoidal || self.d_model.is_multiple_of(2),
+            "positions",
+            format!(
+                "sinusoidal positions need an even d_model, got {}",
+                self.d_model
+            ),
+        )?;
+        check(
+            self.stride <= self.context,
+            "stride",
+            format!(
+                "must be at most the context of {}, got {}",
+                self.context, self.stride
+            ),
+        )?;
+        check(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout",
+            format!("must be in [0, 1), got {}", self.dropout),
+        )?;
+        check(
+            self.embedding_scale.is_finite(),
+            "embedding_scale",
+            format!("must be finite, got {}", self.embedding_scale),
+        )?;
+        let normless = [Arm::Plain, Arm::Residual, Arm::Gated, Arm::SkipInit];
+        check(
+            self.norm == LayerNorm::Auto || !normless.contains(&self.arm),
+            "norm",
+            format!("the arm {} has no norm; leave norm=auto", self.arm),
+        )
+    }
+
     /// The configuration of a [`Model::CifarResNet`].
     pub fn cifar_resnet(&self, num_classes: usize) -> CifarResNetConfig {
         CifarResNetConfig::new(self.depth)
@@ -545,6 +851,8 @@ impl Recipe {
                 Arm::Gated => NnArm::Gated,
                 Arm::FixUp => NnArm::FixUp,
                 Arm::SkipInit => NnArm::SkipInit,
+                // The others are not a ResNet's, which `validate` has seen to.
+                _ => NnArm::Vanilla,
             })
             .with_definition(match self.definition {
                 Definition::Notebook => NnDefinition::Notebook,
@@ -571,28 +879,109 @@ impl Recipe {
             .with_rezero(self.rezero())
     }
 
+    /// The configuration of a [`Model::ByteLm`].
+    pub fn byte_lm(&self) -> RztxLmConfig {
+        let scheme = match self.arm {
+            Arm::ReZero => ResidualScheme::ReZero,
+            Arm::Gated => ResidualScheme::Gated,
+            Arm::SkipInit => ResidualScheme::SkipInit,
+            Arm::Plain => ResidualScheme::Plain,
+            Arm::PostNorm => ResidualScheme::PostNorm,
+            Arm::PreNorm => ResidualScheme::PreNorm,
+            Arm::PreNormNotebook => ResidualScheme::PreNormNotebook,
+            Arm::Gpt2Norm => ResidualScheme::Gpt2Norm,
+            Arm::LayerScale => ResidualScheme::LayerScale,
+            Arm::DeepNorm => ResidualScheme::DeepNorm,
+            _ => ResidualScheme::Sum,
+        };
+        let norm = match self.norm {
+            LayerNorm::Auto => None,
+            LayerNorm::Layer => Some(NormKind::Layer),
+            LayerNorm::Rms => Some(NormKind::Rms),
+        };
+        let layer = RztxLayerConfig::new(self.d_model, self.n_heads)
+            .with_d_ff(self.d_ff)
+            .with_dropout(self.dropout)
+            .with_activation(match self.activation {
+                Activation::Relu => NnActivation::Relu,
+                Activation::Gelu => NnActivation::Gelu,
+                Activation::Silu => NnActivation::Silu,
+                Activation::SwiGlu => NnActivation::SwiGlu,
+            })
+            .with_bias(self.bias)
+            .with_residual(
+                ResidualConfig::new(scheme)
+                    .with_norm(norm)
+                    .with_rezero(self.rezero().with_channels(None)),
+            )
+            .with_share_alpha(self.alpha_shared)
+            .with_alpha_per_channel(self.alpha_per_channel)
+            .with_init(match self.init {
+                Init::PyTorch => RztxInit::pytorch(),
+                Init::Notebook => RztxInit::notebook(),
+            });
+        RztxLmConfig::new(layer, self.depth, self.context)
+            .with_positions(match self.positions {
+                Positions::Learned => NnPositions::Learned,
+                Positions::Sinusoidal => NnPositions::Sinusoidal,
+                Positions::Rotary => NnPositions::Rotary,
+                Positions::None => NnPositions::None,
+            })
+            .with_tied(self.tied)
+            .with_embedding_scale(self.embedding_scale)
+    }
+
     fn rezero(&self) -> ReZeroConfig {
         ReZeroConfig::new()
             .with_alpha(self.alpha_init)
             .with_trainable(self.alpha_trainable)
             // The network widens this to each block's channels.
             .with_channels(self.alpha_per_channel.then_some(1))
+            .with_bound((self.alpha_bound > 0.0).then_some(self.alpha_bound))
     }
 
     /// What a checkpoint's weights fit: two recipes with the same text build the same network.
     pub fn model_id(&self) -> String {
-        let alpha = match (self.arm, self.alpha_per_channel) {
-            (Arm::ReZero | Arm::Gated | Arm::SkipInit, true) => " alpha=per-channel",
-            _ => "",
+        let mut text = format!("{} depth={} arm={}", self.model, self.depth, self.arm);
+        let mut add = |wanted: bool, part: String| {
+            if wanted {
+                text.push(' ');
+                text.push_str(&part);
+            }
         };
-        let definition = match self.model {
-            Model::CifarResNet => format!(" definition={}", self.definition),
-            Model::PreActResNet => String::new(),
-        };
-        format!(
-            "{} depth={} arm={}{definition}{alpha}",
-            self.model, self.depth, self.arm
-        )
+        let gated = matches!(self.arm, Arm::ReZero | Arm::Gated | Arm::SkipInit);
+        add(
+            self.model == Model::CifarResNet,
+            format!("definition={}", self.definition),
+        );
+        if self.is_text() {
+            add(true, format!("d_model={}", self.d_model));
+            add(true, format!("n_heads={}", self.n_heads));
+            add(true, format!("d_ff={}", self.d_ff));
+            add(true, format!("context={}", self.context));
+            add(true, format!("activation={}", self.activation));
+            add(true, format!("positions={}", self.positions));
+            add(self.norm != LayerNorm::Auto, format!("norm={}", self.norm));
+            add(self.tied, "tied".to_owned());
+            add(!self.bias, "bias=false".to_owned());
+            add(
+                self.embedding_scale != 1.0,
+                format!("embedding_scale={}", self.embedding_scale),
+            );
+            add(
+                gated && !self.alpha_shared,
+                "alpha=per-sub-layer".to_owned(),
+            );
+        }
+        add(
+            gated && self.alpha_per_channel,
+            "alpha=per-channel".to_owned(),
+        );
+        add(
+            gated && self.alpha_bound > 0.0,
+            format!("alpha_bound={}", self.alpha_bound),
+        );
+        text
     }
 
     /// SHA-256 of everything that decides the run's numbers: a run is continued with the same value.
@@ -623,9 +1012,11 @@ impl Resolved {
     pub fn with(self, overrides: &[Override]) -> Result<Self> {
         let mut table = toml::Table::try_from(&self.recipe).expect("a recipe is a TOML table");
         let (mut changes, mut applied) = (BTreeMap::new(), self.overrides);
+        let mut given = Vec::new();
         for Override { key, value } in overrides {
             let old = table.get(key).cloned();
             set(&mut table, key, parse_value(value))?;
+            given.push(key);
             let new = &table[key];
             changes.insert(
                 key.clone(),
@@ -633,10 +1024,24 @@ impl Resolved {
             );
             applied.insert(key.clone(), new.clone());
         }
-        let recipe: Recipe = table.try_into().map_err(|e| Error::Recipe {
+        let mut recipe: Recipe = table.try_into().map_err(|e| Error::Recipe {
             name: self.name.clone(),
             message: format!("{e}"),
         })?;
+        if recipe.is_text() {
+            recipe.epochs = 1;
+        }
+        let foreign = match recipe.is_text() {
+            true => IMAGE_KEYS,
+            false => TEXT_KEYS,
+        };
+        // Silence would let someone believe in a setting that does nothing.
+        if let Some(key) = given.iter().find(|key| foreign.contains(&key.as_str())) {
+            return Err(Error::RecipeValue {
+                key: (*key).clone(),
+                message: format!("has no meaning for a {}; leave it out", recipe.model),
+            });
+        }
         recipe.validate()?;
         Ok(Self {
             name: self.name,
@@ -665,6 +1070,16 @@ impl Resolved {
             .take(200)
             .collect()
     }
+}
+
+fn check(ok: bool, key: &str, message: String) -> Result<()> {
+    if ok {
+        return Ok(());
+    }
+    Err(Error::RecipeValue {
+        key: key.to_owned(),
+        message,
+    })
 }
 
 /// The text of a recipe file, which is small: a larger file is not one.

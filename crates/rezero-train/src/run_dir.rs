@@ -32,11 +32,14 @@ pub struct Environment {
     pub commands: Vec<Vec<String>>,
     /// Where the data is, if a place was given.
     pub data_dir: Option<PathBuf>,
+    /// The file that `data=text` reads.
+    #[serde(default)]
+    pub text: Option<PathBuf>,
     /// The device, as the backend names it.
     pub device: String,
     /// Logical processors.
     pub processors: usize,
-    /// The training data: name, records, SHA-256.
+    /// The training data: name, images or bytes, SHA-256.
     pub data: String,
     /// Whether the data is a subset of the official set.
     pub subset: bool,

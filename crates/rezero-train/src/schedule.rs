@@ -100,10 +100,8 @@ impl Schedule {
         match r.alpha_optimizer {
             AlphaOptim::AdaGrad => r.alpha_lr,
             // As the weights' rate, scaled.
-            AlphaOptim::Sgd | AlphaOptim::Shared if r.lr > 0.0 => {
-                r.alpha_lr * self.at(step).0 / r.lr
-            }
-            AlphaOptim::Sgd | AlphaOptim::Shared => 0.0,
+            _ if r.lr > 0.0 => r.alpha_lr * self.at(step).0 / r.lr,
+            _ => 0.0,
         }
     }
 
@@ -119,7 +117,10 @@ impl Schedule {
 
     /// Linear from 1/n at the first of n warm-up steps to 1 at the last.
     fn warmup(&self, step: usize) -> f64 {
-        let steps = self.recipe.warmup_epochs * self.steps_per_epoch as f64;
+        let steps = match self.recipe.warmup_steps {
+            0 => self.recipe.warmup_epochs * self.steps_per_epoch as f64,
+            steps => steps as f64,
+        };
         if steps < 1.0 {
             return 1.0;
         }

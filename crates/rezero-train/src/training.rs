@@ -16,12 +16,12 @@ use burn::train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
     TrainingStrategy, ValidLoader,
 };
-use rezero_data::ImageLoader;
 
 use crate::checkpoint::{self, Score, State, WhenAsked};
+use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::metrics::{self, NoLog, Number, Row, Value};
-use crate::model::{Classifier, Network, Stats, diagnose};
+use crate::model::{Learnable, Network, Stats, bits, diagnose, mix};
 use crate::optim;
 use crate::recipe::Recipe;
 use crate::renderer::PlainRenderer;
@@ -41,9 +41,9 @@ pub struct Training<'a> {
     /// That device.
     pub device: Device,
     /// Training batches, starting at the checkpoint's step.
-    pub train: ImageLoader,
+    pub train: Loader,
     /// Validation batches, on the device without autodiff.
-    pub valid: ImageLoader,
+    pub valid: Loader,
     /// SHA-256 of the training and the validation data.
     pub fingerprint: String,
     /// The checkpoint to continue from.
@@ -78,10 +78,7 @@ impl Training<'_> {
         let dials = Dials::default();
         let mut learner =
             Learner::new(
-                Classifier {
-                    network: self.network.clone(),
-                    clip_norm: recipe.clip_norm,
-                },
+                Learnable::new(self.network.clone(), recipe),
                 optim::build(recipe, &dials),
                 burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(
                     Schedule::new(recipe, steps_per_epoch, dials),
@@ -138,15 +135,22 @@ impl Training<'_> {
             .with_checkpointing_strategy(WhenAsked)
             .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
             .renderer(renderer);
-        for value in [Value::Loss, Value::Accuracy] {
+        let (values, speed) = match recipe.is_text() {
+            true => (
+                &[Value::Loss, Value::Bits, Value::Accuracy][..],
+                "Bytes per second",
+            ),
+            false => (&[Value::Loss, Value::Accuracy][..], "Images per second"),
+        };
+        for value in values {
             training = training
-                .metric_train_numeric(Number::new(value))
-                .metric_valid_numeric(Number::new(value));
+                .metric_train_numeric(Number::new(*value))
+                .metric_valid_numeric(Number::new(*value));
         }
         training = training
             .metric_train_numeric(LearningRateMetric::new())
             .metric_train_numeric(Number::new(Value::GradNorm))
-            .metric_train_numeric(Number::new(Value::Speed));
+            .metric_train_numeric(Number::new(Value::Speed(speed)));
         if gates > 0 {
             training = training.metric_train_numeric(Number::new(Value::MeanAlpha));
         }
@@ -180,22 +184,22 @@ struct Loop {
 
 /// The parts of burn's components that the loop talks to.
 struct Burn {
-    learner: Learner<Classifier>,
-    events: SupervisedTrainingEventProcessor<Classifier>,
-    checkpointer: Option<LearningCheckpointer<Classifier>>,
+    learner: Learner<Learnable>,
+    events: SupervisedTrainingEventProcessor<Learnable>,
+    checkpointer: Option<LearningCheckpointer<Learnable>>,
     store: Arc<EventStoreClient>,
     interrupter: Interrupter,
 }
 
-impl SupervisedLearningStrategy<Classifier> for Loop {
+impl SupervisedLearningStrategy<Learnable> for Loop {
     fn fit(
         &self,
-        components: TrainingComponents<Classifier>,
-        learner: Learner<Classifier>,
-        train: TrainLoader<Classifier>,
-        valid: ValidLoader<Classifier>,
+        components: TrainingComponents<Learnable>,
+        learner: Learner<Learnable>,
+        train: TrainLoader<Learnable>,
+        valid: ValidLoader<Learnable>,
         _starting_epoch: usize,
-    ) -> (Classifier, SupervisedTrainingEventProcessor<Classifier>) {
+    ) -> (Learnable, SupervisedTrainingEventProcessor<Learnable>) {
         let mut burn = Burn {
             learner,
             events: components.event_processor,
@@ -217,8 +221,8 @@ impl Loop {
         &self,
         burn: &mut Burn,
         (mut state, mut rows, writer): Start,
-        train: &TrainLoader<Classifier>,
-        valid: &ValidLoader<Classifier>,
+        train: &TrainLoader<Learnable>,
+        valid: &ValidLoader<Learnable>,
     ) -> Result<Finished> {
         let recipe = &self.recipe;
         let begun = Instant::now();
@@ -234,10 +238,11 @@ impl Loop {
             let mut batches = train.iter();
             let mut last = Instant::now();
             while let Some(batch) = batches.next() {
-                let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
+                let mut batch = batch.map_err(|e| Error::Training(e.to_string()))?;
                 // Random draws inside a step are a function of (seed, step), so that a resumed run
                 // repeats them.
-                self.device.seed(mix(recipe.seed, state.step as u64));
+                batch.seed = mix(recipe.seed, state.step as u64);
+                self.device.seed(batch.seed);
                 let mut output = burn.learner.train_step(batch);
                 output.item.read();
                 let stats = &mut output.item.stats;
@@ -262,6 +267,7 @@ impl Loop {
                         step: state.step,
                         epoch,
                         loss: state.loss_sum / state.items as f64,
+                        bpb: self.bpb(state.loss_sum / state.items as f64),
                         accuracy: state.correct / state.items as f64,
                         items: state.items,
                         lr: Some(burn.learner.lr_current().base()),
@@ -322,6 +328,11 @@ impl Loop {
         })
     }
 
+    /// A mean loss as bits per byte, where it is one of text.
+    fn bpb(&self, loss: f64) -> Option<f64> {
+        self.recipe.is_text().then(|| bits(loss))
+    }
+
     fn validation_due(&self, step: usize) -> bool {
         match self.recipe.eval_every {
             _ if step == 0 => false,
@@ -340,7 +351,7 @@ impl Loop {
         state: &mut State,
         rows: &mut metrics::Writer,
         writer: &checkpoint::Writer,
-        loader: &ValidLoader<Classifier>,
+        loader: &ValidLoader<Learnable>,
         epoch: usize,
         begun: Instant,
     ) -> Result<()> {
@@ -365,10 +376,15 @@ impl Loop {
             return Err(Error::Diverged {
                 step: state.step,
                 message: format!(
-                    "validation loss {}, while the training loss is finite: batch norm's running \
-                     statistics have not caught up with weights that move fast; {}; try a lower lr \
+                    "validation loss {}, while the training loss is finite{}; {}; try a lower lr \
                      or warmup_epochs=1",
                     total.loss(),
+                    match self.recipe.is_text() {
+                        true => "",
+                        false =>
+                            ": batch norm's running statistics have not caught up with weights \
+                                  that move fast",
+                    },
                     diagnose(&model.network, &burn::optim::GradientsParams::new())
                 ),
             });
@@ -378,6 +394,7 @@ impl Loop {
             step: state.step,
             epoch,
             loss: total.loss(),
+            bpb: self.bpb(total.loss()),
             accuracy: total.accuracy(),
             items: total.items,
             lr: None,
@@ -392,7 +409,14 @@ impl Loop {
             loss: total.loss(),
         };
         state.valid = Some(score);
-        let best = state.best.is_none_or(|best| score.better_than(&best));
+        let by_loss = self.recipe.is_text();
+        let best = state
+            .best
+            .is_none_or(|best| score.better_than(&best, by_loss));
+        let target = self.recipe.target_bpb;
+        if by_loss && state.target_step.is_none() && total.bits() <= target {
+            state.target_step = Some(state.step);
+        }
         if best {
             state.best = Some(score);
         }
@@ -476,14 +500,6 @@ impl Burn {
 
 fn due(every: usize, step: usize) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// A well-mixed function of both (SplitMix64's finaliser: Steele, Lea and Flood, 2014).
-fn mix(seed: u64, step: u64) -> u64 {
-    let mut z = seed ^ step.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 mod terminal {

@@ -5,32 +5,32 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainStep};
 use rezero_data::ImageBatch;
-use rezero_train::model::{Classifier, Network, clip_global_norm};
+use rezero_train::model::{Batch, Items, Learnable, Network, clip_global_norm};
 use rezero_train::recipe::Recipe;
 
-fn classifier(device: &Device, clip_norm: f64) -> Classifier {
+fn classifier(device: &Device) -> Learnable {
     let overrides = ["depth=8".parse().unwrap()];
     let recipe = Recipe::resolve("quickstart", &overrides).unwrap().recipe;
-    Classifier {
-        network: Network::new(&recipe, 10, device),
-        clip_norm,
-    }
+    Learnable::new(Network::new(&recipe, 10, device), &recipe)
 }
 
-fn batch(device: &Device) -> ImageBatch {
+fn batch(device: &Device) -> Batch {
     let pixels: Vec<f32> = (0..3 * 3 * 32 * 32)
         .map(|i| (i % 97) as f32 / 48.0 - 1.0)
         .collect();
-    ImageBatch {
-        images: Tensor::<1>::from_floats(pixels.as_slice(), device).reshape([3, 3, 32, 32]),
-        targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
+    Batch {
+        items: Items::Images(ImageBatch {
+            images: Tensor::<1>::from_floats(pixels.as_slice(), device).reshape([3, 3, 32, 32]),
+            targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
+        }),
+        seed: 0,
     }
 }
 
 #[test]
 fn a_step_counts_items_and_takes_the_norm_of_all_gradients() {
     let device = Device::flex().autodiff();
-    let model = classifier(&device, 0.0);
+    let model = classifier(&device);
     let output = TrainStep::step(&model, batch(&device));
     let mut item = output.item;
     item.read();
@@ -55,7 +55,7 @@ fn a_step_counts_items_and_takes_the_norm_of_all_gradients() {
 #[test]
 fn clipping_scales_every_gradient_to_one_global_norm() {
     let device = Device::flex().autodiff();
-    let model = classifier(&device, 0.0);
+    let model = classifier(&device);
     let grads = TrainStep::step(&model, batch(&device)).grads;
     let (grads, before) = clip_global_norm(&model, grads, 0.01);
     let (_, after) = clip_global_norm(&model, grads, 0.0);
@@ -66,10 +66,10 @@ fn clipping_scales_every_gradient_to_one_global_norm() {
 #[test]
 fn evaluation_leaves_batch_norm_alone() {
     let device = Device::flex();
-    let model = classifier(&device.clone().autodiff(), 0.0);
+    let model = classifier(&device.clone().autodiff());
     TrainStep::step(&model, batch(&device.clone().autodiff()));
     let valid = model.valid();
-    let score = |model: &Classifier| {
+    let score = |model: &Learnable| {
         let mut output = InferenceStep::step(model, batch(&device));
         output.read();
         output.stats

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use burn::data::dataloader::DataLoader;
 use burn::train::InferenceStep;
-use rezero_data::Split;
 
 use super::out;
 use crate::checkpoint::{self, Reader};
@@ -13,31 +12,41 @@ use crate::cli::Eval;
 use crate::data::{Source, eval_loader};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::{Classifier, Network, Stats};
+use crate::model::{Learnable, Network, Stats};
+use crate::recipe::{Override, Positions};
 use crate::run_dir;
 
 pub fn run(args: &Eval) -> Result<()> {
     let resolved = run_dir::recipe(&args.run)?;
-    let recipe = &resolved.recipe;
+    let id = resolved.recipe.model_id();
+    let trained_context = resolved.recipe.context;
+    let recipe = &resolved.with(&overrides(args))?.recipe;
+    if recipe.positions == Positions::Learned && recipe.context > trained_context {
+        return Err(Error::RecipeValue {
+            key: "context".to_owned(),
+            message: format!(
+                "must be at most the model's {trained_context} learned positions, got {}",
+                recipe.context
+            ),
+        });
+    }
     let device = device::select(args.device.as_ref().unwrap_or(&recipe.device))?;
-    let reader = choose(&args.run, &args.checkpoint, &recipe.model_id())?;
+    let reader = choose(&args.run, &args.checkpoint, &id)?;
     let step = reader.state()?.step;
 
+    let (text, dir) =
+        run_dir::environment(&args.run).map_or((None, None), |e| (e.text, e.data_dir));
     let source = Source {
-        dir: args
-            .data_dir
-            .clone()
-            .or_else(|| run_dir::environment(&args.run)?.data_dir),
+        text: args.text.clone().or(text),
+        dir: args.data_dir.clone().or(dir),
         offline: args.offline,
     };
     let set = source.open(recipe, args.split)?;
-    let (items, subset) = (set.len(), set.is_subset());
-    let network = reader.load_network(Network::new(recipe, set.num_classes(), &device))?;
+    let (name, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
+    let trained = run_dir::recipe(&args.run)?.recipe;
+    let network = reader.load_network(Network::new(&trained, set.num_classes(), &device))?;
     let loader = eval_loader(recipe, set, &device)?;
-    let model = Classifier {
-        network,
-        clip_norm: 0.0,
-    };
+    let model = Learnable::new(network, recipe);
 
     let started = Instant::now();
     let mut total = Stats::default();
@@ -48,34 +57,71 @@ pub fn run(args: &Eval) -> Result<()> {
         total.add(&output.stats);
     }
     let seconds = started.elapsed().as_secs_f64();
+    let stride = match recipe.stride {
+        0 => recipe.context,
+        stride => stride,
+    };
 
     if args.json {
-        let result = serde_json::json!({
-            "run": args.run, "model": recipe.model_id(), "step": step, "data": recipe.data,
+        let mut result = serde_json::json!({
+            "run": args.run, "model": id, "step": step, "data": name,
             "split": args.split.to_string(), "items": items, "subset": subset,
             "accuracy": total.accuracy(), "loss": total.loss(), "seconds": seconds,
         });
+        if recipe.is_text() {
+            result["bpb"] = total.bits().into();
+            result["perplexity"] = total.loss().exp().into();
+            result["context"] = recipe.context.into();
+            result["stride"] = stride.into();
+        }
         out!("{result}");
         return Ok(());
     }
-    let name = match (args.split, subset) {
-        (Split::Test, false) => "test".to_owned(),
-        (split, false) => split.to_string(),
-        (split, true) => format!("{split} (a subset of the official set)"),
+    let split = match subset {
+        false => args.split.to_string(),
+        true => format!("{} (a subset of the official set)", args.split),
     };
-    out!(
-        "{} · step {step} · {} {name}\naccuracy {:.2} %  ({} of {items})   loss {:.4}   {seconds:.1} s",
-        recipe.model_id(),
-        recipe.data,
-        100.0 * total.accuracy(),
-        total.correct,
-        total.loss()
-    );
+    out!("{id} · step {step} · {name} {split}");
+    match recipe.is_text() {
+        true => out!(
+            "{:.4} bits per byte   perplexity {:.4}   accuracy {:.2} %   {items} bytes, context {}, stride {stride}   {seconds:.1} s",
+            total.bits(),
+            total.loss().exp(),
+            100.0 * total.accuracy(),
+            recipe.context,
+        ),
+        false => out!(
+            "accuracy {:.2} %  ({} of {items})   loss {:.4}   {seconds:.1} s",
+            100.0 * total.accuracy(),
+            total.correct,
+            total.loss()
+        ),
+    }
     Ok(())
 }
 
+/// What the arguments change of the run's recipe; the whole split is scored.
+fn overrides(args: &Eval) -> Vec<Override> {
+    let numbers = [
+        ("context", args.context),
+        ("stride", args.stride),
+        ("batch", args.batch),
+        ("accumulate", Some(1)),
+        ("valid_items", Some(0)),
+    ];
+    numbers
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?.to_string())))
+        .chain(args.text.is_some().then(|| ("data", "text".to_owned())))
+        .map(|(key, value)| Override {
+            key: key.to_owned(),
+            value,
+        })
+        .collect()
+}
+
 /// The checkpoint that `which` names: `best`, `last` or a step.
-fn choose(run: &Path, which: &str, model: &str) -> Result<Reader> {
+pub fn choose(run: &Path, which: &str, model: &str) -> Result<Reader> {
     let all = checkpoint::list(run)?;
     let fail = |message: String| Error::Run {
         dir: run.to_owned(),

@@ -4,6 +4,7 @@ pub mod devices;
 pub mod eval;
 pub mod fetch;
 pub mod recipes;
+pub mod sample;
 pub mod train;
 
 /// Prints a line of result. A reader that went away (`rezero recipes | head`) is no error; a result

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::train::Interrupter;
-use rezero_data::{ImageSet, Split};
+use rezero_data::Split;
 
 use super::say;
-use crate::checkpoint::{self, Reader, State};
+use crate::checkpoint::{self, Reader, Score, State};
 use crate::cli::Train;
-use crate::data::{Source, eval_loader, train_loader};
+use crate::data::{Set, Source, eval_loader, train_loader};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::Network;
+use crate::model::{Network, bits};
 use crate::recipe::{Override, Recipe, Resolved};
 use crate::run_dir::{self, Environment, RunDir};
 use crate::training::{Finished, Training};
@@ -64,7 +64,12 @@ fn train(args: &Train) -> Result<()> {
         Some(dir) => Some(std::path::absolute(dir).map_err(|e| Error::io("find", dir, e))?),
         None => before.as_ref().and_then(|before| before.data_dir.clone()),
     };
+    let text = match &args.text {
+        Some(file) => Some(std::path::absolute(file).map_err(|e| Error::io("find", file, e))?),
+        None => before.as_ref().and_then(|before| before.text.clone()),
+    };
     let source = Source {
+        text: text.clone(),
         dir: data_dir.clone(),
         offline: args.offline,
     };
@@ -98,6 +103,7 @@ fn train(args: &Train) -> Result<()> {
     let environment = Environment {
         commands,
         data_dir,
+        text,
         device: format!("{device:?}"),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         data,
@@ -130,12 +136,18 @@ fn train(args: &Train) -> Result<()> {
         plain: args.plain || !std::io::stdout().is_terminal(),
     }
     .run()?;
-    finish(&run, &finished)
+    finish(&run, recipe, &finished)
 }
 
 /// Which recipe is to be trained, and where.
 fn plan(args: &Train) -> Result<(Resolved, PathBuf)> {
     let mut overrides = args.overrides.clone();
+    if args.text.is_some() {
+        overrides.push(Override {
+            key: "data".to_owned(),
+            value: "text".to_owned(),
+        });
+    }
     if let Some(device) = &args.device {
         overrides.push(Override {
             key: "device".to_owned(),
@@ -232,16 +244,17 @@ fn newest(run: &RunDir, recipe: &Recipe) -> Result<Option<Reader>> {
     }
 }
 
-fn describe_data(train: &ImageSet, valid: &ImageSet) {
+fn describe_data(train: &Set, valid: &Set) {
     let subset = match train.is_subset() {
         true => " (a subset of the official set)",
         false => "",
     };
     say!(
-        "{}: {} training images, {} validation images{subset}",
+        "{}: {} training {unit}, {} validation {unit}{subset}",
         train.name(),
         train.len(),
-        valid.len()
+        valid.len(),
+        unit = train.unit()
     );
 }
 
@@ -261,7 +274,7 @@ fn on_signal() -> Interrupter {
     interrupter
 }
 
-fn finish(run: &RunDir, finished: &Finished) -> Result<()> {
+fn finish(run: &RunDir, recipe: &Recipe, finished: &Finished) -> Result<()> {
     let dir = run.path().display();
     let state = &finished.state;
     if finished.interrupted {
@@ -272,15 +285,28 @@ fn finish(run: &RunDir, finished: &Finished) -> Result<()> {
     }
     let mut summary = format!("{} steps", state.step);
     if let (Some(last), Some(best)) = (state.valid, state.best) {
+        let score = |score: Score| match recipe.is_text() {
+            true => format!("{:.4} bpb", bits(score.loss)),
+            false => format!("accuracy {:.2} %", 100.0 * score.accuracy),
+        };
         summary.push_str(&format!(
-            ", validation accuracy {:.2} %, best {:.2} % at step {}",
-            100.0 * last.accuracy,
-            100.0 * best.accuracy,
+            ", validation {}, best {} at step {}",
+            score(last),
+            score(best),
             best.step
         ));
+    }
+    if recipe.is_text() && recipe.target_bpb > 0.0 {
+        summary.push_str(&match state.target_step {
+            Some(step) => format!(", at most {} bpb first at step {step}", recipe.target_bpb),
+            None => format!(", {} bpb was not reached", recipe.target_bpb),
+        });
     }
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
     say!("score it with: rezero eval {dir} --split test");
+    if recipe.is_text() {
+        say!("let it write: rezero sample {dir}");
+    }
     Ok(())
 }
