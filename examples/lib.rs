@@ -3,6 +3,9 @@
 //!
 //! - `rezero_block`: train a 50-layer network of ReZero blocks
 //! - `classify`: load a trained run's weights into the module and classify images
+//! - `reverse`: an encoder–decoder learns to reverse sequences
+//! - `sequence_classifier`: a classifier over an encoder, with padding
+//! - `write_text`: train a byte-level language model and let it write
 
 // The README's own code is compiled and run as a test of this crate.
 #[cfg(doctest)]

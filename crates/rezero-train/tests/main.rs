@@ -7,3 +7,4 @@ mod model;
 mod recipes;
 mod resume;
 mod support;
+mod text;

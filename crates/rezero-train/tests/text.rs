@@ -1,0 +1,371 @@
+//! Language models from the command line and as the trainer computes them: bits per byte, the ways to
+//! compute a step, resume, sampling, and what bad input says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::data::dataloader::DataLoader;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use burn::train::{InferenceStep, TrainStep};
+use rezero_data::{Split, corpus};
+use rezero_train::data::{Set, eval_loader, train_loader};
+use rezero_train::model::{Learnable, Network, Stats};
+use rezero_train::recipe::Recipe;
+
+use crate::support::{fail, rows, run, scratch, succeed};
+
+/// A model of three layers that takes milliseconds a step.
+const SMALL: [&str; 8] = [
+    "depth=3",
+    "d_model=16",
+    "n_heads=2",
+    "d_ff=32",
+    "context=24",
+    "batch=6",
+    "steps=6",
+    "eval_every=3",
+];
+
+fn recipe(overrides: &[&str]) -> Recipe {
+    let all: Vec<_> = SMALL
+        .iter()
+        .chain(overrides)
+        .map(|o| o.parse().unwrap())
+        .collect();
+    Recipe::resolve("enwik8-small", &all).unwrap().recipe
+}
+
+fn text(bytes: &[u8]) -> Set {
+    // The test split of 20 times as many bytes.
+    let mut all = b"x".repeat(19 * bytes.len());
+    all.extend_from_slice(bytes);
+    let text = corpus::bytes("text", all, Split::Test).unwrap();
+    assert_eq!(text.bytes(), bytes);
+    Set::Text(text)
+}
+
+fn score(model: &Learnable, recipe: &Recipe, set: Set) -> Stats {
+    let mut total = Stats::default();
+    for batch in eval_loader(recipe, set, &Device::flex()).unwrap().iter() {
+        let mut output = InferenceStep::step(model, batch.unwrap());
+        output.read();
+        total.add(&output.stats);
+    }
+    total
+}
+
+/// A model whose logits are `bias` everywhere.
+fn constant(recipe: &Recipe, bias: &[f32; 256]) -> Learnable {
+    let device = Device::flex();
+    let Network::Lm(mut lm) = Network::new(recipe, 256, &device) else {
+        panic!("not a language model");
+    };
+    let head = lm.head.as_mut().unwrap();
+    head.weight = head.weight.clone().map(|w| w.zeros_like());
+    let bias = Tensor::from_floats(bias.as_slice(), &device);
+    head.bias = head.bias.take().map(|b| b.map(|_| bias));
+    Learnable::new(Network::Lm(lm), recipe)
+}
+
+#[test]
+fn uniform_logits_score_8_bits_exactly() {
+    let bytes: Vec<u8> = (0..1000).map(|i| (i * i % 251) as u8).collect();
+    let recipe = recipe(&["stride=7"]);
+    let stats = score(&constant(&recipe, &[0.25; 256]), &recipe, text(&bytes));
+    assert_eq!(stats.items, 1000);
+    assert!((stats.bits() - 8.0).abs() < 1e-6, "{}", stats.bits());
+}
+
+/// Logits ln 3 for `a` and 0 for the other 255 bytes: p(a) = 3/258, p(b) = 1/258.
+#[test]
+fn three_bytes_by_hand() {
+    let mut bias = [0.0; 256];
+    bias[usize::from(b'a')] = 3f32.ln();
+    let recipe = recipe(&["context=2", "stride=1"]);
+    // 40 of 60 bytes are `a`, the rest `b`: the shortest text has splits of three bytes.
+    let stats = score(&constant(&recipe, &bias), &recipe, text(b"aba"));
+    let by_hand = (258f64.log2() + 2.0 * (258f64 / 3.0).log2()) / 3.0;
+    assert_eq!(stats.items, 3);
+    assert!((stats.bits() - by_hand).abs() < 1e-6);
+    assert_eq!(stats.accuracy(), 2.0 / 3.0);
+}
+
+#[test]
+fn the_score_of_a_split_does_not_depend_on_batch_or_on_bookkeeping() {
+    let bytes: Vec<u8> = (0..397).map(|i| (i * 31 % 97) as u8).collect();
+    let base = recipe(&[]);
+    let model = Learnable::new(Network::new(&base, 256, &Device::flex()), &base);
+    let of = |overrides: &[&str]| {
+        let stats = score(&model, &recipe(overrides), text(&bytes));
+        assert_eq!(stats.items, 397, "{overrides:?}");
+        stats.bits()
+    };
+    let by_stride = |stride: &str, batch: &str| of(&[stride, batch]);
+    for stride in ["stride=24", "stride=5", "stride=1"] {
+        let one = by_stride(stride, "batch=1");
+        for batch in ["batch=3", "batch=64"] {
+            let other = by_stride(stride, batch);
+            assert!(
+                (one - other).abs() < 1e-6,
+                "{stride} {batch}: {one} {other}"
+            );
+        }
+    }
+}
+
+/// Collects the gradients of a step by parameter.
+struct Gradients<'a>(&'a GradientsParams, Vec<f32>);
+
+impl ModuleVisitor for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.0.get::<D>(param.id) {
+            self.1.extend(gradient.into_data().iter::<f32>());
+        }
+    }
+}
+
+#[test]
+fn parts_and_recomputation_are_other_ways_to_the_same_step() {
+    let device = Device::flex().autodiff();
+    let bytes = corpus::wiki_like(2000, 1, Split::Train);
+    let base = recipe(&["alpha_init=0.5", "embedding_scale=16.0"]);
+    let network = Network::new(&base, 256, &device);
+    let step = |overrides: &[&str]| {
+        let mut all = vec!["alpha_init=0.5", "embedding_scale=16.0"];
+        all.extend(overrides);
+        let recipe = recipe(&all);
+        let loader = train_loader(&recipe, Set::Text(bytes.clone()), 0, &device).unwrap();
+        let batch = loader.iter().next().unwrap().unwrap();
+        let model = Learnable::new(network.clone(), &recipe);
+        let output = TrainStep::step(&model, batch);
+        let mut item = output.item;
+        item.read();
+        let mut gradients = Gradients(&output.grads, Vec::new());
+        model.visit(&mut gradients);
+        (item.stats, gradients.1)
+    };
+    let (stats, gradients) = step(&[]);
+    assert_eq!((stats.items, gradients.is_empty()), (6 * 24, false));
+    for overrides in [
+        &["accumulate=2"][..],
+        &["accumulate=4"],
+        &["accumulate=6"],
+        &["recompute=true"],
+        &["recompute=true", "accumulate=3"],
+    ] {
+        let (other, parts) = step(overrides);
+        assert_eq!(stats.items, other.items);
+        assert_eq!(stats.correct, other.correct);
+        assert!((stats.loss() - other.loss()).abs() < 1e-5, "{overrides:?}");
+        assert!((stats.grad_norm / other.grad_norm - 1.0).abs() < 1e-4);
+        assert_eq!(gradients.len(), parts.len());
+        for (a, b) in gradients.iter().zip(parts) {
+            assert!((a - b).abs() < 1e-5, "{overrides:?}: {a} {b}");
+        }
+    }
+}
+
+fn corpus_file(dir: &Path) -> PathBuf {
+    let path = dir.join("pages.txt");
+    let text = corpus::wiki_like(6000, 3, Split::Train);
+    fs::write(&path, text.bytes()).unwrap();
+    path
+}
+
+fn train<'a>(file: &'a str, run: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["train", "enwik8-small", "--text", file, "--run-dir", run];
+    args.extend(SMALL);
+    args.extend(extra);
+    args
+}
+
+#[test]
+fn a_run_on_a_file_is_scored_sampled_and_explained() {
+    let dir = scratch();
+    let file = corpus_file(dir.path());
+    let file = file.to_str().unwrap();
+    let said = succeed(dir.path(), &train(file, "run", &["target_bpb=7.999"]));
+    assert!(
+        said.err
+            .contains("5400 training bytes, 300 validation bytes"),
+        "{}",
+        said.err
+    );
+    assert!(
+        said.err.contains("at most 7.999 bpb first at step"),
+        "{}",
+        said.err
+    );
+
+    let all = rows(&dir.path().join("run"));
+    let valid: Vec<_> = all.iter().filter(|r| r.split == "valid").collect();
+    assert_eq!(valid.iter().map(|r| r.step).collect::<Vec<_>>(), [3, 6]);
+    assert!(valid.iter().all(|r| r.items == 300));
+    let bits = valid[1].loss / std::f64::consts::LN_2;
+    assert_eq!(valid[1].bpb, Some(bits));
+    assert_eq!(all[0].alpha.len(), 3);
+
+    // The run remembers its text, and scoring agrees with what was recorded.
+    let eval = |extra: &[&str]| -> serde_json::Value {
+        let mut args = vec!["eval", "run", "--json"];
+        args.extend(extra);
+        serde_json::from_str(&succeed(dir.path(), &args).out).unwrap()
+    };
+    let result = eval(&[]);
+    assert_eq!(result["bpb"], bits);
+    assert_eq!(
+        (result["items"].clone(), result["stride"].clone()),
+        (300.into(), 24.into())
+    );
+    assert!((result["perplexity"].as_f64().unwrap() - valid[1].loss.exp()).abs() < 1e-9);
+    for extra in [
+        &["--split", "test"][..],
+        &["--stride", "5"],
+        &["--context", "10", "--stride", "3"],
+        &["--batch", "100"],
+    ] {
+        assert_eq!(eval(extra)["items"], 300, "{extra:?}");
+    }
+    fail(
+        dir.path(),
+        &["eval", "run", "--context", "25"],
+        1,
+        &["`context`", "24 learned positions", "25"],
+    );
+    fail(
+        dir.path(),
+        &["eval", "run", "--stride", "25"],
+        1,
+        &["`stride`", "24", "25"],
+    );
+
+    let sample = |extra: &[&str]| {
+        let mut args = vec!["sample", "run", "--bytes", "100"];
+        args.extend(extra);
+        run_bytes(dir.path(), &args)
+    };
+    let first = sample(&["--prompt", "<page>", "--seed", "4"]);
+    assert_eq!(first.len(), 6 + 100 + 1);
+    assert!(first.starts_with(b"<page>"));
+    assert_eq!(first, sample(&["--prompt", "<page>", "--seed", "4"]));
+    assert_ne!(first, sample(&["--prompt", "<page>", "--seed", "5"]));
+    for (extra, part) in [
+        (&["--top-p", "0"][..], "top_p must be above 0"),
+        (&["--top-p", "1.5"], "got 1.5"),
+        (&["--top-k", "0"], "top_k"),
+        (&["--temperature", "-1"], "temperature"),
+        (&["--prompt", ""], "at least one byte"),
+        (
+            &["--prompt", "abcdefghijklmnopqrstuvwxyz"],
+            "context of 24 bytes, got 26",
+        ),
+    ] {
+        let mut args = vec!["sample", "run"];
+        args.extend(extra);
+        fail(dir.path(), &args, 1, &[part]);
+    }
+}
+
+fn run_bytes(dir: &Path, args: &[&str]) -> Vec<u8> {
+    let output = crate::support::rezero(dir, args).output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn six_steps_are_three_and_three_with_dropout_recomputed_in_parts() {
+    let dir = scratch();
+    let file = corpus_file(dir.path());
+    let file = file.to_str().unwrap();
+    let extra = [
+        "dropout=0.2",
+        "recompute=true",
+        "accumulate=2",
+        "optimizer=lamb",
+        "alpha_optimizer=adam",
+        "checkpoint_every=3",
+        "log_every=2",
+        "keep=5",
+    ];
+    let args = train(file, "run", &extra);
+    succeed(dir.path(), &args);
+    let run = dir.path().join("run");
+    let whole = rows(&run);
+    assert!(whole.last().unwrap().alpha.is_empty() && whole[0].alpha[0] != 0.0);
+    fs::remove_dir_all(run.join("checkpoints/step-6")).unwrap();
+    fs::remove_file(run.join("DONE")).unwrap();
+    succeed(dir.path(), &["train", "run", "--resume"]);
+    assert_eq!(rows(&run), whole);
+}
+
+#[test]
+fn every_arm_trains() {
+    let dir = scratch();
+    let file = corpus_file(dir.path());
+    for arm in [
+        "rezero",
+        "post-norm",
+        "pre-norm",
+        "pre-norm-notebook",
+        "gpt2-norm",
+        "skipinit",
+        "layerscale",
+        "deepnorm",
+        "gated",
+        "residual",
+        "plain",
+    ] {
+        let arm_key = format!("arm={arm}");
+        let extra = [&arm_key, "warmup_steps=2", "steps=2"];
+        succeed(dir.path(), &train(file.to_str().unwrap(), arm, &extra));
+        let rows = rows(&dir.path().join(arm));
+        assert!(rows.iter().all(|r| r.bpb.unwrap() < 9.0), "{arm}: {rows:?}");
+    }
+}
+
+#[test]
+fn bad_input_says_what_must_hold() {
+    let dir = scratch();
+    let file = corpus_file(dir.path());
+    let file = file.to_str().unwrap();
+    for (extra, parts) in [
+        (
+            &["n_heads=3"][..],
+            &["`n_heads`", "d_model=16", "n_heads=3"][..],
+        ),
+        (&["stride=25"], &["`stride`", "context of 24", "25"]),
+        (&["context=0"], &["`context`", "got 0"]),
+        (&["steps=0"], &["`steps`", "got 0"]),
+        (&["accumulate=7"], &["`accumulate`", "batch of 6", "7"]),
+        (&["dropout=1"], &["`dropout`", "[0, 1)"]),
+        (&["arm=vanilla"], &["`arm`", "post-norm", "vanilla"]),
+        (&["arm=plain", "norm=rms"], &["`norm`", "plain"]),
+        (&["flip=true"], &["`flip`", "no meaning for a byte-lm"]),
+        (
+            &["positions=rotary", "n_heads=16"],
+            &["`positions`", "even"],
+        ),
+        (&["context=5400"], &["context", "5400"]),
+    ] {
+        fail(dir.path(), &train(file, "bad", extra), 1, parts);
+    }
+    assert!(!dir.path().join("bad").exists());
+    let said = run(dir.path(), &["train", "quickstart", "d_model=8"]);
+    assert!(
+        said.err.contains("no meaning for a cifar-resnet"),
+        "{}",
+        said.err
+    );
+    let said = run(dir.path(), &["train", "enwik8-small", "data=text"]);
+    assert!(said.err.contains("--text FILE"), "{}", said.err);
+
+    for (name, bytes) in [("empty", &b""[..]), ("one", b"x"), ("short", &[b'a'; 20])] {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let args = train(path.to_str().unwrap(), "bad", &[]);
+        let length = bytes.len().to_string();
+        fail(dir.path(), &args, 1, &[&length]);
+    }
+}
