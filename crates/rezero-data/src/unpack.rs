@@ -153,10 +153,12 @@ fn extract_zip(
         seen: |chunk: &[u8]| seen(chunk.len() as u64),
     };
     let mut zip = ZipArchive::new(reader).map_err(|e| bad(e.into()))?;
-    let other = zip.file_names().find(|&name| name != member.name);
-    if let Some(name) = other {
-        let why = format!("it is not {:?}, the one file expected", member.name);
-        return Err(refuse(name, relative(name).err().unwrap_or(&why)));
+    for name in zip.file_names() {
+        let name = name.map_err(|e| bad(e.into()))?;
+        if name != member.name {
+            let why = format!("it is not {:?}, the one file expected", member.name);
+            return Err(refuse(&name, relative(&name).err().unwrap_or(&why)));
+        }
     }
     if zip.is_empty() {
         return Err(refuse(&member.name, "it is not there"));

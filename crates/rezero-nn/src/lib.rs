@@ -60,6 +60,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "import")]
+pub mod import;
 mod inspect;
 mod residual;
 pub mod resnet;

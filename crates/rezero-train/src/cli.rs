@@ -25,6 +25,10 @@ enum Command {
     Eval(Eval),
     /// Let a language model continue a text
     Sample(Sample),
+    /// Make a run of a language model's PyTorch weights
+    Import(Import),
+    /// Write a language model's weights for PyTorch
+    Export(Export),
     /// Download and verify data sets
     Fetch(Fetch),
     /// List the recipes, or show one in full
@@ -136,6 +140,37 @@ pub struct Sample {
     pub device: Option<String>,
 }
 
+/// Arguments of `rezero import`.
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// A state dict: .pt as torch.save writes it, or .safetensors; nothing in it is executed
+    pub weights: PathBuf,
+    /// The recipe that the weights are of
+    pub recipe: String,
+    /// Recipe values to change, for example: depth=4 d_model=64 n_heads=2
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<Override>,
+    /// The run's directory [default: runs/ and a name made of the recipe and its overrides]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// The text that the run is scored or trained on
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+}
+
+/// Arguments of `rezero export`.
+#[derive(Debug, clap::Args)]
+pub struct Export {
+    /// A run directory
+    pub run: PathBuf,
+    /// The file to write, safetensors in PyTorch's layout
+    #[arg(long, value_name = "FILE", default_value = "model.safetensors")]
+    pub out: PathBuf,
+    /// best, last, or a step
+    #[arg(long, default_value = "best")]
+    pub checkpoint: String,
+}
+
 /// A single character of one byte (`\n` and `\t` too), or a number of at least two digits.
 fn parse_byte(text: &str) -> Result<u8, String> {
     match text {
@@ -189,6 +224,8 @@ impl Cli {
             Command::Train(args) => commands::train::run(args),
             Command::Eval(args) => commands::eval::run(&args),
             Command::Sample(args) => commands::sample::run(&args),
+            Command::Import(args) => commands::import::run(&args),
+            Command::Export(args) => commands::export::run(&args),
             Command::Fetch(args) => commands::fetch::run(&args),
             Command::Recipes(args) => commands::recipes::run(&args),
             Command::Devices => commands::devices::run(),

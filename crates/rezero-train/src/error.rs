@@ -77,6 +77,14 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// Weights that cannot be read, written or used.
+    #[error("{source}{hint}")]
+    Import {
+        /// What is wrong with them.
+        source: rezero_nn::import::ImportError,
+        /// Settings that would fit, or nothing.
+        hint: String,
+    },
     /// Text cannot be sampled as asked.
     #[error("cannot sample: {0}")]
     Sampling(#[from] rezero_nn::transformer::SamplingError),
@@ -99,6 +107,15 @@ pub enum Error {
         /// The command that continues.
         resume: String,
     },
+}
+
+impl From<rezero_nn::import::ImportError> for Error {
+    fn from(source: rezero_nn::import::ImportError) -> Self {
+        Self::Import {
+            source,
+            hint: String::new(),
+        }
+    }
 }
 
 impl Error {

@@ -84,16 +84,14 @@ impl Training<'_> {
                     Schedule::new(recipe, steps_per_epoch, dials),
                 ),
             );
-        let mut state = State {
-            recipe: recipe.fingerprint(),
-            data: self.fingerprint,
-            ..State::default()
-        };
+        let mut state = State::default();
         if let Some(reader) = &self.resume {
             state = reader.state()?;
             learner.load_optim(reader.optimizer()?);
             learner.load_scheduler(reader.scheduler()?);
         }
+        state.recipe = recipe.fingerprint();
+        state.data = self.fingerprint;
         let parameters = self.network.parameter_count();
         let gates = self.network.alphas().iter().map(|(_, a)| a.len()).sum();
         let (writer, checkpointers) =

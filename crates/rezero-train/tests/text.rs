@@ -17,8 +17,9 @@ use rezero_train::recipe::Recipe;
 use crate::support::{fail, rows, run, scratch, succeed};
 
 /// A model of three layers that takes milliseconds a step.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 9] = [
     "depth=3",
+    "positions=learned",
     "d_model=16",
     "n_heads=2",
     "d_ff=32",
@@ -205,7 +206,8 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
     assert!(valid.iter().all(|r| r.items == 300));
     let bits = valid[1].loss / std::f64::consts::LN_2;
     assert_eq!(valid[1].bpb, Some(bits));
-    assert_eq!(all[0].alpha.len(), 3);
+    let last = all.iter().rfind(|r| r.split == "train").unwrap();
+    assert_eq!((last.step, last.alpha.len()), (6, 3));
 
     // The run remembers its text, and scoring agrees with what was recorded.
     let eval = |extra: &[&str]| -> serde_json::Value {
@@ -321,7 +323,10 @@ fn every_arm_trains() {
         let extra = [&arm_key, "warmup_steps=2", "steps=2"];
         succeed(dir.path(), &train(file.to_str().unwrap(), arm, &extra));
         let rows = rows(&dir.path().join(arm));
-        assert!(rows.iter().all(|r| r.bpb.unwrap() < 9.0), "{arm}: {rows:?}");
+        assert!(
+            rows.iter().all(|r| r.bpb.unwrap() < 12.0),
+            "{arm}: {rows:?}"
+        );
     }
 }
 
@@ -365,7 +370,8 @@ fn bad_input_says_what_must_hold() {
         let path = dir.path().join(name);
         fs::write(&path, bytes).unwrap();
         let args = train(path.to_str().unwrap(), "bad", &[]);
-        let length = bytes.len().to_string();
+        // Of the third, 18 bytes are for training.
+        let length = bytes.len().min(18).to_string();
         fail(dir.path(), &args, 1, &[&length]);
     }
 }

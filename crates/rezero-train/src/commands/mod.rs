@@ -2,7 +2,9 @@
 
 pub mod devices;
 pub mod eval;
+pub mod export;
 pub mod fetch;
+pub mod import;
 pub mod recipes;
 pub mod sample;
 pub mod train;

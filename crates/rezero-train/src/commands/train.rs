@@ -18,7 +18,7 @@ use crate::recipe::{Override, Recipe, Resolved};
 use crate::run_dir::{self, Environment, RunDir};
 use crate::training::{Finished, Training};
 
-const RUNS: &str = "runs";
+pub const RUNS: &str = "runs";
 
 /// Autodiff walks the graph of a deep network by recursion in places; the default stack of a thread
 /// is too small for thousands of layers.
@@ -228,7 +228,8 @@ fn continued_step(dir: &Path, state: &State, recipe: &Recipe, data: &str) -> Res
             "its recipe.toml was altered after its last checkpoint; restore it, or start a new run",
         );
     }
-    if state.data != data {
+    // A run that was imported has seen no data yet.
+    if !state.data.is_empty() && state.data != data {
         return fail("was trained on other data than is here now; give the same --data-dir");
     }
     Ok(state.step)

@@ -1,0 +1,137 @@
+//! `rezero import`
+
+use std::path::Path;
+
+use burn::optim::lr_scheduler::LrScheduler;
+use burn::train::checkpoint::Checkpointer;
+use rezero_nn::import::{ImportError, LmShape, TorchWeights, load};
+
+use super::say;
+use super::train::RUNS;
+use crate::checkpoint::{State, Writer};
+use crate::cli::Import;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::model::Network;
+use crate::optim;
+use crate::recipe::{Override, Positions, Recipe};
+use crate::run_dir::{self, Environment, RunDir};
+use crate::schedule::{Dials, Schedule};
+
+pub fn run(args: &Import) -> Result<()> {
+    let mut overrides = args.overrides.clone();
+    if args.text.is_some() {
+        overrides.push(Override {
+            key: "data".to_owned(),
+            value: "text".to_owned(),
+        });
+    }
+    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
+    let recipe = &resolved.recipe;
+    for change in &resolved.changes {
+        say!("{change}");
+    }
+    if !recipe.is_text() {
+        return Err(Error::RecipeValue {
+            key: "model".to_owned(),
+            message: format!(
+                "only language models are imported from PyTorch, got {}",
+                recipe.model
+            ),
+        });
+    }
+    let weights = TorchWeights::open(&args.weights)?;
+    let device = device::select(&recipe.device)?;
+    let Network::Lm(model) = Network::new(recipe, 256, &device) else {
+        unreachable!("a recipe of text has a language model");
+    };
+    let model = load(model, &weights).map_err(|e| hinted(e, recipe, weights.lm_shape()))?;
+    let network = Network::Lm(model);
+
+    let dir = match &args.run_dir {
+        Some(dir) => dir.clone(),
+        None => run_dir::fresh(
+            Path::new(RUNS),
+            &format!("{}_imported", resolved.run_name()),
+        ),
+    };
+    let text = match &args.text {
+        Some(file) => Some(std::path::absolute(file).map_err(|e| Error::io("find", file, e))?),
+        None => None,
+    };
+    let run = RunDir::create(&dir)?;
+    run.describe(
+        &resolved,
+        &Environment {
+            commands: vec![std::env::args().collect()],
+            data_dir: None,
+            text,
+            device: format!("{device:?}"),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            data: String::new(),
+            subset: false,
+            parameters: network.parameter_count(),
+        },
+    )?;
+    // Step 0 of a run that has not begun: it can be scored, sampled, exported, and trained on.
+    let state = State {
+        recipe: recipe.fingerprint(),
+        ..State::default()
+    };
+    let dials = Dials::default();
+    let optimizer = optim::build(recipe, &dials);
+    let schedule = Schedule::new(recipe, recipe.steps, dials);
+    let parameters = network.parameter_count();
+    let (writer, to) = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
+    writer.save(&state, network, || {
+        // Failures are reported through the writer.
+        let _ = to.optimizer.save(0, optimizer.to_record());
+        let _ = to.scheduler.save(0, schedule.to_record());
+    })?;
+    say!(
+        "{} · {parameters} parameters from {} to {}",
+        recipe.model_id(),
+        args.weights.display(),
+        dir.display()
+    );
+    say!("score it with: rezero eval {}", dir.display());
+    Ok(())
+}
+
+/// The error with the settings that the file's shapes ask for, where they are others.
+fn hinted(error: ImportError, recipe: &Recipe, shape: Option<LmShape>) -> Error {
+    let mut wanted = Vec::new();
+    if let Some(shape) = shape {
+        let learned = recipe.positions == Positions::Learned;
+        for (key, have, file) in [
+            ("depth", recipe.depth, shape.n_layers),
+            ("d_model", recipe.d_model, shape.d_model),
+            ("d_ff", recipe.d_ff, shape.d_ff),
+            (
+                "context",
+                recipe.context,
+                shape.context.filter(|_| learned).unwrap_or(recipe.context),
+            ),
+        ] {
+            if have != file {
+                wanted.push(format!("{key}={file}"));
+            }
+        }
+        if shape.tied != recipe.tied {
+            wanted.push(format!("tied={}", shape.tied));
+        }
+        if shape.context.is_some() != learned {
+            wanted.push(match learned {
+                true => "positions=sinusoidal (or rotary or none)".to_owned(),
+                false => "positions=learned".to_owned(),
+            });
+        }
+    }
+    Error::Import {
+        source: error,
+        hint: match wanted.is_empty() {
+            true => String::new(),
+            false => format!("\nthe file's shapes ask for: {}", wanted.join(" ")),
+        },
+    }
+}
