@@ -2,6 +2,7 @@
 
 mod counts;
 mod golden;
+mod import;
 mod invariants;
 mod support;
 mod trajectory;

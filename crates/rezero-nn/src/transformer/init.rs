@@ -107,12 +107,11 @@ pub(super) fn scale_columns(weight: Param<Tensor<2>>, from: usize, gain: f64) ->
     weight.map(|w| {
         let [_, columns] = w.dims();
         let scaled = w.clone().slice_dim(1, from..columns) * gain;
-        match from {
+        let whole = match from {
             0 => scaled,
             _ => Tensor::cat(vec![w.slice_dim(1, 0..from), scaled], 1),
-        }
-        // `map` keeps what it is given: a leaf, not the end of a graph.
-        .detach()
-        .require_grad()
+        };
+        // A leaf, not the end of a graph; `map` restores the training state.
+        whole.detach()
     })
 }
