@@ -14,6 +14,10 @@ resume-cifar *ARGS:
     cargo run --release -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" --resume {{ARGS}}
     cargo run --release -- eval "${RUN_DIR:-runs/train-cifar}" --split test
 
+# Train a ReZero language model on a file's bytes; e.g. `just train-lm FILE arm=pre-norm`
+train-lm FILE *ARGS:
+    cargo run --release -- train enwik8-small --text {{FILE}} {{ARGS}}
+
 # Two minutes on built-in images
 quickstart:
     cargo run --release -- train quickstart
@@ -32,11 +36,12 @@ check:
     cargo clippy --release --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
-# Benchmarks: loader, training step, checkpoints, start-up
+# Benchmarks: loaders, training steps, decoding, checkpoints, start-up
 bench:
     cargo bench --workspace
 
-# Make the PyTorch fixtures anew (needs Python with torch; see the script)
+# Make the PyTorch fixtures anew (needs Python with torch; see the scripts)
 golden:
     python3 crates/rezero-nn/tests/fixtures/generate.py
     python3 crates/rezero-nn/tests/fixtures/generate_transformer.py
+    python3 crates/rezero-nn/tests/fixtures/generate_import.py

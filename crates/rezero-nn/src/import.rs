@@ -517,12 +517,15 @@ impl ModuleMapper for Fill {
         param.map(|old| {
             let like = (&old.device(), old.dtype());
             let new = Tensor::<D>::from_data(TensorData::new(values, shape), like);
-            match transposed && D == 2 {
+            let new = match transposed && D == 2 {
                 true => new.swap_dims(0, 1),
                 false => new,
+            };
+            // A leaf, not the end of a graph.
+            match old.is_require_grad() {
+                true => new.detach().require_grad(),
+                false => new,
             }
-            // A leaf, not the end of a graph; `map` restores the training state.
-            .detach()
         })
     }
 }

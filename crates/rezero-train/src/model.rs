@@ -37,6 +37,8 @@ pub struct Batch {
 
 /// The items of a batch.
 #[derive(Clone, Debug)]
+// One is alive at a time.
+#[allow(clippy::large_enum_variant)]
 pub enum Items {
     /// Labelled images.
     Images(ImageBatch),

@@ -105,13 +105,17 @@ pub(super) fn scale_columns(weight: Param<Tensor<2>>, from: usize, gain: f64) ->
         return weight;
     }
     weight.map(|w| {
+        let learns = w.is_require_grad();
         let [_, columns] = w.dims();
         let scaled = w.clone().slice_dim(1, from..columns) * gain;
         let whole = match from {
             0 => scaled,
             _ => Tensor::cat(vec![w.slice_dim(1, 0..from), scaled], 1),
         };
-        // A leaf, not the end of a graph; `map` restores the training state.
-        whole.detach()
+        // A leaf, not the end of a graph.
+        match learns {
+            true => whole.detach().require_grad(),
+            false => whole,
+        }
     })
 }
