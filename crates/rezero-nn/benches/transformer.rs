@@ -3,7 +3,6 @@
 //! - `lm-small/step`: forward, loss, backward and Adam on the workload of that name in PyTorch's
 //!   benchmark: 6 layers, d_model 256, 8 heads, 128 tokens, batch 8
 //! - `decode`: one byte after 511 others, with the cache and without
-//! - `attention`: bytes of memory that a layer keeps for the backward pass, and one step at 128 layers
 //!
 //! Elements are tokens.
 
@@ -91,7 +90,7 @@ fn decoding(c: &mut Criterion) {
     let lm = model(6, 8, 512, &device);
     let mut group = c.benchmark_group("decode, 511 bytes before");
     group.sample_size(10).throughput(Throughput::Elements(1));
-    let read = |logits: Tensor<3>| logits.into_data().bytes.len();
+    let read = |logits: Tensor<3>| logits.into_data().as_bytes().len();
     let mut cache = LmCache::default();
     lm.forward_cached(tokens(1, 511, &device), &mut cache);
     group.bench_function("with the cache", |b| {

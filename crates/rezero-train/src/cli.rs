@@ -112,19 +112,24 @@ pub struct Sample {
     /// A run directory
     pub run: PathBuf,
     /// The text to continue, at most the run's context
-    #[arg(long, default_value = "\n", hide_default_value = true)]
+    #[arg(
+        long,
+        default_value = "\n",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub prompt: String,
     /// How many bytes to write
     #[arg(long, default_value_t = 1000)]
     pub bytes: usize,
     /// Logits are divided by this; 0 always takes the most likely byte
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Draw from the so many most likely bytes only [default: all]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// Draw from the fewest most likely bytes whose probabilities sum to this
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
     /// The same seed writes the same bytes
     #[arg(long, default_value_t = 0)]

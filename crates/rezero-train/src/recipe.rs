@@ -229,7 +229,7 @@ names! {
 pub struct Recipe {
     /// The network family.
     pub model: Model,
-    /// The number of weighted layers.
+    /// The number of weighted layers; of a Transformer, of its layers.
     pub depth: usize,
     /// The residual scheme.
     pub arm: Arm,
@@ -667,14 +667,6 @@ impl Recipe {
             },
         )?;
         check(
-            self.accumulate >= 1 && self.accumulate <= self.batch,
-            "accumulate",
-            format!(
-                "must be between 1 and the batch of {}, got {}",
-                self.batch, self.accumulate
-            ),
-        )?;
-        check(
             self.alpha_bound.is_finite() && self.alpha_bound >= 0.0,
             "alpha_bound",
             format!("must be finite and at least 0, got {}", self.alpha_bound),
@@ -703,6 +695,14 @@ impl Recipe {
             self.batch <= 1 << 20,
             "batch",
             format!("must be at most {}, got {}", 1 << 20, self.batch),
+        )?;
+        check(
+            self.accumulate >= 1 && self.accumulate <= self.batch,
+            "accumulate",
+            format!(
+                "must be between 1 and the batch of {}, got {}",
+                self.batch, self.accumulate
+            ),
         )?;
         for (key, value, most) in [
             ("crop_padding", self.crop_padding, 31),

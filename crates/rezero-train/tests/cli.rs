@@ -281,7 +281,8 @@ fn recipes_are_listed_shown_and_their_keys_too() {
     assert!(said.out.contains("weight_decay = 5e-4"));
     let said = succeed(dir.path(), &["recipes", "--keys"]);
     assert!(
-        said.out.contains("# Images a step.\nbatch = 128\n"),
+        said.out
+            .contains("# Images, or windows of text, a step.\nbatch = 128\n"),
         "{}",
         said.out
     );
