@@ -18,12 +18,18 @@
 //!
 //! Matrices of linear layers are transposed. [`load`] also takes the language model of the authors'
 //! notebook (`encoder.weight` for the embedding, `transformer_encoder.layers.N.…`, `decoder.…` for
-//! the head), `q_proj_weight`, `k_proj_weight` and `v_proj_weight` in place of `in_proj_weight`, names
-//! behind `module.`, and names behind any prefix that all share.
+//! the head), `q_proj_weight`, `k_proj_weight` and `v_proj_weight` in place of `in_proj_weight`, and
+//! names behind any prefix that all share, such as `module.` of DistributedDataParallel.
+//!
+//! The notebook's layers with a norm keep a `resweight` of 1 that is not learned, and use `norm1` for
+//! both of their branches: there [`load`] fills both norms with `norm1`, and `norm2` is not looked at.
+
+mod guard;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, bf16, f16};
@@ -31,8 +37,11 @@ use pytorch_reader::{DType, PytorchReader};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-/// The largest file that is read, 16 GiB: a text held in memory by mistake is no checkpoint.
+/// The largest file that is read, 16 GiB, since all of it is held in memory.
 const MAX_BYTES: u64 = 16 << 30;
+
+/// The most components of a prefix: names are the file's, and each prefix is tried on all of them.
+const MAX_PREFIX: usize = 16;
 
 /// Where a `.pt` file may keep its state dict.
 const TOP_LEVEL: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -77,13 +86,14 @@ impl std::error::Error for ImportError {}
 #[derive(Clone, Debug, PartialEq)]
 struct Host {
     shape: Vec<usize>,
-    values: Vec<f32>,
+    values: Arc<[f32]>,
 }
 
 /// The floating-point tensors of a PyTorch state dict, on the host, as f32.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TorchWeights {
     tensors: BTreeMap<String, Host>,
+    ignored: Vec<String>,
 }
 
 /// The sizes of a language model, as the shapes of its tensors give them. Its number of heads cannot
@@ -96,6 +106,8 @@ pub struct LmShape {
     pub d_model: usize,
     /// Width of the feed-forward branch.
     pub d_ff: usize,
+    /// Tokens.
+    pub vocab_size: usize,
     /// Learned positions, if there are any.
     pub context: Option<usize>,
     /// Whether there is no output layer of its own.
@@ -107,11 +119,14 @@ impl TorchWeights {
     /// that holds more than a state dict, `state_dict`, `model_state_dict` or `model` is taken.
     ///
     /// Nothing in a file is ever executed: a pickle is parsed as data, and of what it would call only
-    /// the names are looked at.
+    /// the names are looked at. `f64`, `f16` and `bf16` become `f32`.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, is neither, is damaged, or claims what it does not hold.
+    /// If the file cannot be read, is neither, is damaged, claims what it does not hold, would take
+    /// more memory than its size warrants, or holds no floating-point tensor. Of what `torch.save`
+    /// never writes, compressed entries are refused; of what it once wrote, archives older than
+    /// PyTorch 0.1.10.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImportError> {
         let path = path.as_ref();
         let fail = |message: String| ImportError::Read {
@@ -120,11 +135,11 @@ impl TorchWeights {
         };
         let meta = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
         if !meta.is_file() {
-            return Err(fail("it is not a file".to_owned()));
+            return Err(fail("it must be a file and is not one".to_owned()));
         }
         if meta.len() > MAX_BYTES {
             return Err(fail(format!(
-                "it has {} bytes, more than {MAX_BYTES}",
+                "it must have at most {MAX_BYTES} bytes and has {}: save the weights alone",
                 meta.len()
             )));
         }
@@ -133,11 +148,14 @@ impl TorchWeights {
                 let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
                 from_safetensors(&bytes)
             }
-            false => from_torch(path, meta.len()),
+            false => guard::check(path).and_then(|()| from_torch(path, meta.len())),
         }
         .map_err(fail)?;
         if weights.tensors.is_empty() {
-            return Err(fail("it holds no floating-point tensor".to_owned()));
+            return Err(fail(
+                "it must hold floating-point tensors and has none: save model.state_dict()"
+                    .to_owned(),
+            ));
         }
         Ok(weights)
     }
@@ -147,11 +165,39 @@ impl TorchWeights {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// The names of tensors that were left out because they hold integers or booleans.
+    pub fn ignored(&self) -> impl Iterator<Item = &str> {
+        self.ignored.iter().map(String::as_str)
+    }
+
+    /// The tensors whose names begin with `prefix`, without it: one module of a larger one. Nothing
+    /// is copied.
+    ///
+    /// ```no_run
+    /// # use rezero_nn::import::{ImportError, TorchWeights, load};
+    /// # use rezero_nn::transformer::RztxEncoder;
+    /// # fn encoder(encoder: RztxEncoder) -> Result<RztxEncoder, ImportError> {
+    /// let model = TorchWeights::open("model.pt")?;
+    /// load(encoder, &model.under("encoder."))
+    /// # }
+    /// ```
+    pub fn under(&self, prefix: &str) -> Self {
+        let inner = |name: &String| name.strip_prefix(prefix).map(str::to_owned);
+        Self {
+            tensors: self
+                .tensors
+                .iter()
+                .filter_map(|(name, tensor)| Some((inner(name)?, tensor.clone())))
+                .collect(),
+            ignored: self.ignored.iter().filter_map(inner).collect(),
+        }
+    }
+
     /// The sizes of the language model that this is, if it is one.
     pub fn lm_shape(&self) -> Option<LmShape> {
         let named = self.renamed(|name| name == "embedding.weight");
         let shape = |name: &str| Some(named.get(name)?.shape.as_slice());
-        let [_, d_model] = *shape("embedding.weight")? else {
+        let [vocab_size, d_model] = *shape("embedding.weight")? else {
             return None;
         };
         let layer = |n: usize| format!("encoder.layers.{n}.linear1.weight");
@@ -162,6 +208,7 @@ impl TorchWeights {
             n_layers: (0..).find(|n| !named.contains_key(&layer(*n)))?,
             d_model,
             d_ff,
+            vocab_size,
             context: shape("positions.weight").and_then(|s| s.first().copied()),
             tied: !named.contains_key("head.weight"),
         })
@@ -170,43 +217,47 @@ impl TorchWeights {
     /// The tensors under the names of [`export`], as far as they can be told; `known` says which
     /// names are expected.
     fn renamed(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, Host> {
-        let notebook = self
-            .tensors
-            .keys()
-            .any(|name| name.contains("transformer_encoder.layers.0."));
+        // Prefixes of whole components that all names share, such as `module.encoder.`.
+        let first = self.tensors.keys().next().map_or("", String::as_str);
+        let dots = first.match_indices('.').take(MAX_PREFIX);
+        let prefixes = dots.map(|(i, _)| &first[..=i]);
+        let shared = prefixes.filter(|p| self.tensors.keys().all(|name| name.starts_with(*p)));
+        let mut best = self.named_under("");
+        let count =
+            |named: &BTreeMap<String, Host>| named.keys().filter(|name| known(name)).count();
+        let mut most = count(&best);
+        for prefix in shared {
+            let named = self.named_under(prefix);
+            if count(&named) > most {
+                (most, best) = (count(&named), named);
+            }
+        }
+        best
+    }
+
+    /// The tensors without `prefix`, the notebook's names and split projections replaced.
+    fn named_under(&self, prefix: &str) -> BTreeMap<String, Host> {
+        let inner = || {
+            let tensors = self.tensors.iter();
+            tensors.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+        };
+        let notebook = inner().any(|(name, _)| name.starts_with("transformer_encoder.layers.0."));
         let mut named = BTreeMap::new();
-        for (name, tensor) in &self.tensors {
-            // What `nn.DataParallel` puts in front.
-            let name = name.strip_prefix("module.").unwrap_or(name);
+        for (name, tensor) in inner() {
             let name = match name {
                 "encoder.weight" if notebook => "embedding.weight".to_owned(),
                 "decoder.weight" if notebook => "head.weight".to_owned(),
                 "decoder.bias" if notebook => "head.bias".to_owned(),
                 // Sines and cosines, which are computed.
                 "pos_encoder.pe" if notebook => continue,
-                _ if notebook => name.replacen("transformer_encoder.", "encoder.", 1),
-                _ => name.to_owned(),
+                _ => match name.strip_prefix("transformer_encoder.") {
+                    Some(rest) if notebook => format!("encoder.{rest}"),
+                    _ => name.to_owned(),
+                },
             };
             named.insert(name, tensor.clone());
         }
-        let mut named = fused(named);
-        if !named.keys().any(|name| known(name)) {
-            // Behind a prefix of whole components, such as `net.encoder.`.
-            let first = named.keys().next().cloned().unwrap_or_default();
-            let prefixes = first.match_indices('.').map(|(i, _)| &first[..=i]);
-            let shared = prefixes.filter(|p| named.keys().all(|name| name.starts_with(*p)));
-            let wanted = shared
-                .filter(|p| named.keys().any(|name| known(&name[p.len()..])))
-                .last()
-                .map(str::len);
-            if let Some(length) = wanted {
-                named = named
-                    .into_iter()
-                    .map(|(name, tensor)| (name[length..].to_owned(), tensor))
-                    .collect();
-            }
-        }
-        named
+        fused(named)
     }
 }
 
@@ -225,15 +276,18 @@ fn fused(mut named: BTreeMap<String, Host>) -> BTreeMap<String, Host> {
         let [Some(q), Some(k), Some(v)] = shapes else {
             continue;
         };
-        if q != k || k != v || q.len() != 2 {
+        let (true, true, [rows, columns]) = (q == k, k == v, q.as_slice()) else {
             continue;
+        };
+        let Some(rows) = rows.checked_mul(3) else {
+            continue;
+        };
+        let shape = vec![rows, *columns];
+        let mut values = Vec::new();
+        for part in parts.iter().filter_map(|part| named.remove(part)) {
+            values.extend_from_slice(&part.values);
         }
-        let values = parts
-            .iter()
-            .filter_map(|part| named.remove(part))
-            .flat_map(|t| t.values)
-            .collect();
-        let shape = vec![3 * q[0], q[1]];
+        let values = values.into();
         named.insert(format!("{prefix}in_proj_weight"), Host { shape, values });
     }
     named
@@ -252,7 +306,7 @@ fn is_safetensors(path: &Path, length: u64) -> std::io::Result<bool> {
 
 fn from_safetensors(bytes: &[u8]) -> Result<TorchWeights, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
-    let mut tensors = BTreeMap::new();
+    let mut weights = TorchWeights::default();
     for (name, view) in file.tensors() {
         let data = view.data();
         let values = match view.dtype() {
@@ -261,19 +315,21 @@ fn from_safetensors(bytes: &[u8]) -> Result<TorchWeights, String> {
             Dtype::F16 => convert(data, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => convert(data, |b| bf16::from_le_bytes(b).to_f32()),
             // Counters and masks are no weights.
-            _ => continue,
+            _ => {
+                weights.ignored.push(name);
+                continue;
+            }
         };
         let shape = view.shape().to_vec();
-        tensors.insert(name, Host { shape, values });
+        weights.tensors.insert(name, Host { shape, values });
     }
-    Ok(TorchWeights { tensors })
+    weights.ignored.sort();
+    Ok(weights)
 }
 
 fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
-    let whole = PytorchReader::new(path).map_err(|e| {
-        format!("{e}; it must be a safetensors file or a state dict saved by torch.save")
-    })?;
-    let mut reader = whole;
+    let mut reader = PytorchReader::new(path)
+        .map_err(|e| format!("{e}; save model.state_dict() with torch.save"))?;
     for key in TOP_LEVEL {
         let dotted = format!("{key}.");
         if reader.keys().iter().any(|name| name.starts_with(&dotted))
@@ -290,15 +346,16 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
         .try_fold(0u64, |sum, t| sum.checked_add(t.byte_len() as u64));
     if claimed.is_none_or(|claimed| claimed > length.saturating_mul(2)) {
         return Err(format!(
-            "its tensors claim more bytes than a file of {length} can hold"
+            "its tensors must fit in its {length} bytes, each stored at most twice, and claim more"
         ));
     }
-    let mut tensors = BTreeMap::new();
+    let mut weights = TorchWeights::default();
     for (name, tensor) in reader.into_tensors() {
         if !matches!(
             tensor.dtype(),
             DType::F32 | DType::F64 | DType::F16 | DType::BF16
         ) {
+            weights.ignored.push(name);
             continue;
         }
         let data = tensor.read().map_err(|e| e.to_string())?;
@@ -309,12 +366,13 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
             _ => convert(&data, f32::from_ne_bytes),
         };
         let shape = tensor.shape().to_vec();
-        tensors.insert(name, Host { shape, values });
+        weights.tensors.insert(name, Host { shape, values });
     }
-    Ok(TorchWeights { tensors })
+    weights.ignored.sort();
+    Ok(weights)
 }
 
-fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Arc<[f32]> {
     let (chunks, _) = data.as_chunks::<N>();
     chunks.iter().map(|chunk| f(*chunk)).collect()
 }
@@ -324,23 +382,36 @@ fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> 
 /// # Errors
 ///
 /// [`ImportError::Mismatch`] with every tensor that is missing, unknown or of another shape; nothing
-/// is loaded then. A `resweight` of exactly 1 is no mismatch where the module has no gate: the
-/// authors' notebook keeps one, fixed, in its layers with a norm.
+/// is loaded then. A `resweight` of exactly 1 is no mismatch where the module has no gate, see the
+/// [module](self).
 pub fn load<M: Module>(module: M, weights: &TorchWeights) -> Result<M, ImportError> {
     let mut expected = Slots::default();
     module.visit(&mut expected);
     let slots = expected.found;
     let by_name: HashMap<&str, &Slot> = slots.iter().map(|s| (s.torch.as_str(), s)).collect();
     let mut named = weights.renamed(|name| by_name.contains_key(name));
-    // Only one of the notebook's norms is used, for both branches of a layer.
-    let one_norm = !slots.iter().any(|s| s.torch.contains("norm2."));
-    named.retain(|name, tensor| {
-        let known = by_name.contains_key(name.as_str());
-        let last = name.rsplit('.').next().unwrap_or(name);
-        let idle_gate = last == "resweight" && tensor.values.iter().all(|v| *v == 1.0);
-        let idle_norm = one_norm && name.contains(".norm2.");
-        known || !(idle_gate || idle_norm)
-    });
+    // Layers of the notebook with a norm: a gate that does nothing, and `norm1` for both branches.
+    let layers: Vec<String> = named
+        .iter()
+        .filter(|(name, gate)| {
+            let idle = !by_name.contains_key(name.as_str());
+            idle && gate.values.iter().all(|v| *v == 1.0)
+        })
+        .filter_map(|(name, _)| name.strip_suffix("resweight").map(str::to_owned))
+        .collect();
+    for layer in layers {
+        named.remove(&format!("{layer}resweight"));
+        for part in ["weight", "bias"] {
+            let [norm1, norm2] = [1, 2].map(|i| format!("{layer}norm{i}.{part}"));
+            let Some(tensor) = named.get(&norm1).cloned() else {
+                continue;
+            };
+            named.remove(&norm2);
+            if by_name.contains_key(norm2.as_str()) {
+                named.insert(norm2, tensor);
+            }
+        }
+    }
 
     let mut wrong = Vec::new();
     for slot in &slots {
@@ -514,16 +585,19 @@ impl ModuleMapper for Fill {
         let Some(Host { shape, values }) = self.named.remove(&name) else {
             return param;
         };
+        // Transposed here, the parameter is a leaf, and contiguous.
+        let data = match (shape.as_slice(), transposed) {
+            (&[rows, columns], true) => {
+                let value = |i| values[i % rows * columns + i / rows];
+                let values: Vec<f32> = (0..values.len()).map(value).collect();
+                TensorData::new(values, [columns, rows])
+            }
+            _ => TensorData::new(values.to_vec(), shape),
+        };
         param.map(|old| {
-            let like = (&old.device(), old.dtype());
-            let new = Tensor::<D>::from_data(TensorData::new(values, shape), like);
-            let new = match transposed && D == 2 {
-                true => new.swap_dims(0, 1),
-                false => new,
-            };
-            // A leaf, not the end of a graph.
+            let new = Tensor::<D>::from_data(data, (&old.device(), old.dtype()));
             match old.is_require_grad() {
-                true => new.detach().require_grad(),
+                true => new.require_grad(),
                 false => new,
             }
         })

@@ -1,0 +1,387 @@
+//! What a `.pt` file must satisfy before `pytorch-reader` sees it.
+//!
+//! That crate executes nothing and checks every tensor against its storage. Its budget for copies
+//! leaves out class names, keys and shapes, though, it inflates what is compressed, and an opcode of
+//! one byte costs it a hundred: files of a megabyte make it ask for tens of gigabytes, which aborts
+//! the process. So the pickle is run here first with sizes in place of values.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use zip::{CompressionMethod, ZipArchive};
+
+/// What all values of a pickle together may cost, copies included. A model of 128 layers takes 60 MB.
+const MAX_MEMORY: u64 = 1 << 30;
+
+/// The longest pickle, of which 32 MiB describe a hundred thousand tensors.
+const MAX_PICKLE: u64 = 32 << 20;
+
+/// About what a value without text takes in `pytorch-reader`.
+const VALUE: u64 = 160;
+
+/// What opens a file of PyTorch before 1.6, as protocol 2 writes it.
+const LEGACY: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// Errors unless `path` is one of the two containers that `torch.save` writes, and reading its
+/// pickles takes a bounded amount of memory.
+pub(super) fn check(path: &Path) -> Result<(), String> {
+    let mut head = Vec::new();
+    let io = |e: std::io::Error| e.to_string();
+    let mut file = File::open(path).map_err(io)?;
+    file.by_ref().take(262).read_to_end(&mut head).map_err(io)?;
+    if head.starts_with(b"PK") {
+        return check_zip(path);
+    }
+    let opening = &head[..head.len().min(64)];
+    let legacy = opening.windows(LEGACY.len()).any(|bytes| bytes == LEGACY);
+    // The reader looks for a tar archive, PyTorch's format of 2016, before it looks for this one.
+    if !legacy || head.ends_with(b"ustar") {
+        return Err(
+            "it must be a safetensors file or what torch.save writes, and is neither".to_owned(),
+        );
+    }
+    // Magic number, version, system, state dict, keys; then come the values.
+    let mut bytes = head;
+    file.take(MAX_PICKLE).read_to_end(&mut bytes).map_err(io)?;
+    let mut sizes = Sizes::default();
+    let mut rest = bytes.as_slice();
+    for _ in 0..5 {
+        rest = sizes.run(rest)?;
+    }
+    Ok(())
+}
+
+fn check_zip(path: &Path) -> Result<(), String> {
+    let failed = |e: zip::result::ZipError| e.to_string();
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index_raw(i).map_err(failed)?;
+        let name = entry.name().map_err(failed)?.into_owned();
+        // A small file would inflate to any size, once for each tensor that looks into it.
+        if entry.compression() != CompressionMethod::Stored {
+            return Err(format!(
+                "its entry {name:?} is compressed, which torch.save never does: load it in PyTorch \
+                 and save it again"
+            ));
+        }
+        if !name.ends_with("data.pkl") {
+            continue;
+        }
+        if entry.size() > MAX_PICKLE {
+            return Err(too_large());
+        }
+        let mut pickle = Vec::new();
+        entry
+            .by_ref()
+            .take(MAX_PICKLE)
+            .read_to_end(&mut pickle)
+            .map_err(|e| e.to_string())?;
+        Sizes::default().run(&pickle)?;
+    }
+    Ok(())
+}
+
+fn too_large() -> String {
+    format!(
+        "its pickle must be read with {MAX_MEMORY} bytes of memory and needs more: save \
+         model.state_dict() alone"
+    )
+}
+
+fn damaged() -> String {
+    "its pickle is damaged".to_owned()
+}
+
+/// A value, as large as it can be.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    /// Of itself and all that it holds.
+    bytes: u64,
+    /// The calls in it: no more tensors than these.
+    calls: u64,
+    /// The longest text in it, which may become a key.
+    text: u64,
+    /// The longest name of a tensor in it.
+    path: u64,
+    /// Where `BUILD` leaves a copy.
+    memo: Option<u32>,
+}
+
+impl Size {
+    fn text(length: u64) -> Self {
+        Self {
+            bytes: VALUE + length,
+            text: length,
+            ..Self::default()
+        }
+    }
+
+    /// One that holds both, side by side.
+    fn with(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            calls: self.calls.saturating_add(other.calls),
+            text: self.text.max(other.text),
+            path: self.path.max(other.path),
+            memo: None,
+        }
+    }
+}
+
+/// The stack machine of pickle, on sizes.
+#[derive(Default)]
+struct Sizes {
+    stack: Vec<Size>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Size>,
+    /// Of all that was ever made.
+    spent: u64,
+}
+
+impl Sizes {
+    /// Reads one pickle and returns what follows it.
+    fn run<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], String> {
+        self.stack.clear();
+        self.marks.clear();
+        self.memo.clear();
+        loop {
+            let [op] = take(&mut bytes)?;
+            match op {
+                b'.' => break,
+                // A version, a frame.
+                0x80 => drop(take::<1>(&mut bytes)?),
+                0x95 => drop(take::<8>(&mut bytes)?),
+                // Numbers and constants.
+                b'N' | 0x88 | 0x89 | b')' | b']' | b'}' | 0x8f => self.push(Size::text(0))?,
+                b'K' => self.skip::<1>(&mut bytes)?,
+                b'M' => self.skip::<2>(&mut bytes)?,
+                b'J' => self.skip::<4>(&mut bytes)?,
+                b'G' => self.skip::<8>(&mut bytes)?,
+                b'I' | b'L' | b'F' | b'V' | b'P' => {
+                    let length = line(&mut bytes)?.len() as u64;
+                    // Latin-1 becomes UTF-8.
+                    self.push(Size::text(2 * length))?;
+                }
+                b'c' => {
+                    let length = line(&mut bytes)?.len() + line(&mut bytes)?.len();
+                    self.push(Size::text(length as u64))?;
+                }
+                // Text and bytes behind their length.
+                b'U' | b'C' | 0x8a | 0x8c => {
+                    let length = take::<1>(&mut bytes)?[0];
+                    self.text(&mut bytes, length.into())?;
+                }
+                b'T' | b'X' | b'B' | 0x8b => {
+                    let length = u32::from_le_bytes(take(&mut bytes)?);
+                    self.text(&mut bytes, length.into())?;
+                }
+                0x8d | 0x8e | 0x96 => {
+                    let length = u64::from_le_bytes(take(&mut bytes)?);
+                    self.text(&mut bytes, length)?;
+                }
+                // Containers.
+                b'(' => {
+                    self.marks.push(self.stack.len());
+                    self.spend(VALUE)?;
+                }
+                b't' | b'l' | b'd' | 0x91 => {
+                    let items = self.to_mark(op == b'd')?;
+                    self.push(items)?;
+                }
+                0x85..=0x87 => self.join(usize::from(op - 0x84))?,
+                b'a' => {
+                    let item = self.pop()?;
+                    self.extend(item)?;
+                }
+                b's' => {
+                    let (value, key) = (self.pop()?, self.pop()?);
+                    self.extend(pair(key, value))?;
+                }
+                b'e' | 0x90 => {
+                    let items = self.to_mark(false)?;
+                    self.extend(items)?;
+                }
+                b'u' => {
+                    let items = self.to_mark(true)?;
+                    self.extend(items)?;
+                }
+                // The stack and the memo.
+                b'0' if self.marks.last() == Some(&self.stack.len()) => {
+                    self.marks.pop();
+                }
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.to_mark(false)?),
+                b'2' => {
+                    let top = *self.top()?;
+                    self.push(top)?;
+                }
+                b'g' | b'h' | b'j' => {
+                    let i = self.index(op == b'g', op == b'j', &mut bytes)?;
+                    let value = *self.memo.get(&i).ok_or_else(damaged)?;
+                    self.push(value)?;
+                }
+                b'p' | b'q' | b'r' => {
+                    let i = self.index(op == b'p', op == b'r', &mut bytes)?;
+                    self.remember(i)?;
+                }
+                0x94 => self.remember(self.memo.len() as u32)?,
+                // Calls, of which no result is larger than what goes in.
+                b'Q' => self.join(1)?,
+                b'R' | 0x81 | 0x93 => self.join(2)?,
+                0x92 => self.join(3)?,
+                b'b' => {
+                    let (state, object) = (self.pop()?, self.pop()?);
+                    let built = object.with(state);
+                    if let Some(i) = object.memo {
+                        self.spend(built.bytes)?;
+                        let memo = object.memo;
+                        self.memo.insert(i, Size { memo, ..built });
+                    }
+                    self.push(built)?;
+                }
+                _ => return Err(damaged()),
+            }
+        }
+        let root = self.pop()?;
+        // Every tensor is listed under its whole name.
+        self.spend(root.calls.saturating_mul(root.path.saturating_add(VALUE)))?;
+        Ok(bytes)
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), String> {
+        self.spent = self.spent.saturating_add(bytes);
+        match self.spent <= MAX_MEMORY {
+            true => Ok(()),
+            false => Err(too_large()),
+        }
+    }
+
+    fn push(&mut self, value: Size) -> Result<(), String> {
+        self.spend(value.bytes)?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn skip<const N: usize>(&mut self, bytes: &mut &[u8]) -> Result<(), String> {
+        take::<N>(bytes)?;
+        self.push(Size::text(0))
+    }
+
+    fn text(&mut self, bytes: &mut &[u8], length: u64) -> Result<(), String> {
+        let n = usize::try_from(length).map_err(|_| damaged())?;
+        let (_, rest) = bytes.split_at_checked(n).ok_or_else(damaged)?;
+        *bytes = rest;
+        self.push(Size::text(length))
+    }
+
+    fn top(&mut self) -> Result<&mut Size, String> {
+        match self.marks.last() == Some(&self.stack.len()) {
+            true => Err(damaged()),
+            false => self.stack.last_mut().ok_or_else(damaged),
+        }
+    }
+
+    fn pop(&mut self) -> Result<Size, String> {
+        let top = *self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    /// All values above the last mark, which are keys and values in turn if they are `pairs`.
+    fn to_mark(&mut self, pairs: bool) -> Result<Size, String> {
+        let mark = self.marks.pop().ok_or_else(damaged)?;
+        if mark > self.stack.len() {
+            return Err(damaged());
+        }
+        let items = self.stack.split_off(mark);
+        let empty = Size::text(0);
+        Ok(match pairs {
+            true => items.chunks(2).fold(empty, |all, item| match item {
+                [key, value] => all.with(pair(*key, *value)),
+                rest => rest.iter().fold(all, |all, item| all.with(*item)),
+            }),
+            false => listed(items.iter().fold(empty, |all, item| all.with(*item))),
+        })
+    }
+
+    /// One value of the last `n`.
+    fn join(&mut self, n: usize) -> Result<(), String> {
+        let mut all = Size::text(0);
+        for _ in 0..n {
+            all = all.with(self.pop()?);
+        }
+        all.calls = all.calls.saturating_add(1);
+        self.push(listed(all))
+    }
+
+    /// Puts into the list or dictionary on top.
+    fn extend(&mut self, items: Size) -> Result<(), String> {
+        self.spend(items.bytes)?;
+        let top = self.top()?;
+        let memo = top.memo;
+        *top = Size {
+            memo,
+            ..top.with(items)
+        };
+        Ok(())
+    }
+
+    fn index(&self, text: bool, long: bool, bytes: &mut &[u8]) -> Result<u32, String> {
+        Ok(match (text, long) {
+            (true, _) => std::str::from_utf8(line(bytes)?)
+                .ok()
+                .and_then(|digits| digits.parse().ok())
+                .ok_or_else(damaged)?,
+            (false, true) => u32::from_le_bytes(take(bytes)?),
+            (false, false) => take::<1>(bytes)?[0].into(),
+        })
+    }
+
+    fn remember(&mut self, i: u32) -> Result<(), String> {
+        let top = self.top()?;
+        top.memo = Some(i);
+        let value = *top;
+        self.spend(value.bytes)?;
+        self.memo.insert(i, value);
+        Ok(())
+    }
+}
+
+/// A key and its value: a tensor below has the key in its name.
+fn pair(key: Size, value: Size) -> Size {
+    let both = key.with(value);
+    Size {
+        path: match value.calls {
+            0 => 0,
+            _ => key.text.saturating_add(value.path).saturating_add(1),
+        },
+        ..both
+    }
+}
+
+/// A list, where a tensor's name has the place in it, or a text that turns out to be a key.
+fn listed(items: Size) -> Size {
+    Size {
+        path: match items.calls {
+            0 => 0,
+            _ => items.text.saturating_add(items.path).saturating_add(21),
+        },
+        ..items
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
+    let (first, rest) = bytes.split_first_chunk().ok_or_else(damaged)?;
+    *bytes = rest;
+    Ok(*first)
+}
+
+fn line<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(damaged)?;
+    let (text, rest) = bytes.split_at(end);
+    *bytes = &rest[1..];
+    Ok(text.strip_suffix(b"\r").unwrap_or(text))
+}
