@@ -188,7 +188,7 @@ impl Sizes {
                     self.spend(VALUE)?;
                 }
                 b't' | b'l' | b'd' | 0x91 => {
-                    let items = self.to_mark(op == b'd')?;
+                    let items = self.pop_to_mark(op == b'd')?;
                     self.push(items)?;
                 }
                 0x85..=0x87 => self.join(usize::from(op - 0x84))?,
@@ -201,11 +201,11 @@ impl Sizes {
                     self.extend(pair(key, value))?;
                 }
                 b'e' | 0x90 => {
-                    let items = self.to_mark(false)?;
+                    let items = self.pop_to_mark(false)?;
                     self.extend(items)?;
                 }
                 b'u' => {
-                    let items = self.to_mark(true)?;
+                    let items = self.pop_to_mark(true)?;
                     self.extend(items)?;
                 }
                 // The stack and the memo.
@@ -213,7 +213,7 @@ impl Sizes {
                     self.marks.pop();
                 }
                 b'0' => drop(self.pop()?),
-                b'1' => drop(self.to_mark(false)?),
+                b'1' => drop(self.pop_to_mark(false)?),
                 b'2' => {
                     let top = *self.top()?;
                     self.push(top)?;
@@ -291,7 +291,7 @@ impl Sizes {
     }
 
     /// All values above the last mark, which are keys and values in turn if they are `pairs`.
-    fn to_mark(&mut self, pairs: bool) -> Result<Size, String> {
+    fn pop_to_mark(&mut self, pairs: bool) -> Result<Size, String> {
         let mark = self.marks.pop().ok_or_else(damaged)?;
         if mark > self.stack.len() {
             return Err(damaged());
