@@ -59,6 +59,9 @@ impl fmt::Display for ImportError {
             Self::Read { path, message } => {
                 write!(f, "cannot read weights from {}: {message}", path.display())
             }
+            Self::Mismatch(tensors) if tensors.is_empty() => {
+                write!(f, "the weights are of another model:")
+            }
             Self::Mismatch(tensors) => {
                 write!(
                     f,
@@ -84,6 +87,7 @@ struct Host {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TorchWeights {
     tensors: BTreeMap<String, Host>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// The sizes of a language model, as the shapes of its tensors give them. Its number of heads cannot
@@ -145,6 +149,11 @@ impl TorchWeights {
     /// The names of the tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// What a safetensors file says of itself, such as what was given to [`export`].
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// The sizes of the language model that this is, if it is one.
@@ -252,6 +261,8 @@ fn is_safetensors(path: &Path, length: u64) -> std::io::Result<bool> {
 
 fn from_safetensors(bytes: &[u8]) -> Result<TorchWeights, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let metadata = header.metadata().clone().unwrap_or_default();
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         let data = view.data();
@@ -266,7 +277,10 @@ fn from_safetensors(bytes: &[u8]) -> Result<TorchWeights, String> {
         let shape = view.shape().to_vec();
         tensors.insert(name, Host { shape, values });
     }
-    Ok(TorchWeights { tensors })
+    Ok(TorchWeights {
+        tensors,
+        metadata: metadata.into_iter().collect(),
+    })
 }
 
 fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
@@ -311,7 +325,10 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
         let shape = tensor.shape().to_vec();
         tensors.insert(name, Host { shape, values });
     }
-    Ok(TorchWeights { tensors })
+    Ok(TorchWeights {
+        tensors,
+        metadata: BTreeMap::new(),
+    })
 }
 
 fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {

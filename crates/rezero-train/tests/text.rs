@@ -230,6 +230,11 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
     ] {
         assert_eq!(eval(extra)["items"], 300, "{extra:?}");
     }
+    let both = train(file, "both", &["data=wiki-like"]);
+    fail(dir.path(), &both, 1, &["--text", "wiki-like"]);
+    fs::write(file, corpus::wiki_like(6000, 4, Split::Train).bytes()).unwrap();
+    let said = succeed(dir.path(), &["eval", "run"]);
+    assert!(said.err.contains("it has changed since"), "{}", said.err);
     fail(
         dir.path(),
         &["eval", "run", "--context", "25"],
@@ -418,6 +423,21 @@ fn pytorch_weights_are_imported_scored_exported_and_trained_on() {
     let original = rezero_nn::import::TorchWeights::open(weights).unwrap();
     let back = rezero_nn::import::TorchWeights::open(dir.path().join("back.safetensors"));
     assert_eq!(back.unwrap(), original);
+
+    // What an export says of itself is held against the recipe.
+    let wrong = [
+        "import",
+        "back.safetensors",
+        "enwik8-small",
+        "depth=2",
+        "d_model=8",
+        "d_ff=12",
+        "context=16",
+        "n_heads=4",
+        "positions=learned",
+        "embedding_scale=1",
+    ];
+    fail(dir.path(), &wrong, 1, &["n_heads=2", "activation=gelu"]);
 
     // Fine-tuning is resuming a run that has not begun.
     succeed(dir.path(), &["train", "imported", "--resume"]);
