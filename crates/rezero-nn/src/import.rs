@@ -83,8 +83,9 @@ struct Host {
     values: Vec<f32>,
 }
 
-/// The floating-point tensors of a PyTorch state dict, on the host, as f32.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The floating-point tensors of a PyTorch state dict, on the host, as f32. Two are equal if their
+/// tensors are, by name and value.
+#[derive(Clone, Default)]
 pub struct TorchWeights {
     tensors: BTreeMap<String, Host>,
     metadata: BTreeMap<String, String>,
@@ -104,6 +105,19 @@ pub struct LmShape {
     pub context: Option<usize>,
     /// Whether there is no output layer of its own.
     pub tied: bool,
+}
+
+impl PartialEq for TorchWeights {
+    fn eq(&self, other: &Self) -> bool {
+        self.tensors == other.tensors
+    }
+}
+
+impl fmt::Debug for TorchWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes = self.tensors.iter().map(|(name, t)| (name, &t.shape));
+        f.debug_map().entries(shapes).finish()
+    }
 }
 
 impl TorchWeights {
