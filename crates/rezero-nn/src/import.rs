@@ -68,6 +68,9 @@ impl fmt::Display for ImportError {
             Self::Read { path, message } => {
                 write!(f, "cannot read weights from {}: {message}", path.display())
             }
+            Self::Mismatch(tensors) if tensors.is_empty() => {
+                write!(f, "the weights are of another model:")
+            }
             Self::Mismatch(tensors) => {
                 write!(
                     f,
@@ -89,11 +92,13 @@ struct Host {
     values: Arc<[f32]>,
 }
 
-/// The floating-point tensors of a PyTorch state dict, on the host, as f32.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The floating-point tensors of a PyTorch state dict, on the host, as f32. Two are equal if their
+/// tensors are, by name and value.
+#[derive(Clone, Default)]
 pub struct TorchWeights {
     tensors: BTreeMap<String, Host>,
     ignored: Vec<String>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// The sizes of a language model, as the shapes of its tensors give them. Its number of heads cannot
@@ -112,6 +117,19 @@ pub struct LmShape {
     pub context: Option<usize>,
     /// Whether there is no output layer of its own.
     pub tied: bool,
+}
+
+impl PartialEq for TorchWeights {
+    fn eq(&self, other: &Self) -> bool {
+        self.tensors == other.tensors
+    }
+}
+
+impl fmt::Debug for TorchWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes = self.tensors.iter().map(|(name, t)| (name, &t.shape));
+        f.debug_map().entries(shapes).finish()
+    }
 }
 
 impl TorchWeights {
@@ -190,7 +208,13 @@ impl TorchWeights {
                 .filter_map(|(name, tensor)| Some((inner(name)?, tensor.clone())))
                 .collect(),
             ignored: self.ignored.iter().filter_map(inner).collect(),
+            metadata: self.metadata.clone(),
         }
+    }
+
+    /// What a safetensors file says of itself, such as what was given to [`export`].
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// The sizes of the language model that this is, if it is one.
@@ -306,7 +330,12 @@ fn is_safetensors(path: &Path, length: u64) -> std::io::Result<bool> {
 
 fn from_safetensors(bytes: &[u8]) -> Result<TorchWeights, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
-    let mut weights = TorchWeights::default();
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let mut weights = TorchWeights {
+        metadata: metadata.into_iter().collect(),
+        ..TorchWeights::default()
+    };
     for (name, view) in file.tensors() {
         let data = view.data();
         let values = match view.dtype() {

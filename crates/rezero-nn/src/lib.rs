@@ -15,6 +15,7 @@
 //!   that the paper compares.
 //! - [`transformer`] holds the RZTX encoder and decoder layers, their stacks and a byte-level
 //!   language model with incremental decoding.
+//! - `import` (a feature) reads and writes PyTorch weights.
 //! - [`Residual`] puts any of the schemes that the papers compare around a branch.
 //! - [`alpha_group`], [`alphas`] and [`parameter_count`] look into any module.
 //!
@@ -84,5 +85,7 @@ pub mod prelude {
         RztxEncoderLayer, RztxLayerConfig, RztxLm, RztxLmConfig, RztxTransformer,
         RztxTransformerConfig,
     };
-    pub use crate::{Branch, ReZero, ReZeroBlock, ReZeroConfig, alpha_group};
+    pub use crate::{
+        Branch, ReZero, ReZeroBlock, ReZeroConfig, ResidualConfig, ResidualScheme, alpha_group,
+    };
 }

@@ -71,6 +71,8 @@ fn the_authors_checkpoints_give_pytorchs_logits() {
     }
     let file = |name| TorchWeights::open(fixture(name)).unwrap();
     assert_eq!(file("authors_lm.pt"), file("authors_lm.safetensors"));
+    let about = export(&lm(&device), [("n_heads".to_owned(), "2".to_owned())]).unwrap();
+    assert_eq!(read(&about).metadata()["n_heads"], "2");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData, Tolerance};
 use rezero_nn::transformer::{
-    Activation, AttentionMask, Positions, RztxLayerConfig, RztxLm, RztxLmConfig,
+    Activation, AttentionMask, Positions, RztxInit, RztxLayerConfig, RztxLm, RztxLmConfig,
     RztxTransformerConfig, Sampler, SamplingConfig, SamplingError,
 };
 use rezero_nn::{NormKind, ReZeroConfig, ResidualConfig, ResidualScheme, alphas, parameter_count};
@@ -639,4 +639,169 @@ fn a_padding_mask_must_fit() {
         random([2, 4, 16], &device),
         &AttentionMask::none().with_padding(mask),
     );
+}
+
+/// Field names are the checkpoint contract.
+#[test]
+fn parameter_paths_are_pinned() {
+    let device = Device::flex();
+    let mut layer = layer(ResidualScheme::PreNorm).with_activation(Activation::SwiGlu);
+    let paths = |module: &dyn Fn(&mut Paths)| {
+        let mut found = Paths::default();
+        module(&mut found);
+        found.found
+    };
+    let lm = RztxLmConfig::new(layer.clone(), 1, 8).init(&device);
+    assert_eq!(
+        paths(&|p| lm.visit(p)),
+        [
+            "embedding.weight",
+            "positions.weight",
+            "encoder.layers.0.attention.in_proj.weight",
+            "encoder.layers.0.attention.in_proj.bias",
+            "encoder.layers.0.attention.out_proj.weight",
+            "encoder.layers.0.attention.out_proj.bias",
+            "encoder.layers.0.feed_forward.linear1.weight",
+            "encoder.layers.0.feed_forward.linear1.bias",
+            "encoder.layers.0.feed_forward.gate.weight",
+            "encoder.layers.0.feed_forward.gate.bias",
+            "encoder.layers.0.feed_forward.linear2.weight",
+            "encoder.layers.0.feed_forward.linear2.bias",
+            "encoder.layers.0.residual.sub_layers.0.norm.layer_norm.gamma",
+            "encoder.layers.0.residual.sub_layers.0.norm.layer_norm.beta",
+            "encoder.layers.0.residual.sub_layers.1.norm.layer_norm.gamma",
+            "encoder.layers.0.residual.sub_layers.1.norm.layer_norm.beta",
+            "encoder.norm.layer_norm.gamma",
+            "encoder.norm.layer_norm.beta",
+            "head.weight",
+            "head.bias",
+        ]
+    );
+    layer.bias = false;
+    layer.residual = ResidualConfig::new(ResidualScheme::ReZero).with_norm(Some(NormKind::Rms));
+    let decoder = layer
+        .with_activation(Activation::Relu)
+        .init_decoder_layer(&device);
+    assert_eq!(
+        paths(&|p| decoder.visit(p)),
+        [
+            "attention.in_proj.weight",
+            "attention.out_proj.weight",
+            "cross_attention.in_proj.weight",
+            "cross_attention.out_proj.weight",
+            "feed_forward.linear1.weight",
+            "feed_forward.linear2.weight",
+            "residual.rezero.alpha",
+            "residual.sub_layers.0.norm.rms_norm.gamma",
+            "residual.sub_layers.1.norm.rms_norm.gamma",
+            "residual.sub_layers.2.norm.rms_norm.gamma",
+        ]
+    );
+}
+
+#[derive(Default)]
+struct Paths {
+    path: Vec<String>,
+    found: Vec<String>,
+}
+
+impl burn::module::ModuleVisitor for Paths {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+        self.found.push(self.path.join("."));
+    }
+}
+
+/// The bounds of uniform draws are reached but for a little, and never passed.
+#[test]
+fn weights_are_drawn_as_published() {
+    let device = Device::flex();
+    let layer = RztxLayerConfig::new(64, 4).with_d_ff(96);
+    let lm = RztxLmConfig::new(layer.clone(), 2, 128).init(&device);
+    let reaches = |name: &str, bound: f64, values: Vec<f32>| {
+        let most = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let ratio = f64::from(most) / bound;
+        assert!((0.97..=1.000_001).contains(&ratio), "{name}: {ratio}");
+    };
+    let first = &lm.encoder.layers[0];
+    // Xavier of the whole [64, 192]: PyTorch's nn.MultiheadAttention, not of each [64, 64].
+    reaches(
+        "in_proj",
+        (6f64 / 256.0).sqrt(),
+        values(first.attention.in_proj.weight.val()),
+    );
+    reaches(
+        "out_proj",
+        1.0 / 8.0,
+        values(first.attention.out_proj.weight.val()),
+    );
+    reaches(
+        "linear1",
+        1.0 / 8.0,
+        values(first.feed_forward.linear1.weight.val()),
+    );
+    reaches(
+        "linear2",
+        1.0 / 96f64.sqrt(),
+        values(first.feed_forward.linear2.weight.val()),
+    );
+    reaches("embedding", 1.0 / 64.0, values(lm.embedding.weight.val()));
+    let bias = first.attention.in_proj.bias.as_ref().unwrap();
+    assert!(values(bias.val()).iter().all(|v| *v == 0.0));
+    // Each layer on its own.
+    let second = &lm.encoder.layers[1];
+    assert_ne!(
+        values(first.feed_forward.linear1.weight.val()),
+        values(second.feed_forward.linear1.weight.val())
+    );
+
+    let notebook = RztxLmConfig::new(layer.with_init(RztxInit::notebook()), 1, 128).init(&device);
+    let first = &notebook.encoder.layers[0];
+    reaches(
+        "linear1",
+        (6f64 / 160.0).sqrt(),
+        values(first.feed_forward.linear1.weight.val()),
+    );
+    reaches("embedding", 0.1, values(notebook.embedding.weight.val()));
+    assert!(
+        values(notebook.head.unwrap().bias.unwrap().val())
+            .iter()
+            .all(|v| *v == 0.0)
+    );
+}
+
+/// Wang et al., arXiv 2203.00555, Table 1 (decoder-only: 2N and 8N; encoder–decoder: both).
+#[test]
+fn deepnorm_has_its_papers_constants() {
+    let device = Device::flex();
+    let layer = RztxLayerConfig::new(64, 4)
+        .with_d_ff(64)
+        .with_residual(ResidualConfig::new(ResidualScheme::DeepNorm));
+    let largest = |w: Tensor<2>| f64::from(w.abs().max().into_scalar::<f32>());
+    let stack = layer.init_encoder(8, &device);
+    let residual = &stack.layers[3].residual.sub_layers[1];
+    assert!((residual.skip_scale - 16f64.powf(0.25)).abs() < 1e-9);
+    let gain = 64f64.powf(-0.25);
+    let in_proj = stack.layers[3].attention.in_proj.weight.val();
+    let bound = (6f64 / 256.0).sqrt();
+    assert!((largest(in_proj.clone().slice_dim(1, 0..128)) / bound - 1.0).abs() < 0.03);
+    assert!((largest(in_proj.slice_dim(1, 128..192)) / (gain * bound) - 1.0).abs() < 0.03);
+    let linear1 = stack.layers[3].feed_forward.linear1.weight.val();
+    assert!((largest(linear1) / (gain / 8.0) - 1.0).abs() < 0.03);
+
+    let both = RztxTransformerConfig::new(layer)
+        .with_n_encoder_layers(4)
+        .with_n_decoder_layers(2)
+        .init(&device);
+    let encoder = both.encoder.layers[0].residual.sub_layers[0].skip_scale;
+    let decoder = both.decoder.layers[0].residual.sub_layers[0].skip_scale;
+    assert!((encoder - 0.81 * 512f64.powf(1.0 / 16.0)).abs() < 1e-9);
+    assert!((decoder - 6f64.powf(0.25)).abs() < 1e-9);
 }

@@ -111,7 +111,7 @@ pub struct Eval {
 pub struct Sample {
     /// A run directory
     pub run: PathBuf,
-    /// The text to continue, at most the run's context
+    /// The text to continue, at most the run's context [default: a newline]
     #[arg(
         long,
         default_value = "\n",
@@ -134,7 +134,7 @@ pub struct Sample {
     /// The same seed writes the same bytes
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// End at this byte, a character or a number from 0 to 255, which is not written
+    /// End at this byte, which is not written: a character, \\n, \\t or a number from 10 to 255
     #[arg(long, value_name = "BYTE", value_parser = parse_byte)]
     pub stop: Option<u8>,
     /// best, last, or a step

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rezero_train::cli::Cli;
 
-/// No message needs more characters than this; one that quotes a damaged file might.
+/// No line of a message needs more characters than this; one that quotes a damaged file might.
 const LONGEST: usize = 2_000;
 
 fn main() -> ExitCode {
@@ -21,12 +21,16 @@ fn main() -> ExitCode {
     let Err(error) = cli.run() else {
         return ExitCode::SUCCESS;
     };
-    let mut message = error.to_string();
-    if let Some((cut, _)) = message.char_indices().nth(LONGEST) {
-        message.truncate(cut);
-        message.push('…');
-    }
+    let message = error.to_string();
+    let lines: Vec<String> = message.lines().map(shortened).collect();
     // Standard error may be closed; the exit code says it too.
-    let _ = writeln!(std::io::stderr(), "error: {message}");
+    let _ = writeln!(std::io::stderr(), "error: {}", lines.join("\n"));
     ExitCode::from(error.exit_code())
+}
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}…", &line[..cut]),
+        None => line.to_owned(),
+    }
 }

@@ -1018,10 +1018,10 @@ impl Resolved {
             set(&mut table, key, parse_value(value))?;
             given.push(key);
             let new = &table[key];
-            changes.insert(
-                key.clone(),
-                format!("{key}: {} -> {new}", old.expect("set() checked the key")),
-            );
+            let old = old.expect("set() checked the key");
+            if old != *new {
+                changes.insert(key.clone(), format!("{key}: {old} -> {new}"));
+            }
             applied.insert(key.clone(), new.clone());
         }
         let mut recipe: Recipe = table.try_into().map_err(|e| Error::Recipe {

@@ -24,12 +24,14 @@ pub struct PlainRenderer {
     split: String,
     done: usize,
     total: usize,
+    /// Windows a step, of text, which has no epochs to speak of.
+    windows: Option<usize>,
     last: Option<Instant>,
 }
 
 impl PlainRenderer {
-    /// A renderer whose next epoch is `epoch`, counted from 1.
-    pub fn new(epoch: usize) -> Self {
+    /// A renderer whose next epoch is `epoch`, counted from 1; of text with so many windows a step.
+    pub fn new(epoch: usize, windows: Option<usize>) -> Self {
         Self {
             names: Vec::new(),
             latest: BTreeMap::new(),
@@ -38,6 +40,7 @@ impl PlainRenderer {
             split: String::new(),
             done: 0,
             total: 0,
+            windows,
             last: None,
         }
     }
@@ -61,16 +64,15 @@ impl PlainRenderer {
             .collect();
         // Progress is no result: it goes where it does not mix with one, and a closed pipe must not
         // end a run.
-        let _ = writeln!(
-            std::io::stderr(),
-            "epoch {}/{} {:5} {:>6}/{}  {}",
-            self.epoch,
-            self.epochs,
-            self.split,
-            self.done,
-            self.total,
-            values.join("  ")
-        );
+        let place = match (self.windows, self.split.as_str()) {
+            (Some(n), "train") => format!("step  {:>6}/{}", self.done / n, self.total / n),
+            (Some(_), split) => format!("{split} {:>6}/{}", self.done, self.total),
+            (None, split) => format!(
+                "epoch {}/{} {split:5} {:>6}/{}",
+                self.epoch, self.epochs, self.done, self.total
+            ),
+        };
+        let _ = writeln!(std::io::stderr(), "{place}  {}", values.join("  "));
     }
 }
 

@@ -114,7 +114,10 @@ impl Training<'_> {
         };
 
         let renderer: Box<dyn MetricsRenderer> = if self.plain {
-            Box::new(PlainRenderer::new(begun / steps_per_epoch + 1))
+            Box::new(PlainRenderer::new(
+                begun / steps_per_epoch + 1,
+                recipe.is_text().then_some(recipe.batch),
+            ))
         } else {
             let renderer = default_renderer(self.interrupter.clone(), None);
             terminal::keep_ctrl_c();

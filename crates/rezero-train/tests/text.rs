@@ -230,6 +230,11 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
     ] {
         assert_eq!(eval(extra)["items"], 300, "{extra:?}");
     }
+    let both = train(file, "both", &["data=wiki-like"]);
+    fail(dir.path(), &both, 1, &["--text", "wiki-like"]);
+    fs::write(file, corpus::wiki_like(6000, 4, Split::Train).bytes()).unwrap();
+    let said = succeed(dir.path(), &["eval", "run"]);
+    assert!(said.err.contains("it has changed since"), "{}", said.err);
     fail(
         dir.path(),
         &["eval", "run", "--context", "25"],
@@ -374,4 +379,70 @@ fn bad_input_says_what_must_hold() {
         let length = bytes.len().min(18).to_string();
         fail(dir.path(), &args, 1, &[&length]);
     }
+}
+
+/// The authors' layers, saved by PyTorch (`crates/rezero-nn/tests/fixtures/generate_import.py`).
+#[test]
+fn pytorch_weights_are_imported_scored_exported_and_trained_on() {
+    let dir = scratch();
+    let file = corpus_file(dir.path());
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rezero-nn/tests/fixtures");
+    let weights = fixtures.join("authors_lm.pt");
+    let weights = weights.to_str().unwrap();
+    let mut args = vec!["import", weights, "enwik8-small"];
+    // Every mismatching tensor is named, and the settings that fit.
+    let said = fail(
+        dir.path(),
+        &args,
+        1,
+        &["109 tensors differ", "depth=2 d_model=8 d_ff=12"],
+    );
+    assert_eq!(said.err.matches("missing, expected").count(), 90);
+    assert!(said.err.contains("positions=learned"), "{}", said.err);
+
+    args.extend(["depth=2", "d_model=8", "d_ff=12", "context=16", "n_heads=2"]);
+    args.extend(["positions=learned", "activation=gelu", "embedding_scale=1"]);
+    args.extend(["steps=2", "batch=2", "eval_every=1", "alpha_optimizer=adam"]);
+    args.extend(["--text", file.to_str().unwrap(), "--run-dir", "imported"]);
+    succeed(dir.path(), &args);
+    fail(dir.path(), &args, 1, &["imported"]);
+    let eval = |run: &str| -> serde_json::Value {
+        let args = ["eval", run, "--json", "--checkpoint", "last"];
+        serde_json::from_str(&succeed(dir.path(), &args).out).unwrap()
+    };
+    let before = eval("imported");
+    assert_eq!(
+        (before["step"].clone(), before["items"].clone()),
+        (0.into(), 300.into())
+    );
+
+    succeed(
+        dir.path(),
+        &["export", "imported", "--out", "back.safetensors"],
+    );
+    let original = rezero_nn::import::TorchWeights::open(weights).unwrap();
+    let back = rezero_nn::import::TorchWeights::open(dir.path().join("back.safetensors"));
+    assert_eq!(back.unwrap(), original);
+
+    // What an export says of itself is held against the recipe.
+    let wrong = [
+        "import",
+        "back.safetensors",
+        "enwik8-small",
+        "depth=2",
+        "d_model=8",
+        "d_ff=12",
+        "context=16",
+        "n_heads=4",
+        "positions=learned",
+        "embedding_scale=1",
+    ];
+    fail(dir.path(), &wrong, 1, &["n_heads=2", "activation=gelu"]);
+
+    // Fine-tuning is resuming a run that has not begun.
+    succeed(dir.path(), &["train", "imported", "--resume"]);
+    let after = eval("imported");
+    assert_eq!(after["step"], 2);
+    assert_ne!(after["bpb"], before["bpb"]);
+    fail(dir.path(), &["export", "absent"], 1, &["absent"]);
 }

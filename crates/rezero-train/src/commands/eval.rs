@@ -5,28 +5,29 @@ use std::time::Instant;
 
 use burn::data::dataloader::DataLoader;
 use burn::train::InferenceStep;
+use rezero_data::Split;
 
-use super::out;
+use super::{out, say};
 use crate::checkpoint::{self, Reader};
 use crate::cli::Eval;
 use crate::data::{Source, eval_loader};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::{Learnable, Network, Stats};
-use crate::recipe::{Override, Positions};
+use crate::recipe::{Data, Override, Positions};
 use crate::run_dir;
 
 pub fn run(args: &Eval) -> Result<()> {
     let resolved = run_dir::recipe(&args.run)?;
-    let id = resolved.recipe.model_id();
-    let trained_context = resolved.recipe.context;
+    let trained = resolved.recipe.clone();
+    let id = trained.model_id();
     let recipe = &resolved.with(&overrides(args))?.recipe;
-    if recipe.positions == Positions::Learned && recipe.context > trained_context {
+    if recipe.positions == Positions::Learned && recipe.context > trained.context {
         return Err(Error::RecipeValue {
             key: "context".to_owned(),
             message: format!(
-                "must be at most the model's {trained_context} learned positions, got {}",
-                recipe.context
+                "must be at most the model's {} learned positions, got {}",
+                trained.context, recipe.context
             ),
         });
     }
@@ -42,8 +43,15 @@ pub fn run(args: &Eval) -> Result<()> {
         offline: args.offline,
     };
     let set = source.open(recipe, args.split)?;
+    if recipe.data == Data::Text && args.text.is_none() {
+        // A file can change behind a run; a data set is verified.
+        let train = source.open(&trained, Split::Train)?.fingerprint();
+        let recorded = reader.state()?.data;
+        if !recorded.is_empty() && !recorded.starts_with(&train) {
+            say!("the text is not the one that the run was trained on: it has changed since");
+        }
+    }
     let (name, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
-    let trained = run_dir::recipe(&args.run)?.recipe;
     let network = reader.load_network(Network::new(&trained, set.num_classes(), &device))?;
     let loader = eval_loader(recipe, set, &device)?;
     let model = Learnable::new(network, recipe);

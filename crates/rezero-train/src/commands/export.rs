@@ -9,6 +9,7 @@ use crate::cli::Export;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::Network;
+use crate::recipe::{Activation, Arm, LayerNorm, Positions, Recipe};
 use crate::run_dir;
 
 pub fn run(args: &Export) -> Result<()> {
@@ -27,29 +28,79 @@ pub fn run(args: &Export) -> Result<()> {
     let Network::Lm(model) = reader.load_network(Network::new(&recipe, 256, &device))? else {
         unreachable!("a recipe of text has a language model");
     };
-    // What shapes do not tell, for whoever builds the module.
-    let metadata = [
+    let step = reader.state()?.step;
+    let metadata = described(&recipe).into_iter().chain([
         ("rezero", env!("CARGO_PKG_VERSION").to_owned()),
-        ("arm", recipe.arm.to_string()),
-        ("n_layers", recipe.depth.to_string()),
-        ("d_model", recipe.d_model.to_string()),
-        ("n_heads", recipe.n_heads.to_string()),
-        ("d_ff", recipe.d_ff.to_string()),
-        ("context", recipe.context.to_string()),
-        ("activation", recipe.activation.to_string()),
-        ("positions", recipe.positions.to_string()),
-        ("embedding_scale", recipe.embedding_scale.to_string()),
-        ("alpha_bound", recipe.alpha_bound.to_string()),
-        ("step", reader.state()?.step.to_string()),
-    ];
+        ("step", step.to_string()),
+    ]);
     let bytes = export(&model, metadata.map(|(key, value)| (key.to_owned(), value)))?;
     write_atomic(&args.out, &bytes)?;
     say!(
         "{} · step {} · {} bytes to {}",
         recipe.model_id(),
-        reader.state()?.step,
+        step,
         bytes.len(),
         args.out.display()
     );
+    let foreign = beyond_the_authors_layers(&recipe);
+    if !foreign.is_empty() {
+        say!(
+            "the authors' PyTorch layers compute something else from these weights: they know nothing \
+             of {}",
+            foreign.join(", ")
+        );
+    }
     Ok(())
+}
+
+/// The settings that shapes do not tell, by their recipe keys: metadata for whoever builds the module.
+pub fn described(recipe: &Recipe) -> [(&'static str, String); 12] {
+    [
+        ("arm", recipe.arm.to_string()),
+        ("depth", recipe.depth.to_string()),
+        ("d_model", recipe.d_model.to_string()),
+        ("n_heads", recipe.n_heads.to_string()),
+        ("d_ff", recipe.d_ff.to_string()),
+        ("context", recipe.context.to_string()),
+        ("activation", recipe.activation.to_string()),
+        ("norm", recipe.norm.to_string()),
+        ("positions", recipe.positions.to_string()),
+        ("embedding_scale", recipe.embedding_scale.to_string()),
+        ("alpha_bound", recipe.alpha_bound.to_string()),
+        ("alpha_shared", recipe.alpha_shared.to_string()),
+    ]
+}
+
+/// What of a recipe the package `rezero` 0.1.0 cannot express.
+fn beyond_the_authors_layers(recipe: &Recipe) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut check = |ok: bool, what: String| {
+        if !ok {
+            found.push(what);
+        }
+    };
+    check(recipe.arm == Arm::ReZero, format!("arm={}", recipe.arm));
+    check(
+        recipe.positions != Positions::Rotary,
+        "positions=rotary".to_owned(),
+    );
+    check(
+        matches!(recipe.activation, Activation::Relu | Activation::Gelu),
+        format!("activation={}", recipe.activation),
+    );
+    check(
+        recipe.norm == LayerNorm::Auto,
+        format!("norm={}", recipe.norm),
+    );
+    check(recipe.bias, "bias=false".to_owned());
+    check(
+        recipe.alpha_bound == 0.0,
+        format!("alpha_bound={}", recipe.alpha_bound),
+    );
+    check(recipe.alpha_shared, "alpha_shared=false".to_owned());
+    check(
+        !recipe.alpha_per_channel,
+        "alpha_per_channel=true".to_owned(),
+    );
+    found
 }

@@ -6,26 +6,22 @@ use burn::optim::lr_scheduler::LrScheduler;
 use burn::train::checkpoint::Checkpointer;
 use rezero_nn::import::{ImportError, LmShape, TorchWeights, load};
 
+use super::export::described;
 use super::say;
-use super::train::RUNS;
+use super::train::{RUNS, reads_text};
 use crate::checkpoint::{State, Writer};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::Network;
 use crate::optim;
-use crate::recipe::{Override, Positions, Recipe};
+use crate::recipe::{Positions, Recipe};
 use crate::run_dir::{self, Environment, RunDir};
 use crate::schedule::{Dials, Schedule};
 
 pub fn run(args: &Import) -> Result<()> {
     let mut overrides = args.overrides.clone();
-    if args.text.is_some() {
-        overrides.push(Override {
-            key: "data".to_owned(),
-            value: "text".to_owned(),
-        });
-    }
+    overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
     let resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let recipe = &resolved.recipe;
     for change in &resolved.changes {
@@ -41,6 +37,7 @@ pub fn run(args: &Import) -> Result<()> {
         });
     }
     let weights = TorchWeights::open(&args.weights)?;
+    agree(recipe, &weights)?;
     let device = device::select(&recipe.device)?;
     let Network::Lm(model) = Network::new(recipe, 256, &device) else {
         unreachable!("a recipe of text has a language model");
@@ -94,8 +91,42 @@ pub fn run(args: &Import) -> Result<()> {
         args.weights.display(),
         dir.display()
     );
-    say!("score it with: rezero eval {}", dir.display());
+    if weights.metadata().get("n_heads").is_none() {
+        say!(
+            "not in the file, taken from the recipe: n_heads={} activation={} positions={} \
+             embedding_scale={}; wrong ones give wrong numbers without an error",
+            recipe.n_heads,
+            recipe.activation,
+            recipe.positions,
+            recipe.embedding_scale
+        );
+    }
+    let dir = dir.display();
+    say!("score it with: rezero eval {dir}");
+    say!("train on from it with: rezero train {dir} --resume");
     Ok(())
+}
+
+/// What `rezero export` wrote beside the weights must be what the recipe says.
+fn agree(recipe: &Recipe, weights: &TorchWeights) -> Result<()> {
+    let metadata = weights.metadata();
+    let wrong: Vec<String> = described(recipe)
+        .into_iter()
+        .filter_map(|(key, have)| {
+            let found = metadata.get(key)?;
+            // A longer or shorter table of learned positions is a mismatch of shapes.
+            let fits =
+                *found == have || (key == "context" && recipe.positions != Positions::Learned);
+            (!fits).then(|| format!("{key}={found}"))
+        })
+        .collect();
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Import {
+            source: ImportError::Mismatch(Vec::new()),
+            hint: format!(" the file was exported with {}", wrong.join(" ")),
+        }),
+    }
 }
 
 /// The error with the settings that the file's shapes ask for, where they are others.
@@ -110,7 +141,7 @@ fn hinted(error: ImportError, recipe: &Recipe, shape: Option<LmShape>) -> Error 
             (
                 "context",
                 recipe.context,
-                shape.context.filter(|_| learned).unwrap_or(recipe.context),
+                shape.context.unwrap_or(recipe.context),
             ),
         ] {
             if have != file {

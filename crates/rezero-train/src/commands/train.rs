@@ -76,7 +76,7 @@ fn train(args: &Train) -> Result<()> {
     let train = source.open(recipe, Split::Train)?;
     let valid = source.open(recipe, Split::Valid)?;
     let fingerprint = format!("{}+{}", train.fingerprint(), valid.fingerprint());
-    describe_data(&train, &valid);
+    describe_data(recipe, &train, &valid);
     let step = match &resume {
         Some(reader) => continued_step(&dir, &reader.state()?, recipe, &fingerprint)?,
         None => 0,
@@ -139,15 +139,31 @@ fn train(args: &Train) -> Result<()> {
     finish(&run, recipe, &finished)
 }
 
+/// `--text` stands for `data=text`.
+pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Option<Override>> {
+    let other = overrides
+        .iter()
+        .find(|o| o.key == "data" && o.value != "text");
+    match (text, other) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Ok(Some(Override {
+            key: "data".to_owned(),
+            value: "text".to_owned(),
+        })),
+        (Some(_), Some(other)) => Err(Error::RecipeValue {
+            key: "data".to_owned(),
+            message: format!(
+                "--text reads a file, got {} too; give one of the two",
+                other.value
+            ),
+        }),
+    }
+}
+
 /// Which recipe is to be trained, and where.
 fn plan(args: &Train) -> Result<(Resolved, PathBuf)> {
     let mut overrides = args.overrides.clone();
-    if args.text.is_some() {
-        overrides.push(Override {
-            key: "data".to_owned(),
-            value: "text".to_owned(),
-        });
-    }
+    overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
     if let Some(device) = &args.device {
         overrides.push(Override {
             key: "device".to_owned(),
@@ -230,7 +246,9 @@ fn continued_step(dir: &Path, state: &State, recipe: &Recipe, data: &str) -> Res
     }
     // A run that was imported has seen no data yet.
     if !state.data.is_empty() && state.data != data {
-        return fail("was trained on other data than is here now; give the same --data-dir");
+        return fail(
+            "was trained on other data than is here now; give the same --data-dir or --text",
+        );
     }
     Ok(state.step)
 }
@@ -245,11 +263,14 @@ fn newest(run: &RunDir, recipe: &Recipe) -> Result<Option<Reader>> {
     }
 }
 
-fn describe_data(train: &Set, valid: &Set) {
-    let subset = match train.is_subset() {
+fn describe_data(recipe: &Recipe, train: &Set, valid: &Set) {
+    let mut subset = match train.is_subset() {
         true => " (a subset of the official set)",
         false => "",
     };
+    if recipe.valid_items > 0 && subset.is_empty() {
+        subset = ", the first of the split";
+    }
     say!(
         "{}: {} training {unit}, {} validation {unit}{subset}",
         train.name(),
