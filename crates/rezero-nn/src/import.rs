@@ -40,6 +40,12 @@ use safetensors::{SafeTensors, serialize};
 /// The largest file that is read, 16 GiB, since all of it is held in memory.
 const MAX_BYTES: u64 = 16 << 30;
 
+/// The longest header that the safetensors library reads.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// How many times what a file stores its tensors may claim: layers may share their weights, but a
+/// view of one number may claim any size.
+const MAX_SHARING: u64 = 256;
 /// The most components of a prefix: names are the file's, and each prefix is tried on all of them.
 const MAX_PREFIX: usize = 16;
 
@@ -325,7 +331,7 @@ fn is_safetensors(path: &Path, length: u64) -> std::io::Result<bool> {
     let Some((header, rest)) = head.split_first_chunk::<8>() else {
         return Ok(false);
     };
-    Ok(rest == b"{" && u64::from_le_bytes(*header) <= length)
+    Ok(rest == b"{" && u64::from_le_bytes(*header) <= length.min(MAX_HEADER))
 }
 
 fn from_safetensors(bytes: &[u8]) -> Result<TorchWeights, String> {
@@ -368,14 +374,14 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
             break;
         }
     }
-    // Views may repeat what is stored, but weights do not: what they claim must be there.
     let claimed = reader
         .tensors()
         .values()
         .try_fold(0u64, |sum, t| sum.checked_add(t.byte_len() as u64));
-    if claimed.is_none_or(|claimed| claimed > length.saturating_mul(2)) {
+    let most = length.saturating_mul(MAX_SHARING).min(MAX_BYTES);
+    if claimed.is_none_or(|claimed| claimed > most) {
         return Err(format!(
-            "its tensors must fit in its {length} bytes, each stored at most twice, and claim more"
+            "its tensors must claim at most {most} bytes, as its size is {length}, and claim more"
         ));
     }
     let mut weights = TorchWeights::default();
@@ -453,11 +459,16 @@ pub fn load<M: Module>(module: M, weights: &TorchWeights) -> Result<M, ImportErr
                 "{}: expected {:?}, found {:?}",
                 slot.torch, slot.shape, tensor.shape
             )),
+            Some(tensor) if tensor.values.iter().any(|v| !v.is_finite()) => {
+                wrong.push(format!("{}: holds values that are not finite", slot.torch));
+            }
             Some(_) => {}
         }
     }
     for (name, tensor) in &named {
         if !by_name.contains_key(name.as_str()) {
+            // Whoever made the file chose the name; the terminal must not obey it.
+            let name = name.escape_debug();
             wrong.push(format!("{name}: unknown, found {:?}", tensor.shape));
         }
     }
@@ -497,8 +508,28 @@ pub fn export<M: Module>(
         views.push((slot.torch.clone(), view));
     }
     let format = [("format".to_owned(), "pt".to_owned())];
-    let metadata = format.into_iter().chain(metadata).collect();
-    serialize(views, Some(metadata)).map_err(fail)
+    let metadata: BTreeMap<String, String> = format.into_iter().chain(metadata).collect();
+    let bytes = serialize(views, None).map_err(fail)?;
+    described(&bytes, &metadata)
+        .ok_or_else(|| ImportError::Write("the library's header is of another form".to_owned()))
+}
+
+/// A safetensors file with `metadata` in its header. The library takes it as a hash map, whose order
+/// would make every file another one.
+fn described(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (header, data) = rest.split_at_checked(length)?;
+    let tensors = std::str::from_utf8(header)
+        .ok()?
+        .trim_end()
+        .strip_prefix('{')?;
+    let metadata = serde_json::to_string(metadata).ok()?;
+    let mut header = format!("{{\"__metadata__\":{metadata},{tensors}");
+    // The data begins at a multiple of 8.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    let length = u64::try_from(header.len()).ok()?;
+    Some([&length.to_le_bytes(), header.as_bytes(), data].concat())
 }
 
 /// PyTorch's name for a parameter's path, and whether its matrix is transposed there.

@@ -158,7 +158,13 @@ fn every_model_survives_export_and_import_bit_for_bit() {
             // Every value is another, so that none can end up in another's place.
             let bytes = distinct(&export(&make(), []).unwrap());
             let again = load(make(), &read(&bytes)).unwrap();
-            assert_same(&export(&again, []).unwrap(), &bytes);
+            // The same bytes every time, metadata included.
+            let about =
+                || [("n_heads", "2"), ("arm", "a")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let back = export(&again, about()).unwrap();
+            assert_same(&back, &bytes);
+            let twice = load(make(), &read(&back)).unwrap();
+            assert!(export(&twice, about()).unwrap() == back, "{layer:?}");
         }
     }
     let both = RztxTransformerConfig::new(config(ReZero))
@@ -439,6 +445,22 @@ fn every_tensor_that_differs_is_named() {
     assert_eq!(named("missing"), 9);
     assert_eq!(named("head.weight: unknown, found [256, 8]"), 1);
     assert_eq!(tensors.len(), 6 + 9 + 2);
+}
+
+#[test]
+fn values_that_are_not_finite_are_refused() {
+    let device = Device::flex();
+    let mut model = lm(&device);
+    let bias = &mut model.encoder.layers[1].feed_forward.linear1.bias;
+    *bias = bias.take().map(|b| b.map(|b| b / 0.0));
+    let weights = read(&export(&model, []).unwrap());
+    let Err(ImportError::Mismatch(tensors)) = load(lm(&device), &weights) else {
+        panic!("it was loaded");
+    };
+    assert_eq!(
+        tensors,
+        ["encoder.layers.1.linear1.bias: holds values that are not finite"]
+    );
 }
 
 /// What `torch.save` writes around a pickle: entries that are stored as they are, or said to be

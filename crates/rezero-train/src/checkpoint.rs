@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use burn::optim::OptimizerRecord;
 use burn::optim::lr_scheduler::LrSchedulerRecord;
 use burn::store::ModuleRecord;
+use burn::tensor::Bytes;
 use burn::train::checkpoint::{
     Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
 };
@@ -234,7 +235,15 @@ impl Reader {
     ///
     /// If the weights do not fit.
     pub fn load_network(&self, network: Network) -> Result<Network> {
-        let record = ModuleRecord::load(self.dir.join(MODEL)).map_err(|e| self.fail(MODEL, e))?;
+        // Burn reads a file's tensors when they are used; by then a run that goes on may have removed
+        // the checkpoint. These are the bytes that are verified.
+        let path = self.dir.join(MODEL);
+        let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        if self.manifest.files.get(MODEL) != Some(&entry(&bytes)) {
+            return Err(self.fail(MODEL, format!("it was altered; {REMEDY}")));
+        }
+        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
+            .map_err(|e| self.fail(MODEL, e))?;
         network
             .try_load_record(record)
             .map_err(|e| self.fail(MODEL, e))
@@ -277,13 +286,17 @@ fn release(version: &str) -> Vec<&str> {
 
 fn hash(path: &Path) -> Result<FileEntry> {
     let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    Ok(FileEntry {
+    Ok(entry(&bytes))
+}
+
+fn entry(bytes: &[u8]) -> FileEntry {
+    FileEntry {
         bytes: bytes.len() as u64,
-        sha256: Sha256::digest(&bytes)
+        sha256: Sha256::digest(bytes)
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect(),
-    })
+    }
 }
 
 /// Writes the checkpoints of a run.

@@ -447,6 +447,11 @@ impl Default for Recipe {
     }
 }
 
+/// Weights of 16 GB, with as much again for gradients and twice that for Adam.
+const MAX_PARAMETERS: u64 = 4_000_000_000;
+/// Thirty times the paper's batch of 1080 windows of 512 bytes.
+const MAX_STEP: usize = 1 << 24;
+
 /// Keys that only a Transformer has.
 const TEXT_KEYS: &[&str] = &[
     "alpha_shared",
@@ -474,6 +479,8 @@ const IMAGE_KEYS: &[&str] = &[
     "flip",
     "epochs",
     "drop_last",
+    "milestones",
+    "gamma",
 ];
 
 /// One `key=value` from the command line.
@@ -673,15 +680,17 @@ impl Recipe {
         )?;
         for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             check(
-                (0.0..1.0).contains(&value),
+                // Optimizers compute in f32.
+                (0.0..1.0).contains(&(value as f32)),
                 key,
-                format!("must be in [0, 1), got {value}"),
+                format!("must be in [0, 1) as f32, got {value}"),
             )?;
         }
+        let epsilon = self.epsilon as f32;
         check(
-            self.epsilon.is_finite() && self.epsilon > 0.0,
+            epsilon.is_finite() && epsilon > 0.0,
             "epsilon",
-            format!("must be finite and above 0, got {}", self.epsilon),
+            format!("must be finite and above 0 as f32, got {}", self.epsilon),
         )?;
         for (key, value) in [
             ("epochs", self.epochs),
@@ -784,7 +793,7 @@ impl Recipe {
             ("d_model", self.d_model, 1 << 16),
             ("n_heads", self.n_heads, 1 << 16),
             ("d_ff", self.d_ff, 1 << 20),
-            ("context", self.context, 1 << 20),
+            ("context", self.context, 1 << 14),
             ("steps", self.steps, 1 << 40),
         ] {
             check(
@@ -793,6 +802,30 @@ impl Recipe {
                 format!("must be between 1 and {most}, got {value}"),
             )?;
         }
+        // Sizes that no machine has, before anything of them is allocated.
+        let matrices = if self.activation == Activation::SwiGlu {
+            3
+        } else {
+            2
+        };
+        let layer = 4 * self.d_model * self.d_model + matrices * self.d_model * self.d_ff;
+        let parameters = (self.depth * layer) as u64;
+        check(
+            parameters <= MAX_PARAMETERS,
+            "d_model",
+            format!(
+                "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} d_model={} d_ff={}",
+                self.depth, self.d_model, self.d_ff
+            ),
+        )?;
+        check(
+            self.batch * self.context <= MAX_STEP,
+            "batch",
+            format!(
+                "at most {MAX_STEP} bytes a step, got batch={} times context={}",
+                self.batch, self.context
+            ),
+        )?;
         check(
             self.d_model.is_multiple_of(self.n_heads),
             "n_heads",
@@ -1030,6 +1063,15 @@ impl Resolved {
         })?;
         if recipe.is_text() {
             recipe.epochs = 1;
+            // Milestones are epochs, of which text has one.
+            if recipe.schedule == ScheduleKind::MultiStep {
+                check(
+                    !given.iter().any(|key| *key == "schedule"),
+                    "schedule",
+                    "text takes constant or one-cycle, got multi-step".to_owned(),
+                )?;
+                recipe.schedule = ScheduleKind::Constant;
+            }
         }
         let foreign = match recipe.is_text() {
             true => IMAGE_KEYS,
@@ -1085,7 +1127,14 @@ fn check(ok: bool, key: &str, message: String) -> Result<()> {
 /// The text of a recipe file, which is small: a larger file is not one.
 fn read_file(path: &str) -> Result<String> {
     const MOST: u64 = 1 << 20;
-    let length = std::fs::metadata(path).map_or(0, |m| m.len());
+    let meta = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
+    if !meta.is_file() {
+        return Err(Error::Recipe {
+            name: path.to_owned(),
+            message: "is not a file".to_owned(),
+        });
+    }
+    let length = meta.len();
     if length > MOST {
         return Err(Error::Recipe {
             name: path.to_owned(),

@@ -231,7 +231,13 @@ impl Loop {
         let validated = state.valid.is_some_and(|valid| valid.step == state.step);
         if self.validation_due(state.step) && !validated {
             let epoch = state.step.div_ceil(self.steps_per_epoch);
-            self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+            if !self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)? {
+                return Ok(Finished {
+                    state,
+                    interrupted: true,
+                    seconds: begun.elapsed().as_secs_f64(),
+                });
+            }
         }
         while state.step < self.steps {
             let epoch = state.step / self.steps_per_epoch + 1;
@@ -286,15 +292,16 @@ impl Loop {
                     Some(burn.learner.lr_current()),
                 ))?;
 
-                let stop = burn.interrupter.should_stop();
+                let mut stop = burn.interrupter.should_stop();
                 let last_of_epoch = state.step.is_multiple_of(self.steps_per_epoch);
                 let mid_epoch = !last_of_epoch && !end && !stop;
                 if mid_epoch && self.validation_due(state.step) {
-                    self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+                    stop = !self
+                        .validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
                     burn.start_split(epoch, train.num_items());
                     last = Instant::now();
                 }
-                if mid_epoch && due(recipe.checkpoint_every, state.step) {
+                if mid_epoch && !stop && due(recipe.checkpoint_every, state.step) {
                     burn.save(&writer, &mut state, &mut rows)?;
                     last = Instant::now();
                 }
@@ -306,9 +313,10 @@ impl Loop {
             burn.event(LearnerEvent::EndSplit(epoch))?;
 
             let end = state.step == self.steps;
-            let interrupted = burn.interrupter.should_stop() && !end;
+            let mut interrupted = burn.interrupter.should_stop() && !end;
             if !interrupted && self.validation_due(state.step) {
-                self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+                interrupted =
+                    !self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
             }
             burn.event(LearnerEvent::EndEpoch(epoch))?;
             if interrupted || end || due(recipe.checkpoint_every, state.step) {
@@ -344,7 +352,7 @@ impl Loop {
     }
 
     /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
-    /// statistics and no graph is built.
+    /// statistics and no graph is built. False if it was interrupted, which leaves it undone.
     #[allow(clippy::too_many_arguments)]
     fn validate(
         &self,
@@ -355,7 +363,7 @@ impl Loop {
         loader: &ValidLoader<Learnable>,
         epoch: usize,
         begun: Instant,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let started = Instant::now();
         let model = burn.learner.model().valid();
         burn.event_valid(LearnerEvent::StartSplit {
@@ -371,6 +379,10 @@ impl Loop {
             total.add(&output.stats);
             let item = TrainingItem::new(output, batches.progress(), None, None);
             burn.event_valid(LearnerEvent::ProcessedItem(item))?;
+            if burn.interrupter.should_stop() {
+                burn.event_valid(LearnerEvent::EndSplit(epoch))?;
+                return Ok(false);
+            }
         }
         burn.event_valid(LearnerEvent::EndSplit(epoch))?;
         if !total.loss().is_finite() {
@@ -425,7 +437,7 @@ impl Loop {
         if best || self.recipe.checkpoint_every == 0 {
             burn.save(writer, state, rows)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn diverged(

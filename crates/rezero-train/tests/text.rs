@@ -358,6 +358,20 @@ fn bad_input_says_what_must_hold() {
             &["`positions`", "even"],
         ),
         (&["context=5400"], &["context", "5400"]),
+        (
+            &["d_model=65536", "depth=10000"],
+            &["4000000000 parameters", "depth=10000"],
+        ),
+        (
+            &["context=16384", "batch=1048576"],
+            &["16777216 bytes a step"],
+        ),
+        (
+            &["schedule=multi-step"],
+            &["`schedule`", "constant or one-cycle"],
+        ),
+        (&["milestones=[3]"], &["`milestones`", "no meaning"]),
+        (&["epsilon=1e-300"], &["`epsilon`", "f32"]),
     ] {
         fail(dir.path(), &train(file, "bad", extra), 1, parts);
     }

@@ -62,6 +62,7 @@ impl RztxLayerConfig {
         let gain = self.residual.branch_gain();
         let mut in_proj = init_linear([d, 3 * d], &self.init.in_proj, bias, device);
         let mut out_proj = init_linear([d, d], &self.init.out_proj, bias, device);
+        // DIFFERENCE: DeepNorm's authors draw by Xavier before they scale; here it is as `init` says.
         in_proj.weight = scale_columns(in_proj.weight, 2 * d, gain);
         out_proj.weight = scale_columns(out_proj.weight, 0, gain);
         Attention {

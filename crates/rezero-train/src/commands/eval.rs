@@ -45,9 +45,10 @@ pub fn run(args: &Eval) -> Result<()> {
     let set = source.open(recipe, args.split)?;
     if recipe.data == Data::Text && args.text.is_none() {
         // A file can change behind a run; a data set is verified.
-        let train = source.open(&trained, Split::Train)?.fingerprint();
+        let print = |split| Ok::<_, Error>(source.open(&trained, split)?.fingerprint());
+        let now = format!("{}+{}", print(Split::Train)?, print(Split::Valid)?);
         let recorded = reader.state()?.data;
-        if !recorded.is_empty() && !recorded.starts_with(&train) {
+        if !recorded.is_empty() && recorded != now {
             say!("the text is not the one that the run was trained on: it has changed since");
         }
     }
@@ -116,6 +117,7 @@ fn overrides(args: &Eval) -> Vec<Override> {
         ("batch", args.batch),
         ("accumulate", Some(1)),
         ("valid_items", Some(0)),
+        ("train_items", Some(0)),
     ];
     numbers
         .into_iter()

@@ -1,10 +1,12 @@
 //! `rezero export`
 
+use std::io::Write;
+use std::path::Path;
+
 use rezero_nn::import::export;
 
 use super::eval::choose;
 use super::say;
-use crate::checkpoint::write_atomic;
 use crate::cli::Export;
 use crate::device;
 use crate::error::{Error, Result};
@@ -34,7 +36,7 @@ pub fn run(args: &Export) -> Result<()> {
         ("step", step.to_string()),
     ]);
     let bytes = export(&model, metadata.map(|(key, value)| (key.to_owned(), value)))?;
-    write_atomic(&args.out, &bytes)?;
+    write(&args.out, &bytes)?;
     say!(
         "{} · step {} · {} bytes to {}",
         recipe.model_id(),
@@ -50,6 +52,32 @@ pub fn run(args: &Export) -> Result<()> {
             foreign.join(", ")
         );
     }
+    Ok(())
+}
+
+/// Replaces a plain file, at once and whole; anything else that stands there is left alone.
+fn write(out: &Path, bytes: &[u8]) -> Result<()> {
+    let fail = |e| Error::io("write", out, e);
+    if std::fs::symlink_metadata(out).is_ok_and(|meta| !meta.is_file()) {
+        return Err(Error::io(
+            "replace",
+            out,
+            std::io::Error::other("it is not a plain file; choose another name"),
+        ));
+    }
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
+    let mut file =
+        tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new("."))).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    file.as_file().sync_all().map_err(fail)?;
+    // Temporary files are private; what is exported is not.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let shared = std::fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(shared).map_err(fail)?;
+    }
+    file.persist(out).map_err(|e| fail(e.error))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::train::checkpoint::Checkpointer;
+use rezero_data::Split;
 use rezero_nn::import::{ImportError, LmShape, TorchWeights, load};
 
 use super::export::described;
@@ -11,6 +12,7 @@ use super::say;
 use super::train::{RUNS, reads_text};
 use crate::checkpoint::{State, Writer};
 use crate::cli::Import;
+use crate::data::Source;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::Network;
@@ -56,20 +58,14 @@ pub fn run(args: &Import) -> Result<()> {
         Some(file) => Some(std::path::absolute(file).map_err(|e| Error::io("find", file, e))?),
         None => None,
     };
+    if text.is_some() {
+        let source = Source {
+            text: text.clone(),
+            ..Source::default()
+        };
+        source.open(recipe, Split::Valid)?;
+    }
     let run = RunDir::create(&dir)?;
-    run.describe(
-        &resolved,
-        &Environment {
-            commands: vec![std::env::args().collect()],
-            data_dir: None,
-            text,
-            device: format!("{device:?}"),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-            data: String::new(),
-            subset: false,
-            parameters: network.parameter_count(),
-        },
-    )?;
     // Step 0 of a run that has not begun: it can be scored, sampled, exported, and trained on.
     let state = State {
         recipe: recipe.fingerprint(),
@@ -85,6 +81,20 @@ pub fn run(args: &Import) -> Result<()> {
         let _ = to.optimizer.save(0, optimizer.to_record());
         let _ = to.scheduler.save(0, schedule.to_record());
     })?;
+    // Last: without a recipe it is no run, and nobody can train on from half an import.
+    run.describe(
+        &resolved,
+        &Environment {
+            commands: vec![std::env::args().collect()],
+            data_dir: None,
+            text,
+            device: format!("{device:?}"),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            data: String::new(),
+            subset: false,
+            parameters,
+        },
+    )?;
     say!(
         "{} · {parameters} parameters from {} to {}",
         recipe.model_id(),
@@ -110,7 +120,7 @@ pub fn run(args: &Import) -> Result<()> {
 /// What `rezero export` wrote beside the weights must be what the recipe says.
 fn agree(recipe: &Recipe, weights: &TorchWeights) -> Result<()> {
     let metadata = weights.metadata();
-    let wrong: Vec<String> = described(recipe)
+    let mut wrong: Vec<String> = described(recipe)
         .into_iter()
         .filter_map(|(key, have)| {
             let found = metadata.get(key)?;
@@ -120,11 +130,16 @@ fn agree(recipe: &Recipe, weights: &TorchWeights) -> Result<()> {
             (!fits).then(|| format!("{key}={found}"))
         })
         .collect();
+    // The notebook's table of sines and cosines.
+    let sinusoidal = weights.names().any(|name| name.ends_with("pos_encoder.pe"));
+    if sinusoidal && recipe.positions != Positions::Sinusoidal {
+        wrong.push("positions=sinusoidal".to_owned());
+    }
     match wrong.is_empty() {
         true => Ok(()),
         false => Err(Error::Import {
             source: ImportError::Mismatch(Vec::new()),
-            hint: format!(" the file was exported with {}", wrong.join(" ")),
+            hint: format!(" the file says {}", wrong.join(" ")),
         }),
     }
 }

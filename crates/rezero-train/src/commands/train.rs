@@ -14,7 +14,7 @@ use crate::data::{Set, Source, eval_loader, train_loader};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::{Network, bits};
-use crate::recipe::{Override, Recipe, Resolved};
+use crate::recipe::{Data, Override, Recipe, Resolved};
 use crate::run_dir::{self, Environment, RunDir};
 use crate::training::{Finished, Training};
 
@@ -264,13 +264,11 @@ fn newest(run: &RunDir, recipe: &Recipe) -> Result<Option<Reader>> {
 }
 
 fn describe_data(recipe: &Recipe, train: &Set, valid: &Set) {
-    let mut subset = match train.is_subset() {
-        true => " (a subset of the official set)",
-        false => "",
+    let subset = match train.is_subset() {
+        true if recipe.data != Data::Text => " (a subset of the official set)",
+        _ if recipe.valid_items > 0 => ", the first of the split",
+        _ => "",
     };
-    if recipe.valid_items > 0 && subset.is_empty() {
-        subset = ", the first of the split";
-    }
     say!(
         "{}: {} training {unit}, {} validation {unit}{subset}",
         train.name(),
