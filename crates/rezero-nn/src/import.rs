@@ -45,7 +45,7 @@ const MAX_HEADER: u64 = 100_000_000;
 
 /// How many times what a file stores its tensors may claim: layers may share their weights, but a
 /// view of one number may claim any size.
-const MAX_SHARING: u64 = 256;
+const MAX_SHARING: u64 = 32;
 /// The most components of a prefix: names are the file's, and each prefix is tried on all of them.
 const MAX_PREFIX: usize = 16;
 
