@@ -1,4 +1,4 @@
-//! An encoder–decoder that learns to reverse sequences, about a minute on two cores:
+//! An encoder–decoder that learns to reverse sequences, 15 seconds on two cores:
 //! `cargo run --release -p rezero-examples --example reverse`
 
 use burn::module::Module;

@@ -1,5 +1,5 @@
 //! A classifier over an `RztxEncoder`: does a sequence's first symbol occur in it again? Sequences
-//! have different lengths, so padding is masked. About half a minute on two cores:
+//! have different lengths, so padding is masked. 20 seconds on two cores:
 //! `cargo run --release -p rezero-examples --example sequence_classifier`
 
 use burn::module::Module;
