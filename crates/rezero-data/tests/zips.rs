@@ -184,7 +184,7 @@ fn only_the_one_member_is_taken() {
         ("enwik8/", "not allowed|it is not \"enwik8\""),
         ("enwik8/enwik8", "it is not \"enwik8\""),
         ("../enwik8", "leads out"),
-        ("/tmp/rezero-evil-zip", "absolute"),
+        ("/rezero-evil-zip", "absolute"),
         ("C:\\evil", "not allowed"),
     ];
     for (name, why) in cases {
@@ -205,7 +205,7 @@ fn only_the_one_member_is_taken() {
             );
         }
     }
-    assert!(!Path::new("/tmp/rezero-evil-zip").exists());
+    assert!(!Path::new("/rezero-evil-zip").exists());
     let none = refusal(&zip_of(&[]), &body).to_string();
     assert!(none.contains("it is not there"), "{none}");
 

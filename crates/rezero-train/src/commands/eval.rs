@@ -115,7 +115,8 @@ fn overrides(args: &Eval) -> Vec<Override> {
         ("context", args.context),
         ("stride", args.stride),
         ("batch", args.batch),
-        ("accumulate", Some(1)),
+        // Without a batch of its own, an evaluation holds what a part of a training step does.
+        ("accumulate", args.batch.map(|_| 1)),
         ("valid_items", Some(0)),
         ("train_items", Some(0)),
     ];
