@@ -1,0 +1,80 @@
+//! `y = x + α·f`. Backward: `dx = g`, the same memory; `df = α·g`; `dα = Σ g·f`.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
+use super::op::Kernel;
+use super::parallel::{Parts, each, sum, wide};
+
+/// Elements of a task: small enough that its three streams stay in the first-level cache's reach,
+/// large enough to hide the start of a task.
+pub(super) const CHUNK: usize = 1 << 15;
+
+#[derive(Debug)]
+pub(crate) struct GatedSum;
+
+impl Kernel for GatedSum {
+    /// `f` and α.
+    type State = (FlexTensor, f32);
+    type Aux = ();
+
+    fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, ()) {
+        let [x, f, alpha] = inputs else {
+            unreachable!("three inputs")
+        };
+        let (x, f, alpha) = (contiguous(x), contiguous(f), scalar(alpha));
+        let mut out = fresh(x.shape().num_elements());
+        let parts = Parts::new(out.len(), CHUNK);
+        let shared = Shared::new(&mut out);
+        let (xs, fs) = (values(&x), values(&f));
+        each(parts.count(), |i| {
+            let (from, len) = parts.get(i);
+            // SAFETY: the parts are disjoint.
+            let out = unsafe { shared.part(from, len) };
+            let (x, f) = (&xs[from..from + len], &fs[from..from + len]);
+            wide(|| {
+                for ((out, x), f) in out.iter_mut().zip(x).zip(f) {
+                    *out = x + alpha * f;
+                }
+            });
+        });
+        (tensor(out, x.shape()), (f, alpha), ())
+    }
+
+    fn backward(
+        self,
+        (f, alpha): Self::State,
+        grad: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let grad = contiguous(&grad);
+        let g = values(&grad);
+        let parts = Parts::new(g.len(), CHUNK);
+        let mut d_alpha = vec![0.0; parts.count()];
+        let mut d_f = fresh(if wanted[1] { g.len() } else { 0 });
+        let (sums, d_fs, fs) = (Shared::new(&mut d_alpha), Shared::new(&mut d_f), values(&f));
+        each(parts.count(), |i| {
+            let (from, len) = parts.get(i);
+            let (g, f) = (&g[from..from + len], &fs[from..from + len]);
+            // SAFETY: one sum a part, and the parts are disjoint.
+            wide(|| unsafe {
+                if wanted[2] {
+                    sums.part(i, 1)[0] = sum(len, |i| g[i] * f[i]);
+                }
+                if wanted[1] {
+                    for (d_f, g) in d_fs.part(from, len).iter_mut().zip(g) {
+                        *d_f = alpha * g;
+                    }
+                }
+            });
+        });
+        let d_alpha = d_alpha.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
+        let shape = grad.shape();
+        vec![
+            Some(grad),
+            wanted[1].then(|| tensor(d_f, shape)),
+            wanted[2].then(|| tensor(vec![d_alpha], [1])),
+        ]
+    }
+}

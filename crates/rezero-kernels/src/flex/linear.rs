@@ -1,0 +1,293 @@
+//! Products with a weight matrix, with what follows them done on each tile while it is in cache.
+//!
+//! `z = x W + b`, `y = act(z)`. Backward: `dz = g ⊙ act'(z)`, `dx = dz Wᵀ`, `dW = xᵀ dz`,
+//! `db = Σ_rows dz`. The ReLU's derivative is read off its output, so `z` is not kept.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::gate::CHUNK;
+use super::matmul::{Mat, Start, matmul};
+use super::memory::{Shared, contiguous, dims, fresh, into_values, scalar, tensor, values};
+use super::op::Kernel;
+use super::parallel::{Parts, each, sum, wide};
+use crate::linear::Activation;
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub activation: Activation,
+}
+
+/// What the backward pass of a linear layer reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    x: FlexTensor,
+    weight: FlexTensor,
+    /// The output, for an activation whose derivative is read off it.
+    y: Option<FlexTensor>,
+}
+
+impl Kernel for Linear {
+    type State = Kept;
+    type Aux = ();
+
+    fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Kept, ()) {
+        let (x, weight, bias) = (contiguous(&inputs[0]), &inputs[1], inputs.get(2));
+        let bias = bias.map(contiguous);
+        let bias = bias.as_ref().map(values);
+        let w = Mat::of(weight);
+        let rows = x.shape().num_elements() / w.rows;
+        let mut out = fresh(rows * w.cols);
+        let shared = Shared::new(&mut out);
+        let (n, relu) = (w.cols, self.activation == Activation::Relu);
+        matmul(
+            shared,
+            n,
+            Start::Zero,
+            Mat::new(values(&x), rows, w.rows),
+            w,
+            |tile| {
+                if bias.is_none() && !relu {
+                    return;
+                }
+                for row in tile.row..tile.row + tile.rows {
+                    // SAFETY: tiles are disjoint, and this one's product is done.
+                    let out = unsafe { shared.part(row * n + tile.col, tile.cols) };
+                    let bias = bias.map(|b| &b[tile.col..tile.col + tile.cols]);
+                    wide(|| finish(out, bias, relu));
+                }
+            },
+        );
+        let mut shape = x.shape();
+        let last = shape.num_dims() - 1;
+        shape[last] = n;
+        let y = tensor(out, shape);
+        let kept = Kept {
+            x,
+            weight: weight.clone(),
+            y: relu.then(|| y.clone()),
+        };
+        (y, kept, ())
+    }
+
+    fn backward(
+        self,
+        Kept { x, weight, y }: Kept,
+        grad: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let w = Mat::of(&weight);
+        let n = w.cols;
+        let wants_bias = wanted.get(2).is_some_and(|&w| w);
+        let (mut owned, borrowed);
+        let mut d_bias = None;
+        let dz: &[f32] = match &y {
+            Some(y) => {
+                owned = into_values(grad);
+                let y = values(y);
+                let dz = Shared::new(&mut owned);
+                d_bias = Some(column_sums(y.len() / n, n, |row, sums| {
+                    // SAFETY: one task a row.
+                    let dz = unsafe { dz.part(row * n, n) };
+                    let y = &y[row * n..(row + 1) * n];
+                    for ((sum, dz), y) in sums.iter_mut().zip(dz).zip(y) {
+                        *dz = if *y > 0.0 { *dz } else { 0.0 };
+                        *sum += *dz;
+                    }
+                }));
+                &owned
+            }
+            None => {
+                borrowed = contiguous(&grad);
+                values(&borrowed)
+            }
+        };
+        let rows = dz.len() / n;
+        if wants_bias && d_bias.is_none() {
+            d_bias = Some(column_sums(rows, n, |row, sums| {
+                for (sum, dz) in sums.iter_mut().zip(&dz[row * n..(row + 1) * n]) {
+                    *sum += dz;
+                }
+            }));
+        }
+        let dz = Mat::new(dz, rows, n);
+        let (d_x, d_w) = rayon::join(
+            || wanted[0].then(|| tensor(product(dz, w.t()), x.shape())),
+            || {
+                wanted[1].then(|| {
+                    let x = Mat::new(values(&x), rows, w.rows);
+                    tensor(product(x.t(), dz), [w.rows, n])
+                })
+            },
+        );
+        let mut found = vec![d_x, d_w];
+        if wanted.len() > 2 {
+            let d_bias = d_bias.filter(|_| wants_bias);
+            found.push(d_bias.map(|sums| tensor(sums, [n])));
+        }
+        found
+    }
+}
+
+/// `y = x + α·r`, `r = relu(x W + b)`. Backward: `dz = α·g ⊙ [r > 0]`, `dx = g + dz Wᵀ`,
+/// `dα = Σ g·r`.
+#[derive(Debug)]
+pub(crate) struct GatedLinear;
+
+/// What the backward pass of [`GatedLinear`] reads.
+#[derive(Clone, Debug)]
+pub(crate) struct GatedKept {
+    x: FlexTensor,
+    weight: FlexTensor,
+    r: FlexTensor,
+    alpha: f32,
+}
+
+impl Kernel for GatedLinear {
+    type State = GatedKept;
+    type Aux = ();
+
+    fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, GatedKept, ()) {
+        let [x, weight, bias, alpha] = inputs else {
+            unreachable!("four inputs")
+        };
+        let (x, bias, alpha) = (contiguous(x), contiguous(bias), scalar(alpha));
+        let [rows, n] = dims(&x);
+        let (xs, bias) = (values(&x), values(&bias));
+        let (mut r, mut out) = (fresh(rows * n), fresh(rows * n));
+        let (rs, outs) = (Shared::new(&mut r), Shared::new(&mut out));
+        matmul(
+            rs,
+            n,
+            Start::Zero,
+            Mat::new(xs, rows, n),
+            Mat::of(weight),
+            |tile| {
+                let bias = &bias[tile.col..tile.col + tile.cols];
+                for row in tile.row..tile.row + tile.rows {
+                    let from = row * n + tile.col;
+                    // SAFETY: tiles are disjoint, and this one's product is done.
+                    let (r, out) =
+                        unsafe { (rs.part(from, tile.cols), outs.part(from, tile.cols)) };
+                    let x = &xs[from..from + tile.cols];
+                    wide(|| {
+                        for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
+                            *r = (*r + b).max(0.0);
+                            *out = x + alpha * *r;
+                        }
+                    });
+                }
+            },
+        );
+        let kept = GatedKept {
+            r: tensor(r, [rows, n]),
+            weight: weight.clone(),
+            alpha,
+            x,
+        };
+        (tensor(out, [rows, n]), kept, ())
+    }
+
+    fn backward(
+        self,
+        GatedKept {
+            x,
+            weight,
+            r,
+            alpha,
+        }: GatedKept,
+        grad: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let [rows, n] = dims(&x);
+        let mut g = into_values(grad);
+        let mut dz = fresh(rows * n);
+        let mut d_alphas = vec![0.0; rows];
+        let (dzs, sums) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
+        let rs = values(&r);
+        let d_bias = column_sums(rows, n, |row, d_bias| {
+            let (g, r) = (&g[row * n..(row + 1) * n], &rs[row * n..(row + 1) * n]);
+            // SAFETY: one task a row.
+            let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), sums.part(row, 1)) };
+            d_alpha[0] = sum(n, |i| g[i] * r[i]);
+            for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
+                *dz = if *r > 0.0 { alpha * g } else { 0.0 };
+                *d_bias += *dz;
+            }
+        });
+        let w = Mat::of(&weight);
+        let dz = Mat::new(&dz, rows, n);
+        // dx is made in the memory of g, which nothing reads any more.
+        let d_x = Shared::new(&mut g);
+        let (_, d_w) = rayon::join(
+            || {
+                if wanted[0] {
+                    matmul(d_x, n, Start::Held, dz, w.t(), |_| ());
+                }
+            },
+            || wanted[1].then(|| product(Mat::new(values(&x), rows, n).t(), dz)),
+        );
+        let d_alpha = d_alphas.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
+        vec![
+            wanted[0].then(|| tensor(g, [rows, n])),
+            d_w.map(|d_w| tensor(d_w, [n, n])),
+            wanted[2].then(|| tensor(d_bias, [n])),
+            wanted[3].then(|| tensor(vec![d_alpha], [1])),
+        ]
+    }
+}
+
+#[inline(always)]
+fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
+    match (bias, relu) {
+        (Some(bias), true) => {
+            for (out, b) in out.iter_mut().zip(bias) {
+                *out = (*out + b).max(0.0);
+            }
+        }
+        (Some(bias), false) => {
+            for (out, b) in out.iter_mut().zip(bias) {
+                *out += b;
+            }
+        }
+        (None, _) => {
+            for out in out {
+                *out = out.max(0.0);
+            }
+        }
+    }
+}
+
+fn product(lhs: Mat, rhs: Mat) -> Vec<f32> {
+    let mut out = fresh(lhs.rows * rhs.cols);
+    matmul(Shared::new(&mut out), rhs.cols, Start::Zero, lhs, rhs, |_| ());
+    out
+}
+
+/// Σ over rows of what `add(row, sums)` adds to the `n` sums; rows are taken in blocks, and the
+/// blocks' sums added in order.
+pub(super) fn column_sums(
+    rows: usize,
+    n: usize,
+    add: impl Fn(usize, &mut [f32]) + Sync + Send,
+) -> Vec<f32> {
+    let blocks = Parts::new(rows, CHUNK.div_ceil(n));
+    let mut partial = vec![0.0; blocks.count() * n];
+    let shared = Shared::new(&mut partial);
+    each(blocks.count(), |i| {
+        let (from, len) = blocks.get(i);
+        // SAFETY: one row of sums a block.
+        let sums = unsafe { shared.part(i * n, n) };
+        wide(|| (from..from + len).for_each(|row| add(row, sums)));
+    });
+    let (first, rest) = partial.split_at(n);
+    let mut total = first.to_vec();
+    wide(|| {
+        for block in rest.chunks_exact(n) {
+            for (total, x) in total.iter_mut().zip(block) {
+                *total += x;
+            }
+        }
+    });
+    total
+}

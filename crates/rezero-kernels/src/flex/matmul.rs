@@ -1,0 +1,159 @@
+//! Matrix products in tiles, with work on each tile while it is in cache.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::memory::Shared;
+use super::parallel;
+
+/// A matrix in memory that belongs to someone else.
+#[derive(Clone, Copy)]
+pub(super) struct Mat<'a> {
+    values: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// Rows one after another.
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(values, rows, cols, cols)
+    }
+
+    /// Rows of contiguous values, `row_stride` apart.
+    pub fn strided(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= values.len());
+        Self {
+            values,
+            rows,
+            cols,
+            row_stride,
+            col_stride: 1,
+        }
+    }
+
+    /// A tensor of two dimensions, which may be a view with any positive strides.
+    pub fn of(tensor: &'a FlexTensor) -> Self {
+        let [rows, cols] = tensor.shape().dims();
+        let layout = tensor.layout();
+        let &[row_stride, col_stride] = layout.strides() else {
+            unreachable!("a matrix has two dimensions")
+        };
+        let [Ok(row_stride), Ok(col_stride)] = [row_stride, col_stride].map(usize::try_from) else {
+            panic!("matrices with negative strides are not served")
+        };
+        let values = &tensor.storage::<f32>()[layout.start_offset()..];
+        let last = rows.saturating_sub(1) * row_stride + cols.saturating_sub(1) * col_stride;
+        assert!(last < values.len());
+        Self {
+            values,
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        }
+    }
+
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn at(&self, row: usize, col: usize) -> *const f32 {
+        self.values[row * self.row_stride + col * self.col_stride..].as_ptr()
+    }
+}
+
+/// A rectangle of a product that one task has just computed.
+pub(super) struct Tile {
+    pub row: usize,
+    pub rows: usize,
+    pub col: usize,
+    pub cols: usize,
+}
+
+/// What a product starts from.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Start {
+    Zero,
+    /// The values that are there.
+    Held,
+}
+
+/// Tiles of fewer multiply–adds than this are not worth a task.
+const TASK: usize = 1 << 20;
+/// Elements on the longer side that a tile is not cut below: it is packed once for each tile.
+const SIDE: usize = 128;
+
+/// `out = start + lhs · rhs`, and `then(tile)` for each tile of `out` when it is done. `out` has
+/// `lhs.rows` rows of `rhs.cols` values, `row_stride` apart.
+///
+/// The tiles depend on the shapes alone. The product of a tile is the `gemm` crate's, which packs
+/// both sides and reaches 94 % of this code's peak on AVX-512 by itself.
+pub(super) fn matmul(
+    out: Shared,
+    row_stride: usize,
+    start: Start,
+    lhs: Mat,
+    rhs: Mat,
+    then: impl Fn(Tile) + Sync + Send,
+) {
+    assert_eq!(lhs.cols, rhs.rows, "a product's inner extents");
+    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
+    let (mut down, mut across) = (1, 1);
+    while down * across < 16 {
+        let (rows, cols) = (m.div_ceil(down), n.div_ceil(across));
+        if rows * cols * k < 2 * TASK || rows.max(cols) <= SIDE {
+            break;
+        }
+        if cols >= rows { across *= 2 } else { down *= 2 }
+    }
+    // Whole vectors to each tile.
+    let rows = parallel::Parts::new(m, m.div_ceil(down));
+    let cols = parallel::Parts::new(n, n.div_ceil(across).next_multiple_of(16));
+    parallel::each(rows.count() * cols.count(), |task| {
+        let (row, rows) = rows.get(task / cols.count());
+        let (col, cols) = cols.get(task % cols.count());
+        // SAFETY: the tiles are disjoint; the part is checked to lie in `out`, and gemm writes
+        // rows `row..row + rows` of columns `col..col + cols` alone. Both inputs are checked by
+        // `Mat` to hold every element that its extents and strides name.
+        unsafe {
+            let span = (rows - 1) * row_stride + cols;
+            let tile = out.start_of(row * row_stride + col, span);
+            gemm::gemm(
+                rows,
+                cols,
+                k,
+                tile,
+                1,
+                row_stride as isize,
+                start == Start::Held,
+                lhs.at(row, 0),
+                lhs.col_stride as isize,
+                lhs.row_stride as isize,
+                rhs.at(0, col),
+                rhs.col_stride as isize,
+                rhs.row_stride as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        then(Tile {
+            row,
+            rows,
+            col,
+            cols,
+        });
+    });
+}

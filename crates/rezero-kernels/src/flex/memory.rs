@@ -1,0 +1,96 @@
+//! Tensors as slices, and slices as tensors.
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{Bytes, TensorMetadata};
+use burn::tensor::{DType, Shape};
+
+/// Memory for `len` values that a kernel is about to write.
+///
+/// Fresh tensors are the largest cost of cheap operations; zeroing them first would double it.
+pub(super) fn fresh(len: usize) -> Vec<f32> {
+    let values = Box::<[f32]>::new_uninit_slice(len);
+    // SAFETY: every bit pattern is an f32, and callers write each element before it is read: a
+    // kernel's tasks together cover its whole output.
+    unsafe { values.assume_init() }.into_vec()
+}
+
+/// A contiguous tensor of `values`.
+pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    let shape = shape.into();
+    debug_assert_eq!(values.len(), shape.num_elements());
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+/// The tensor with its elements in order and without gaps; a copy where they are not.
+pub(super) fn contiguous(tensor: &FlexTensor) -> FlexTensor {
+    match tensor.is_contiguous() {
+        true => tensor.clone(),
+        false => tensor.to_contiguous(),
+    }
+}
+
+/// The values of a contiguous tensor.
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("a contiguous f32 tensor")
+}
+
+/// The single value of a tensor of one element.
+pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
+    tensor.storage::<f32>()[tensor.layout().start_offset()]
+}
+
+/// The values of a contiguous tensor to write over: its own memory if nobody else holds it, else
+/// a copy.
+pub(super) fn into_values(tensor: FlexTensor) -> Vec<f32> {
+    let tensor = contiguous(&tensor);
+    tensor.into_data().into_vec().expect("an f32 tensor")
+}
+
+/// The extents of a tensor of `D` dimensions.
+pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+    tensor.shape().dims()
+}
+
+/// Memory that several tasks write, each its own part.
+#[derive(Clone, Copy)]
+pub(super) struct Shared {
+    start: *mut f32,
+    len: usize,
+}
+
+// SAFETY: the pointer is used through `part` alone, whose callers take disjoint parts.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Lends `values` out to tasks. The borrow has to outlive them: use it in the scope of one
+    /// parallel loop.
+    pub fn new(values: &mut [f32]) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+        }
+    }
+
+    /// The `len` values from `from` on.
+    ///
+    /// # Safety
+    ///
+    /// No other reference to these values exists, and the slice given to [`new`](Self::new) is
+    /// still borrowed.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part(&self, from: usize, len: usize) -> &mut [f32] {
+        assert!(from <= self.len && len <= self.len - from);
+        // SAFETY: in bounds as asserted, unique by the caller's promise.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(from), len) }
+    }
+
+    /// A pointer to the value at `from`, with `len` values behind it: for tiles, whose rows lie
+    /// apart with other tasks' values between them.
+    pub fn start_of(&self, from: usize, len: usize) -> *mut f32 {
+        assert!(from <= self.len && len <= self.len - from);
+        // SAFETY: in bounds as asserted.
+        unsafe { self.start.add(from) }
+    }
+}

@@ -1,0 +1,14 @@
+//! The kernels for Burn's Flex backend, f32.
+//!
+//! [`op`] joins a kernel to Burn's autodiff, [`memory`] takes tensors apart and puts them together,
+//! [`parallel`] cuts work into tasks; the other modules are one operation each, written on slices.
+
+mod memory;
+mod op;
+mod parallel;
+
+pub(crate) mod gate;
+pub(crate) mod linear;
+mod matmul;
+
+pub(crate) use op::{Values, run, values};

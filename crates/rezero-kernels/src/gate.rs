@@ -1,0 +1,31 @@
+//! The residual sum with a gate.
+
+use burn::tensor::Tensor;
+
+/// `x + α · f`: a ReZero residual connection (Bachlechner et al.,
+/// [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), section 3).
+///
+/// # Shapes
+///
+/// - `x`, `f` and output: the same shape
+/// - `alpha`: `[1]`
+///
+/// # Panics
+///
+/// If `f` is of another shape than `x`.
+pub fn gated_sum<const D: usize>(x: Tensor<D>, f: Tensor<D>, alpha: Tensor<1>) -> Tensor<D> {
+    assert_eq!(
+        x.shape(),
+        f.shape(),
+        "x and f of a residual sum must have the same shape."
+    );
+    #[cfg(feature = "flex")]
+    if let Some(inputs) = crate::flex::values([
+        x.clone().into_dispatch(),
+        f.clone().into_dispatch(),
+        alpha.clone().into_dispatch(),
+    ]) {
+        return crate::flex::run(crate::flex::gate::GatedSum, inputs).0;
+    }
+    x + f * alpha.unsqueeze()
+}

@@ -1,0 +1,108 @@
+//! Linear layers with what follows them.
+
+use burn::tensor::activation::relu;
+use burn::tensor::{Tensor, module};
+
+/// What follows a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// max(x, 0).
+    Relu,
+}
+
+/// `act(x W + b)`.
+///
+/// # Shapes
+///
+/// - `x`: `[.., d_input]`
+/// - `weight`: `[d_input, d_output]`
+/// - `bias`: `[d_output]`
+/// - output: `[.., d_output]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    activation: Activation,
+) -> Tensor<D> {
+    let [d_input, d_output] = weight.dims();
+    check(x.dims()[D - 1], d_input, d_output, bias.as_ref());
+    #[cfg(feature = "flex")]
+    {
+        use crate::flex::{linear::Linear, run, values};
+        let (x, w) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
+        let kernel = Linear { activation };
+        match bias.clone() {
+            Some(bias) => {
+                if let Some(inputs) = values([x, w, bias.into_dispatch()]) {
+                    return run(kernel, inputs).0;
+                }
+            }
+            None => {
+                if let Some(inputs) = values([x, w]) {
+                    return run(kernel, inputs).0;
+                }
+            }
+        }
+    }
+    let out = module::linear(x, weight, bias);
+    match activation {
+        Activation::Identity => out,
+        Activation::Relu => relu(out),
+    }
+}
+
+/// `x + α · relu(x W + b)`: a layer of the paper's fully connected networks (section 4).
+///
+/// # Shapes
+///
+/// - `x` and output: `[batch, width]`
+/// - `weight`: `[width, width]`
+/// - `bias`: `[width]`
+/// - `alpha`: `[1]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn gated_linear(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    alpha: Tensor<1>,
+) -> Tensor<2> {
+    let [d_input, d_output] = weight.dims();
+    check(x.dims()[1], d_input, d_output, Some(&bias));
+    assert_eq!(
+        d_input, d_output,
+        "a residual layer's weight must be square, got [{d_input}, {d_output}]."
+    );
+    #[cfg(feature = "flex")]
+    if let Some(inputs) = crate::flex::values([
+        x.clone().into_dispatch(),
+        weight.clone().into_dispatch(),
+        bias.clone().into_dispatch(),
+        alpha.clone().into_dispatch(),
+    ]) {
+        return crate::flex::run(crate::flex::linear::GatedLinear, inputs).0;
+    }
+    x.clone() + relu(module::linear(x, weight, Some(bias))) * alpha.unsqueeze()
+}
+
+fn check(width: usize, d_input: usize, d_output: usize, bias: Option<&Tensor<1>>) {
+    assert_eq!(
+        width, d_input,
+        "the last axis of x must be the weight's first, got {width} and {d_input}."
+    );
+    if let Some(bias) = bias {
+        let [values] = bias.dims();
+        assert_eq!(
+            values, d_output,
+            "the bias must have {d_output} values, got {values}."
+        );
+    }
+}
