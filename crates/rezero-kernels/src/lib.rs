@@ -12,15 +12,18 @@
 //! | [`linear`] | `act(x W + b)` |
 //! | [`gated_sum`] | `x + α · f` |
 //! | [`gated_linear`] | `x + α · relu(x W + b)` |
+//! | [`conv2d`] | a convolution of images |
 //!
 //! How each kernel is blocked, and why: docs/KERNELS.md of the repository.
 
 #![warn(missing_docs)]
 
+mod conv;
 #[cfg(feature = "flex")]
 mod flex;
 mod gate;
 mod linear;
 
+pub use conv::conv2d;
 pub use gate::gated_sum;
 pub use linear::{Activation, gated_linear, linear};

@@ -1,1 +1,6 @@
+//! The kernels against the same operations composed of Burn's own, against finite differences, and
+//! against themselves on other numbers of threads.
 
+mod convolution;
+mod products;
+mod support;

@@ -8,7 +8,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::gate::CHUNK;
 use super::matmul::{Mat, Start, matmul};
-use super::memory::{Shared, contiguous, dims, fresh, into_values, scalar, tensor, values};
+use super::memory::{Shared, contiguous, dims, forwards, fresh, into_values, scalar, tensor, values};
 use super::op::Kernel;
 use super::parallel::{Parts, each, sum, wide};
 use crate::linear::Activation;
@@ -32,10 +32,10 @@ impl Kernel for Linear {
     type Aux = ();
 
     fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Kept, ()) {
-        let (x, weight, bias) = (contiguous(&inputs[0]), &inputs[1], inputs.get(2));
+        let (x, weight, bias) = (contiguous(&inputs[0]), forwards(&inputs[1]), inputs.get(2));
         let bias = bias.map(contiguous);
         let bias = bias.as_ref().map(values);
-        let w = Mat::of(weight);
+        let w = Mat::of(&weight);
         let rows = x.shape().num_elements() / w.rows;
         let mut out = fresh(rows * w.cols);
         let shared = Shared::new(&mut out);
@@ -152,6 +152,7 @@ impl Kernel for GatedLinear {
             unreachable!("four inputs")
         };
         let (x, bias, alpha) = (contiguous(x), contiguous(bias), scalar(alpha));
+        let weight = forwards(weight);
         let [rows, n] = dims(&x);
         let (xs, bias) = (values(&x), values(&bias));
         let (mut r, mut out) = (fresh(rows * n), fresh(rows * n));
@@ -161,7 +162,7 @@ impl Kernel for GatedLinear {
             n,
             Start::Zero,
             Mat::new(xs, rows, n),
-            Mat::of(weight),
+            Mat::of(&weight),
             |tile| {
                 let bias = &bias[tile.col..tile.col + tile.cols];
                 for row in tile.row..tile.row + tile.rows {
@@ -181,7 +182,7 @@ impl Kernel for GatedLinear {
         );
         let kept = GatedKept {
             r: tensor(r, [rows, n]),
-            weight: weight.clone(),
+            weight,
             alpha,
             x,
         };

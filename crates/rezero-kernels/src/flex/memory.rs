@@ -1,5 +1,7 @@
 //! Tensors as slices, and slices as tensors.
 
+use std::cell::RefCell;
+
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Bytes, TensorMetadata};
 use burn::tensor::{DType, Shape};
@@ -29,6 +31,14 @@ pub(super) fn contiguous(tensor: &FlexTensor) -> FlexTensor {
     }
 }
 
+/// The tensor with strides that count forwards; a copy of a flipped one.
+pub(super) fn forwards(tensor: &FlexTensor) -> FlexTensor {
+    match tensor.layout().strides().iter().all(|stride| *stride >= 0) {
+        true => tensor.clone(),
+        false => tensor.to_contiguous(),
+    }
+}
+
 /// The values of a contiguous tensor.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a contiguous f32 tensor")
@@ -43,7 +53,10 @@ pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
 /// a copy.
 pub(super) fn into_values(tensor: FlexTensor) -> Vec<f32> {
     let tensor = contiguous(&tensor);
-    tensor.into_data().into_vec().expect("an f32 tensor")
+    tensor
+        .into_data()
+        .try_into_vec()
+        .expect("an f32 tensor")
 }
 
 /// The extents of a tensor of `D` dimensions.
@@ -93,4 +106,17 @@ impl Shared {
         // SAFETY: in bounds as asserted.
         unsafe { self.start.add(from) }
     }
+}
+
+/// Lends `f` this thread's scratch memory, of at least `len` values left over from earlier uses.
+pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            *scratch = vec![0.0; len];
+        }
+        f(&mut scratch[..len])
+    })
 }

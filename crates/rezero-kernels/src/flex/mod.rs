@@ -7,8 +7,9 @@ mod memory;
 mod op;
 mod parallel;
 
+pub(crate) mod conv;
 pub(crate) mod gate;
 pub(crate) mod linear;
 mod matmul;
 
-pub(crate) use op::{Values, run, values};
+pub(crate) use op::{run, values};

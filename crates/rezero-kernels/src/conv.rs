@@ -1,0 +1,41 @@
+//! Convolutions of images.
+
+use burn::tensor::Tensor;
+use burn::tensor::module;
+use burn::tensor::ops::ConvOptions;
+
+/// The convolution `y[n, o, i, j] = Σ_{c,k,l} w[o, c, k, l] · x[n, c, s·i + k − p, s·j + l − p]` with
+/// stride s and zeros around `x`, p on each side.
+///
+/// # Shapes
+///
+/// - `x`: `[batch, c_in, height, width]`
+/// - `weight`: `[c_out, c_in, k_height, k_width]`
+/// - output: `[batch, c_out, (height + 2p − k_height) / s + 1, (width + 2p − k_width) / s + 1]`
+///
+/// # Panics
+///
+/// If the channels do not match, the padded image is smaller than the kernel, or `stride` is 0.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
+    let ([_, c, h, w], [_, c_in, kh, kw]) = (x.dims(), weight.dims());
+    assert_eq!(
+        c, c_in,
+        "the image must have the {c_in} channels of the weight, got {c}."
+    );
+    assert!(stride > 0, "stride must be greater than zero.");
+    assert!(
+        h + 2 * padding >= kh && w + 2 * padding >= kw,
+        "the image with its padding, {} x {}, is smaller than the kernel of {kh} x {kw}.",
+        h + 2 * padding,
+        w + 2 * padding
+    );
+    #[cfg(feature = "flex")]
+    if let Some(inputs) =
+        crate::flex::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
+    {
+        let kernel = crate::flex::conv::Conv2d { stride, padding };
+        return crate::flex::run(kernel, inputs).0;
+    }
+    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+    module::conv2d(x, weight, None, options)
+}

@@ -1,0 +1,723 @@
+//! Convolution without im2col. docs/KERNELS.md has the drawing.
+//!
+//! Forward and input gradient are one routine: a correlation of stride 1 over *planes*. A task
+//! copies the rows it needs into a scratch block that fits the first-level cache, with the zeros
+//! around them; for stride s it sorts rows and columns by their remainder modulo s into s² planes,
+//! over which the strided kernel has stride 1. The input gradient of a strided convolution is, the
+//! other way round, s² correlations of the output's gradient, one for each remainder of the
+//! *result's* position. Vectors run along the pixels of a row and weights are broadcast, so images
+//! stay in Burn's own order, batch × channel × row × column.
+//!
+//! The weight gradient has the pixels for its inner sum: there a vector holds output channels, from
+//! a transposed copy of the gradient's rows, and pixels of the same scratch are broadcast.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use pulp::{Simd, WithSimd};
+
+use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
+use super::op::Kernel;
+use super::parallel::{Parts, arch, each, wide};
+
+/// Values of scratch of one task: with the weights in use, about what a first-level cache holds.
+const SCRATCH: usize = 6 << 10;
+/// Output channels of a micro-kernel: with two vectors of pixels, 16 accumulators.
+const ROWS: usize = 8;
+/// Partial sums of the weight gradient, each over a share of the batch.
+const GROUPS: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Conv2d {
+    pub stride: usize,
+    pub padding: usize,
+}
+
+impl Kernel for Conv2d {
+    type State = (FlexTensor, FlexTensor);
+    type Aux = ();
+
+    fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, ()) {
+        let (x, weight) = (contiguous(&inputs[0]), contiguous(&inputs[1]));
+        let shape = Shape::of(&x, &weight, self);
+        let mut out = fresh(shape.batch * shape.c_out * shape.out_h * shape.out_w);
+        shape.forward().run(values(&x), values(&weight), &mut out);
+        let out = tensor(out, [shape.batch, shape.c_out, shape.out_h, shape.out_w]);
+        (out, (x, weight), ())
+    }
+
+    fn backward(
+        self,
+        (x, weight): Self::State,
+        grad: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let shape = Shape::of(&x, &weight, &self);
+        let grad = contiguous(&grad);
+        let g = values(&grad);
+        let d_x = wanted[0].then(|| {
+            let phases = shape.input_gradient();
+            let mut d_x = fresh(values(&x).len());
+            // Pixels that no output saw.
+            if phases.iter().any(|phase| phase.taps.is_empty()) {
+                d_x.fill(0.0);
+            }
+            for phase in phases.iter().filter(|phase| !phase.taps.is_empty()) {
+                phase.run(g, values(&weight), &mut d_x);
+            }
+            tensor(d_x, x.shape())
+        });
+        let d_w = wanted[1].then(|| {
+            let d_w = shape.forward().weight_gradient(values(&x), g);
+            tensor(d_w, weight.shape())
+        });
+        vec![d_x, d_w]
+    }
+}
+
+/// The extents of a convolution.
+#[derive(Clone, Copy)]
+struct Shape {
+    batch: usize,
+    c_in: usize,
+    h: usize,
+    w: usize,
+    c_out: usize,
+    kh: usize,
+    kw: usize,
+    out_h: usize,
+    out_w: usize,
+    stride: usize,
+    padding: usize,
+}
+
+impl Shape {
+    fn of(x: &FlexTensor, weight: &FlexTensor, conv: &Conv2d) -> Self {
+        let [batch, c_in, h, w] = dims(x);
+        let [c_out, _, kh, kw] = dims(weight);
+        let extent = |n: usize, k: usize| (n + 2 * conv.padding - k) / conv.stride + 1;
+        Self {
+            batch,
+            c_in,
+            h,
+            w,
+            c_out,
+            kh,
+            kw,
+            out_h: extent(h, kh),
+            out_w: extent(w, kw),
+            stride: conv.stride,
+            padding: conv.padding,
+        }
+    }
+
+    fn forward(&self) -> Correlation {
+        let Self { stride: s, .. } = *self;
+        let mut planes = Vec::new();
+        let mut taps = Vec::new();
+        for k in 0..self.kh {
+            for l in 0..self.kw {
+                let origin = [k % s, l % s].map(|r| r as isize - self.padding as isize);
+                let known = planes.iter().position(|plane| *plane == origin);
+                let plane = known.unwrap_or_else(|| {
+                    planes.push(origin);
+                    planes.len() - 1
+                });
+                taps.push(Tap {
+                    plane,
+                    shift: [k / s, l / s],
+                    weight: k * self.kw + l,
+                });
+            }
+        }
+        Correlation {
+            batch: self.batch,
+            channels: self.c_in,
+            source: [self.h, self.w],
+            step: s,
+            planes,
+            taps,
+            outputs: self.c_out,
+            grid: [self.out_h, self.out_w],
+            target: [self.out_h, self.out_w],
+            first: [0, 0],
+            target_step: 1,
+            weight_strides: [self.c_in * self.kh * self.kw, self.kh * self.kw],
+        }
+    }
+
+    /// `dx[c, i] = Σ_{o, k ≡ i + p (mod s)} w[o, c, k] · g[o, (i + p − k) / s]`, one correlation for
+    /// each remainder of `i + p`.
+    fn input_gradient(&self) -> Vec<Correlation> {
+        let (s, p) = (self.stride, self.padding);
+        let area = self.kh * self.kw;
+        let mut phases = Vec::new();
+        // Of the pixels i with i + p = s·u + a: the first u, how many, and the taps k = a + s·j.
+        let axis = |a: usize, extent: usize, k: usize| {
+            let first = p.saturating_sub(a).div_ceil(s);
+            let count = (extent + p).saturating_sub(a).div_ceil(s).saturating_sub(first);
+            (first, count, k.saturating_sub(a).div_ceil(s))
+        };
+        for a in 0..s {
+            for b in 0..s {
+                let (u, rows, down) = axis(a, self.h, self.kh);
+                let (v, cols, across) = axis(b, self.w, self.kw);
+                if rows * cols == 0 {
+                    continue;
+                }
+                let mut taps = Vec::new();
+                for j in 0..down {
+                    for i in 0..across {
+                        taps.push(Tap {
+                            plane: 0,
+                            shift: [down - 1 - j, across - 1 - i],
+                            weight: (a + s * j) * self.kw + b + s * i,
+                        });
+                    }
+                }
+                phases.push(Correlation {
+                    batch: self.batch,
+                    channels: self.c_out,
+                    source: [self.out_h, self.out_w],
+                    step: 1,
+                    planes: vec![[
+                        u as isize + 1 - down as isize,
+                        v as isize + 1 - across as isize,
+                    ]],
+                    taps,
+                    outputs: self.c_in,
+                    grid: [rows, cols],
+                    target: [self.h, self.w],
+                    first: [s * u + a - p, s * v + b - p],
+                    target_step: s,
+                    weight_strides: [area, self.c_in * area],
+                });
+            }
+        }
+        phases
+    }
+}
+
+/// One product of a correlation: the plane's pixel `shift` rows and columns on, times a weight.
+struct Tap {
+    plane: usize,
+    shift: [usize; 2],
+    weight: usize,
+}
+
+/// `y[o, i] = Σ_{c, tap} w[o, c, tap] · plane(tap)[c, i + shift(tap)]` for each image, with the
+/// planes `plane[c, i] = x[c, step·i + origin]`, zero outside of `x`.
+struct Correlation {
+    batch: usize,
+    channels: usize,
+    source: [usize; 2],
+    step: usize,
+    /// The origins.
+    planes: Vec<[isize; 2]>,
+    taps: Vec<Tap>,
+    outputs: usize,
+    /// The pixels computed.
+    grid: [usize; 2],
+    /// The image they go to: pixel i to `first + target_step·i`.
+    target: [usize; 2],
+    first: [usize; 2],
+    target_step: usize,
+    /// Elements between the weights of two outputs, and of two channels.
+    weight_strides: [usize; 2],
+}
+
+/// A task's scratch block: for each channel the planes, `rows` by `pitch` each.
+#[derive(Clone, Copy)]
+struct Block {
+    rows: usize,
+    pitch: usize,
+    channel: usize,
+}
+
+impl Correlation {
+    /// Rows of pixels of a task.
+    fn rows_of_task(&self) -> usize {
+        let [down, _] = self.reach();
+        let row = self.channels * self.planes.len() * self.block(1).pitch;
+        let fit = (SCRATCH / row).saturating_sub(down).max(1);
+        // A small batch is cut finer, so that there is a task for each of several cores.
+        let wanted = (8 / self.batch).max(1);
+        let rows = fit.min(self.grid[0].div_ceil(wanted));
+        // Blocks of about the same height.
+        self.grid[0].div_ceil(self.grid[0].div_ceil(rows))
+    }
+
+    /// The largest shift along each axis.
+    fn reach(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.taps.iter().map(|tap| tap.shift[axis]).max().unwrap_or(0))
+    }
+
+    fn block(&self, rows: usize) -> Block {
+        let [down, across] = self.reach();
+        let (rows, pitch) = (rows + down, self.grid[1] + across);
+        Block {
+            rows,
+            pitch,
+            channel: self.planes.len() * rows * pitch,
+        }
+    }
+
+    /// Copies what `rows` rows of pixels from `row` on need.
+    fn fill(&self, x: &[f32], row: usize, block: Block, scratch: &mut [f32]) {
+        let [h, w] = self.source;
+        let step = self.step as isize;
+        let mut lines = scratch.chunks_exact_mut(block.pitch);
+        for c in 0..self.channels {
+            let image = &x[c * h * w..(c + 1) * h * w];
+            for [top, left] in &self.planes {
+                // Columns of the plane that lie in the image.
+                let from = ((-left).max(0) as usize).div_ceil(self.step).min(block.pitch);
+                let until = (w as isize - left).max(0) as usize;
+                let until = until.div_ceil(self.step).clamp(from, block.pitch);
+                for i in 0..block.rows {
+                    let Some(line) = lines.next() else {
+                        unreachable!("scratch holds every channel's planes")
+                    };
+                    let y = (row + i) as isize * step + top;
+                    if y < 0 || y >= h as isize || from == until {
+                        line.fill(0.0);
+                        continue;
+                    }
+                    line[..from].fill(0.0);
+                    line[until..].fill(0.0);
+                    let first = y as usize * w + (from as isize * step + left) as usize;
+                    let line = &mut line[from..until];
+                    if step == 1 {
+                        line.copy_from_slice(&image[first..first + line.len()]);
+                    } else {
+                        let pixels = image[first..].iter().step_by(self.step);
+                        line.iter_mut().zip(pixels).for_each(|(to, x)| *to = *x);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where each tap reads, relative to a pixel's place in its channel's first plane.
+    fn offsets(&self, block: Block) -> Vec<usize> {
+        let offset = |tap: &Tap| {
+            (tap.plane * block.rows + tap.shift[0]) * block.pitch + tap.shift[1]
+        };
+        self.taps.iter().map(offset).collect()
+    }
+
+    /// Weights in the order in which they are read: for each `ROWS` outputs, each channel and each
+    /// tap, those outputs' weights; zeros for the outputs that the last ones lack.
+    fn pack(&self, weight: &[f32]) -> Vec<f32> {
+        let [per_output, per_channel] = self.weight_strides;
+        let mut packed = Vec::with_capacity(
+            self.outputs.next_multiple_of(ROWS) * self.channels * self.taps.len(),
+        );
+        for o in (0..self.outputs).step_by(ROWS) {
+            for c in 0..self.channels {
+                for tap in &self.taps {
+                    packed.extend((o..o + ROWS).map(|o| match o < self.outputs {
+                        true => weight[o * per_output + c * per_channel + tap.weight],
+                        false => 0.0,
+                    }));
+                }
+            }
+        }
+        packed
+    }
+
+    fn run(&self, x: &[f32], weight: &[f32], out: &mut [f32]) {
+        let packed = self.pack(weight);
+        let rows = Parts::new(self.grid[0], self.rows_of_task());
+        let (image, target) = (
+            self.channels * self.source[0] * self.source[1],
+            self.target[0] * self.target[1],
+        );
+        let shared = Shared::new(out);
+        each(self.batch * rows.count(), |task| {
+            let (n, (row, rows)) = (task / rows.count(), rows.get(task % rows.count()));
+            let block = self.block(rows);
+            let offsets = self.offsets(block);
+            arch().dispatch(Correlate {
+                rows,
+                cols: self.grid[1],
+                block,
+                channels: self.channels,
+                outputs: self.outputs,
+                offsets: &offsets,
+                packed: &packed,
+                fill: |scratch: &mut [f32]| {
+                    self.fill(&x[n * image..(n + 1) * image], row, block, scratch);
+                },
+                store: |o: usize, i: usize, line: &[f32]| {
+                    let y = self.first[0] + (row + i) * self.target_step;
+                    let from = (n * self.outputs + o) * target + y * self.target[1] + self.first[1];
+                    let span = (line.len() - 1) * self.target_step + 1;
+                    // SAFETY: a row of one output of one image is one task's.
+                    let to = unsafe { shared.part(from, span) };
+                    if self.target_step == 1 {
+                        to.copy_from_slice(line);
+                    } else {
+                        let to = to.iter_mut().step_by(self.target_step);
+                        to.zip(line).for_each(|(to, x)| *to = *x);
+                    }
+                },
+            });
+        });
+    }
+
+    /// `dw[o, c, tap] = Σ_{n, i} g[n, o, i] · plane(tap)[n, c, i + shift(tap)]`.
+    fn weight_gradient(&self, x: &[f32], g: &[f32]) -> Vec<f32> {
+        let images = Parts::new(self.batch, self.batch.div_ceil(GROUPS));
+        let columns = self.channels * self.taps.len();
+        let outputs = self.outputs.next_multiple_of(arch().dispatch(Lanes));
+        let mut partial = vec![0.0; images.count() * columns * outputs];
+        let shared = Shared::new(&mut partial);
+        let rows = Parts::new(self.grid[0], self.rows_of_task());
+        let (image, target) = (
+            self.channels * self.source[0] * self.source[1],
+            self.grid[0] * self.grid[1],
+        );
+        each(images.count(), |group| {
+            // SAFETY: each group has sums of its own.
+            let sums = unsafe { shared.part(group * columns * outputs, columns * outputs) };
+            let (first, count) = images.get(group);
+            for n in first..first + count {
+                for part in 0..rows.count() {
+                    let (row, rows) = rows.get(part);
+                    let block = self.block(rows);
+                    let offsets = self.offsets(block);
+                    let g = &g[n * self.outputs * target..(n + 1) * self.outputs * target];
+                    arch().dispatch(Accumulate {
+                        rows,
+                        cols: self.grid[1],
+                        block,
+                        channels: self.channels,
+                        outputs,
+                        offsets: &offsets,
+                        sums,
+                        fill: |scratch: &mut [f32], gradient: &mut [f32]| {
+                            self.fill(&x[n * image..(n + 1) * image], row, block, scratch);
+                            let from = row * self.grid[1];
+                            let pixels = rows * self.grid[1];
+                            transpose(g, target, from, pixels, self.outputs, outputs, gradient);
+                        },
+                    });
+                }
+            }
+        });
+        let (total, rest) = partial.split_at_mut(columns * outputs);
+        wide(|| {
+            for group in rest.chunks_exact(columns * outputs) {
+                total.iter_mut().zip(group).for_each(|(t, x)| *t += x);
+            }
+        });
+        let [per_output, per_channel] = self.weight_strides;
+        let mut d_w = fresh(self.outputs * columns);
+        for (column, sums) in total.chunks_exact(outputs).enumerate() {
+            let tap = &self.taps[column % self.taps.len()];
+            let at = column / self.taps.len() * per_channel + tap.weight;
+            for (o, sum) in sums[..self.outputs].iter().enumerate() {
+                d_w[o * per_output + at] = *sum;
+            }
+        }
+        d_w
+    }
+}
+
+/// Pixels `from..from + pixels` of each channel of `g` (of `plane` pixels), as rows of channels,
+/// filled with zeros up to `width`.
+fn transpose(
+    g: &[f32],
+    plane: usize,
+    from: usize,
+    pixels: usize,
+    channels: usize,
+    width: usize,
+    out: &mut [f32],
+) {
+    // Sixteen pixels of sixteen channels at a time: a cache line of each on both sides.
+    for p in (0..pixels).step_by(16) {
+        let until = (p + 16).min(pixels);
+        for c in (0..width).step_by(16) {
+            let channels = c..(c + 16).min(channels);
+            for q in p..until {
+                let to = &mut out[q * width + c..];
+                for (to, c) in to.iter_mut().zip(channels.clone()) {
+                    *to = g[c * plane + from + q];
+                }
+            }
+        }
+    }
+    if channels < width {
+        for row in out.chunks_exact_mut(width).take(pixels) {
+            row[channels..].fill(0.0);
+        }
+    }
+}
+
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// A block of rows of pixels of all outputs.
+struct Correlate<'a, Fill, Store> {
+    rows: usize,
+    cols: usize,
+    block: Block,
+    channels: usize,
+    outputs: usize,
+    offsets: &'a [usize],
+    packed: &'a [f32],
+    fill: Fill,
+    store: Store,
+}
+
+impl<Fill, Store> WithSimd for Correlate<'_, Fill, Store>
+where
+    Fill: Fn(&mut [f32]),
+    Store: Fn(usize, usize, &[f32]),
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = S::F32_LANES;
+        let (block, rows, cols) = (self.block, self.rows, self.cols);
+        // Vectors along rows waste what a row's last one has too much; vectors straight through the
+        // block, across the columns between two rows, waste those columns. Whichever are fewer.
+        let along = rows * cols.div_ceil(lanes);
+        let through = ((rows - 1) * block.pitch + cols).div_ceil(lanes);
+        let (vectors, pitch) = match along <= through {
+            true => (along, cols.next_multiple_of(lanes)),
+            false => (through, block.pitch),
+        };
+        let of_row = pitch.div_ceil(lanes);
+        let place = |v: usize| match along <= through {
+            true => v / of_row * block.pitch + v % of_row * lanes,
+            false => v * lanes,
+        };
+        let filled = self.channels * block.channel;
+        // The last vectors may read beyond the last row.
+        let held = vectors * lanes;
+        with_scratch(filled + 2 * lanes + ROWS * held, |scratch| {
+            let (source, result) = scratch.split_at_mut(filled + 2 * lanes);
+            let (planes, beyond) = source.split_at_mut(filled);
+            (self.fill)(planes);
+            beyond.fill(0.0);
+            let per_block = self.channels * self.offsets.len() * ROWS;
+            for (o, weights) in self.packed.chunks_exact(per_block).enumerate() {
+                let sum = Sum {
+                    source,
+                    offsets: self.offsets,
+                    channel: block.channel,
+                    channels: self.channels,
+                    weights,
+                };
+                let mut v = 0;
+                while v < vectors {
+                    if v + 2 <= vectors {
+                        let to = &mut result[v * lanes..];
+                        sum.micro::<S, 2>(simd, [place(v), place(v + 1)], to, held);
+                        v += 2;
+                    } else {
+                        sum.micro::<S, 1>(simd, [place(v)], &mut result[v * lanes..], held);
+                        v += 1;
+                    }
+                }
+                for (i, result) in result.chunks_exact(held).enumerate() {
+                    let o = o * ROWS + i;
+                    if o < self.outputs {
+                        for row in 0..rows {
+                            (self.store)(o, row, &result[row * pitch..row * pitch + cols]);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The inner sum of a correlation for `ROWS` outputs.
+#[derive(Clone, Copy)]
+struct Sum<'a> {
+    source: &'a [f32],
+    offsets: &'a [usize],
+    channel: usize,
+    channels: usize,
+    weights: &'a [f32],
+}
+
+impl Sum<'_> {
+    /// `V` vectors of pixels, at `places` in the scratch block, of each output, to `out` in lines of
+    /// `held` values.
+    #[inline(always)]
+    fn micro<S: Simd, const V: usize>(
+        self,
+        simd: S,
+        places: [usize; V],
+        out: &mut [f32],
+        held: usize,
+    ) {
+        let lanes = S::F32_LANES;
+        let reach = self.offsets.iter().max().unwrap_or(&0) + places.iter().max().unwrap_or(&0);
+        assert!((self.channels - 1) * self.channel + reach + lanes <= self.source.len());
+        assert!(self.channels * self.offsets.len() * ROWS <= self.weights.len());
+        assert!((ROWS - 1) * held + V * lanes <= out.len());
+        let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
+        let mut weights = self.weights.as_ptr();
+        for c in 0..self.channels {
+            for &offset in self.offsets {
+                // SAFETY: the asserts above bound every address; vectors may be unaligned.
+                unsafe {
+                    let at = self.source.as_ptr().add(c * self.channel + offset);
+                    let pixels: [S::f32s; V] =
+                        core::array::from_fn(|v| at.add(places[v]).cast::<S::f32s>().read_unaligned());
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        let weight = simd.splat_f32s(*weights.add(m));
+                        for (sum, pixels) in sums.iter_mut().zip(pixels) {
+                            *sum = simd.mul_add_e_f32s(weight, pixels, *sum);
+                        }
+                    }
+                    weights = weights.add(ROWS);
+                }
+            }
+        }
+        for (m, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                // SAFETY: bounded by the last assert.
+                unsafe {
+                    let to = out.as_mut_ptr().add(m * held + v * lanes);
+                    to.cast::<S::f32s>().write_unaligned(sum);
+                }
+            }
+        }
+    }
+}
+
+/// Adds a block of rows to the weight gradient's sums: for each column (a channel and a tap) a row of
+/// `outputs` sums.
+struct Accumulate<'a, Fill> {
+    rows: usize,
+    cols: usize,
+    block: Block,
+    channels: usize,
+    /// A multiple of the lanes.
+    outputs: usize,
+    offsets: &'a [usize],
+    sums: &'a mut [f32],
+    fill: Fill,
+}
+
+impl<Fill: Fn(&mut [f32], &mut [f32])> WithSimd for Accumulate<'_, Fill> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = S::F32_LANES;
+        let filled = self.channels * self.block.channel;
+        let pixels = self.rows * self.cols;
+        let columns = self.channels * self.offsets.len();
+        with_scratch(filled + pixels * self.outputs, |scratch| {
+            let (planes, gradient) = scratch.split_at_mut(filled);
+            (self.fill)(planes, gradient);
+            let products = Products {
+                planes,
+                gradient,
+                rows: self.rows,
+                cols: self.cols,
+                pitch: self.block.pitch,
+                outputs: self.outputs,
+            };
+            for first in (0..columns).step_by(ROWS) {
+                // The last columns are taken twice rather than left out; the second is not stored.
+                let places = core::array::from_fn(|m| {
+                    let column = (first + m).min(columns - 1);
+                    let (c, tap) = (column / self.offsets.len(), column % self.offsets.len());
+                    c * self.block.channel + self.offsets[tap]
+                });
+                let stored = ROWS.min(columns - first);
+                let sums = &mut self.sums[first * self.outputs..];
+                let mut o = 0;
+                while o < self.outputs {
+                    if o + 2 * lanes <= self.outputs {
+                        products.micro::<S, 2>(simd, places, o, &mut sums[o..], stored);
+                        o += 2 * lanes;
+                    } else {
+                        products.micro::<S, 1>(simd, places, o, &mut sums[o..], stored);
+                        o += lanes;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The operands of a block's share of the weight gradient.
+#[derive(Clone, Copy)]
+struct Products<'a> {
+    planes: &'a [f32],
+    /// Pixel after pixel, `outputs` channels each.
+    gradient: &'a [f32],
+    rows: usize,
+    cols: usize,
+    pitch: usize,
+    outputs: usize,
+}
+
+impl Products<'_> {
+    /// `V` vectors of outputs from `o` on, for `ROWS` columns at `places`: the first `stored` are
+    /// added to `sums`.
+    #[inline(always)]
+    fn micro<S: Simd, const V: usize>(
+        self,
+        simd: S,
+        places: [usize; ROWS],
+        o: usize,
+        sums: &mut [f32],
+        stored: usize,
+    ) {
+        let lanes = S::F32_LANES;
+        let last = (self.rows - 1) * self.pitch + self.cols - 1;
+        assert!(places.iter().all(|place| place + last < self.planes.len()));
+        assert!(self.rows * self.cols * self.outputs <= self.gradient.len());
+        assert!(o + V * lanes <= self.outputs && self.outputs > 0);
+        assert!((stored - 1) * self.outputs + V * lanes <= sums.len());
+        let mut held = [[simd.splat_f32s(0.0); V]; ROWS];
+        // SAFETY: the asserts above bound every address; vectors may be unaligned.
+        unsafe {
+            let mut gradient = self.gradient.as_ptr().add(o);
+            for row in 0..self.rows {
+                let at: [*const f32; ROWS] =
+                    core::array::from_fn(|m| self.planes.as_ptr().add(places[m] + row * self.pitch));
+                for col in 0..self.cols {
+                    let g: [S::f32s; V] = core::array::from_fn(|v| {
+                        gradient.add(v * lanes).cast::<S::f32s>().read_unaligned()
+                    });
+                    for (held, at) in held.iter_mut().zip(at) {
+                        let pixel = simd.splat_f32s(*at.add(col));
+                        for (held, g) in held.iter_mut().zip(g) {
+                            *held = simd.mul_add_e_f32s(pixel, g, *held);
+                        }
+                    }
+                    gradient = gradient.add(self.outputs);
+                }
+            }
+        }
+        for (m, held) in held.into_iter().enumerate().take(stored) {
+            for (v, held) in held.into_iter().enumerate() {
+                // SAFETY: bounded by the last assert.
+                unsafe {
+                    let at = sums.as_mut_ptr().add(m * self.outputs + v * lanes);
+                    let at = at.cast::<S::f32s>();
+                    at.write_unaligned(simd.add_f32s(at.read_unaligned(), held));
+                }
+            }
+        }
+    }
+}
