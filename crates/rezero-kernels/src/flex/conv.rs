@@ -11,6 +11,10 @@
 //! The weight gradient has the pixels for its inner sum: there a vector holds output channels, from
 //! a transposed copy of the gradient's rows, and pixels of the same scratch are broadcast.
 
+// Loops over registers index plain arrays: an iterator's closure that is not inlined would cost the
+// vector instructions.
+#![allow(clippy::needless_range_loop)]
+
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use pulp::{Simd, WithSimd};
@@ -333,34 +337,46 @@ impl Correlation {
             self.target[0] * self.target[1],
         );
         let shared = Shared::new(out);
+        let lanes = arch().dispatch(Lanes);
         each(self.batch * rows.count(), |task| {
             let (n, (row, rows)) = (task / rows.count(), rows.get(task % rows.count()));
             let block = self.block(rows);
-            let offsets = self.offsets(block);
-            arch().dispatch(Correlate {
-                rows,
-                cols: self.grid[1],
-                block,
-                channels: self.channels,
-                outputs: self.outputs,
-                offsets: &offsets,
-                packed: &packed,
-                fill: |scratch: &mut [f32]| {
-                    self.fill(&x[n * image..(n + 1) * image], row, block, scratch);
-                },
-                store: |o: usize, i: usize, line: &[f32]| {
-                    let y = self.first[0] + (row + i) * self.target_step;
-                    let from = (n * self.outputs + o) * target + y * self.target[1] + self.first[1];
-                    let span = (line.len() - 1) * self.target_step + 1;
-                    // SAFETY: a row of one output of one image is one task's.
-                    let to = unsafe { shared.part(from, span) };
-                    if self.target_step == 1 {
-                        to.copy_from_slice(line);
-                    } else {
-                        let to = to.iter_mut().step_by(self.target_step);
-                        to.zip(line).for_each(|(to, x)| *to = *x);
-                    }
-                },
+            let vectors = Vectors::new(rows, self.grid[1], block.pitch, lanes);
+            let filled = self.channels * block.channel;
+            // The last vectors may read beyond the last row.
+            let source = filled + 2 * lanes;
+            with_scratch(source + ROWS * vectors.held(), |scratch| {
+                let (source, result) = scratch.split_at_mut(source);
+                self.fill(&x[n * image..(n + 1) * image], row, block, &mut source[..filled]);
+                source[filled..].fill(0.0);
+                arch().dispatch(Correlate {
+                    source,
+                    result,
+                    vectors,
+                    block,
+                    channels: self.channels,
+                    offsets: &self.offsets(block),
+                    packed: &packed,
+                    store: |o: usize, result: &[f32]| {
+                        for (i, line) in result.chunks_exact(vectors.pitch).take(rows).enumerate() {
+                            let line = &line[..self.grid[1]];
+                            let y = self.first[0] + (row + i) * self.target_step;
+                            let from = (n * self.outputs + o) * target
+                                + y * self.target[1]
+                                + self.first[1];
+                            let span = (line.len() - 1) * self.target_step + 1;
+                            // SAFETY: a row of one output of one image is one task's.
+                            let to = unsafe { shared.part(from, span) };
+                            if self.target_step == 1 {
+                                to.copy_from_slice(line);
+                            } else {
+                                let to = to.iter_mut().step_by(self.target_step);
+                                to.zip(line).for_each(|(to, x)| *to = *x);
+                            }
+                        }
+                    },
+                    outputs: self.outputs,
+                });
             });
         });
     }
@@ -387,20 +403,27 @@ impl Correlation {
                     let block = self.block(rows);
                     let offsets = self.offsets(block);
                     let g = &g[n * self.outputs * target..(n + 1) * self.outputs * target];
-                    arch().dispatch(Accumulate {
-                        rows,
-                        cols: self.grid[1],
-                        block,
-                        channels: self.channels,
-                        outputs,
-                        offsets: &offsets,
-                        sums,
-                        fill: |scratch: &mut [f32], gradient: &mut [f32]| {
-                            self.fill(&x[n * image..(n + 1) * image], row, block, scratch);
-                            let from = row * self.grid[1];
-                            let pixels = rows * self.grid[1];
-                            transpose(g, target, from, pixels, self.outputs, outputs, gradient);
-                        },
+                    let filled = self.channels * block.channel;
+                    let (from, pixels) = (row * self.grid[1], rows * self.grid[1]);
+                    with_scratch(filled + pixels * outputs, |scratch| {
+                        let (planes, gradient) = scratch.split_at_mut(filled);
+                        self.fill(&x[n * image..(n + 1) * image], row, block, planes);
+                        transpose(g, target, from, pixels, self.outputs, outputs, gradient);
+                        let products = Products {
+                            planes,
+                            gradient,
+                            rows,
+                            cols: self.grid[1],
+                            pitch: block.pitch,
+                            outputs,
+                        };
+                        arch().dispatch(Accumulate {
+                            products,
+                            channel: block.channel,
+                            channels: self.channels,
+                            offsets: &offsets,
+                            sums: &mut *sums,
+                        });
                     });
                 }
             }
@@ -465,81 +488,96 @@ impl WithSimd for Lanes {
     }
 }
 
-/// A block of rows of pixels of all outputs.
-struct Correlate<'a, Fill, Store> {
+/// How the pixels of a block of rows are cut into vectors.
+#[derive(Clone, Copy)]
+struct Vectors {
+    count: usize,
+    lanes: usize,
+    /// Values of the result between two rows of pixels.
+    pitch: usize,
+    /// Vectors to a row, or `None` for vectors straight through the block.
+    of_row: Option<usize>,
+    block_pitch: usize,
     rows: usize,
-    cols: usize,
+}
+
+impl Vectors {
+    /// Vectors along rows waste what a row's last one has too much; vectors straight through the
+    /// block, across the columns between two rows, waste those columns. Whichever are fewer.
+    fn new(rows: usize, cols: usize, block_pitch: usize, lanes: usize) -> Self {
+        let along = rows * cols.div_ceil(lanes);
+        let through = ((rows - 1) * block_pitch + cols).div_ceil(lanes);
+        let whole_rows = along <= through;
+        Self {
+            count: along.min(through),
+            lanes,
+            pitch: if whole_rows { cols.next_multiple_of(lanes) } else { block_pitch },
+            of_row: whole_rows.then(|| cols.div_ceil(lanes)),
+            block_pitch,
+            rows,
+        }
+    }
+
+    /// Values of the result for one output: the vectors', and whole rows.
+    fn held(&self) -> usize {
+        (self.count * self.lanes).max(self.rows * self.pitch)
+    }
+
+    /// Where vector `v` reads its pixels.
+    #[inline(always)]
+    fn place(&self, v: usize) -> usize {
+        match self.of_row {
+            Some(n) => v / n * self.block_pitch + v % n * self.lanes,
+            None => v * self.lanes,
+        }
+    }
+}
+
+/// A block of rows of pixels of all outputs.
+struct Correlate<'a, Store> {
+    source: &'a [f32],
+    result: &'a mut [f32],
+    vectors: Vectors,
     block: Block,
     channels: usize,
     outputs: usize,
     offsets: &'a [usize],
     packed: &'a [f32],
-    fill: Fill,
     store: Store,
 }
 
-impl<Fill, Store> WithSimd for Correlate<'_, Fill, Store>
-where
-    Fill: Fn(&mut [f32]),
-    Store: Fn(usize, usize, &[f32]),
-{
+impl<Store: Fn(usize, &[f32])> WithSimd for Correlate<'_, Store> {
     type Output = ();
 
+    // What runs here must be inlined, closures of the standard library's too: a function that is not
+    // gets no vector instructions beyond the target's baseline.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let lanes = S::F32_LANES;
-        let (block, rows, cols) = (self.block, self.rows, self.cols);
-        // Vectors along rows waste what a row's last one has too much; vectors straight through the
-        // block, across the columns between two rows, waste those columns. Whichever are fewer.
-        let along = rows * cols.div_ceil(lanes);
-        let through = ((rows - 1) * block.pitch + cols).div_ceil(lanes);
-        let (vectors, pitch) = match along <= through {
-            true => (along, cols.next_multiple_of(lanes)),
-            false => (through, block.pitch),
-        };
-        let of_row = pitch.div_ceil(lanes);
-        let place = |v: usize| match along <= through {
-            true => v / of_row * block.pitch + v % of_row * lanes,
-            false => v * lanes,
-        };
-        let filled = self.channels * block.channel;
-        // The last vectors may read beyond the last row.
-        let held = vectors * lanes;
-        with_scratch(filled + 2 * lanes + ROWS * held, |scratch| {
-            let (source, result) = scratch.split_at_mut(filled + 2 * lanes);
-            let (planes, beyond) = source.split_at_mut(filled);
-            (self.fill)(planes);
-            beyond.fill(0.0);
-            let per_block = self.channels * self.offsets.len() * ROWS;
-            for (o, weights) in self.packed.chunks_exact(per_block).enumerate() {
-                let sum = Sum {
-                    source,
-                    offsets: self.offsets,
-                    channel: block.channel,
-                    channels: self.channels,
-                    weights,
-                };
-                let mut v = 0;
-                while v < vectors {
-                    if v + 2 <= vectors {
-                        let to = &mut result[v * lanes..];
-                        sum.micro::<S, 2>(simd, [place(v), place(v + 1)], to, held);
-                        v += 2;
-                    } else {
-                        sum.micro::<S, 1>(simd, [place(v)], &mut result[v * lanes..], held);
-                        v += 1;
-                    }
-                }
-                for (i, result) in result.chunks_exact(held).enumerate() {
-                    let o = o * ROWS + i;
-                    if o < self.outputs {
-                        for row in 0..rows {
-                            (self.store)(o, row, &result[row * pitch..row * pitch + cols]);
-                        }
-                    }
-                }
+        let (vectors, held) = (self.vectors, self.vectors.held());
+        let per_block = self.channels * self.offsets.len() * ROWS;
+        for (o, weights) in self.packed.chunks_exact(per_block).enumerate() {
+            let sum = Sum {
+                source: self.source,
+                offsets: self.offsets,
+                channel: self.block.channel,
+                channels: self.channels,
+                weights,
+            };
+            let mut v = 0;
+            while v + 2 <= vectors.count {
+                let places = [vectors.place(v), vectors.place(v + 1)];
+                sum.micro::<S, 2>(simd, places, &mut self.result[v * vectors.lanes..], held);
+                v += 2;
             }
-        });
+            if v < vectors.count {
+                let to = &mut self.result[v * vectors.lanes..];
+                sum.micro::<S, 1>(simd, [vectors.place(v)], to, held);
+            }
+            let left = self.outputs - o * ROWS;
+            for (i, result) in self.result.chunks_exact(held).take(left).enumerate() {
+                (self.store)(o * ROWS + i, result);
+            }
+        }
     }
 }
 
@@ -576,24 +614,26 @@ impl Sum<'_> {
                 // SAFETY: the asserts above bound every address; vectors may be unaligned.
                 unsafe {
                     let at = self.source.as_ptr().add(c * self.channel + offset);
-                    let pixels: [S::f32s; V] =
-                        core::array::from_fn(|v| at.add(places[v]).cast::<S::f32s>().read_unaligned());
-                    for (m, sums) in sums.iter_mut().enumerate() {
+                    let mut pixels = [simd.splat_f32s(0.0); V];
+                    for v in 0..V {
+                        pixels[v] = at.add(places[v]).cast::<S::f32s>().read_unaligned();
+                    }
+                    for m in 0..ROWS {
                         let weight = simd.splat_f32s(*weights.add(m));
-                        for (sum, pixels) in sums.iter_mut().zip(pixels) {
-                            *sum = simd.mul_add_e_f32s(weight, pixels, *sum);
+                        for v in 0..V {
+                            sums[m][v] = simd.mul_add_e_f32s(weight, pixels[v], sums[m][v]);
                         }
                     }
                     weights = weights.add(ROWS);
                 }
             }
         }
-        for (m, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
+        for m in 0..ROWS {
+            for v in 0..V {
                 // SAFETY: bounded by the last assert.
                 unsafe {
                     let to = out.as_mut_ptr().add(m * held + v * lanes);
-                    to.cast::<S::f32s>().write_unaligned(sum);
+                    to.cast::<S::f32s>().write_unaligned(sums[m][v]);
                 }
             }
         }
@@ -601,60 +641,41 @@ impl Sum<'_> {
 }
 
 /// Adds a block of rows to the weight gradient's sums: for each column (a channel and a tap) a row of
-/// `outputs` sums.
-struct Accumulate<'a, Fill> {
-    rows: usize,
-    cols: usize,
-    block: Block,
+/// as many sums as there are outputs.
+struct Accumulate<'a> {
+    products: Products<'a>,
+    channel: usize,
     channels: usize,
-    /// A multiple of the lanes.
-    outputs: usize,
     offsets: &'a [usize],
     sums: &'a mut [f32],
-    fill: Fill,
 }
 
-impl<Fill: Fn(&mut [f32], &mut [f32])> WithSimd for Accumulate<'_, Fill> {
+impl WithSimd for Accumulate<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let lanes = S::F32_LANES;
-        let filled = self.channels * self.block.channel;
-        let pixels = self.rows * self.cols;
-        let columns = self.channels * self.offsets.len();
-        with_scratch(filled + pixels * self.outputs, |scratch| {
-            let (planes, gradient) = scratch.split_at_mut(filled);
-            (self.fill)(planes, gradient);
-            let products = Products {
-                planes,
-                gradient,
-                rows: self.rows,
-                cols: self.cols,
-                pitch: self.block.pitch,
-                outputs: self.outputs,
-            };
-            for first in (0..columns).step_by(ROWS) {
-                // The last columns are taken twice rather than left out; the second is not stored.
-                let places = core::array::from_fn(|m| {
-                    let column = (first + m).min(columns - 1);
-                    let (c, tap) = (column / self.offsets.len(), column % self.offsets.len());
-                    c * self.block.channel + self.offsets[tap]
-                });
-                let stored = ROWS.min(columns - first);
-                let sums = &mut self.sums[first * self.outputs..];
-                let mut o = 0;
-                while o < self.outputs {
-                    if o + 2 * lanes <= self.outputs {
-                        products.micro::<S, 2>(simd, places, o, &mut sums[o..], stored);
-                        o += 2 * lanes;
-                    } else {
-                        products.micro::<S, 1>(simd, places, o, &mut sums[o..], stored);
-                        o += lanes;
-                    }
-                }
+        let (taps, outputs) = (self.offsets.len(), self.products.outputs);
+        let columns = self.channels * taps;
+        for first in (0..columns).step_by(ROWS) {
+            // The last columns are taken twice rather than left out; the second is not stored.
+            let mut places = [0; ROWS];
+            for (m, place) in places.iter_mut().enumerate() {
+                let column = (first + m).min(columns - 1);
+                *place = column / taps * self.channel + self.offsets[column % taps];
             }
-        });
+            let stored = ROWS.min(columns - first);
+            let sums = &mut self.sums[first * outputs..];
+            let mut o = 0;
+            while o + 2 * lanes <= outputs {
+                self.products.micro::<S, 2>(simd, places, o, &mut sums[o..], stored);
+                o += 2 * lanes;
+            }
+            if o < outputs {
+                self.products.micro::<S, 1>(simd, places, o, &mut sums[o..], stored);
+            }
+        }
     }
 }
 
@@ -693,29 +714,35 @@ impl Products<'_> {
         unsafe {
             let mut gradient = self.gradient.as_ptr().add(o);
             for row in 0..self.rows {
-                let at: [*const f32; ROWS] =
-                    core::array::from_fn(|m| self.planes.as_ptr().add(places[m] + row * self.pitch));
+                let mut at = [self.planes.as_ptr(); ROWS];
+                for m in 0..ROWS {
+                    at[m] = at[m].add(places[m] + row * self.pitch);
+                }
                 for col in 0..self.cols {
-                    let g: [S::f32s; V] = core::array::from_fn(|v| {
-                        gradient.add(v * lanes).cast::<S::f32s>().read_unaligned()
-                    });
-                    for (held, at) in held.iter_mut().zip(at) {
-                        let pixel = simd.splat_f32s(*at.add(col));
-                        for (held, g) in held.iter_mut().zip(g) {
-                            *held = simd.mul_add_e_f32s(pixel, g, *held);
+                    let mut g = [simd.splat_f32s(0.0); V];
+                    for v in 0..V {
+                        g[v] = gradient.add(v * lanes).cast::<S::f32s>().read_unaligned();
+                    }
+                    for m in 0..ROWS {
+                        let pixel = simd.splat_f32s(*at[m].add(col));
+                        for v in 0..V {
+                            held[m][v] = simd.mul_add_e_f32s(pixel, g[v], held[m][v]);
                         }
                     }
                     gradient = gradient.add(self.outputs);
                 }
             }
         }
-        for (m, held) in held.into_iter().enumerate().take(stored) {
-            for (v, held) in held.into_iter().enumerate() {
+        for m in 0..ROWS {
+            if m == stored {
+                break;
+            }
+            for v in 0..V {
                 // SAFETY: bounded by the last assert.
                 unsafe {
                     let at = sums.as_mut_ptr().add(m * self.outputs + v * lanes);
                     let at = at.cast::<S::f32s>();
-                    at.write_unaligned(simd.add_f32s(at.read_unaligned(), held));
+                    at.write_unaligned(simd.add_f32s(at.read_unaligned(), held[m][v]));
                 }
             }
         }
