@@ -20,11 +20,12 @@ use burn::backend::flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
 use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
+use super::matmul::transpose;
 use super::op::Kernel;
 use super::parallel::{Parts, arch, each, wide};
 
 /// Values of scratch of one task: with the weights in use, about what a first-level cache holds.
-const SCRATCH: usize = 6 << 10;
+const SCRATCH: usize = 7 << 10;
 /// Output channels of a micro-kernel: with two vectors of pixels, 16 accumulators.
 const ROWS: usize = 8;
 /// Partial sums of the weight gradient, each over a share of the batch.
@@ -331,6 +332,7 @@ impl Correlation {
 
     fn run(&self, x: &[f32], weight: &[f32], out: &mut [f32]) {
         let packed = self.pack(weight);
+        let per_block = self.channels * self.taps.len() * ROWS;
         let rows = Parts::new(self.grid[0], self.rows_of_task());
         let (image, target) = (
             self.channels * self.source[0] * self.source[1],
@@ -338,6 +340,7 @@ impl Correlation {
         );
         let shared = Shared::new(out);
         let lanes = arch().dispatch(Lanes);
+        let [rows_of_target, cols_of_target] = self.target;
         each(self.batch * rows.count(), |task| {
             let (n, (row, rows)) = (task / rows.count(), rows.get(task % rows.count()));
             let block = self.block(rows);
@@ -345,38 +348,64 @@ impl Correlation {
             let filled = self.channels * block.channel;
             // The last vectors may read beyond the last row.
             let source = filled + 2 * lanes;
-            with_scratch(source + ROWS * vectors.held(), |scratch| {
+            let first = (self.first[0] + row * self.target_step) * cols_of_target + self.first[1];
+            let first = n * self.outputs * target + first;
+            // Whole vectors that lie side by side in the result are stored there at once.
+            let direct = vectors.of_row.is_some()
+                && self.grid[1] % lanes == 0
+                && self.target_step == 1
+                && row + rows <= rows_of_target;
+            let held = if direct { 0 } else { ROWS * vectors.held() };
+            with_scratch(source + held, |scratch| {
                 let (source, result) = scratch.split_at_mut(source);
                 self.fill(&x[n * image..(n + 1) * image], row, block, &mut source[..filled]);
                 source[filled..].fill(0.0);
-                arch().dispatch(Correlate {
-                    source,
-                    result,
-                    vectors,
-                    block,
-                    channels: self.channels,
-                    offsets: &self.offsets(block),
-                    packed: &packed,
-                    store: |o: usize, result: &[f32]| {
-                        for (i, line) in result.chunks_exact(vectors.pitch).take(rows).enumerate() {
+                let span = (rows - 1) * cols_of_target + self.grid[1];
+                let offsets = self.offsets(block);
+                for (o, weights) in packed.chunks_exact(per_block).enumerate() {
+                    let o = o * ROWS;
+                    let stored = ROWS.min(self.outputs - o);
+                    let to = match direct {
+                        true => Target {
+                            at: shared.start_of(first + o * target, (stored - 1) * target + span),
+                            stride: target,
+                            pitch: cols_of_target,
+                            stored,
+                        },
+                        false => Target {
+                            at: result.as_mut_ptr(),
+                            stride: vectors.held(),
+                            pitch: vectors.pitch,
+                            stored: ROWS,
+                        },
+                    };
+                    let sum = Sum {
+                        source,
+                        offsets: &offsets,
+                        channel: block.channel,
+                        channels: self.channels,
+                        weights,
+                    };
+                    arch().dispatch(Correlate { sum, vectors, to });
+                    if direct {
+                        continue;
+                    }
+                    for (i, result) in result.chunks_exact(to.stride).take(stored).enumerate() {
+                        for (row, line) in result.chunks_exact(to.pitch).take(rows).enumerate() {
                             let line = &line[..self.grid[1]];
-                            let y = self.first[0] + (row + i) * self.target_step;
-                            let from = (n * self.outputs + o) * target
-                                + y * self.target[1]
-                                + self.first[1];
+                            let from = first
+                                + (o + i) * target
+                                + row * self.target_step * cols_of_target;
                             let span = (line.len() - 1) * self.target_step + 1;
-                            // SAFETY: a row of one output of one image is one task's.
+                            // SAFETY: of the rows of an image's output each is one task's; the
+                            // tasks of other phases, which write between these pixels, run
+                            // before or after.
                             let to = unsafe { shared.part(from, span) };
-                            if self.target_step == 1 {
-                                to.copy_from_slice(line);
-                            } else {
-                                let to = to.iter_mut().step_by(self.target_step);
-                                to.zip(line).for_each(|(to, x)| *to = *x);
-                            }
+                            let to = to.iter_mut().step_by(self.target_step);
+                            to.zip(line).for_each(|(to, x)| *to = *x);
                         }
-                    },
-                    outputs: self.outputs,
-                });
+                    }
+                }
             });
         });
     }
@@ -408,7 +437,7 @@ impl Correlation {
                     with_scratch(filled + pixels * outputs, |scratch| {
                         let (planes, gradient) = scratch.split_at_mut(filled);
                         self.fill(&x[n * image..(n + 1) * image], row, block, planes);
-                        transpose(g, target, from, pixels, self.outputs, outputs, gradient);
+                        transpose(&g[from..], target, self.outputs, pixels, gradient, outputs);
                         let products = Products {
                             planes,
                             gradient,
@@ -444,37 +473,6 @@ impl Correlation {
             }
         }
         d_w
-    }
-}
-
-/// Pixels `from..from + pixels` of each channel of `g` (of `plane` pixels), as rows of channels,
-/// filled with zeros up to `width`.
-fn transpose(
-    g: &[f32],
-    plane: usize,
-    from: usize,
-    pixels: usize,
-    channels: usize,
-    width: usize,
-    out: &mut [f32],
-) {
-    // Sixteen pixels of sixteen channels at a time: a cache line of each on both sides.
-    for p in (0..pixels).step_by(16) {
-        let until = (p + 16).min(pixels);
-        for c in (0..width).step_by(16) {
-            let channels = c..(c + 16).min(channels);
-            for q in p..until {
-                let to = &mut out[q * width + c..];
-                for (to, c) in to.iter_mut().zip(channels.clone()) {
-                    *to = g[c * plane + from + q];
-                }
-            }
-        }
-    }
-    if channels < width {
-        for row in out.chunks_exact_mut(width).take(pixels) {
-            row[channels..].fill(0.0);
-        }
     }
 }
 
@@ -523,6 +521,15 @@ impl Vectors {
         (self.count * self.lanes).max(self.rows * self.pitch)
     }
 
+    /// Where vector `v` goes in a result whose rows are `pitch` apart.
+    #[inline(always)]
+    fn target(&self, v: usize, pitch: usize) -> usize {
+        match self.of_row {
+            Some(n) => v / n * pitch + v % n * self.lanes,
+            None => v * self.lanes,
+        }
+    }
+
     /// Where vector `v` reads its pixels.
     #[inline(always)]
     fn place(&self, v: usize) -> usize {
@@ -533,50 +540,41 @@ impl Vectors {
     }
 }
 
-/// A block of rows of pixels of all outputs.
-struct Correlate<'a, Store> {
-    source: &'a [f32],
-    result: &'a mut [f32],
-    vectors: Vectors,
-    block: Block,
-    channels: usize,
-    outputs: usize,
-    offsets: &'a [usize],
-    packed: &'a [f32],
-    store: Store,
+/// Where a micro-kernel's sums go: `stored` outputs `stride` apart, rows of pixels `pitch` apart.
+#[derive(Clone, Copy)]
+struct Target {
+    at: *mut f32,
+    stride: usize,
+    pitch: usize,
+    stored: usize,
 }
 
-impl<Store: Fn(usize, &[f32])> WithSimd for Correlate<'_, Store> {
+/// A block of rows of pixels of `ROWS` outputs.
+struct Correlate<'a> {
+    sum: Sum<'a>,
+    vectors: Vectors,
+    to: Target,
+}
+
+impl WithSimd for Correlate<'_> {
     type Output = ();
 
     // What runs here must be inlined, closures of the standard library's too: a function that is not
     // gets no vector instructions beyond the target's baseline.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let (vectors, held) = (self.vectors, self.vectors.held());
-        let per_block = self.channels * self.offsets.len() * ROWS;
-        for (o, weights) in self.packed.chunks_exact(per_block).enumerate() {
-            let sum = Sum {
-                source: self.source,
-                offsets: self.offsets,
-                channel: self.block.channel,
-                channels: self.channels,
-                weights,
-            };
-            let mut v = 0;
-            while v + 2 <= vectors.count {
-                let places = [vectors.place(v), vectors.place(v + 1)];
-                sum.micro::<S, 2>(simd, places, &mut self.result[v * vectors.lanes..], held);
-                v += 2;
-            }
-            if v < vectors.count {
-                let to = &mut self.result[v * vectors.lanes..];
-                sum.micro::<S, 1>(simd, [vectors.place(v)], to, held);
-            }
-            let left = self.outputs - o * ROWS;
-            for (i, result) in self.result.chunks_exact(held).take(left).enumerate() {
-                (self.store)(o * ROWS + i, result);
-            }
+        let Self { sum, vectors, to } = self;
+        let mut v = 0;
+        while v + 2 <= vectors.count {
+            let (from, at) = ([vectors.place(v), vectors.place(v + 1)], [
+                vectors.target(v, to.pitch),
+                vectors.target(v + 1, to.pitch),
+            ]);
+            sum.micro::<S, 2>(simd, from, to, at);
+            v += 2;
+        }
+        if v < vectors.count {
+            sum.micro::<S, 1>(simd, [vectors.place(v)], to, [vectors.target(v, to.pitch)]);
         }
     }
 }
@@ -592,21 +590,20 @@ struct Sum<'a> {
 }
 
 impl Sum<'_> {
-    /// `V` vectors of pixels, at `places` in the scratch block, of each output, to `out` in lines of
-    /// `held` values.
+    /// `V` vectors of pixels, at `places` in the scratch block, of each output, to places `at` of
+    /// `to`, which the caller has checked to hold them.
     #[inline(always)]
     fn micro<S: Simd, const V: usize>(
         self,
         simd: S,
         places: [usize; V],
-        out: &mut [f32],
-        held: usize,
+        to: Target,
+        at: [usize; V],
     ) {
         let lanes = S::F32_LANES;
         let reach = self.offsets.iter().max().unwrap_or(&0) + places.iter().max().unwrap_or(&0);
         assert!((self.channels - 1) * self.channel + reach + lanes <= self.source.len());
         assert!(self.channels * self.offsets.len() * ROWS <= self.weights.len());
-        assert!((ROWS - 1) * held + V * lanes <= out.len());
         let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
         let mut weights = self.weights.as_ptr();
         for c in 0..self.channels {
@@ -629,10 +626,14 @@ impl Sum<'_> {
             }
         }
         for m in 0..ROWS {
+            if m == to.stored {
+                break;
+            }
             for v in 0..V {
-                // SAFETY: bounded by the last assert.
+                // SAFETY: `to` is this task's alone and holds what is stored: the whole vectors of
+                // `stored` outputs in the result, or in the scratch memory made for them.
                 unsafe {
-                    let to = out.as_mut_ptr().add(m * held + v * lanes);
+                    let to = to.at.add(m * to.stride + at[v]);
                     to.cast::<S::f32s>().write_unaligned(sums[m][v]);
                 }
             }
