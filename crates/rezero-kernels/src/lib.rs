@@ -12,18 +12,22 @@
 //! | [`linear`] | `act(x W + b)` |
 //! | [`gated_sum`] | `x + α · f` |
 //! | [`gated_linear`] | `x + α · relu(x W + b)` |
+//! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, training |
+//! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
 //! | [`conv2d`] | a convolution of images |
 //!
 //! How each kernel is blocked, and why: docs/KERNELS.md of the repository.
 
 #![warn(missing_docs)]
 
+mod batch_norm;
 mod conv;
 #[cfg(feature = "flex")]
 mod flex;
 mod gate;
 mod linear;
 
+pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum};
 pub use conv::conv2d;
 pub use gate::gated_sum;
 pub use linear::{Activation, gated_linear, linear};

@@ -2,5 +2,6 @@
 //! against themselves on other numbers of threads.
 
 mod convolution;
+mod normalisation;
 mod products;
 mod support;

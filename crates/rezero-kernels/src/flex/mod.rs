@@ -7,6 +7,7 @@ mod memory;
 mod op;
 mod parallel;
 
+pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gate;
 pub(crate) mod linear;

@@ -1,0 +1,144 @@
+//! Batch normalisation in training, with what follows it.
+
+use burn::tensor::activation::relu;
+use burn::tensor::{Tensor, module};
+
+use crate::linear::Activation;
+
+/// A normalised batch and the statistics it was normalised by.
+#[derive(Clone, Debug)]
+pub struct BatchNormed<const D: usize> {
+    /// The output.
+    pub output: Tensor<D>,
+    /// The mean of each channel, `[channels]`, outside of autodiff.
+    pub mean: Tensor<1>,
+    /// The variance of each channel, divided by the number of values: `[channels]`, outside of
+    /// autodiff.
+    pub variance: Tensor<1>,
+}
+
+/// `act(γ · (x − μ) / √(σ² + ε) + β)` with the mean μ and the (biased) variance σ² of each channel of
+/// this batch: Ioffe and Szegedy, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167), algorithm 1.
+///
+/// # Shapes
+///
+/// - `x` and output: `[batch, channels, ..]`
+/// - `gamma`, `beta`: `[channels]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn batch_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    activation: Activation,
+) -> BatchNormed<D> {
+    check(&x, &gamma, &beta);
+    #[cfg(feature = "flex")]
+    if let Some(inputs) = crate::flex::values([
+        x.clone().into_dispatch(),
+        gamma.clone().into_dispatch(),
+        beta.clone().into_dispatch(),
+    ]) {
+        let kernel = crate::flex::batch_norm::BatchNorm {
+            epsilon: epsilon as f32,
+            activation,
+        };
+        let (output, statistics) = crate::flex::run(kernel, inputs);
+        return with_statistics(output, statistics);
+    }
+    composed(x, gamma, beta, epsilon, activation)
+}
+
+/// `x + α · act(bn(f))`: [`batch_norm`] of a branch's last layer `f` and its residual sum
+/// ([`gated_sum`](crate::gated_sum)) in one.
+///
+/// # Shapes
+///
+/// - `x`, `f` and output: `[batch, channels, ..]`
+/// - `gamma`, `beta`: `[channels]`
+/// - `alpha`: `[1]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn batch_norm_gated_sum<const D: usize>(
+    x: Tensor<D>,
+    f: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    activation: Activation,
+    alpha: Tensor<1>,
+) -> BatchNormed<D> {
+    check(&f, &gamma, &beta);
+    assert_eq!(
+        x.shape(),
+        f.shape(),
+        "x and f of a residual sum must have the same shape."
+    );
+    #[cfg(feature = "flex")]
+    if let Some(inputs) = crate::flex::values([
+        f.clone().into_dispatch(),
+        gamma.clone().into_dispatch(),
+        beta.clone().into_dispatch(),
+        x.clone().into_dispatch(),
+        alpha.clone().into_dispatch(),
+    ]) {
+        let kernel = crate::flex::batch_norm::BatchNorm {
+            epsilon: epsilon as f32,
+            activation,
+        };
+        let (output, statistics) = crate::flex::run(kernel, inputs);
+        return with_statistics(output, statistics);
+    }
+    let normed = composed(f, gamma, beta, epsilon, activation);
+    BatchNormed {
+        output: crate::gated_sum(x, normed.output, alpha),
+        ..normed
+    }
+}
+
+fn composed<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    activation: Activation,
+) -> BatchNormed<D> {
+    let normed = module::batch_norm_train(x, gamma, beta, epsilon);
+    BatchNormed {
+        output: match activation {
+            Activation::Identity => normed.output,
+            Activation::Relu => relu(normed.output),
+        },
+        mean: normed.mean.detach(),
+        variance: normed.variance.detach(),
+    }
+}
+
+#[cfg(feature = "flex")]
+fn with_statistics<const D: usize>(
+    output: Tensor<D>,
+    [mean, variance]: [Vec<f32>; 2],
+) -> BatchNormed<D> {
+    let device = output.device();
+    let tensor = |values: Vec<f32>| Tensor::from_data(values.as_slice(), &device);
+    BatchNormed {
+        output,
+        mean: tensor(mean),
+        variance: tensor(variance),
+    }
+}
+
+fn check<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, beta: &Tensor<1>) {
+    let channels = x.dims()[1];
+    assert!(
+        gamma.dims() == [channels] && beta.dims() == [channels],
+        "gamma and beta must have one value for each of {channels} channels, got {:?} and {:?}.",
+        gamma.dims(),
+        beta.dims()
+    );
+}

@@ -1,0 +1,269 @@
+//! `z = (x − μ)·s + β`, `s = γ / √(σ² + ε)`; `y = act(z)`, or with a residual sum `y = skip + α·act(z)`.
+//!
+//! Forward: one pass for the statistics, one for the output. A plane (one channel of one image) is
+//! summed twice while it is in the first-level cache, for its mean and for the squares around it, and
+//! planes are put together in f64 (Chan, Golub and LeVeque 1979): no cancellation however far the mean
+//! lies from zero.
+//!
+//! Backward, with `gz` the gradient at z and M values a channel: `dβ = Σ gz`, `dγ = Σ gz·x̂`,
+//! `dx = s · (gz − dβ/M − x̂·dγ/M)`: one pass for the sums, one for dx. Both compute z again instead of
+//! keeping the activation's output; x is all that is kept.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
+use super::op::Kernel;
+use super::parallel::{each, sum, wide};
+use crate::linear::Activation;
+
+/// Inputs: x, γ, β, and for a residual sum skip, α.
+#[derive(Debug)]
+pub(crate) struct BatchNorm {
+    pub epsilon: f32,
+    pub activation: Activation,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    x: FlexTensor,
+    channels: Vec<Channel>,
+    alpha: Option<f32>,
+}
+
+/// What normalises a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Channel {
+    mean: f32,
+    /// `1 / √(σ² + ε)`.
+    inverse: f32,
+    /// `γ / √(σ² + ε)`.
+    scale: f32,
+    beta: f32,
+}
+
+impl Channel {
+    #[inline(always)]
+    fn z(self, x: f32) -> f32 {
+        (x - self.mean) * self.scale + self.beta
+    }
+}
+
+/// A batch as planes.
+#[derive(Clone, Copy)]
+struct Planes {
+    batch: usize,
+    channels: usize,
+    size: usize,
+}
+
+impl Planes {
+    fn of(x: &FlexTensor) -> Self {
+        let shape = x.shape();
+        let (batch, channels) = (shape[0], shape[1]);
+        Self {
+            batch,
+            channels,
+            size: shape.num_elements() / (batch * channels),
+        }
+    }
+
+    fn at(self, n: usize, c: usize) -> core::ops::Range<usize> {
+        let from = (n * self.channels + c) * self.size;
+        from..from + self.size
+    }
+
+    /// Runs `f(n, c, sums)` for every plane, whose `K` sums it writes, and adds them up for each
+    /// channel.
+    fn sums<const K: usize>(
+        self,
+        f: impl Fn(core::ops::Range<usize>, usize) -> [f32; K] + Sync + Send,
+    ) -> (Vec<f32>, Vec<[f64; K]>) {
+        let mut all = fresh(self.batch * self.channels * K);
+        let shared = Shared::new(&mut all);
+        each(self.batch, |n| {
+            for c in 0..self.channels {
+                // SAFETY: each plane has sums of its own.
+                let sums = unsafe { shared.part((n * self.channels + c) * K, K) };
+                sums.copy_from_slice(&f(self.at(n, c), c));
+            }
+        });
+        let mut total = vec![[0.0; K]; self.channels];
+        for image in all.chunks_exact(self.channels * K) {
+            for (total, sums) in total.iter_mut().zip(image.chunks_exact(K)) {
+                for (total, sum) in total.iter_mut().zip(sums) {
+                    *total += f64::from(*sum);
+                }
+            }
+        }
+        (all, total)
+    }
+}
+
+impl Kernel for BatchNorm {
+    type State = Kept;
+    /// Mean and variance.
+    type Aux = [Vec<f32>; 2];
+
+    fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Kept, Self::Aux) {
+        let (x, gamma, beta) = (
+            contiguous(&inputs[0]),
+            contiguous(&inputs[1]),
+            contiguous(&inputs[2]),
+        );
+        let skip = inputs.get(3).map(contiguous);
+        let alpha = inputs.get(4).map(scalar);
+        let planes = Planes::of(&x);
+        let xs = values(&x);
+        let (mean, variance) = statistics(xs, planes);
+        let channels: Vec<Channel> = (0..planes.channels)
+            .map(|c| {
+                let inverse = 1.0 / (variance[c] + self.epsilon).sqrt();
+                Channel {
+                    mean: mean[c],
+                    inverse,
+                    scale: values(&gamma)[c] * inverse,
+                    beta: values(&beta)[c],
+                }
+            })
+            .collect();
+        let mut out = fresh(xs.len());
+        let shared = Shared::new(&mut out);
+        let floor = self.floor();
+        let skips = skip.as_ref().map(values);
+        each(planes.batch, |n| {
+            for (c, channel) in channels.iter().enumerate() {
+                let at = planes.at(n, c);
+                // SAFETY: the planes are disjoint.
+                let out = unsafe { shared.part(at.start, at.len()) };
+                let x = &xs[at.clone()];
+                wide(|| match (skips, alpha) {
+                    (Some(skips), Some(alpha)) => {
+                        for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
+                            *out = skip + alpha * channel.z(*x).max(floor);
+                        }
+                    }
+                    _ => {
+                        for (out, x) in out.iter_mut().zip(x) {
+                            *out = channel.z(*x).max(floor);
+                        }
+                    }
+                });
+            }
+        });
+        let out = tensor(out, x.shape());
+        (
+            out,
+            Kept { x, channels, alpha },
+            [mean, variance],
+        )
+    }
+
+    fn backward(
+        self,
+        Kept { x, channels, alpha }: Kept,
+        grad: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let planes = Planes::of(&x);
+        let xs = values(&x);
+        let grad = contiguous(&grad);
+        let g = values(&grad);
+        let floor = self.floor();
+        let factor = alpha.unwrap_or(1.0);
+        // Of g where z passes: its sum, its product with x − μ, and with act(z) for α.
+        let (_, sums) = planes.sums(|at, c| {
+            let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
+            wide(|| {
+                let passes = |i: usize| if channel.z(x[i]) > floor { g[i] } else { 0.0 };
+                [
+                    sum(x.len(), passes),
+                    sum(x.len(), |i| passes(i) * (x[i] - channel.mean)),
+                    match alpha {
+                        Some(_) => sum(x.len(), |i| g[i] * channel.z(x[i]).max(floor)),
+                        None => 0.0,
+                    },
+                ]
+            })
+        });
+        let count = (planes.batch * planes.size) as f64;
+        let d_x = wanted[0].then(|| {
+            let mut d_x = fresh(xs.len());
+            let shared = Shared::new(&mut d_x);
+            each(planes.batch, |n| {
+                for (c, channel) in channels.iter().enumerate() {
+                    let at = planes.at(n, c);
+                    // SAFETY: the planes are disjoint.
+                    let d_x = unsafe { shared.part(at.start, at.len()) };
+                    let (x, g) = (&xs[at.clone()], &g[at]);
+                    let [total, product, _] = sums[c];
+                    let mean = (total / count) as f32;
+                    let slope = (product / count) as f32 * channel.inverse * channel.inverse;
+                    let scale = channel.scale * factor;
+                    wide(|| {
+                        for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
+                            let g = if channel.z(*x) > floor { *g } else { 0.0 };
+                            *d_x = scale * (g - mean - (x - channel.mean) * slope);
+                        }
+                    });
+                }
+            });
+            tensor(d_x, x.shape())
+        });
+        let of_channels = |f: &dyn Fn(usize) -> f64| {
+            let values = (0..planes.channels).map(|c| f(c) as f32).collect();
+            Some(tensor(values, [planes.channels]))
+        };
+        let factor = f64::from(factor);
+        let mut found = vec![
+            d_x,
+            of_channels(&|c| factor * sums[c][1] * f64::from(channels[c].inverse)),
+            of_channels(&|c| factor * sums[c][0]),
+        ];
+        if alpha.is_some() {
+            let d_alpha: f64 = sums.iter().map(|sums| sums[2]).sum();
+            found.push(Some(grad));
+            found.push(Some(tensor(vec![d_alpha as f32], [1])));
+        }
+        found
+    }
+}
+
+impl BatchNorm {
+    /// What the activation lifts lower values to.
+    fn floor(&self) -> f32 {
+        match self.activation {
+            Activation::Identity => f32::NEG_INFINITY,
+            Activation::Relu => 0.0,
+        }
+    }
+}
+
+/// The mean and the variance of each channel.
+fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
+    let size = planes.size as f32;
+    let (of_planes, totals) = planes.sums(|at, _| {
+        let x = &x[at];
+        wide(|| {
+            let total = sum(x.len(), |i| x[i]);
+            let mean = total / size;
+            let squares = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean));
+            [total, squares]
+        })
+    });
+    let count = (planes.batch * planes.size) as f64;
+    let mean: Vec<f64> = totals.iter().map(|[total, _]| total / count).collect();
+    let mut squares: Vec<f64> = totals.iter().map(|[_, squares]| *squares).collect();
+    // The squares around the channel's mean are those around the planes' means, and the planes'
+    // means' own.
+    for image in of_planes.chunks_exact(planes.channels * 2) {
+        for (c, sums) in image.chunks_exact(2).enumerate() {
+            let off = f64::from(sums[0] / size) - mean[c];
+            squares[c] += f64::from(size) * off * off;
+        }
+    }
+    (
+        mean.iter().map(|&x| x as f32).collect(),
+        squares.iter().map(|&x| (x / count) as f32).collect(),
+    )
+}

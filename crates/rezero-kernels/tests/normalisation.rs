@@ -1,0 +1,112 @@
+use burn::tensor::Tensor;
+use proptest::prelude::*;
+use rezero_kernels::{Activation, batch_norm, batch_norm_gated_sum};
+
+use crate::support::{alpha_gradient, finite_differences, gradient, leaf, random, same, weighed};
+
+fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
+    let channels = shape[1];
+    let what = format!("batch norm {shape:?}, {activation:?}, α = {alpha}, mean {offset}");
+    same(&what, |device| {
+        let x = leaf::<4>(&random(shape, 1), device);
+        let gamma = leaf::<1>(&random([channels], 2), device);
+        let beta = leaf::<1>(&random([channels], 3), device);
+        let skip = leaf::<4>(&random(shape, 4), device);
+        let a = Tensor::<1>::from_floats([alpha], device).require_grad();
+        let plain = batch_norm(
+            x.clone() + offset,
+            gamma.clone(),
+            beta.clone(),
+            1e-5,
+            activation,
+        );
+        let gated = batch_norm_gated_sum(
+            skip.clone(),
+            plain.output.clone(),
+            gamma.clone(),
+            beta.clone(),
+            1e-5,
+            activation,
+            a.clone(),
+        );
+        let gradients = weighed(gated.output.clone()).backward();
+        vec![
+            plain.output.into_data(),
+            plain.mean.into_data(),
+            plain.variance.into_data(),
+            gated.output.into_data(),
+            gated.mean.into_data(),
+            gated.variance.into_data(),
+            gradient(&x, &gradients),
+            gradient(&gamma, &gradients),
+            gradient(&beta, &gradients),
+            gradient(&skip, &gradients),
+            alpha_gradient(&a, shape.iter().product(), &gradients),
+        ]
+    });
+}
+
+#[test]
+fn layers_of_a_resnet() {
+    for shape in [[8, 16, 32, 32], [8, 64, 8, 8], [2, 3, 7, 5], [3, 2, 1, 1]] {
+        for activation in [Activation::Identity, Activation::Relu] {
+            check(shape, activation, 0.0, 0.0);
+            check(shape, activation, -0.7, 0.0);
+        }
+    }
+}
+
+#[test]
+fn a_mean_far_from_zero_costs_no_accuracy() {
+    let device = crate::support::fast();
+    let x = Tensor::<4>::from_data(random([8, 4, 16, 16], 1), &device);
+    let ones = Tensor::<1>::ones([4], &device);
+    let run = |offset: f32| {
+        let x = x.clone() + offset;
+        batch_norm(x, ones.clone(), ones.clone(), 1e-5, Activation::Identity)
+            .variance
+            .into_data()
+    };
+    // Adding 4096 rounds the values to 2⁻¹², which is all that may change.
+    crate::support::close("variance", &run(4096.0), &run(0.0), 1e-3);
+}
+
+#[test]
+fn the_backward_pass_is_the_slope_of_the_forward_pass() {
+    let inputs = [
+        random([3 * 2 * 4 * 4], 1),
+        random([2], 2),
+        random([2], 3),
+        random([3 * 2 * 4 * 4], 4),
+        random([1], 5),
+    ];
+    finite_differences("batch norm", inputs, |[x, gamma, beta, skip, alpha]| {
+        let shape = [3, 2, 4, 4];
+        let normed = batch_norm_gated_sum(
+            skip.clone().reshape(shape),
+            x.clone().reshape(shape),
+            gamma.clone(),
+            beta.clone(),
+            1e-5,
+            Activation::Identity,
+            alpha.clone(),
+        );
+        weighed::<4>(normed.output)
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_shape(
+        shape in prop::array::uniform4(1usize..12),
+        relu: bool,
+        alpha in -2.0f32..2.0,
+    ) {
+        // Two values at least, and not a few whose variance is all rounding.
+        prop_assume!(shape[0] * shape[2] * shape[3] > 3);
+        let activation = if relu { Activation::Relu } else { Activation::Identity };
+        check(shape, activation, alpha, 0.5);
+    }
+}
