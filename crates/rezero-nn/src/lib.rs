@@ -61,6 +61,7 @@
 
 #![warn(missing_docs)]
 
+mod fused;
 #[cfg(feature = "import")]
 pub mod import;
 mod inspect;

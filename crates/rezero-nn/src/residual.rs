@@ -314,6 +314,18 @@ impl Residual {
         self.join(self.rezero.as_ref(), skip, out)
     }
 
+    /// The gate where the layer is `x + α · F(x)` with one α and nothing else.
+    pub(crate) fn rezero_alpha(&self) -> Option<Tensor<1>> {
+        let sums = matches!(
+            self.scheme,
+            ResidualScheme::ReZero | ResidualScheme::SkipInit
+        );
+        match &self.rezero {
+            Some(gate) if sums && self.norm.is_none() => gate.scalar(),
+            _ => None,
+        }
+    }
+
     fn forward_gated<const D: usize>(
         &self,
         gate: Option<&ReZero>,

@@ -145,7 +145,10 @@ impl ReZero {
             skip.dims(),
             out.dims()
         );
-        skip + self.scale(out)
+        match self.scalar() {
+            Some(alpha) => rezero_kernels::gated_sum(skip, out, alpha),
+            None => skip + self.scale(out),
+        }
     }
 
     /// Computes `α · out`, or `C · tanh(α / C) · out` where α is bounded.
@@ -170,11 +173,20 @@ impl ReZero {
             );
             shape[self.channel_axis] = channels;
         }
-        let gate = match self.bound {
+        self.bounded(alpha).reshape(shape)
+    }
+
+    /// The gate as it acts, if it is a single one.
+    pub(crate) fn scalar(&self) -> Option<Tensor<1>> {
+        let alpha = self.alpha.val();
+        (alpha.dims() == [1]).then(|| self.bounded(alpha))
+    }
+
+    fn bounded(&self, alpha: Tensor<1>) -> Tensor<1> {
+        match self.bound {
             Some(c) => (alpha / c).tanh() * c,
             None => alpha,
-        };
-        gate.reshape(shape)
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, s};
+use rezero_kernels::Activation;
 
 use super::cifar::{Arm, Definition};
 use super::init;
+use crate::fused;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::rezero::ReZeroConfig;
 
@@ -132,11 +134,21 @@ impl BasicBlock {
                 .forward(x.clone() + scalars.bias1a.val().unsqueeze()),
             _ => self.shortcut.forward(x.clone()),
         };
-        let out = self.branch.forward(x);
-        if self.relu_in_branch {
-            self.residual.combine(skip, relu(out))
-        } else {
-            relu(self.residual.combine(skip, out))
+        let out = self.branch.convolve(x);
+        let norm = self.branch.norm2.as_ref();
+        let alpha = self.residual.rezero_alpha();
+        match (norm, alpha, self.relu_in_branch) {
+            (Some(norm), Some(alpha), true) => {
+                fused::batch_norm_gated_sum(norm, skip, out, Activation::Relu, alpha)
+            }
+            (_, _, true) => {
+                let out = normalize(norm, out, Activation::Relu);
+                self.residual.combine(skip, out)
+            }
+            (_, _, false) => {
+                let out = normalize(norm, out, Activation::Identity);
+                relu(self.residual.combine(skip, out))
+            }
         }
     }
 }
@@ -165,22 +177,25 @@ pub struct BasicBranch {
 }
 
 impl BasicBranch {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Without `norm2`.
+    fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(fixup) = &self.fixup else {
-            let x = relu(normalize(&self.norm1, self.conv1.forward(x)));
-            return normalize(&self.norm2, self.conv2.forward(x));
+            let x = fused::conv2d(&self.conv1, x);
+            let x = normalize(self.norm1.as_ref(), x, Activation::Relu);
+            return fused::conv2d(&self.conv2, x);
         };
-        let x = self.conv1.forward(x + fixup.bias1a.val().unsqueeze());
+        let x = fused::conv2d(&self.conv1, x + fixup.bias1a.val().unsqueeze());
         let x = relu(x + fixup.bias1b.val().unsqueeze());
-        let x = self.conv2.forward(x + fixup.bias2a.val().unsqueeze());
+        let x = fused::conv2d(&self.conv2, x + fixup.bias2a.val().unsqueeze());
         x * fixup.scale.val().unsqueeze() + fixup.bias2b.val().unsqueeze()
     }
 }
 
-fn normalize(norm: &Option<BatchNorm>, x: Tensor<4>) -> Tensor<4> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
+fn normalize(norm: Option<&BatchNorm>, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+    match (norm, activation) {
+        (Some(norm), _) => fused::batch_norm(norm, x, activation),
+        (None, Activation::Relu) => relu(x),
+        (None, Activation::Identity) => x,
     }
 }
 

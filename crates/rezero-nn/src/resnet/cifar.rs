@@ -6,9 +6,11 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use rezero_kernels::Activation;
 
 use super::block::{BasicBlock, BlockSpec};
 use super::init;
+use crate::fused;
 use crate::rezero::ReZeroConfig;
 
 /// The networks that the paper's CIFAR-10 table compares.
@@ -192,14 +194,12 @@ impl CifarResNet {
     /// - `images`: `[batch, 3, height, width]`, normalised; 32×32 in the paper
     /// - output: `[batch, num_classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let mut x = self.conv.forward(images);
-        if let Some(norm) = &self.norm {
-            x = norm.forward(x);
-        }
-        if let Some(bias) = &self.bias1 {
-            x = x + bias.val().unsqueeze();
-        }
-        x = relu(x);
+        let x = fused::conv2d(&self.conv, images);
+        let mut x = match (&self.norm, &self.bias1) {
+            (Some(norm), _) => fused::batch_norm(norm, x, Activation::Relu),
+            (None, Some(bias)) => relu(x + bias.val().unsqueeze()),
+            (None, None) => relu(x),
+        };
         for block in &self.blocks {
             x = block.forward(x);
         }

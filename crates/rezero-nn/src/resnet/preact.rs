@@ -4,11 +4,12 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use rezero_kernels::Activation;
 
 use super::init;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme};
+use crate::fused;
 use crate::rezero::ReZeroConfig;
 
 /// The named depths of [`PreActResNet`].
@@ -162,11 +163,11 @@ impl PreActBlock {
         let mut skip = x.clone();
         let mut out = x;
         for (i, (norm, conv)) in self.norms.iter().zip(&self.convs).enumerate() {
-            out = relu(norm.forward(out));
+            out = fused::batch_norm(norm, out, Activation::Relu);
             if let (0, Some(shortcut)) = (i, &self.shortcut) {
-                skip = shortcut.forward(out.clone());
+                skip = fused::conv2d(shortcut, out.clone());
             }
-            out = conv.forward(out);
+            out = fused::conv2d(conv, out);
         }
         self.residual.combine(skip, out)
     }
@@ -180,7 +181,7 @@ impl PreActResNet {
     /// - `images`: `[batch, 3, height, width]`, normalised; 32×32 in the paper
     /// - output: `[batch, num_classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let mut x = self.conv.forward(images);
+        let mut x = fused::conv2d(&self.conv, images);
         for block in &self.blocks {
             x = block.forward(x);
         }

@@ -3,14 +3,15 @@
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::softmax;
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
+use rezero_kernels::{Activation, linear};
 
 use super::drop;
 use super::init::{linear as init_linear, scale_columns};
 use super::layer::RztxLayerConfig;
 use super::mask::{AttentionMask, Bias};
 use super::positions::Rotation;
+use crate::fused;
 
 /// Multi-head attention: Vaswani et al., [arXiv 1706.03762](https://arxiv.org/abs/1706.03762),
 /// section 3.2:
@@ -120,7 +121,7 @@ impl Attention {
         forced_dropout: bool,
     ) -> Tensor<3> {
         let d = x.dims()[2];
-        let projected = self.in_proj.forward(x);
+        let projected = fused::linear(&self.in_proj, x, Activation::Identity);
         let part = |i: usize| self.heads(projected.clone().slice_dim(2, i * d..(i + 1) * d));
         let (mut q, mut k, v) = (part(0), part(1), part(2));
         let start = cache.as_ref().map_or(0, |cache| cache.len);
@@ -162,7 +163,8 @@ impl Attention {
     fn project(&self, x: Tensor<3>, range: std::ops::Range<usize>) -> Tensor<3> {
         let weight = self.in_proj.weight.val().slice_dim(1, range.clone());
         let bias = self.in_proj.bias.as_ref();
-        linear(x, weight, bias.map(|b| b.val().slice_dim(0, range)))
+        let bias = bias.map(|b| b.val().slice_dim(0, range));
+        linear(x, weight, bias, Activation::Identity)
     }
 
     /// `[batch, length, d_model]` to `[batch, n_heads, length, d_head]`.
@@ -195,7 +197,7 @@ impl Attention {
         let context = context
             .swap_dims(1, 2)
             .reshape([batch, queries, heads * d_head]);
-        self.out_proj.forward(context)
+        fused::linear(&self.out_proj, context, Activation::Identity)
     }
 }
 

@@ -3,12 +3,14 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::activation::{gelu, relu, silu};
+use burn::tensor::activation::{gelu, silu};
 use burn::tensor::{Device, Tensor};
+use rezero_kernels::Activation as Act;
 
 use super::drop;
 use super::init::{linear, scale_columns};
 use super::layer::RztxLayerConfig;
+use crate::fused;
 
 /// The non-linearity of a feed-forward branch.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -75,14 +77,16 @@ impl FeedForward {
     }
 
     pub(super) fn run(&self, x: Tensor<3>, forced_dropout: bool) -> Tensor<3> {
-        let hidden = self.linear1.forward(x.clone());
+        let first = |act| fused::linear(&self.linear1, x.clone(), act);
         let hidden = match (self.activation, &self.gate) {
-            (Activation::Relu, _) => relu(hidden),
-            (Activation::Gelu, _) => gelu(hidden),
-            (Activation::SwiGlu, Some(gate)) => silu(hidden) * gate.forward(x),
-            (Activation::Silu | Activation::SwiGlu, _) => silu(hidden),
+            (Activation::Relu, _) => first(Act::Relu),
+            (Activation::Gelu, _) => gelu(first(Act::Identity)),
+            (Activation::SwiGlu, Some(gate)) => {
+                silu(first(Act::Identity)) * fused::linear(gate, x.clone(), Act::Identity)
+            }
+            (Activation::Silu | Activation::SwiGlu, _) => silu(first(Act::Identity)),
         };
-        self.linear2
-            .forward(drop(&self.dropout, hidden, forced_dropout))
+        let hidden = drop(&self.dropout, hidden, forced_dropout);
+        fused::linear(&self.linear2, hidden, Act::Identity)
     }
 }

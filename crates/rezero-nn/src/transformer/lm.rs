@@ -3,14 +3,16 @@
 use burn::config::Config;
 use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
+
+use rezero_kernels::Activation;
 
 use super::init;
 use super::layer::RztxLayerConfig;
 use super::mask::AttentionMask;
 use super::positions::sinusoidal;
 use super::stack::{EncoderCache, RztxEncoder};
+use crate::fused;
 
 /// How a model knows where a token stands.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -182,8 +184,11 @@ impl RztxLm {
     /// The output layer.
     pub(super) fn logits(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.head {
-            Some(head) => head.forward(x),
-            None => linear(x, self.embedding.weight.val().transpose(), None),
+            Some(head) => fused::linear(head, x, Activation::Identity),
+            None => {
+                let weight = self.embedding.weight.val().transpose();
+                rezero_kernels::linear(x, weight, None, Activation::Identity)
+            }
         }
     }
 }

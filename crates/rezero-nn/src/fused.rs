@@ -1,0 +1,91 @@
+//! Burn's layers by way of `rezero-kernels`: the same values, on Flex from kernels.
+
+use burn::nn::conv::Conv2d;
+use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use rezero_kernels::{Activation, BatchNormed};
+
+/// `act(linear(x))`.
+pub(crate) fn linear<const D: usize>(
+    linear: &Linear,
+    x: Tensor<D>,
+    activation: Activation,
+) -> Tensor<D> {
+    let bias = linear.bias.as_ref().map(|bias| bias.val());
+    rezero_kernels::linear(x, linear.weight.val(), bias, activation)
+}
+
+/// `conv(x)`; the kernel serves what the networks here have: one group, square strides, symmetric
+/// padding.
+pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let padding = match conv.padding {
+        PaddingConfig2d::Valid => Some(0),
+        PaddingConfig2d::Explicit(top, left, bottom, right)
+            if top == left && top == bottom && top == right =>
+        {
+            Some(top)
+        }
+        _ => None,
+    };
+    let [stride, other] = conv.stride;
+    match (padding, &conv.bias) {
+        (Some(padding), None)
+            if stride == other && conv.dilation == [1, 1] && conv.groups == 1 =>
+        {
+            rezero_kernels::conv2d(x, conv.weight.val(), stride, padding)
+        }
+        _ => conv.forward(x),
+    }
+}
+
+/// `act(norm(x))`, with the batch's statistics where Burn's module takes them.
+pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+    if !trains(norm, &x.device()) {
+        let out = norm.forward(x);
+        return match activation {
+            Activation::Identity => out,
+            Activation::Relu => relu(out),
+        };
+    }
+    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
+    let normed = rezero_kernels::batch_norm(x, gamma, beta, norm.epsilon, activation);
+    update(norm, normed)
+}
+
+/// `skip + α · act(norm(x))`, as [`batch_norm`].
+pub(crate) fn batch_norm_gated_sum(
+    norm: &BatchNorm,
+    skip: Tensor<4>,
+    x: Tensor<4>,
+    activation: Activation,
+    alpha: Tensor<1>,
+) -> Tensor<4> {
+    if !trains(norm, &x.device()) {
+        return rezero_kernels::gated_sum(skip, batch_norm(norm, x, activation), alpha);
+    }
+    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
+    let epsilon = norm.epsilon;
+    let normed =
+        rezero_kernels::batch_norm_gated_sum(skip, x, gamma, beta, epsilon, activation, alpha);
+    update(norm, normed)
+}
+
+fn trains(norm: &BatchNorm, device: &Device) -> bool {
+    device.is_autodiff() && norm.training.is_enabled()
+}
+
+/// Moves the running statistics towards the batch's, as Burn's module does: the variance is the
+/// biased one.
+fn update(norm: &BatchNorm, batch: BatchNormed<4>) -> Tensor<4> {
+    let momentum = norm.momentum;
+    let towards = |old: Tensor<1>, new: Tensor<1>| {
+        let old = old.to_device(&new.device());
+        (old * (1.0 - momentum) + new * momentum).detach()
+    };
+    let mean = towards(norm.running_mean.value_sync(), batch.mean);
+    let variance = towards(norm.running_var.value_sync(), batch.variance);
+    norm.running_mean.update(mean);
+    norm.running_var.update(variance);
+    batch.output
+}
