@@ -47,6 +47,12 @@ impl Channel {
     fn z(self, x: f32) -> f32 {
         (x - self.mean) * self.scale + self.beta
     }
+
+    /// The gradient `g` where the activation lets it through.
+    #[inline(always)]
+    fn passed(self, x: f32, g: f32, floor: f32) -> f32 {
+        if self.z(x) > floor { g } else { 0.0 }
+    }
 }
 
 /// A batch as planes.
@@ -137,7 +143,7 @@ impl Kernel for BatchNorm {
                 // SAFETY: the planes are disjoint.
                 let out = unsafe { shared.part(at.start, at.len()) };
                 let x = &xs[at.clone()];
-                wide(|| match (skips, alpha) {
+                wide(#[inline(always)] || match (skips, alpha) {
                     (Some(skips), Some(alpha)) => {
                         for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
                             *out = skip + alpha * channel.z(*x).max(floor);
@@ -174,13 +180,14 @@ impl Kernel for BatchNorm {
         // Of g where z passes: its sum, its product with x − μ, and with act(z) for α.
         let (_, sums) = planes.sums(|at, c| {
             let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
-            wide(|| {
-                let passes = |i: usize| if channel.z(x[i]) > floor { g[i] } else { 0.0 };
+            wide(#[inline(always)] || {
                 [
-                    sum(x.len(), passes),
-                    sum(x.len(), |i| passes(i) * (x[i] - channel.mean)),
+                    sum(x.len(), #[inline(always)] |i| channel.passed(x[i], g[i], floor)),
+                    sum(x.len(), #[inline(always)] |i| {
+                        channel.passed(x[i], g[i], floor) * (x[i] - channel.mean)
+                    }),
                     match alpha {
-                        Some(_) => sum(x.len(), |i| g[i] * channel.z(x[i]).max(floor)),
+                        Some(_) => sum(x.len(), #[inline(always)] |i| g[i] * channel.z(x[i]).max(floor)),
                         None => 0.0,
                     },
                 ]
@@ -200,9 +207,9 @@ impl Kernel for BatchNorm {
                     let mean = (total / count) as f32;
                     let slope = (product / count) as f32 * channel.inverse * channel.inverse;
                     let scale = channel.scale * factor;
-                    wide(|| {
+                    wide(#[inline(always)] || {
                         for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
-                            let g = if channel.z(*x) > floor { *g } else { 0.0 };
+                            let g = channel.passed(*x, *g, floor);
                             *d_x = scale * (g - mean - (x - channel.mean) * slope);
                         }
                     });
@@ -244,10 +251,10 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
     let size = planes.size as f32;
     let (of_planes, totals) = planes.sums(|at, _| {
         let x = &x[at];
-        wide(|| {
-            let total = sum(x.len(), |i| x[i]);
+        wide(#[inline(always)] || {
+            let total = sum(x.len(), #[inline(always)] |i| x[i]);
             let mean = total / size;
-            let squares = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean));
+            let squares = sum(x.len(), #[inline(always)] |i| (x[i] - mean) * (x[i] - mean));
             [total, squares]
         })
     });

@@ -458,7 +458,7 @@ impl Correlation {
             }
         });
         let (total, rest) = partial.split_at_mut(columns * outputs);
-        wide(|| {
+        wide(#[inline(always)] || {
             for group in rest.chunks_exact(columns * outputs) {
                 total.iter_mut().zip(group).for_each(|(t, x)| *t += x);
             }

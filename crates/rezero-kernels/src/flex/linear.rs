@@ -54,7 +54,7 @@ impl Kernel for Linear {
                     // SAFETY: tiles are disjoint, and this one's product is done.
                     let out = unsafe { shared.part(row * n + tile.col, tile.cols) };
                     let bias = bias.map(|b| &b[tile.col..tile.col + tile.cols]);
-                    wide(|| finish(out, bias, relu));
+                    wide(#[inline(always)] || finish(out, bias, relu));
                 }
             },
         );
@@ -86,7 +86,7 @@ impl Kernel for Linear {
                 owned = into_values(grad);
                 let y = values(y);
                 let dz = Shared::new(&mut owned);
-                d_bias = Some(column_sums(y.len() / n, n, |row, sums| {
+                d_bias = Some(column_sums(y.len() / n, n, #[inline(always)] |row, sums| {
                     // SAFETY: one task a row.
                     let dz = unsafe { dz.part(row * n, n) };
                     let y = &y[row * n..(row + 1) * n];
@@ -104,7 +104,7 @@ impl Kernel for Linear {
         };
         let rows = dz.len() / n;
         if wants_bias && d_bias.is_none() {
-            d_bias = Some(column_sums(rows, n, |row, sums| {
+            d_bias = Some(column_sums(rows, n, #[inline(always)] |row, sums| {
                 for (sum, dz) in sums.iter_mut().zip(&dz[row * n..(row + 1) * n]) {
                     *sum += dz;
                 }
@@ -171,7 +171,7 @@ impl Kernel for GatedLinear {
                     let (r, out) =
                         unsafe { (rs.part(from, tile.cols), outs.part(from, tile.cols)) };
                     let x = &xs[from..from + tile.cols];
-                    wide(|| {
+                    wide(#[inline(always)] || {
                         for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
                             *r = (*r + b).max(0.0);
                             *out = x + alpha * *r;
@@ -206,11 +206,11 @@ impl Kernel for GatedLinear {
         let mut d_alphas = vec![0.0; rows];
         let (dzs, sums) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
         let rs = values(&r);
-        let d_bias = column_sums(rows, n, |row, d_bias| {
+        let d_bias = column_sums(rows, n, #[inline(always)] |row, d_bias| {
             let (g, r) = (&g[row * n..(row + 1) * n], &rs[row * n..(row + 1) * n]);
             // SAFETY: one task a row.
             let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), sums.part(row, 1)) };
-            d_alpha[0] = sum(n, |i| g[i] * r[i]);
+            d_alpha[0] = sum(n, #[inline(always)] |i| g[i] * r[i]);
             for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
                 *dz = if *r > 0.0 { alpha * g } else { 0.0 };
                 *d_bias += *dz;
@@ -279,11 +279,15 @@ pub(super) fn column_sums(
         let (from, len) = blocks.get(i);
         // SAFETY: one row of sums a block.
         let sums = unsafe { shared.part(i * n, n) };
-        wide(|| (from..from + len).for_each(|row| add(row, sums)));
+        wide(#[inline(always)] || {
+            for row in from..from + len {
+                add(row, sums);
+            }
+        });
     });
     let (first, rest) = partial.split_at(n);
     let mut total = first.to_vec();
-    wide(|| {
+    wide(#[inline(always)] || {
         for block in rest.chunks_exact(n) {
             for (total, x) in total.iter_mut().zip(block) {
                 *total += x;

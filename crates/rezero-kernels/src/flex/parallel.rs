@@ -46,8 +46,9 @@ pub(super) fn arch() -> Arch {
     *ARCH.get_or_init(Arch::new)
 }
 
-/// Compiles `f` for each instruction set and runs it with the widest that the processor has. What
-/// `f` calls has to be inlined into it to be compiled so.
+/// Compiles `f` for each instruction set and runs it with the widest that the processor has. What is
+/// not inlined here is compiled for the baseline instead: mark `f`, and closures inside it,
+/// `#[inline(always)]`.
 #[inline(always)]
 pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
     arch().dispatch(f)
