@@ -15,11 +15,13 @@
 //! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
 //! | [`conv2d`] | a convolution of images |
+//! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
 //!
 //! How each kernel is blocked, and why: docs/KERNELS.md of the repository.
 
 #![warn(missing_docs)]
 
+mod attention;
 mod batch_norm;
 mod conv;
 #[cfg(feature = "flex")]
@@ -27,6 +29,7 @@ mod flex;
 mod gate;
 mod linear;
 
+pub use attention::{Rotation, SelfAttention};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum};
 pub use conv::conv2d;
 pub use gate::gated_sum;

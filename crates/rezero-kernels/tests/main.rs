@@ -1,6 +1,7 @@
 //! The kernels against the same operations composed of Burn's own, against finite differences, and
 //! against themselves on other numbers of threads.
 
+mod attention;
 mod convolution;
 mod normalisation;
 mod products;

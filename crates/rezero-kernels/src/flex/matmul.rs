@@ -81,8 +81,13 @@ impl<'a> Mat<'a> {
         out
     }
 
-    fn at(&self, row: usize, col: usize) -> *const f32 {
-        self.values[row * self.row_stride + col * self.col_stride..].as_ptr()
+    /// Rows `row..row + rows`.
+    fn part(self, row: usize, rows: usize) -> Self {
+        Self {
+            values: &self.values[row * self.row_stride..],
+            rows,
+            ..self
+        }
     }
 }
 
@@ -145,34 +150,15 @@ pub(super) fn matmul(
     parallel::each(rows.count() * cols.count(), |task| {
         let (row, rows) = rows.get(task / cols.count());
         let (col, cols) = cols.get(task % cols.count());
-        // SAFETY: the tiles are disjoint; the part is checked to lie in `out`, and gemm writes
-        // rows `row..row + rows` of columns `col..col + cols` alone. Both inputs are checked by
-        // `Mat` to hold every element that its extents and strides name.
-        unsafe {
-            let span = (rows - 1) * row_stride + cols;
-            let tile = out.start_of(row * row_stride + col, span);
-            gemm::gemm(
-                rows,
-                cols,
-                k,
-                tile,
-                1,
-                row_stride as isize,
-                start == Start::Held,
-                lhs.at(row, 0),
-                lhs.col_stride as isize,
-                lhs.row_stride as isize,
-                rhs.at(0, col),
-                rhs.col_stride as isize,
-                rhs.row_stride as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
+        let span = (rows - 1) * row_stride + cols;
+        block_product(
+            out.start_of(row * row_stride + col, span),
+            row_stride,
+            span,
+            start,
+            lhs.part(row, rows),
+            rhs.t().part(col, cols).t(),
+        );
         then(Tile {
             row,
             rows,
@@ -180,6 +166,46 @@ pub(super) fn matmul(
             cols,
         });
     });
+}
+
+/// `out = start + lhs · rhs` on this thread. `out` has `held` values, this task's alone in the rows
+/// and columns of the product.
+pub(super) fn block_product(
+    out: *mut f32,
+    row_stride: usize,
+    held: usize,
+    start: Start,
+    lhs: Mat,
+    rhs: Mat,
+) {
+    assert_eq!(lhs.cols, rhs.rows, "a product's inner extents");
+    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
+    assert!(m > 0 && n > 0 && n <= row_stride && (m - 1) * row_stride + n <= held);
+    // SAFETY: `out` holds `m` rows of `n` values `row_stride` apart, as asserted; `Mat` has checked that
+    // both inputs hold every element that their extents and strides name.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            row_stride as isize,
+            start == Start::Held,
+            lhs.values.as_ptr(),
+            lhs.col_stride as isize,
+            lhs.row_stride as isize,
+            rhs.values.as_ptr(),
+            rhs.col_stride as isize,
+            rhs.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }
 
 /// `out[c][r] = values[r][c]` for `rows` rows of `cols` values that lie `stride` apart, into rows of

@@ -3,10 +3,12 @@
 //! [`op`] joins a kernel to Burn's autodiff, [`memory`] takes tensors apart and puts them together,
 //! [`parallel`] cuts work into tasks; the other modules are one operation each, written on slices.
 
+mod math;
 mod memory;
 mod op;
 mod parallel;
 
+pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gate;
