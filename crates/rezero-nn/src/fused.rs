@@ -30,9 +30,7 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     };
     let [stride, other] = conv.stride;
     match (padding, &conv.bias) {
-        (Some(padding), None)
-            if stride == other && conv.dilation == [1, 1] && conv.groups == 1 =>
-        {
+        (Some(padding), None) if stride == other && conv.dilation == [1, 1] && conv.groups == 1 => {
             rezero_kernels::conv2d(x, conv.weight.val(), stride, padding)
         }
         _ => conv.forward(x),

@@ -1,7 +1,7 @@
 //! Functions that vectorise, where the standard library's are calls.
 
 /// e^x to 2 units in the last place; 0 below −87.3, where the result is no normal number, and the
-/// largest finite power above 88.
+/// value at 88 above it.
 ///
 /// `2^n · e^r` with n = round(x / ln 2) and |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7,
 /// whose remainder there is below 2⁻²⁷.
@@ -13,8 +13,9 @@ pub(super) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     let lowest = x < -87.3;
-    let x = if x < 88.0 { x } else { 88.0 };
-    let x = if x > -87.3 { x } else { -87.3 };
+    // In this form the comparisons pass NaN on.
+    let x = if x > 88.0 { 88.0 } else { x };
+    let x = if lowest { -87.3 } else { x };
     let rounded = x * core::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     let r = (x - n * HIGH) - n * LOW;
@@ -47,5 +48,6 @@ mod tests {
         assert_eq!(exp(-1e30), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::INFINITY).is_finite());
+        assert!(exp(f32::NAN).is_nan());
     }
 }

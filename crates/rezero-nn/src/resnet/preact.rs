@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor};
 use rezero_kernels::Activation;
 
 use super::init;
-use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::fused;
+use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::rezero::ReZeroConfig;
 
 /// The named depths of [`PreActResNet`].

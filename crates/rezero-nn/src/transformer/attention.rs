@@ -4,13 +4,12 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::{Activation, linear};
+use rezero_kernels::{Activation, Rotation, SelfAttention, linear};
 
 use super::drop;
 use super::init::{linear as init_linear, scale_columns};
 use super::layer::RztxLayerConfig;
 use super::mask::{AttentionMask, Bias};
-use super::positions::Rotation;
 use crate::fused;
 
 /// Multi-head attention: Vaswani et al., [arXiv 1706.03762](https://arxiv.org/abs/1706.03762),
@@ -122,6 +121,19 @@ impl Attention {
     ) -> Tensor<3> {
         let d = x.dims()[2];
         let projected = fused::linear(&self.in_proj, x, Activation::Identity);
+        let drops = self.dropout.prob > 0.0 && (projected.device().is_autodiff() || forced_dropout);
+        if let (Some(causal), None, false) = (bias.simple(), &cache, drops) {
+            let attention = SelfAttention {
+                n_heads: self.n_heads,
+                causal,
+                rotary: self.rotary,
+            };
+            return fused::linear(
+                &self.out_proj,
+                attention.forward(projected),
+                Activation::Identity,
+            );
+        }
         let part = |i: usize| self.heads(projected.clone().slice_dim(2, i * d..(i + 1) * d));
         let (mut q, mut k, v) = (part(0), part(1), part(2));
         let start = cache.as_ref().map_or(0, |cache| cache.len);
@@ -186,7 +198,7 @@ impl Attention {
         // Scaling the queries is cheaper than scaling the scores.
         let q = q * (1.0 / (d_head as f64).sqrt());
         let mut scores = q.matmul(k.swap_dims(2, 3));
-        if let Some(bias) = &bias.scores {
+        if let Some(bias) = bias.scores() {
             scores = scores + bias.clone();
         }
         let weights = drop(&self.dropout, softmax(scores, 3), forced_dropout);

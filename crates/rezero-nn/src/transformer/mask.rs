@@ -1,6 +1,8 @@
 //! What may attend to what.
 
-use burn::tensor::{Bool, Device, Tensor};
+use std::cell::OnceCell;
+
+use burn::tensor::{Bool, DType, Device, Tensor};
 
 /// Which keys each query may not attend to: the union of up to three masks, each true (or 1) where
 /// attention is forbidden, as in PyTorch and Burn.
@@ -20,10 +22,41 @@ pub struct AttentionMask {
 /// A mask made ready for the scores of one forward pass.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bias {
-    /// Added to the scores, `[1 or batch, 1, queries, keys]`: 0, or so low that the softmax gives 0.
-    pub scores: Option<Tensor<4>>,
+    /// Set if causality is all there is: scores are made when someone wants them.
+    causal: Option<Causal>,
+    scores: OnceCell<Tensor<4>>,
     /// Multiplies the context, `[1 or batch, 1, queries, 1]`: 0 for a query without a key.
     pub alive: Option<Tensor<4>>,
+}
+
+/// The extents of a causal mask and what its tensor is like.
+#[derive(Clone, Debug)]
+struct Causal {
+    queries: usize,
+    keys: usize,
+    device: Device,
+    dtype: DType,
+}
+
+impl Bias {
+    /// Added to the scores, `[1 or batch, 1, queries, keys]`: 0, or so low that the softmax gives 0.
+    pub fn scores(&self) -> Option<&Tensor<4>> {
+        match &self.causal {
+            Some(causal) => Some(self.scores.get_or_init(|| {
+                let mask = causal_mask(causal.queries, causal.keys, &causal.device);
+                added(mask, causal.dtype)
+            })),
+            None => self.scores.get(),
+        }
+    }
+
+    /// Whether the mask of as many queries as keys is causality alone (true) or nothing (false).
+    pub fn simple(&self) -> Option<bool> {
+        match &self.causal {
+            Some(causal) => (causal.queries == causal.keys).then_some(true),
+            None => self.scores.get().is_none().then_some(false),
+        }
+    }
 }
 
 impl AttentionMask {
@@ -64,8 +97,20 @@ impl AttentionMask {
     ///
     /// If a mask is of another shape.
     pub(super) fn bias(&self, batch: usize, queries: usize, keys: usize, like: &Tensor<3>) -> Bias {
-        let device = like.device();
-        let mut union = self.causal.then(|| causal(queries, keys, &device));
+        let (device, dtype) = (like.device(), like.dtype());
+        if self.attention.is_none() && self.padding.is_none() {
+            let causal = Causal {
+                queries,
+                keys,
+                device,
+                dtype,
+            };
+            return Bias {
+                causal: self.causal.then_some(causal),
+                ..Bias::default()
+            };
+        }
+        let mut union = self.causal.then(|| causal_mask(queries, keys, &device));
         let mut add = |mask: Tensor<4, Bool>| {
             union = Some(match union.take() {
                 Some(other) => {
@@ -98,20 +143,22 @@ impl AttentionMask {
         let Some(union) = union else {
             return Bias::default();
         };
-        let only_causal = self.attention.is_none() && self.padding.is_none();
-        let dtype = like.dtype();
-        // Half of the lowest value, so that adding a score does not overflow.
-        let low = dtype.finfo().map_or(-1e30, |info| info.min / 2.0);
         Bias {
-            scores: Some(union.clone().float().cast(dtype) * low),
-            // A causal query has at least itself.
-            alive: (!only_causal).then(|| union.all_dim(3).bool_not().float().cast(dtype)),
+            scores: added(union.clone(), dtype).into(),
+            alive: Some(union.all_dim(3).bool_not().float().cast(dtype)),
+            causal: None,
         }
     }
 }
 
+fn added(mask: Tensor<4, Bool>, dtype: DType) -> Tensor<4> {
+    // Half of the lowest value, so that adding a score does not overflow.
+    let low = dtype.finfo().map_or(-1e30, |info| info.min / 2.0);
+    mask.float().cast(dtype) * low
+}
+
 /// `[1, 1, queries, keys]`, where the queries are the last positions.
-fn causal(queries: usize, keys: usize, device: &Device) -> Tensor<4, Bool> {
+fn causal_mask(queries: usize, keys: usize, device: &Device) -> Tensor<4, Bool> {
     let offset = keys as i64 - queries as i64;
     // Burn's mask is false in the triangle: true is what is to be covered.
     Tensor::<2, Bool>::tril_mask([queries, keys], offset, device).unsqueeze::<4>()
