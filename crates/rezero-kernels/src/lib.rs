@@ -16,6 +16,7 @@
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
 //! | [`conv2d`] | a convolution of images |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
+//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`] | an optimizer's update of one parameter |
 //!
 //! How each kernel is blocked, and why: docs/KERNELS.md of the repository.
 
@@ -28,9 +29,11 @@ mod conv;
 mod flex;
 mod gate;
 mod linear;
+mod optim;
 
 pub use attention::{Rotation, SelfAttention};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum};
 pub use conv::conv2d;
 pub use gate::gated_sum;
 pub use linear::{Activation, gated_linear, linear};
+pub use optim::{AdaGradStep, AdamStep, SgdStep};

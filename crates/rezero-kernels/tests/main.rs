@@ -6,3 +6,4 @@ mod convolution;
 mod normalisation;
 mod products;
 mod support;
+mod updates;

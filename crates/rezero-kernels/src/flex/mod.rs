@@ -14,5 +14,6 @@ pub(crate) mod conv;
 pub(crate) mod gate;
 pub(crate) mod linear;
 mod matmul;
+pub(crate) mod optim;
 
 pub(crate) use op::{run, values};

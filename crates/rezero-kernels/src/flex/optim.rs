@@ -1,0 +1,135 @@
+//! One pass over the parameter, the gradient and the state, in place. Adam reads four streams and
+//! writes three; as single operations it moved about four times as much.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::{DispatchAutodiffContext, DispatchTensor, Flex, TensorMetadata};
+use burn::tensor::{DType, Tensor};
+
+use super::gate::CHUNK;
+use super::memory::{Shared, contiguous, into_values, tensor, values};
+use super::parallel::{Parts, each, wide};
+use crate::optim::{AdaGradStep, AdamStep, SgdStep};
+
+/// Whether all are f32 tensors of Flex outside of autodiff, with elements.
+pub(crate) fn serves<const D: usize>(tensors: &[Option<&Tensor<D>>]) -> bool {
+    tensors.iter().flatten().all(|tensor| {
+        let tensor: DispatchTensor = (*tensor).clone().into_dispatch();
+        tensor.autodiff == DispatchAutodiffContext::Disabled
+            && tensor.dtype() == DType::F32
+            && tensor.shape().num_elements() > 0
+            && matches!(
+                tensor.kind,
+                burn::backend::DispatchTensorKind::Flex(burn::backend::BackendTensor::Float(_))
+            )
+    })
+}
+
+pub(crate) fn sgd<const D: usize>(
+    step: SgdStep,
+    weights: Tensor<D>,
+    gradient: Tensor<D>,
+    velocity: Option<Tensor<D>>,
+) -> (Tensor<D>, Tensor<D>) {
+    let (lr, decay) = (step.lr as f32, step.weight_decay as f32);
+    // The first velocity is the gradient itself.
+    let momentum = if velocity.is_some() { step.momentum as f32 } else { 0.0 };
+    let (weights, [velocity]) = update(weights, gradient, [velocity], #[inline(always)] |w, g, [v]| {
+        *v = momentum * *v + (g + decay * *w);
+        *w -= lr * *v;
+    });
+    (weights, velocity)
+}
+
+pub(crate) fn adagrad<const D: usize>(
+    step: AdaGradStep,
+    weights: Tensor<D>,
+    gradient: Tensor<D>,
+    sums: Option<Tensor<D>>,
+) -> (Tensor<D>, Tensor<D>) {
+    let (lr, epsilon) = (step.lr as f32, step.epsilon as f32);
+    let decay = step.weight_decay as f32;
+    let (weights, [sums]) = update(weights, gradient, [sums], #[inline(always)] |w, g, [s]| {
+        let g = g + decay * *w;
+        *s += g * g;
+        *w -= lr * (g / (s.sqrt() + epsilon));
+    });
+    (weights, sums)
+}
+
+pub(crate) fn adam<const D: usize>(
+    step: AdamStep,
+    weights: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: Option<[Tensor<D>; 2]>,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let [factor, epsilon] = step.corrections();
+    let (rate, epsilon) = ((step.lr * factor) as f32, epsilon as f32);
+    let [beta_1, beta_2] = [step.beta_1 as f32, step.beta_2 as f32];
+    let [rest_1, rest_2] = [(1.0 - step.beta_1) as f32, (1.0 - step.beta_2) as f32];
+    let (shrink, decay) = match step.decoupled {
+        true => ((1.0 - step.lr * step.weight_decay) as f32, 0.0),
+        false => (1.0, step.weight_decay as f32),
+    };
+    let moments = match moments {
+        Some([m, v]) => [Some(m), Some(v)],
+        None => [None, None],
+    };
+    update(weights, gradient, moments, #[inline(always)] |w, g, [m, v]| {
+        let g = g + decay * *w;
+        *m = beta_1 * *m + rest_1 * g;
+        *v = beta_2 * *v + rest_2 * (g * g);
+        *w = shrink * *w - rate * (*m / (v.sqrt() + epsilon));
+    })
+}
+
+/// Runs `f(weight, gradient, state)` on every element; state that is missing starts at zero.
+#[inline(always)]
+fn update<const D: usize, const N: usize>(
+    weights: Tensor<D>,
+    gradient: Tensor<D>,
+    state: [Option<Tensor<D>>; N],
+    f: impl Fn(&mut f32, f32, [&mut f32; N]) + Sync + Send,
+) -> (Tensor<D>, [Tensor<D>; N]) {
+    let shape = weights.shape();
+    let gradient = contiguous(&primitive(gradient));
+    let g = values(&gradient);
+    let mut weights = into_values(primitive(weights));
+    let mut state = state.map(|state| match state {
+        Some(state) => into_values(primitive(state)),
+        None => vec![0.0; g.len()],
+    });
+    assert!(
+        weights.len() == g.len() && state.iter().all(|state| state.len() == g.len()),
+        "a parameter, its gradient and the optimizer's state must have the same shape."
+    );
+    let parts = Parts::new(g.len(), CHUNK);
+    let shared = Shared::new(&mut weights);
+    let states = state.each_mut().map(|state| Shared::new(state));
+    each(parts.count(), |i| {
+        let (from, len) = parts.get(i);
+        let g = &g[from..from + len];
+        // SAFETY: the parts are disjoint.
+        let w = unsafe { shared.part(from, len) };
+        // SAFETY: as above.
+        let mut states = states.each_ref().map(|state| unsafe { state.part(from, len) });
+        wide(#[inline(always)] || {
+            for i in 0..len {
+                // SAFETY: i < len, the length of each.
+                let state = states.each_mut().map(
+                    #[inline(always)]
+                    |state| unsafe { &mut *state.as_mut_ptr().add(i) },
+                );
+                f(&mut w[i], g[i], state);
+            }
+        });
+    });
+    let whole = |values| Tensor::from_primitive::<Flex>(tensor(values, shape.clone()));
+    (whole(weights), state.map(whole))
+}
+
+fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    match tensor.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
+        Err(error) => unreachable!("checked to be a tensor of Flex: {error:?}"),
+    }
+}

@@ -1,0 +1,159 @@
+//! Optimizer updates in one pass over a parameter, its gradient and the optimizer's state.
+//!
+//! They take tensors outside of autodiff, and write over those that nobody else holds.
+
+use burn::tensor::Tensor;
+
+/// Stochastic gradient descent with momentum, as in PyTorch:
+///
+/// `g ← g + λ·w`, `v ← μ·v + g` (`v ← g` at the first step), `w ← w − lr·v`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdStep {
+    /// The learning rate lr.
+    pub lr: f64,
+    /// μ.
+    pub momentum: f64,
+    /// λ.
+    pub weight_decay: f64,
+}
+
+/// AdaGrad (Duchi et al. 2011): `s ← s + g²`, `w ← w − lr · g / (√s + ε)`, with `g ← g + λ·w` before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaGradStep {
+    /// The learning rate lr.
+    pub lr: f64,
+    /// ε.
+    pub epsilon: f64,
+    /// λ.
+    pub weight_decay: f64,
+}
+
+/// Adam: Kingma and Ba, [arXiv 1412.6980](https://arxiv.org/abs/1412.6980), algorithm 1:
+///
+/// `m ← β₁·m + (1 − β₁)·g`, `v ← β₂·v + (1 − β₂)·g²`,
+/// `w ← w − lr · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// The learning rate lr.
+    pub lr: f64,
+    /// β₁.
+    pub beta_1: f64,
+    /// β₂.
+    pub beta_2: f64,
+    /// ε.
+    pub epsilon: f64,
+    /// λ.
+    pub weight_decay: f64,
+    /// Whether λ shrinks the weights by `lr·λ` before the update (AdamW: Loshchilov and Hutter,
+    /// [arXiv 1711.05101](https://arxiv.org/abs/1711.05101)), or is added to the gradient.
+    pub decoupled: bool,
+    /// The number t of this step, from 1.
+    pub time: usize,
+}
+
+impl SgdStep {
+    /// The updated weights and velocity.
+    ///
+    /// # Shapes
+    ///
+    /// - all: the same
+    pub fn update<const D: usize>(
+        &self,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        velocity: Option<Tensor<D>>,
+    ) -> (Tensor<D>, Tensor<D>) {
+        #[cfg(feature = "flex")]
+        if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), velocity.as_ref()]) {
+            return crate::flex::optim::sgd(*self, weights, gradient, velocity);
+        }
+        let gradient = decayed(gradient, &weights, self.weight_decay);
+        let velocity = match velocity {
+            Some(velocity) => velocity * self.momentum + gradient,
+            None => gradient,
+        };
+        (weights - velocity.clone() * self.lr, velocity)
+    }
+}
+
+impl AdaGradStep {
+    /// The updated weights and sums of squares.
+    ///
+    /// # Shapes
+    ///
+    /// - all: the same
+    pub fn update<const D: usize>(
+        &self,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        sums: Option<Tensor<D>>,
+    ) -> (Tensor<D>, Tensor<D>) {
+        #[cfg(feature = "flex")]
+        if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), sums.as_ref()]) {
+            return crate::flex::optim::adagrad(*self, weights, gradient, sums);
+        }
+        let gradient = decayed(gradient, &weights, self.weight_decay);
+        let squares = gradient.clone().square();
+        let sums = match sums {
+            Some(sums) => sums + squares,
+            None => squares,
+        };
+        let step = gradient / (sums.clone().sqrt() + self.epsilon);
+        (weights - step * self.lr, sums)
+    }
+}
+
+impl AdamStep {
+    /// The updated weights and moments `[m, v]`.
+    ///
+    /// # Shapes
+    ///
+    /// - all: the same
+    pub fn update<const D: usize>(
+        &self,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        moments: Option<[Tensor<D>; 2]>,
+    ) -> (Tensor<D>, [Tensor<D>; 2]) {
+        #[cfg(feature = "flex")]
+        {
+            let [m, v] = match &moments {
+                Some([m, v]) => [Some(m), Some(v)],
+                None => [None, None],
+            };
+            if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), m, v]) {
+                return crate::flex::optim::adam(*self, weights, gradient, moments);
+            }
+        }
+        let (weights, gradient) = match self.decoupled {
+            true => (weights * (1.0 - self.lr * self.weight_decay), gradient),
+            false => {
+                let gradient = decayed(gradient, &weights, self.weight_decay);
+                (weights, gradient)
+            }
+        };
+        let fresh = gradient.clone() * (1.0 - self.beta_1);
+        let fresh_squares = gradient.square() * (1.0 - self.beta_2);
+        let (m, v) = match moments {
+            Some([m, v]) => (m * self.beta_1 + fresh, v * self.beta_2 + fresh_squares),
+            None => (fresh, fresh_squares),
+        };
+        let [factor, epsilon] = self.corrections();
+        let step = m.clone() / (v.clone().sqrt() + epsilon);
+        (weights - step * (self.lr * factor), [m, v])
+    }
+
+    /// The factor of `m / (√v + ε')`, and ε', that make up for the moments' start at zero.
+    pub(crate) fn corrections(&self) -> [f64; 2] {
+        let t = self.time as i32;
+        let root = (1.0 - self.beta_2.powi(t)).sqrt();
+        [root / (1.0 - self.beta_1.powi(t)), self.epsilon * root]
+    }
+}
+
+fn decayed<const D: usize>(gradient: Tensor<D>, weights: &Tensor<D>, decay: f64) -> Tensor<D> {
+    match decay {
+        0.0 => gradient,
+        _ => gradient + weights.clone() * decay,
+    }
+}

@@ -1,0 +1,110 @@
+use burn::tensor::{Device, Tensor, TensorData};
+use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
+
+use crate::support::{close, random};
+
+type Update = fn(Tensor<2>, Tensor<2>, Vec<Tensor<2>>, usize) -> (Tensor<2>, Vec<Tensor<2>>);
+
+fn sgd(w: Tensor<2>, g: Tensor<2>, state: Vec<Tensor<2>>, _: usize) -> (Tensor<2>, Vec<Tensor<2>>) {
+    let step = SgdStep {
+        lr: 0.1,
+        momentum: 0.9,
+        weight_decay: 1e-2,
+    };
+    let (w, v) = step.update(w, g, state.into_iter().next());
+    (w, vec![v])
+}
+
+fn adagrad(
+    w: Tensor<2>,
+    g: Tensor<2>,
+    state: Vec<Tensor<2>>,
+    _: usize,
+) -> (Tensor<2>, Vec<Tensor<2>>) {
+    let step = AdaGradStep {
+        lr: 0.1,
+        epsilon: 1e-10,
+        weight_decay: 0.0,
+    };
+    let (w, s) = step.update(w, g, state.into_iter().next());
+    (w, vec![s])
+}
+
+fn adam(
+    w: Tensor<2>,
+    g: Tensor<2>,
+    state: Vec<Tensor<2>>,
+    time: usize,
+) -> (Tensor<2>, Vec<Tensor<2>>) {
+    adam_like(w, g, state, time, false)
+}
+
+fn adamw(
+    w: Tensor<2>,
+    g: Tensor<2>,
+    state: Vec<Tensor<2>>,
+    time: usize,
+) -> (Tensor<2>, Vec<Tensor<2>>) {
+    adam_like(w, g, state, time, true)
+}
+
+fn adam_like(
+    w: Tensor<2>,
+    g: Tensor<2>,
+    state: Vec<Tensor<2>>,
+    time: usize,
+    decoupled: bool,
+) -> (Tensor<2>, Vec<Tensor<2>>) {
+    let step = AdamStep {
+        lr: 1e-2,
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        decoupled,
+        time,
+    };
+    let moments: Option<[Tensor<2>; 2]> = state.try_into().ok();
+    let (w, moments) = step.update(w, g, moments);
+    (w, moments.to_vec())
+}
+
+/// The composed operations run on tensors of autodiff, which the kernels leave alone.
+fn steps(update: Update, shape: [usize; 2], device: &Device) -> TensorData {
+    let mut w = Tensor::<2>::from_data(random(shape, 1), device);
+    let mut state = Vec::new();
+    for time in 1..=5 {
+        let g = Tensor::<2>::from_data(random(shape, 10 + time as u64), device);
+        (w, state) = update(w, g, state, time);
+    }
+    w.into_data()
+}
+
+#[test]
+fn five_steps_of_each_optimizer() {
+    let updates: [(&str, Update); 4] =
+        [("sgd", sgd), ("adagrad", adagrad), ("adam", adam), ("adamw", adamw)];
+    for (name, update) in updates {
+        for shape in [[1, 1], [3, 7], [257, 301]] {
+            close(
+                &format!("{name} on {shape:?}"),
+                &steps(update, shape, &Device::flex()),
+                &steps(update, shape, &Device::flex().autodiff()),
+                1e-5,
+            );
+        }
+    }
+}
+
+#[test]
+fn what_others_hold_is_not_written_over() {
+    let device = Device::flex();
+    let data = random([5, 5], 1);
+    let w = Tensor::<2>::from_data(data.clone(), &device);
+    let (after, _) = sgd(w.clone(), w.clone(), Vec::new(), 1);
+    assert_eq!(w.into_data(), data);
+    assert_ne!(after.into_data(), data);
+    let view = Tensor::<2>::from_data(data.clone(), &device).transpose();
+    let (after, _) = sgd(view.clone(), view.clone() * 0.0, Vec::new(), 1);
+    close("a view", &after.into_data(), &(view * (1.0 - 1e-3)).into_data(), 1e-6);
+}
