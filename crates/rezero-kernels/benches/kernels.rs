@@ -81,27 +81,32 @@ fn products(c: &mut Criterion) {
             })
         });
     }
-    both(c, "gated linear 100 x 256", [13_107_200, 26_214_400], |device| {
-        let (x, w, b, a) = (
-            random([100, 256], device),
-            random([256, 256], device),
-            random([256], device),
-            random([1], device),
-        );
-        let leaves = match device.is_autodiff() {
-            true => (
-                x.require_grad(),
-                w.require_grad(),
-                b.require_grad(),
-                a.require_grad(),
-            ),
-            false => (x, w, b, a),
-        };
-        Box::new(move || {
-            let (x, w, b, a) = leaves.clone();
-            gated_linear(x, w, b, a)
-        })
-    });
+    both(
+        c,
+        "gated linear 100 x 256",
+        [13_107_200, 26_214_400],
+        |device| {
+            let (x, w, b, a) = (
+                random([100, 256], device),
+                random([256, 256], device),
+                random([256], device),
+                random([1], device),
+            );
+            let leaves = match device.is_autodiff() {
+                true => (
+                    x.require_grad(),
+                    w.require_grad(),
+                    b.require_grad(),
+                    a.require_grad(),
+                ),
+                false => (x, w, b, a),
+            };
+            Box::new(move || {
+                let (x, w, b, a) = leaves.clone();
+                gated_linear(x, w, b, a)
+            })
+        },
+    );
     let bytes = 128 * 16 * 32 * 32 * 4;
     both(c, "gated sum of 8 MiB", [3 * bytes, 3 * bytes], |device| {
         let (x, f, a) = (

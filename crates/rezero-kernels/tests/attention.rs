@@ -18,9 +18,12 @@ fn check(batch: usize, length: usize, width: usize, attention: SelfAttention) {
 fn heads_of_the_models() {
     for causal in [false, true] {
         for rotary in [None, Some(10_000.0)] {
-            for (batch, length, n_heads, width) in
-                [(2, 128, 8, 32), (1, 1, 1, 2), (3, 33, 2, 6), (1, 200, 3, 64)]
-            {
+            for (batch, length, n_heads, width) in [
+                (2, 128, 8, 32),
+                (1, 1, 1, 2),
+                (3, 33, 2, 6),
+                (1, 200, 3, 64),
+            ] {
                 let attention = SelfAttention {
                     n_heads,
                     causal,

@@ -22,21 +22,24 @@ fn check_linear(shape: [usize; 3], width: usize, bias: bool, activation: Activat
 }
 
 fn check_gated(batch: usize, width: usize, alpha: f32) {
-    same(&format!("gated linear [{batch}, {width}], α = {alpha}"), |device| {
-        let x = leaf::<2>(&random([batch, width], 1), device);
-        let w = leaf::<2>(&random([width, width], 2), device);
-        let b = leaf::<1>(&random([width], 3), device);
-        let a = Tensor::<1>::from_floats([alpha], device).require_grad();
-        let y = gated_linear(x.clone(), w.clone(), b.clone(), a.clone());
-        let gradients = weighed(y.clone()).backward();
-        vec![
-            y.into_data(),
-            gradient(&x, &gradients),
-            gradient(&w, &gradients),
-            gradient(&b, &gradients),
-            alpha_gradient(&a, batch * width, &gradients),
-        ]
-    });
+    same(
+        &format!("gated linear [{batch}, {width}], α = {alpha}"),
+        |device| {
+            let x = leaf::<2>(&random([batch, width], 1), device);
+            let w = leaf::<2>(&random([width, width], 2), device);
+            let b = leaf::<1>(&random([width], 3), device);
+            let a = Tensor::<1>::from_floats([alpha], device).require_grad();
+            let y = gated_linear(x.clone(), w.clone(), b.clone(), a.clone());
+            let gradients = weighed(y.clone()).backward();
+            vec![
+                y.into_data(),
+                gradient(&x, &gradients),
+                gradient(&w, &gradients),
+                gradient(&b, &gradients),
+                alpha_gradient(&a, batch * width, &gradients),
+            ]
+        },
+    );
 }
 
 fn check_sum(shape: [usize; 3], alpha: f32) {
@@ -122,15 +125,28 @@ fn a_gradient_that_two_branches_share_is_not_written_over() {
         let b = leaf::<1>(&random([16], 3), device);
         let a = Tensor::<1>::from_floats([0.7], device).require_grad();
         let y = gated_linear(x.clone(), w.clone(), b.clone(), a.clone());
-        let z = gated_sum(y.clone(), gated_linear(y, w.clone(), b, a.clone()), a.clone());
+        let z = gated_sum(
+            y.clone(),
+            gated_linear(y, w.clone(), b, a.clone()),
+            a.clone(),
+        );
         let gradients = weighed(z + x.clone()).backward();
-        vec![gradient(&x, &gradients), gradient(&w, &gradients), gradient(&a, &gradients)]
+        vec![
+            gradient(&x, &gradients),
+            gradient(&w, &gradients),
+            gradient(&a, &gradients),
+        ]
     });
 }
 
 #[test]
 fn backward_passes_are_the_slopes_of_forward_passes() {
-    let [x, w, b, a] = [random([4 * 6], 1), random([6 * 6], 2), random([6], 3), random([1], 4)];
+    let [x, w, b, a] = [
+        random([4 * 6], 1),
+        random([6 * 6], 2),
+        random([6], 3),
+        random([1], 4),
+    ];
     finite_differences("linear", [x.clone(), w.clone(), b.clone()], |[x, w, b]| {
         let x: Tensor<2> = x.clone().reshape([4, 6]);
         weighed(linear(
@@ -140,10 +156,19 @@ fn backward_passes_are_the_slopes_of_forward_passes() {
             Activation::Identity,
         ))
     });
-    finite_differences("gated linear", [x.clone(), w, b, a.clone()], |[x, w, b, a]| {
-        let x: Tensor<2> = x.clone().reshape([4, 6]);
-        weighed(gated_linear(x, w.clone().reshape([6, 6]), b.clone(), a.clone()))
-    });
+    finite_differences(
+        "gated linear",
+        [x.clone(), w, b, a.clone()],
+        |[x, w, b, a]| {
+            let x: Tensor<2> = x.clone().reshape([4, 6]);
+            weighed(gated_linear(
+                x,
+                w.clone().reshape([6, 6]),
+                b.clone(),
+                a.clone(),
+            ))
+        },
+    );
     finite_differences("gated sum", [x.clone(), x, a], |[x, f, a]| {
         weighed(gated_sum(x.clone(), f.clone(), a.clone()))
     });

@@ -82,8 +82,12 @@ fn steps(update: Update, shape: [usize; 2], device: &Device) -> TensorData {
 
 #[test]
 fn five_steps_of_each_optimizer() {
-    let updates: [(&str, Update); 4] =
-        [("sgd", sgd), ("adagrad", adagrad), ("adam", adam), ("adamw", adamw)];
+    let updates: [(&str, Update); 4] = [
+        ("sgd", sgd),
+        ("adagrad", adagrad),
+        ("adam", adam),
+        ("adamw", adamw),
+    ];
     for (name, update) in updates {
         for shape in [[1, 1], [3, 7], [257, 301]] {
             close(
@@ -106,5 +110,10 @@ fn what_others_hold_is_not_written_over() {
     assert_ne!(after.into_data(), data);
     let view = Tensor::<2>::from_data(data.clone(), &device).transpose();
     let (after, _) = sgd(view.clone(), view.clone() * 0.0, Vec::new(), 1);
-    close("a view", &after.into_data(), &(view * (1.0 - 1e-3)).into_data(), 1e-6);
+    close(
+        "a view",
+        &after.into_data(),
+        &(view * (1.0 - 1e-3)).into_data(),
+        1e-6,
+    );
 }

@@ -6,6 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use rezero_train::cli::Cli;
 
+/// The system's allocator hands large blocks back to the kernel, and every tensor pays for its pages
+/// anew: 5 to 10 % of a training step on the CPU.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// No line of a message needs more characters than this; one that quotes a damaged file might.
 const LONGEST: usize = 2_000;
 

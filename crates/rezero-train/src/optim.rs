@@ -1,20 +1,18 @@
 //! The optimizers of a run: one per parameter group, each following the [`Dials`].
 
 use burn::module::ParamGroup;
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
 use burn::optim::{
-    AdaGrad, AdaGradConfig, Adam, AdamConfig, AdamW, AdamWConfig, Lamb, LambConfig, LearningRate,
-    ModuleOptimizer, Optimizer, Sgd, SgdConfig,
+    Lamb, LambConfig, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor};
+use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
 use rezero_nn::alpha_group;
 
 use crate::recipe::{AlphaOptim, Optim, Recipe};
 use crate::schedule::{Dial, Dials};
 
 /// PyTorch's AdaGrad ε; Burn's default is 1e-5.
-const ADAGRAD_EPSILON: f32 = 1e-10;
+const ADAGRAD_EPSILON: f64 = 1e-10;
 
 /// The optimizer of `recipe`: weights, then biases, then gates; the last matching group wins.
 pub fn build(recipe: &Recipe, dials: &Dials) -> ModuleOptimizer {
@@ -24,7 +22,6 @@ pub fn build(recipe: &Recipe, dials: &Dials) -> ModuleOptimizer {
         Group::Sgd(o) => ModuleOptimizer::from(o),
         Group::AdaGrad(o) => ModuleOptimizer::from(o),
         Group::Adam(o) => ModuleOptimizer::from(o),
-        Group::AdamW(o) => ModuleOptimizer::from(o),
         Group::Lamb(o) => ModuleOptimizer::from(o),
     };
     let mut add = |which: ParamGroup, group: Group| {
@@ -33,7 +30,6 @@ pub fn build(recipe: &Recipe, dials: &Dials) -> ModuleOptimizer {
             Group::Sgd(o) => base.with_group(which, o, None),
             Group::AdaGrad(o) => base.with_group(which, o, None),
             Group::Adam(o) => base.with_group(which, o, None),
-            Group::AdamW(o) => base.with_group(which, o, None),
             Group::Lamb(o) => base.with_group(which, o, None),
         };
     };
@@ -61,11 +57,10 @@ fn bias_group() -> ParamGroup {
 
 /// An optimizer of one of the kinds, which are types of their own.
 enum Group {
-    Sgd(DialedSgd),
-    AdaGrad(Dialed<AdaGrad>),
-    Adam(Dialed<Adam>),
-    AdamW(Dialed<AdamW>),
-    Lamb(Dialed<Lamb>),
+    Sgd(Sgd),
+    AdaGrad(AdaGrad),
+    Adam(Adam),
+    Lamb(DialedLamb),
 }
 
 struct Groups<'a> {
@@ -75,104 +70,219 @@ struct Groups<'a> {
 
 impl Groups<'_> {
     fn of(&self, kind: Optim, weight_decay: f64, lr: &Dial) -> Group {
-        let r = self.recipe;
-        let (beta1, beta2, epsilon) = (r.beta1 as f32, r.beta2 as f32, r.epsilon as f32);
+        let (r, lr) = (self.recipe, lr.clone());
         match kind {
-            Optim::Sgd => Group::Sgd(DialedSgd {
-                weight_decay: decay(weight_decay),
-                lr: lr.clone(),
+            Optim::Sgd => Group::Sgd(Sgd {
+                lr,
                 momentum: self.dials.momentum.clone(),
+                weight_decay,
             }),
-            Optim::AdaGrad => Group::AdaGrad(Dialed::new(
-                AdaGradConfig::new()
-                    .with_epsilon(ADAGRAD_EPSILON)
-                    .with_weight_decay(decay(weight_decay))
-                    .build(),
+            Optim::AdaGrad => Group::AdaGrad(AdaGrad {
                 lr,
-            )),
-            Optim::Adam => Group::Adam(Dialed::new(
-                AdamConfig::new()
-                    .with_beta_1(beta1)
-                    .with_beta_2(beta2)
-                    .with_epsilon(epsilon)
-                    .with_weight_decay(decay(weight_decay))
-                    .build(),
+                epsilon: ADAGRAD_EPSILON,
+                weight_decay,
+            }),
+            Optim::Adam | Optim::AdamW => Group::Adam(Adam {
                 lr,
-            )),
-            Optim::AdamW => Group::AdamW(Dialed::new(
-                AdamWConfig::new()
-                    .with_beta_1(beta1)
-                    .with_beta_2(beta2)
-                    .with_epsilon(epsilon)
+                beta_1: r.beta1,
+                beta_2: r.beta2,
+                epsilon: r.epsilon,
+                weight_decay,
+                decoupled: kind == Optim::AdamW,
+            }),
+            Optim::Lamb => Group::Lamb(DialedLamb {
+                inner: LambConfig::new()
+                    .with_beta_1(r.beta1 as f32)
+                    .with_beta_2(r.beta2 as f32)
+                    .with_epsilon(r.epsilon as f32)
                     .with_weight_decay(weight_decay as f32)
                     .build(),
                 lr,
-            )),
-            Optim::Lamb => Group::Lamb(Dialed::new(
-                LambConfig::new()
-                    .with_beta_1(beta1)
-                    .with_beta_2(beta2)
-                    .with_epsilon(epsilon)
-                    .with_weight_decay(weight_decay as f32)
-                    .build(),
-                lr,
-            )),
+            }),
         }
     }
 }
 
-/// SGD whose learning rate and momentum are dials. PyTorch's update:
-/// `v ← μ·v + g + λ·w`, `w ← w − lr·v`.
-#[derive(Clone)]
-struct DialedSgd {
-    weight_decay: Option<WeightDecayConfig>,
-    lr: Dial,
-    momentum: Dial,
+/// What an optimizer keeps of a parameter: the velocity, or the sum of squares, or both moments.
+#[derive(Clone, Debug)]
+pub struct State<const D: usize> {
+    /// The steps taken.
+    time: usize,
+    tensors: Vec<Tensor<D>>,
 }
 
-impl Optimizer for DialedSgd {
-    type State<const D: usize> = <Sgd as Optimizer>::State<D>;
+impl<const D: usize> State<D> {
+    fn new<const N: usize>(time: usize, tensors: [Tensor<D>; N]) -> Self {
+        Self {
+            time,
+            tensors: tensors.into(),
+        }
+    }
+
+    /// The tensors, if there are any yet, and the number of the step to come, from 1.
+    fn next<const N: usize>(state: Option<Self>) -> (Option<[Tensor<D>; N]>, usize) {
+        match state {
+            Some(state) => (state.tensors.try_into().ok(), state.time + 1),
+            None => (None, 1),
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let to = |tensor: Tensor<D>| tensor.to_device(device);
+        Self {
+            tensors: self.tensors.into_iter().map(to).collect(),
+            ..self
+        }
+    }
+}
+
+// By hand: what Burn's derive writes names items of Burn's own crates.
+impl<const D: usize> RecordState for State<D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        out.push_scalar(prefix, "time", self.time.into());
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            out.push_tensor(prefix, &i.to_string(), tensor.to_data());
+        }
+    }
+
+    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        let time = src.take_scalar(prefix, "time")?.try_into().ok()?;
+        let take = |i: usize| src.take_tensor(prefix, &i.to_string());
+        let tensors: Vec<_> = (0..)
+            .map_while(take)
+            .map(|data| Tensor::from_data(data, device))
+            .collect();
+        (!tensors.is_empty()).then_some(Self { time, tensors })
+    }
+}
+
+/// [`SgdStep`] with dials for the learning rate and the momentum.
+#[derive(Clone, Debug)]
+pub struct Sgd {
+    /// The learning rate.
+    pub lr: Dial,
+    /// The momentum.
+    pub momentum: Dial,
+    /// Weight decay, added to the gradient.
+    pub weight_decay: f64,
+}
+
+impl Optimizer for Sgd {
+    type State<const D: usize> = State<D>;
 
     fn step<const D: usize>(
         &self,
         _lr: LearningRate,
-        tensor: Tensor<D>,
-        grad: Tensor<D>,
-        state: Option<Self::State<D>>,
-    ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let momentum = MomentumConfig::new()
-            .with_momentum(self.momentum.get())
-            .with_dampening(0.0);
-        let sgd = SgdConfig::new()
-            .with_weight_decay(self.weight_decay.clone())
-            .with_momentum(Some(momentum))
-            .build();
-        sgd.step(self.lr.get(), tensor, grad, state)
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let step = SgdStep {
+            lr: self.lr.get(),
+            momentum: self.momentum.get(),
+            weight_decay: self.weight_decay,
+        };
+        let (state, time) = State::next(state);
+        let (weights, velocity) = step.update(weights, gradient, state.map(|[v]| v));
+        (weights, Some(State::new(time, [velocity])))
     }
 
-    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        Sgd::to_device(state, device)
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
+        state.to_device(device)
     }
 }
 
-/// An optimizer whose learning rate is a dial.
+/// [`AdaGradStep`] with a dial for the learning rate.
+#[derive(Clone, Debug)]
+pub struct AdaGrad {
+    /// The learning rate.
+    pub lr: Dial,
+    /// Added to the root of the sum of squares.
+    pub epsilon: f64,
+    /// Weight decay, added to the gradient.
+    pub weight_decay: f64,
+}
+
+impl Optimizer for AdaGrad {
+    type State<const D: usize> = State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        _lr: LearningRate,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let step = AdaGradStep {
+            lr: self.lr.get(),
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+        };
+        let (state, time) = State::next(state);
+        let (weights, sums) = step.update(weights, gradient, state.map(|[s]| s));
+        (weights, Some(State::new(time, [sums])))
+    }
+
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
+        state.to_device(device)
+    }
+}
+
+/// [`AdamStep`], or AdamW's, with a dial for the learning rate.
+#[derive(Clone, Debug)]
+pub struct Adam {
+    /// The learning rate.
+    pub lr: Dial,
+    /// The decay of the first moment.
+    pub beta_1: f64,
+    /// The decay of the second moment.
+    pub beta_2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Whether the decay is AdamW's instead of a part of the gradient.
+    pub decoupled: bool,
+}
+
+impl Optimizer for Adam {
+    type State<const D: usize> = State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        _lr: LearningRate,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let (moments, time) = State::next(state);
+        let step = AdamStep {
+            lr: self.lr.get(),
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+            decoupled: self.decoupled,
+            time,
+        };
+        let (weights, moments) = step.update(weights, gradient, moments);
+        (weights, Some(State::new(time, moments)))
+    }
+
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
+        state.to_device(device)
+    }
+}
+
+/// Burn's LAMB with a dial for the learning rate.
 #[derive(Clone)]
-struct Dialed<O> {
-    inner: O,
+struct DialedLamb {
+    inner: Lamb,
     lr: Dial,
 }
 
-impl<O> Dialed<O> {
-    fn new(inner: O, lr: &Dial) -> Self {
-        Self {
-            inner,
-            lr: lr.clone(),
-        }
-    }
-}
-
-impl<O: Optimizer> Optimizer for Dialed<O> {
-    type State<const D: usize> = O::State<D>;
+impl Optimizer for DialedLamb {
+    type State<const D: usize> = <Lamb as Optimizer>::State<D>;
 
     fn step<const D: usize>(
         &self,
@@ -185,10 +295,6 @@ impl<O: Optimizer> Optimizer for Dialed<O> {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        O::to_device(state, device)
+        Lamb::to_device(state, device)
     }
-}
-
-fn decay(penalty: f64) -> Option<WeightDecayConfig> {
-    (penalty > 0.0).then(|| WeightDecayConfig::new(penalty as f32))
 }

@@ -17,6 +17,11 @@ use crate::recipe::{AlphaOptim, Recipe, ScheduleKind};
 pub struct Dial(Arc<AtomicU64>);
 
 impl Dial {
+    /// A dial that stands at `value`.
+    pub fn at(value: f64) -> Self {
+        Self(Arc::new(AtomicU64::new(value.to_bits())))
+    }
+
     /// The value of the current step.
     pub fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Ordering::Relaxed))

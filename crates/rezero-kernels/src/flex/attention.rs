@@ -161,7 +161,10 @@ impl Kernel for Attention {
                         let seen = if heads.causal { from + i + 1 } else { keys };
                         // SAFETY: each query of each head has a sum of its own.
                         let log_sum = unsafe { sums.part(task * length + from + i, 1) };
-                        log_sum[0] = wide(#[inline(always)] || softmax(row, seen, heads.scale));
+                        log_sum[0] = wide(
+                            #[inline(always)]
+                            || softmax(row, seen, heads.scale),
+                        );
                     }
                     let at = (head.0 * length + from) * d + head.1 * width;
                     let span = (rows - 1) * d + width;
@@ -248,17 +251,24 @@ impl Kernel for Attention {
                         let log_sum = log_sums[task * length + from + i];
                         let at = at + i * d..at + i * d + width;
                         let (o, d_o) = (&out[at.clone()], &d_out[at]);
-                        wide(#[inline(always)] || {
-                            let mean = sum(width, #[inline(always)] |j| o[j] * d_o[j]);
-                            let (p, p_beyond) = p.split_at_mut(seen);
-                            let (d_s, d_s_beyond) = d_s.split_at_mut(seen);
-                            for (p, d_s) in p.iter_mut().zip(d_s) {
-                                *p = exp(*p * heads.scale - log_sum);
-                                *d_s = *p * (*d_s - mean) * heads.scale;
-                            }
-                            p_beyond.fill(0.0);
-                            d_s_beyond.fill(0.0);
-                        });
+                        wide(
+                            #[inline(always)]
+                            || {
+                                let mean = sum(
+                                    width,
+                                    #[inline(always)]
+                                    |j| o[j] * d_o[j],
+                                );
+                                let (p, p_beyond) = p.split_at_mut(seen);
+                                let (d_s, d_s_beyond) = d_s.split_at_mut(seen);
+                                for (p, d_s) in p.iter_mut().zip(d_s) {
+                                    *p = exp(*p * heads.scale - log_sum);
+                                    *d_s = *p * (*d_s - mean) * heads.scale;
+                                }
+                                p_beyond.fill(0.0);
+                                d_s_beyond.fill(0.0);
+                            },
+                        );
                     }
                     let (p, d_s) = (Mat::new(p, rows, keys), Mat::new(d_s, rows, keys));
                     let k = Mat::new(k, keys, width);
@@ -295,7 +305,11 @@ fn softmax(row: &mut [f32], seen: usize, scale: f32) -> f32 {
     for x in row.iter_mut() {
         *x = exp(*x * scale - max);
     }
-    let total = sum(row.len(), #[inline(always)] |i| row[i]);
+    let total = sum(
+        row.len(),
+        #[inline(always)]
+        |i| row[i],
+    );
     let inverse = 1.0 / total;
     for x in row.iter_mut() {
         *x *= inverse;

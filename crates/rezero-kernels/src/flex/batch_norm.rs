@@ -143,26 +143,25 @@ impl Kernel for BatchNorm {
                 // SAFETY: the planes are disjoint.
                 let out = unsafe { shared.part(at.start, at.len()) };
                 let x = &xs[at.clone()];
-                wide(#[inline(always)] || match (skips, alpha) {
-                    (Some(skips), Some(alpha)) => {
-                        for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
-                            *out = skip + alpha * channel.z(*x).max(floor);
+                wide(
+                    #[inline(always)]
+                    || match (skips, alpha) {
+                        (Some(skips), Some(alpha)) => {
+                            for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
+                                *out = skip + alpha * channel.z(*x).max(floor);
+                            }
                         }
-                    }
-                    _ => {
-                        for (out, x) in out.iter_mut().zip(x) {
-                            *out = channel.z(*x).max(floor);
+                        _ => {
+                            for (out, x) in out.iter_mut().zip(x) {
+                                *out = channel.z(*x).max(floor);
+                            }
                         }
-                    }
-                });
+                    },
+                );
             }
         });
         let out = tensor(out, x.shape());
-        (
-            out,
-            Kept { x, channels, alpha },
-            [mean, variance],
-        )
+        (out, Kept { x, channels, alpha }, [mean, variance])
     }
 
     fn backward(
@@ -180,18 +179,31 @@ impl Kernel for BatchNorm {
         // Of g where z passes: its sum, its product with x − μ, and with act(z) for α.
         let (_, sums) = planes.sums(|at, c| {
             let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
-            wide(#[inline(always)] || {
-                [
-                    sum(x.len(), #[inline(always)] |i| channel.passed(x[i], g[i], floor)),
-                    sum(x.len(), #[inline(always)] |i| {
-                        channel.passed(x[i], g[i], floor) * (x[i] - channel.mean)
-                    }),
-                    match alpha {
-                        Some(_) => sum(x.len(), #[inline(always)] |i| g[i] * channel.z(x[i]).max(floor)),
-                        None => 0.0,
-                    },
-                ]
-            })
+            wide(
+                #[inline(always)]
+                || {
+                    [
+                        sum(
+                            x.len(),
+                            #[inline(always)]
+                            |i| channel.passed(x[i], g[i], floor),
+                        ),
+                        sum(
+                            x.len(),
+                            #[inline(always)]
+                            |i| channel.passed(x[i], g[i], floor) * (x[i] - channel.mean),
+                        ),
+                        match alpha {
+                            Some(_) => sum(
+                                x.len(),
+                                #[inline(always)]
+                                |i| g[i] * channel.z(x[i]).max(floor),
+                            ),
+                            None => 0.0,
+                        },
+                    ]
+                },
+            )
         });
         let count = (planes.batch * planes.size) as f64;
         let d_x = wanted[0].then(|| {
@@ -207,12 +219,15 @@ impl Kernel for BatchNorm {
                     let mean = (total / count) as f32;
                     let slope = (product / count) as f32 * channel.inverse * channel.inverse;
                     let scale = channel.scale * factor;
-                    wide(#[inline(always)] || {
-                        for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
-                            let g = channel.passed(*x, *g, floor);
-                            *d_x = scale * (g - mean - (x - channel.mean) * slope);
-                        }
-                    });
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
+                                let g = channel.passed(*x, *g, floor);
+                                *d_x = scale * (g - mean - (x - channel.mean) * slope);
+                            }
+                        },
+                    );
                 }
             });
             tensor(d_x, x.shape())
@@ -251,12 +266,23 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
     let size = planes.size as f32;
     let (of_planes, totals) = planes.sums(|at, _| {
         let x = &x[at];
-        wide(#[inline(always)] || {
-            let total = sum(x.len(), #[inline(always)] |i| x[i]);
-            let mean = total / size;
-            let squares = sum(x.len(), #[inline(always)] |i| (x[i] - mean) * (x[i] - mean));
-            [total, squares]
-        })
+        wide(
+            #[inline(always)]
+            || {
+                let total = sum(
+                    x.len(),
+                    #[inline(always)]
+                    |i| x[i],
+                );
+                let mean = total / size;
+                let squares = sum(
+                    x.len(),
+                    #[inline(always)]
+                    |i| (x[i] - mean) * (x[i] - mean),
+                );
+                [total, squares]
+            },
+        )
     });
     let count = (planes.batch * planes.size) as f64;
     let mean: Vec<f64> = totals.iter().map(|[total, _]| total / count).collect();

@@ -19,8 +19,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
-use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
 use super::matmul::transpose;
+use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
 use super::op::Kernel;
 use super::parallel::{Parts, arch, each, wide};
 
@@ -159,7 +159,10 @@ impl Shape {
         // Of the pixels i with i + p = s·u + a: the first u, how many, and the taps k = a + s·j.
         let axis = |a: usize, extent: usize, k: usize| {
             let first = p.saturating_sub(a).div_ceil(s);
-            let count = (extent + p).saturating_sub(a).div_ceil(s).saturating_sub(first);
+            let count = (extent + p)
+                .saturating_sub(a)
+                .div_ceil(s)
+                .saturating_sub(first);
             (first, count, k.saturating_sub(a).div_ceil(s))
         };
         for a in 0..s {
@@ -253,7 +256,13 @@ impl Correlation {
 
     /// The largest shift along each axis.
     fn reach(&self) -> [usize; 2] {
-        [0, 1].map(|axis| self.taps.iter().map(|tap| tap.shift[axis]).max().unwrap_or(0))
+        [0, 1].map(|axis| {
+            self.taps
+                .iter()
+                .map(|tap| tap.shift[axis])
+                .max()
+                .unwrap_or(0)
+        })
     }
 
     fn block(&self, rows: usize) -> Block {
@@ -275,7 +284,9 @@ impl Correlation {
             let image = &x[c * h * w..(c + 1) * h * w];
             for [top, left] in &self.planes {
                 // Columns of the plane that lie in the image.
-                let from = ((-left).max(0) as usize).div_ceil(self.step).min(block.pitch);
+                let from = ((-left).max(0) as usize)
+                    .div_ceil(self.step)
+                    .min(block.pitch);
                 let until = (w as isize - left).max(0) as usize;
                 let until = until.div_ceil(self.step).clamp(from, block.pitch);
                 for i in 0..block.rows {
@@ -304,9 +315,8 @@ impl Correlation {
 
     /// Where each tap reads, relative to a pixel's place in its channel's first plane.
     fn offsets(&self, block: Block) -> Vec<usize> {
-        let offset = |tap: &Tap| {
-            (tap.plane * block.rows + tap.shift[0]) * block.pitch + tap.shift[1]
-        };
+        let offset =
+            |tap: &Tap| (tap.plane * block.rows + tap.shift[0]) * block.pitch + tap.shift[1];
         self.taps.iter().map(offset).collect()
     }
 
@@ -358,7 +368,12 @@ impl Correlation {
             let held = if direct { 0 } else { ROWS * vectors.held() };
             with_scratch(source + held, |scratch| {
                 let (source, result) = scratch.split_at_mut(source);
-                self.fill(&x[n * image..(n + 1) * image], row, block, &mut source[..filled]);
+                self.fill(
+                    &x[n * image..(n + 1) * image],
+                    row,
+                    block,
+                    &mut source[..filled],
+                );
                 source[filled..].fill(0.0);
                 let span = (rows - 1) * cols_of_target + self.grid[1];
                 let offsets = self.offsets(block);
@@ -393,9 +408,8 @@ impl Correlation {
                     for (i, result) in result.chunks_exact(to.stride).take(stored).enumerate() {
                         for (row, line) in result.chunks_exact(to.pitch).take(rows).enumerate() {
                             let line = &line[..self.grid[1]];
-                            let from = first
-                                + (o + i) * target
-                                + row * self.target_step * cols_of_target;
+                            let from =
+                                first + (o + i) * target + row * self.target_step * cols_of_target;
                             let span = (line.len() - 1) * self.target_step + 1;
                             // SAFETY: of the rows of an image's output each is one task's; the
                             // tasks of other phases, which write between these pixels, run
@@ -458,11 +472,14 @@ impl Correlation {
             }
         });
         let (total, rest) = partial.split_at_mut(columns * outputs);
-        wide(#[inline(always)] || {
-            for group in rest.chunks_exact(columns * outputs) {
-                total.iter_mut().zip(group).for_each(|(t, x)| *t += x);
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                for group in rest.chunks_exact(columns * outputs) {
+                    total.iter_mut().zip(group).for_each(|(t, x)| *t += x);
+                }
+            },
+        );
         let [per_output, per_channel] = self.weight_strides;
         let mut d_w = fresh(self.outputs * columns);
         for (column, sums) in total.chunks_exact(outputs).enumerate() {
@@ -509,7 +526,11 @@ impl Vectors {
         Self {
             count: along.min(through),
             lanes,
-            pitch: if whole_rows { cols.next_multiple_of(lanes) } else { block_pitch },
+            pitch: if whole_rows {
+                cols.next_multiple_of(lanes)
+            } else {
+                block_pitch
+            },
             of_row: whole_rows.then(|| cols.div_ceil(lanes)),
             block_pitch,
             rows,
@@ -566,10 +587,10 @@ impl WithSimd for Correlate<'_> {
         let Self { sum, vectors, to } = self;
         let mut v = 0;
         while v + 2 <= vectors.count {
-            let (from, at) = ([vectors.place(v), vectors.place(v + 1)], [
-                vectors.target(v, to.pitch),
-                vectors.target(v + 1, to.pitch),
-            ]);
+            let (from, at) = (
+                [vectors.place(v), vectors.place(v + 1)],
+                [vectors.target(v, to.pitch), vectors.target(v + 1, to.pitch)],
+            );
             sum.micro::<S, 2>(simd, from, to, at);
             v += 2;
         }
@@ -670,11 +691,13 @@ impl WithSimd for Accumulate<'_> {
             let sums = &mut self.sums[first * outputs..];
             let mut o = 0;
             while o + 2 * lanes <= outputs {
-                self.products.micro::<S, 2>(simd, places, o, &mut sums[o..], stored);
+                self.products
+                    .micro::<S, 2>(simd, places, o, &mut sums[o..], stored);
                 o += 2 * lanes;
             }
             if o < outputs {
-                self.products.micro::<S, 1>(simd, places, o, &mut sums[o..], stored);
+                self.products
+                    .micro::<S, 1>(simd, places, o, &mut sums[o..], stored);
             }
         }
     }

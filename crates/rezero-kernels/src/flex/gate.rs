@@ -33,11 +33,14 @@ impl Kernel for GatedSum {
             // SAFETY: the parts are disjoint.
             let out = unsafe { shared.part(from, len) };
             let (x, f) = (&xs[from..from + len], &fs[from..from + len]);
-            wide(#[inline(always)] || {
-                for ((out, x), f) in out.iter_mut().zip(x).zip(f) {
-                    *out = x + alpha * f;
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for ((out, x), f) in out.iter_mut().zip(x).zip(f) {
+                        *out = x + alpha * f;
+                    }
+                },
+            );
         });
         (tensor(out, x.shape()), (f, alpha), ())
     }
@@ -58,16 +61,23 @@ impl Kernel for GatedSum {
             let (from, len) = parts.get(i);
             let (g, f) = (&g[from..from + len], &fs[from..from + len]);
             // SAFETY: one sum a part, and the parts are disjoint.
-            wide(#[inline(always)] || unsafe {
-                if wanted[2] {
-                    sums.part(i, 1)[0] = sum(len, #[inline(always)] |i| g[i] * f[i]);
-                }
-                if wanted[1] {
-                    for (d_f, g) in d_fs.part(from, len).iter_mut().zip(g) {
-                        *d_f = alpha * g;
+            wide(
+                #[inline(always)]
+                || unsafe {
+                    if wanted[2] {
+                        sums.part(i, 1)[0] = sum(
+                            len,
+                            #[inline(always)]
+                            |i| g[i] * f[i],
+                        );
                     }
-                }
-            });
+                    if wanted[1] {
+                        for (d_f, g) in d_fs.part(from, len).iter_mut().zip(g) {
+                            *d_f = alpha * g;
+                        }
+                    }
+                },
+            );
         });
         let d_alpha = d_alpha.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
         let shape = grad.shape();

@@ -8,7 +8,9 @@ use burn::backend::flex::FlexTensor;
 
 use super::gate::CHUNK;
 use super::matmul::{Mat, Start, matmul};
-use super::memory::{Shared, contiguous, dims, forwards, fresh, into_values, scalar, tensor, values};
+use super::memory::{
+    Shared, contiguous, dims, forwards, fresh, into_values, scalar, tensor, values,
+};
 use super::op::Kernel;
 use super::parallel::{Parts, each, sum, wide};
 use crate::linear::Activation;
@@ -54,7 +56,10 @@ impl Kernel for Linear {
                     // SAFETY: tiles are disjoint, and this one's product is done.
                     let out = unsafe { shared.part(row * n + tile.col, tile.cols) };
                     let bias = bias.map(|b| &b[tile.col..tile.col + tile.cols]);
-                    wide(#[inline(always)] || finish(out, bias, relu));
+                    wide(
+                        #[inline(always)]
+                        || finish(out, bias, relu),
+                    );
                 }
             },
         );
@@ -86,15 +91,20 @@ impl Kernel for Linear {
                 owned = into_values(grad);
                 let y = values(y);
                 let dz = Shared::new(&mut owned);
-                d_bias = Some(column_sums(y.len() / n, n, #[inline(always)] |row, sums| {
-                    // SAFETY: one task a row.
-                    let dz = unsafe { dz.part(row * n, n) };
-                    let y = &y[row * n..(row + 1) * n];
-                    for ((sum, dz), y) in sums.iter_mut().zip(dz).zip(y) {
-                        *dz = if *y > 0.0 { *dz } else { 0.0 };
-                        *sum += *dz;
-                    }
-                }));
+                d_bias = Some(column_sums(
+                    y.len() / n,
+                    n,
+                    #[inline(always)]
+                    |row, sums| {
+                        // SAFETY: one task a row.
+                        let dz = unsafe { dz.part(row * n, n) };
+                        let y = &y[row * n..(row + 1) * n];
+                        for ((sum, dz), y) in sums.iter_mut().zip(dz).zip(y) {
+                            *dz = if *y > 0.0 { *dz } else { 0.0 };
+                            *sum += *dz;
+                        }
+                    },
+                ));
                 &owned
             }
             None => {
@@ -104,11 +114,16 @@ impl Kernel for Linear {
         };
         let rows = dz.len() / n;
         if wants_bias && d_bias.is_none() {
-            d_bias = Some(column_sums(rows, n, #[inline(always)] |row, sums| {
-                for (sum, dz) in sums.iter_mut().zip(&dz[row * n..(row + 1) * n]) {
-                    *sum += dz;
-                }
-            }));
+            d_bias = Some(column_sums(
+                rows,
+                n,
+                #[inline(always)]
+                |row, sums| {
+                    for (sum, dz) in sums.iter_mut().zip(&dz[row * n..(row + 1) * n]) {
+                        *sum += dz;
+                    }
+                },
+            ));
         }
         let dz = Mat::new(dz, rows, n);
         let (d_x, d_w) = rayon::join(
@@ -171,12 +186,15 @@ impl Kernel for GatedLinear {
                     let (r, out) =
                         unsafe { (rs.part(from, tile.cols), outs.part(from, tile.cols)) };
                     let x = &xs[from..from + tile.cols];
-                    wide(#[inline(always)] || {
-                        for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
-                            *r = (*r + b).max(0.0);
-                            *out = x + alpha * *r;
-                        }
-                    });
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
+                                *r = (*r + b).max(0.0);
+                                *out = x + alpha * *r;
+                            }
+                        },
+                    );
                 }
             },
         );
@@ -206,16 +224,25 @@ impl Kernel for GatedLinear {
         let mut d_alphas = vec![0.0; rows];
         let (dzs, sums) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
         let rs = values(&r);
-        let d_bias = column_sums(rows, n, #[inline(always)] |row, d_bias| {
-            let (g, r) = (&g[row * n..(row + 1) * n], &rs[row * n..(row + 1) * n]);
-            // SAFETY: one task a row.
-            let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), sums.part(row, 1)) };
-            d_alpha[0] = sum(n, #[inline(always)] |i| g[i] * r[i]);
-            for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
-                *dz = if *r > 0.0 { alpha * g } else { 0.0 };
-                *d_bias += *dz;
-            }
-        });
+        let d_bias = column_sums(
+            rows,
+            n,
+            #[inline(always)]
+            |row, d_bias| {
+                let (g, r) = (&g[row * n..(row + 1) * n], &rs[row * n..(row + 1) * n]);
+                // SAFETY: one task a row.
+                let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), sums.part(row, 1)) };
+                d_alpha[0] = sum(
+                    n,
+                    #[inline(always)]
+                    |i| g[i] * r[i],
+                );
+                for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
+                    *dz = if *r > 0.0 { alpha * g } else { 0.0 };
+                    *d_bias += *dz;
+                }
+            },
+        );
         let w = Mat::of(&weight);
         let dz = Mat::new(&dz, rows, n);
         // dx is made in the memory of g, which nothing reads any more.
@@ -261,7 +288,14 @@ fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
 
 fn product(lhs: Mat, rhs: Mat) -> Vec<f32> {
     let mut out = fresh(lhs.rows * rhs.cols);
-    matmul(Shared::new(&mut out), rhs.cols, Start::Zero, lhs, rhs, |_| ());
+    matmul(
+        Shared::new(&mut out),
+        rhs.cols,
+        Start::Zero,
+        lhs,
+        rhs,
+        |_| (),
+    );
     out
 }
 
@@ -279,20 +313,26 @@ pub(super) fn column_sums(
         let (from, len) = blocks.get(i);
         // SAFETY: one row of sums a block.
         let sums = unsafe { shared.part(i * n, n) };
-        wide(#[inline(always)] || {
-            for row in from..from + len {
-                add(row, sums);
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                for row in from..from + len {
+                    add(row, sums);
+                }
+            },
+        );
     });
     let (first, rest) = partial.split_at(n);
     let mut total = first.to_vec();
-    wide(#[inline(always)] || {
-        for block in rest.chunks_exact(n) {
-            for (total, x) in total.iter_mut().zip(block) {
-                *total += x;
+    wide(
+        #[inline(always)]
+        || {
+            for block in rest.chunks_exact(n) {
+                for (total, x) in total.iter_mut().zip(block) {
+                    *total += x;
+                }
             }
-        }
-    });
+        },
+    );
     total
 }

@@ -20,7 +20,11 @@ pub(super) fn fresh(len: usize) -> Vec<f32> {
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
     debug_assert_eq!(values.len(), shape.num_elements());
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
 }
 
 /// The tensor with its elements in order and without gaps; a copy where they are not.
@@ -53,10 +57,7 @@ pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
 /// a copy.
 pub(super) fn into_values(tensor: FlexTensor) -> Vec<f32> {
     let tensor = contiguous(&tensor);
-    tensor
-        .into_data()
-        .try_into_vec()
-        .expect("an f32 tensor")
+    tensor.into_data().try_into_vec().expect("an f32 tensor")
 }
 
 /// The extents of a tensor of `D` dimensions.

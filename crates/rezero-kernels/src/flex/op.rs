@@ -110,7 +110,11 @@ pub(crate) fn run<K: Kernel, const N: usize, const D: usize>(
             };
             let (output, state, aux) = kernel.forward(&primitives);
             let step = Step(kernel);
-            let output = match step.prepare::<NoCheckpointing>(guards).compute_bound().stateful() {
+            let output = match step
+                .prepare::<NoCheckpointing>(guards)
+                .compute_bound()
+                .stateful()
+            {
                 OpsKind::Tracked(prep) => prep.finish(state, output),
                 OpsKind::UnTracked(prep) => prep.finish(output),
             };

@@ -32,11 +32,23 @@ pub(crate) fn sgd<const D: usize>(
 ) -> (Tensor<D>, Tensor<D>) {
     let (lr, decay) = (step.lr as f32, step.weight_decay as f32);
     // The first velocity is the gradient itself.
-    let momentum = if velocity.is_some() { step.momentum as f32 } else { 0.0 };
-    let (weights, [velocity]) = update(weights, gradient, [velocity], #[inline(always)] |w, g, [v]| {
-        *v = momentum * *v + (g + decay * *w);
-        *w -= lr * *v;
-    });
+    let momentum = if velocity.is_some() {
+        step.momentum as f32
+    } else {
+        0.0
+    };
+    let (weights, [velocity]) = update(
+        weights,
+        gradient,
+        [velocity],
+        #[inline(always)]
+        |w, g, [v]| {
+            for ((w, g), v) in w.iter_mut().zip(g).zip(v) {
+                *v = momentum * *v + (g + decay * *w);
+                *w -= lr * *v;
+            }
+        },
+    );
     (weights, velocity)
 }
 
@@ -48,11 +60,19 @@ pub(crate) fn adagrad<const D: usize>(
 ) -> (Tensor<D>, Tensor<D>) {
     let (lr, epsilon) = (step.lr as f32, step.epsilon as f32);
     let decay = step.weight_decay as f32;
-    let (weights, [sums]) = update(weights, gradient, [sums], #[inline(always)] |w, g, [s]| {
-        let g = g + decay * *w;
-        *s += g * g;
-        *w -= lr * (g / (s.sqrt() + epsilon));
-    });
+    let (weights, [sums]) = update(
+        weights,
+        gradient,
+        [sums],
+        #[inline(always)]
+        |w, g, [s]| {
+            for ((w, g), s) in w.iter_mut().zip(g).zip(s) {
+                let g = g + decay * *w;
+                *s += g * g;
+                *w -= lr * (g / (s.sqrt() + epsilon));
+            }
+        },
+    );
     (weights, sums)
 }
 
@@ -74,21 +94,29 @@ pub(crate) fn adam<const D: usize>(
         Some([m, v]) => [Some(m), Some(v)],
         None => [None, None],
     };
-    update(weights, gradient, moments, #[inline(always)] |w, g, [m, v]| {
-        let g = g + decay * *w;
-        *m = beta_1 * *m + rest_1 * g;
-        *v = beta_2 * *v + rest_2 * (g * g);
-        *w = shrink * *w - rate * (*m / (v.sqrt() + epsilon));
-    })
+    update(
+        weights,
+        gradient,
+        moments,
+        #[inline(always)]
+        |w, g, [m, v]| {
+            for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                let g = g + decay * *w;
+                *m = beta_1 * *m + rest_1 * g;
+                *v = beta_2 * *v + rest_2 * (g * g);
+                *w = shrink * *w - rate * (*m / (v.sqrt() + epsilon));
+            }
+        },
+    )
 }
 
-/// Runs `f(weight, gradient, state)` on every element; state that is missing starts at zero.
+/// Runs `f(weights, gradient, state)` on parts of all; state that is missing starts at zero.
 #[inline(always)]
 fn update<const D: usize, const N: usize>(
     weights: Tensor<D>,
     gradient: Tensor<D>,
     state: [Option<Tensor<D>>; N],
-    f: impl Fn(&mut f32, f32, [&mut f32; N]) + Sync + Send,
+    f: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Sync + Send,
 ) -> (Tensor<D>, [Tensor<D>; N]) {
     let shape = weights.shape();
     let gradient = contiguous(&primitive(gradient));
@@ -111,17 +139,13 @@ fn update<const D: usize, const N: usize>(
         // SAFETY: the parts are disjoint.
         let w = unsafe { shared.part(from, len) };
         // SAFETY: as above.
-        let mut states = states.each_ref().map(|state| unsafe { state.part(from, len) });
-        wide(#[inline(always)] || {
-            for i in 0..len {
-                // SAFETY: i < len, the length of each.
-                let state = states.each_mut().map(
-                    #[inline(always)]
-                    |state| unsafe { &mut *state.as_mut_ptr().add(i) },
-                );
-                f(&mut w[i], g[i], state);
-            }
-        });
+        let states = states
+            .each_ref()
+            .map(|state| unsafe { state.part(from, len) });
+        wide(
+            #[inline(always)]
+            || f(w, g, states),
+        );
     });
     let whole = |values| Tensor::from_primitive::<Flex>(tensor(values, shape.clone()));
     (whole(weights), state.map(whole))
