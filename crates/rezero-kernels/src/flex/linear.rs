@@ -126,15 +126,11 @@ impl Kernel for Linear {
             ));
         }
         let dz = Mat::new(dz, rows, n);
-        let (d_x, d_w) = rayon::join(
-            || wanted[0].then(|| tensor(product(dz, w.t()), x.shape())),
-            || {
-                wanted[1].then(|| {
-                    let x = Mat::new(values(&x), rows, w.rows);
-                    tensor(product(x.t(), dz), [w.rows, n])
-                })
-            },
-        );
+        let d_x = wanted[0].then(|| tensor(product(dz, w.t()), x.shape()));
+        let d_w = wanted[1].then(|| {
+            let x = Mat::new(values(&x), rows, w.rows);
+            tensor(product(x.t(), dz), [w.rows, n])
+        });
         let mut found = vec![d_x, d_w];
         if wanted.len() > 2 {
             let d_bias = d_bias.filter(|_| wants_bias);
@@ -246,15 +242,10 @@ impl Kernel for GatedLinear {
         let w = Mat::of(&weight);
         let dz = Mat::new(&dz, rows, n);
         // dx is made in the memory of g, which nothing reads any more.
-        let d_x = Shared::new(&mut g);
-        let (_, d_w) = rayon::join(
-            || {
-                if wanted[0] {
-                    matmul(d_x, n, Start::Held, dz, w.t(), |_| ());
-                }
-            },
-            || wanted[1].then(|| product(Mat::new(values(&x), rows, n).t(), dz)),
-        );
+        if wanted[0] {
+            matmul(Shared::new(&mut g), n, Start::Held, dz, w.t(), |_| ());
+        }
+        let d_w = wanted[1].then(|| product(Mat::new(values(&x), rows, n).t(), dz));
         let d_alpha = d_alphas.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
         vec![
             wanted[0].then(|| tensor(g, [rows, n])),

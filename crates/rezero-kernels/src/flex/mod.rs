@@ -7,6 +7,7 @@ mod math;
 mod memory;
 mod op;
 mod parallel;
+mod pool;
 
 pub(crate) mod attention;
 pub(crate) mod batch_norm;

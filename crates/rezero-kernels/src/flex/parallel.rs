@@ -4,14 +4,15 @@
 use std::sync::OnceLock;
 
 use pulp::Arch;
-use rayon::prelude::*;
 
-/// Runs `task(0)` to `task(n - 1)` on the threads of rayon's pool.
+use super::pool;
+
+/// Runs `task(0)` to `task(n - 1)` on several threads.
 pub(super) fn each(n: usize, task: impl Fn(usize) + Sync + Send) {
-    if n == 1 || rayon::current_num_threads() == 1 {
-        (0..n).for_each(task);
+    if n == 1 {
+        task(0);
     } else {
-        (0..n).into_par_iter().with_max_len(1).for_each(task);
+        pool::run(n, &task);
     }
 }
 
