@@ -275,42 +275,15 @@ impl Correlation {
         }
     }
 
-    /// Copies what `rows` rows of pixels from `row` on need.
+    /// Copies the rows that a block of pixels from row `row` on needs into `scratch`.
     fn fill(&self, x: &[f32], row: usize, block: Block, scratch: &mut [f32]) {
-        let [h, w] = self.source;
-        let step = self.step as isize;
-        let mut lines = scratch.chunks_exact_mut(block.pitch);
-        for c in 0..self.channels {
-            let image = &x[c * h * w..(c + 1) * h * w];
-            for [top, left] in &self.planes {
-                // Columns of the plane that lie in the image.
-                let from = ((-left).max(0) as usize)
-                    .div_ceil(self.step)
-                    .min(block.pitch);
-                let until = (w as isize - left).max(0) as usize;
-                let until = until.div_ceil(self.step).clamp(from, block.pitch);
-                for i in 0..block.rows {
-                    let Some(line) = lines.next() else {
-                        unreachable!("scratch holds every channel's planes")
-                    };
-                    let y = (row + i) as isize * step + top;
-                    if y < 0 || y >= h as isize || from == until {
-                        line.fill(0.0);
-                        continue;
-                    }
-                    line[..from].fill(0.0);
-                    line[until..].fill(0.0);
-                    let first = y as usize * w + (from as isize * step + left) as usize;
-                    let line = &mut line[from..until];
-                    if step == 1 {
-                        line.copy_from_slice(&image[first..first + line.len()]);
-                    } else {
-                        let pixels = image[first..].iter().step_by(self.step);
-                        line.iter_mut().zip(pixels).for_each(|(to, x)| *to = *x);
-                    }
-                }
-            }
-        }
+        arch().dispatch(Fill {
+            of: self,
+            x,
+            row,
+            block,
+            scratch,
+        });
     }
 
     /// Where each tap reads, relative to a pixel's place in its channel's first plane.
@@ -405,20 +378,18 @@ impl Correlation {
                     if direct {
                         continue;
                     }
-                    for (i, result) in result.chunks_exact(to.stride).take(stored).enumerate() {
-                        for (row, line) in result.chunks_exact(to.pitch).take(rows).enumerate() {
-                            let line = &line[..self.grid[1]];
-                            let from =
-                                first + (o + i) * target + row * self.target_step * cols_of_target;
-                            let span = (line.len() - 1) * self.target_step + 1;
-                            // SAFETY: of the rows of an image's output each is one task's; the
-                            // tasks of other phases, which write between these pixels, run
-                            // before or after.
-                            let to = unsafe { shared.part(from, span) };
-                            let to = to.iter_mut().step_by(self.target_step);
-                            to.zip(line).for_each(|(to, x)| *to = *x);
-                        }
-                    }
+                    arch().dispatch(Store {
+                        result,
+                        from: to,
+                        rows,
+                        cols: self.grid[1],
+                        shared,
+                        first: first + o * target,
+                        stored,
+                        plane: target,
+                        pitch: self.target_step * cols_of_target,
+                        step: self.target_step,
+                    });
                 }
             });
         });
@@ -490,6 +461,143 @@ impl Correlation {
             }
         }
         d_w
+    }
+}
+
+struct Fill<'a> {
+    of: &'a Correlation,
+    x: &'a [f32],
+    row: usize,
+    block: Block,
+    scratch: &'a mut [f32],
+}
+
+impl WithSimd for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (block, step) = (self.block, self.of.step);
+        let [h, w] = self.of.source;
+        let mut lines = self.scratch.chunks_exact_mut(block.pitch);
+        for c in 0..self.of.channels {
+            let image = &self.x[c * h * w..(c + 1) * h * w];
+            for [top, left] in &self.of.planes {
+                // Columns of the plane that lie in the image.
+                let from = ((-left).max(0) as usize).div_ceil(step).min(block.pitch);
+                let until = (w as isize - left).max(0) as usize;
+                let until = until.div_ceil(step).clamp(from, block.pitch);
+                for i in 0..block.rows {
+                    let Some(line) = lines.next() else {
+                        unreachable!("scratch holds every channel's planes")
+                    };
+                    let y = ((self.row + i) * step) as isize + top;
+                    if y < 0 || y >= h as isize || from == until {
+                        clear(simd, line);
+                        continue;
+                    }
+                    clear(simd, &mut line[..from]);
+                    clear(simd, &mut line[until..]);
+                    let first = y as usize * w + ((from * step) as isize + left) as usize;
+                    let line = &mut line[from..until];
+                    match step {
+                        1 => copy(simd, &image[first..first + line.len()], line),
+                        2 => {
+                            let pixels = image[first..].chunks(2);
+                            for (to, pair) in line.iter_mut().zip(pixels) {
+                                *to = pair[0];
+                            }
+                        }
+                        _ => {
+                            let pixels = image[first..].iter().step_by(step);
+                            for (to, x) in line.iter_mut().zip(pixels) {
+                                *to = *x;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Copies the pixels of a block from scratch memory to the result, `step` apart in rows `pitch` apart.
+struct Store<'a> {
+    result: &'a [f32],
+    from: Target,
+    rows: usize,
+    cols: usize,
+    shared: Shared,
+    first: usize,
+    stored: usize,
+    plane: usize,
+    pitch: usize,
+    step: usize,
+}
+
+impl WithSimd for Store<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let span = (self.cols - 1) * self.step + 1;
+        let outputs = self.result.chunks_exact(self.from.stride);
+        for (o, lines) in outputs.take(self.stored).enumerate() {
+            for (row, line) in lines.chunks(self.from.pitch).take(self.rows).enumerate() {
+                let line = &line[..self.cols];
+                let at = self.first + o * self.plane + row * self.pitch;
+                // SAFETY: of the rows of an image's output each is one task's; the tasks of other
+                // phases, which write between these pixels, run before or after.
+                let to = unsafe { self.shared.part(at, span) };
+                if self.step == 1 {
+                    copy(simd, line, to);
+                } else {
+                    for (to, x) in to.chunks_mut(self.step).zip(line) {
+                        to[0] = *x;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Copies a row. Rows here are a few vectors long, for which calling `memcpy` takes longer than
+/// copying; two vectors at a time, or the compiler makes a call of the loop.
+#[inline(always)]
+fn copy<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
+    let lanes = S::F32_LANES;
+    assert_eq!(from.len(), to.len());
+    let mut i = 0;
+    // SAFETY: the loops end with the slices, which are of one length; vectors may be unaligned.
+    unsafe {
+        let at = |i: usize| from.as_ptr().add(i).cast::<S::f32s>();
+        while i + 2 * lanes <= from.len() {
+            let (a, b) = (at(i).read_unaligned(), at(i + lanes).read_unaligned());
+            let to = to.as_mut_ptr().add(i);
+            to.cast::<S::f32s>().write_unaligned(a);
+            to.add(lanes).cast::<S::f32s>().write_unaligned(b);
+            i += 2 * lanes;
+        }
+        if i + lanes <= from.len() {
+            let a = at(i).read_unaligned();
+            to.as_mut_ptr().add(i).cast::<S::f32s>().write_unaligned(a);
+            i += lanes;
+        }
+    }
+    if i < from.len() {
+        simd.partial_store_f32s(&mut to[i..], simd.partial_load_f32s(&from[i..]));
+    }
+}
+
+#[inline(always)]
+fn clear<S: Simd>(simd: S, to: &mut [f32]) {
+    // One zero at the edge of a row is the usual case.
+    if let [to] = to {
+        *to = 0.0;
+        return;
+    }
+    for to in to.chunks_mut(S::F32_LANES) {
+        simd.partial_store_f32s(to, simd.splat_f32s(0.0));
     }
 }
 
