@@ -16,6 +16,7 @@
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
 //! | [`conv2d`] | a convolution of images |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
+//! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`] | an optimizer's update of one parameter |
 //!
 //! How each kernel is blocked, and why: docs/KERNELS.md of the repository.
@@ -25,6 +26,7 @@
 mod attention;
 mod batch_norm;
 mod conv;
+mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod gate;
@@ -34,6 +36,7 @@ mod optim;
 pub use attention::{Rotation, SelfAttention};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum};
 pub use conv::conv2d;
+pub use cross_entropy::cross_entropy;
 pub use gate::gated_sum;
 pub use linear::{Activation, gated_linear, linear};
 pub use optim::{AdaGradStep, AdamStep, SgdStep};

@@ -3,6 +3,7 @@
 
 mod attention;
 mod convolution;
+mod losses;
 mod normalisation;
 mod products;
 mod support;

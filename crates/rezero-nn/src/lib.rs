@@ -13,6 +13,7 @@
 //! - [`ReZero`] is the gate, [`ReZeroBlock`] a gate with its branch.
 //! - [`resnet`] holds CIFAR ResNets of any depth and pre-activation ResNets, each with the arms
 //!   that the paper compares.
+//! - [`Mlp`] is the paper's fully connected network, of thousands of layers.
 //! - [`transformer`] holds the RZTX encoder and decoder layers, their stacks and a byte-level
 //!   language model with incremental decoding.
 //! - `import` (a feature) reads and writes PyTorch weights.
@@ -65,6 +66,7 @@ mod fused;
 #[cfg(feature = "import")]
 pub mod import;
 mod inspect;
+mod mlp;
 mod residual;
 pub mod resnet;
 mod rezero;
@@ -72,6 +74,7 @@ pub mod transformer;
 
 pub use burn;
 pub use inspect::{alpha_group, alphas, is_alpha, parameter_count};
+pub use mlp::{Mlp, MlpConfig, MlpLayer};
 pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
 pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
 
@@ -87,6 +90,7 @@ pub mod prelude {
         RztxTransformerConfig,
     };
     pub use crate::{
-        Branch, ReZero, ReZeroBlock, ReZeroConfig, ResidualConfig, ResidualScheme, alpha_group,
+        Branch, Mlp, MlpConfig, ReZero, ReZeroBlock, ReZeroConfig, ResidualConfig, ResidualScheme,
+        alpha_group,
     };
 }

@@ -4,6 +4,7 @@ mod counts;
 mod golden;
 mod import;
 mod invariants;
+mod mlp;
 mod support;
 mod trajectory;
 mod transformer;

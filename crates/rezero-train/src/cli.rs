@@ -35,6 +35,8 @@ enum Command {
     Recipes(Recipes),
     /// List the devices that this binary can use
     Devices,
+    /// Time training steps, decoding and classification
+    Bench(Bench),
 }
 
 /// Arguments of `rezero train`.
@@ -217,6 +219,37 @@ pub struct Recipes {
     pub keys: bool,
 }
 
+/// Arguments of `rezero bench`.
+#[derive(Debug, clap::Args)]
+pub struct Bench {
+    /// Workloads, separated by commas: mlp-L, lm-small, lm-paper, resnet-N, decode, latency, or any
+    /// sizes as mlp:layers=,width=,batch= lm:layers=,d_model=,n_heads=,d_ff=,length=,batch=
+    /// resnet:depth=,batch= decode:layers=,d_model=,n_heads=,d_ff=,length= latency:depth=,batch=
+    pub workloads: String,
+    /// Where to compute; see `rezero devices`
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Timed steps; two more are run before them
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    pub steps: usize,
+    /// Threads of CPU backends [default: one for each core]
+    #[arg(long, value_parser = at_least_one)]
+    pub threads: Option<usize>,
+    /// Print one JSON object a workload
+    #[arg(long)]
+    pub json: bool,
+    /// Run the one workload in this process
+    #[arg(long, hide = true)]
+    pub here: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("give a whole number from 1 on".to_owned()),
+        Ok(n) => Ok(n),
+    }
+}
+
 impl Cli {
     /// Runs the command.
     ///
@@ -234,6 +267,7 @@ impl Cli {
             Command::Fetch(args) => commands::fetch::run(&args),
             Command::Recipes(args) => commands::recipes::run(&args),
             Command::Devices => commands::devices::run(),
+            Command::Bench(args) => commands::bench::run(&args),
         }
     }
 }

@@ -48,6 +48,14 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// A benchmark that cannot be run.
+    #[error("workload `{name}`: {message}")]
+    Workload {
+        /// As asked for.
+        name: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// A file system operation failed.
     #[error("cannot {action} {}: {source}{}", .path.display(), io_remedy(.source))]
     Io {

@@ -21,3 +21,4 @@ mod renderer;
 pub mod run_dir;
 pub mod schedule;
 pub mod training;
+pub mod workload;

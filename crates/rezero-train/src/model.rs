@@ -4,10 +4,11 @@ use burn::Tensor;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::store::ModuleRecord;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::{ImageBatch, TextBatch};
+use rezero_kernels::cross_entropy;
+use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
 use rezero_nn::transformer::RztxLm;
 
@@ -340,17 +341,13 @@ impl Sums {
     }
 
     fn of(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Option<Tensor<1>>) -> Self {
-        let targets = targets.unsqueeze_dim::<2>(1);
-        let mut losses = log_softmax(logits.clone(), 1)
-            .gather(1, targets.clone())
-            .neg()
-            .squeeze_dim::<1>(1);
-        let logits = logits.inner();
+        let mut losses = cross_entropy(logits.clone(), targets.clone());
         let mut correct = logits
+            .inner()
             .argmax(1)
+            .squeeze_dim::<1>(1)
             .equal(targets.inner())
-            .float()
-            .squeeze_dim::<1>(1);
+            .float();
         if let Some(weights) = weights {
             correct = correct * weights.clone().inner();
             losses = losses * weights;

@@ -12,6 +12,7 @@ mod pool;
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
+pub(crate) mod cross_entropy;
 pub(crate) mod gate;
 pub(crate) mod linear;
 mod matmul;

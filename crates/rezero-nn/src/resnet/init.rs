@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 /// PyTorch's default for convolutions and linear layers, U(−1/√fan_in, 1/√fan_in). Burn's
 /// `KaimingUniform` draws from ±√3 · gain / √fan_in.
-pub(super) fn torch_default() -> Initializer {
+pub(crate) fn torch_default() -> Initializer {
     Initializer::KaimingUniform {
         gain: 1.0 / 3f64.sqrt(),
         fan_out_only: false,

@@ -13,6 +13,8 @@ mod cifar;
 mod init;
 mod preact;
 
+pub(crate) use init::torch_default;
+
 pub use block::{BasicBlock, BasicBranch, FixupScalars, Shortcut};
 pub use cifar::{Arm, CifarResNet, CifarResNetConfig, Definition};
 pub use preact::{PreActBlock, PreActDepth, PreActResNet, PreActResNetConfig};

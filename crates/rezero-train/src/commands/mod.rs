@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod bench;
 pub mod devices;
 pub mod eval;
 pub mod export;

@@ -22,7 +22,7 @@ pub const RUNS: &str = "runs";
 
 /// Autodiff walks the graph of a deep network by recursion in places; the default stack of a thread
 /// is too small for thousands of layers.
-const STACK_BYTES: usize = 256 << 20;
+pub(super) const STACK_BYTES: usize = 256 << 20;
 
 pub fn run(args: Train) -> Result<()> {
     let worker = std::thread::Builder::new()

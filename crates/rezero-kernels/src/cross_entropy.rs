@@ -1,0 +1,33 @@
+//! The loss of classification.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Int, Tensor};
+
+/// The cross-entropy of each row in nats, `log Σ_j exp(logits[i, j]) − logits[i, targets[i]]`.
+///
+/// # Shapes
+///
+/// - `logits`: `[n, classes]`
+/// - `targets`: `[n]`, from 0 to `classes` − 1
+/// - output: `[n]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other or, where the kernel serves, a target is no class.
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let ([n, _], [given]) = (logits.dims(), targets.dims());
+    assert_eq!(
+        n, given,
+        "logits have {n} rows, but there are {given} targets."
+    );
+    #[cfg(feature = "flex")]
+    if let Some(inputs) = crate::flex::values([logits.clone().into_dispatch()]) {
+        let targets = targets.into_data().iter::<i64>().collect();
+        let kernel = crate::flex::cross_entropy::CrossEntropy { targets };
+        return crate::flex::run(kernel, inputs).0;
+    }
+    log_softmax(logits, 1)
+        .gather(1, targets.unsqueeze_dim(1))
+        .neg()
+        .squeeze_dim(1)
+}

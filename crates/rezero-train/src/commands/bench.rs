@@ -1,0 +1,133 @@
+//! `rezero bench`
+
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use super::out;
+use super::train::STACK_BYTES;
+use crate::cli::Bench;
+use crate::device::select;
+use crate::error::{Error, Result};
+use crate::workload::{Workload, parse};
+
+/// One workload's line of `--json`, with the keys that the PyTorch half prints too.
+#[derive(Debug, Deserialize, Serialize)]
+struct Line {
+    framework: String,
+    device: String,
+    workload: String,
+    ms_min: f64,
+    ms_median: f64,
+    ms_max: f64,
+    items_per_s: f64,
+    /// `None` where the system does not say.
+    peak_rss_mb: Option<u64>,
+}
+
+pub fn run(args: &Bench) -> Result<()> {
+    let workloads = parse(&args.workloads)?;
+    select(&args.device)?;
+    if args.here {
+        let [workload] = workloads.as_slice() else {
+            return Err(Error::Training("one workload to a process".to_owned()));
+        };
+        return here(args, workload.clone());
+    }
+    if !args.json {
+        out!(
+            "{:24} {:>9} {:>9} {:>9} {:>12} {:>9}",
+            "workload",
+            "ms min",
+            "median",
+            "max",
+            "items/s",
+            "peak MB"
+        );
+    }
+    for workload in workloads {
+        let line = in_own_process(args, &workload)?;
+        if args.json {
+            let text = serde_json::to_string(&line)
+                .map_err(|e| Error::Training(format!("cannot write JSON: {e}")))?;
+            out!("{text}");
+            continue;
+        }
+        out!(
+            "{:24} {:9.2} {:9.2} {:9.2} {:12.1} {:>9}",
+            line.workload,
+            line.ms_min,
+            line.ms_median,
+            line.ms_max,
+            line.items_per_s,
+            line.peak_rss_mb.map_or("?".to_owned(), |mb| mb.to_string())
+        );
+    }
+    Ok(())
+}
+
+/// A process has one peak of memory and one pool of threads: each workload gets its own.
+fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
+    let fail = |message: String| Error::Workload {
+        name: workload.name.clone(),
+        message,
+    };
+    let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+    let mut command = Command::new(&program);
+    command
+        .args(["bench", "--here", "--json", &workload.name])
+        .args(["--device", &args.device])
+        .args(["--steps", &args.steps.to_string()])
+        .stderr(std::process::Stdio::inherit());
+    if let Some(threads) = args.threads {
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+    }
+    let output = command
+        .output()
+        .map_err(|e| Error::io("start", &program, e))?;
+    if !output.status.success() {
+        return Err(fail(format!("its process ended with {}", output.status)));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|e| fail(format!("its process wrote no result: {e}")))
+}
+
+fn here(args: &Bench, workload: Workload) -> Result<()> {
+    let (device, steps) = (select(&args.device)?, args.steps);
+    let name = workload.name.clone();
+    let failed = |what: &str| Error::Workload {
+        name: name.clone(),
+        message: what.to_owned(),
+    };
+    let worker = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || workload.run(steps, &device))
+        .map_err(|e| failed(&format!("cannot start a thread: {e}")))?;
+    let mut timed = worker.join().map_err(|_| failed("it panicked"))?;
+    timed.ms.sort_by(f64::total_cmp);
+    let n = timed.ms.len();
+    let median = (timed.ms[(n - 1) / 2] + timed.ms[n / 2]) / 2.0;
+    let round = |x: f64| (x * 1e3).round() / 1e3;
+    let line = Line {
+        framework: format!("rezero {}, burn 0.22.1", env!("CARGO_PKG_VERSION")),
+        device: args.device.clone(),
+        workload: name.clone(),
+        ms_min: round(timed.ms[0]),
+        ms_median: round(median),
+        ms_max: round(timed.ms[n - 1]),
+        items_per_s: round(1e3 * timed.items as f64 / median),
+        peak_rss_mb: peak_rss_mb(),
+    };
+    let text =
+        serde_json::to_string(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;
+    out!("{text}");
+    Ok(())
+}
+
+/// The most memory that this process has held, where Linux tells it.
+fn peak_rss_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kb: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kb / 1024)
+}

@@ -1,0 +1,380 @@
+//! The workloads of `rezero bench`: what a name stands for, and one step of it.
+
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use rezero_kernels::cross_entropy;
+use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
+use rezero_nn::transformer::{LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
+use rezero_nn::{Mlp, MlpConfig};
+
+use crate::error::{Error, Result};
+use crate::nearest::nearest;
+use crate::optim::{AdaGrad, Adam, Sgd};
+use crate::schedule::Dial;
+
+/// Steps before those that are timed.
+const WARM_UP: usize = 2;
+const KINDS: [&str; 5] = ["mlp", "lm", "resnet", "decode", "latency"];
+const VOCAB: usize = 256;
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A training step of a fully connected network, AdaGrad.
+    Mlp,
+    /// A training step of a byte-level language model, Adam.
+    Lm,
+    /// A training step of a CIFAR ResNet, SGD with momentum.
+    ResNet,
+    /// Writing bytes, each the most likely after those before it.
+    Decode,
+    /// Classifying images.
+    Latency,
+}
+
+/// A workload with its sizes.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// As it was asked for.
+    pub name: String,
+    kind: Kind,
+    sizes: Vec<(&'static str, usize)>,
+}
+
+/// The times of a workload's steps, in milliseconds.
+pub struct Timed {
+    /// Each step's.
+    pub ms: Vec<f64>,
+    /// Images, tokens or rows of a step.
+    pub items: usize,
+}
+
+/// Splits `a,b:x=1,y=2,c` into workloads: what has an `=` but no `:` belongs to the one before it.
+///
+/// # Errors
+///
+/// If a name or a key is unknown, or a size is not one that the model can have.
+pub fn parse(list: &str) -> Result<Vec<Workload>> {
+    let mut names: Vec<String> = Vec::new();
+    for item in list.split(',') {
+        match names.last_mut() {
+            Some(last) if item.contains('=') && !item.contains(':') => {
+                last.push(',');
+                last.push_str(item);
+            }
+            _ => names.push(item.to_owned()),
+        }
+    }
+    names.iter().map(|name| Workload::parse(name)).collect()
+}
+
+impl Workload {
+    fn parse(name: &str) -> Result<Self> {
+        let fail = |message: String| Error::Workload {
+            name: name.to_owned(),
+            message,
+        };
+        let (base, settings) = match name.split_once(':') {
+            Some((base, settings)) => (base, settings.split(',').collect()),
+            None => (name, Vec::new()),
+        };
+        let (word, number) = match base.split_once('-') {
+            Some((word, rest)) => (word, Some(rest)),
+            None => (base, None),
+        };
+        let lm = |sizes: [usize; 6]| {
+            ["layers", "d_model", "n_heads", "d_ff", "length", "batch"]
+                .into_iter()
+                .zip(sizes)
+                .collect()
+        };
+        let small = [6, 256, 8, 1024, 128, 8];
+        let count = |what: &str| match number {
+            Some(number) => number
+                .parse()
+                .map_err(|_| fail(format!("{what} must be a number, got `{number}`"))),
+            None => Ok(0),
+        };
+        let unnumbered = |sizes| match number {
+            Some(_) => Err(fail(format!(
+                "`{word}` takes no number; give {word}:key=value"
+            ))),
+            None => Ok(sizes),
+        };
+        let (kind, sizes): (Kind, Vec<(&'static str, usize)>) = match word {
+            "mlp" => {
+                let layers = number.map_or(Ok(64), |_| count("the number of layers"))?;
+                let sizes = [("layers", layers), ("width", 256), ("batch", 100)];
+                (Kind::Mlp, sizes.into())
+            }
+            "resnet" => {
+                let depth = number.map_or(Ok(20), |_| count("the depth"))?;
+                (Kind::ResNet, vec![("depth", depth), ("batch", 128)])
+            }
+            "lm" => {
+                let sizes = match number {
+                    None | Some("small") => small,
+                    Some("paper") => [12, 512, 8, 2048, 512, 16],
+                    Some(other) => {
+                        return Err(fail(format!("lm-small or lm-paper, not `{other}`")));
+                    }
+                };
+                (Kind::Lm, lm(sizes))
+            }
+            "decode" => {
+                let mut sizes: Vec<_> = lm(small);
+                sizes.retain(|(key, _)| *key != "batch");
+                (Kind::Decode, unnumbered(sizes)?)
+            }
+            "latency" => (
+                Kind::Latency,
+                unnumbered(vec![("depth", 20), ("batch", 1)])?,
+            ),
+            _ => {
+                let hint = nearest(word, KINDS).map(|n| format!(", did you mean `{n}`?"));
+                return Err(fail(format!(
+                    "unknown{} (known: mlp-L, lm-small, lm-paper, resnet-N, decode, latency, and \
+                     each with :key=value,…)",
+                    hint.unwrap_or_default()
+                )));
+            }
+        };
+        let mut workload = Self {
+            name: name.to_owned(),
+            kind,
+            sizes,
+        };
+        let mut d_ff_given = false;
+        for setting in settings {
+            let Some((key, value)) = setting.split_once('=') else {
+                return Err(fail(format!("`{setting}` is not key=value")));
+            };
+            let value = value
+                .parse()
+                .map_err(|_| fail(format!("{key} must be a whole number, got `{value}`")))?;
+            let keys: Vec<_> = workload.sizes.iter().map(|(key, _)| *key).collect();
+            let Some((_, size)) = workload.sizes.iter_mut().find(|(k, _)| *k == key) else {
+                let hint = nearest(key, keys.iter().copied())
+                    .map(|n| format!(", did you mean `{n}`?"))
+                    .unwrap_or_default();
+                let keys = keys.join(", ");
+                return Err(fail(format!("unknown key `{key}`{hint} (known: {keys})")));
+            };
+            *size = value;
+            d_ff_given |= key == "d_ff";
+            if key == "d_model" && !d_ff_given {
+                workload.set("d_ff", 4 * value);
+            }
+        }
+        workload.check().map_err(fail)?;
+        Ok(workload)
+    }
+
+    /// A size, or 0 where this kind has none of that name.
+    fn get(&self, key: &str) -> usize {
+        let size = self.sizes.iter().find(|(k, _)| *k == key);
+        size.map_or(0, |(_, size)| *size)
+    }
+
+    fn set(&mut self, key: &str, value: usize) {
+        if let Some((_, size)) = self.sizes.iter_mut().find(|(k, _)| *k == key) {
+            *size = value;
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some((key, _)) = self.sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(format!("{key} must be at least 1"));
+        }
+        let (d_model, n_heads, depth) =
+            (self.get("d_model"), self.get("n_heads"), self.get("depth"));
+        if n_heads > 0 && !d_model.is_multiple_of(n_heads) {
+            return Err(format!(
+                "n_heads must divide d_model, got {n_heads} and {d_model}"
+            ));
+        }
+        if depth > 0 && (depth < 8 || depth % 6 != 2) {
+            return Err(format!("depth must be 6n+2 from 8 on, got {depth}"));
+        }
+        Ok(())
+    }
+
+    /// Runs `steps` timed steps on `device`, given without autodiff.
+    pub fn run(&self, steps: usize, device: &Device) -> Timed {
+        let training = device.clone().autodiff();
+        training.seed(0);
+        match self.kind {
+            Kind::Mlp => self.mlp(steps, &training),
+            Kind::Lm => self.lm(steps, &training),
+            Kind::ResNet => self.resnet(steps, &training),
+            Kind::Decode => self.decode(steps, device),
+            Kind::Latency => self.latency(steps, device),
+        }
+    }
+
+    fn mlp(&self, steps: usize, device: &Device) -> Timed {
+        let [layers, width, batch] = ["layers", "width", "batch"].map(|key| self.get(key));
+        let model: Mlp = MlpConfig::new(3072, width, layers, 10).init(device);
+        let optimizer = AdaGrad {
+            lr: Dial::at(0.01),
+            epsilon: 1e-10,
+            weight_decay: 0.0,
+        };
+        let x = normal([batch, 3072], device);
+        let y = classes(batch, 10, device);
+        train(steps, batch, model, optimizer.into(), |model| {
+            cross_entropy(model.forward(x.clone()), y.clone())
+        })
+    }
+
+    fn lm(&self, steps: usize, device: &Device) -> Timed {
+        let (batch, length) = (self.get("batch"), self.get("length"));
+        let model = self.language_model(device);
+        let optimizer = Adam {
+            lr: Dial::at(1e-3),
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            decoupled: false,
+        };
+        let n = batch * length;
+        let x: Tensor<2, Int> = classes(n, VOCAB, device).reshape([batch, length]);
+        let y = classes(n, VOCAB, device);
+        train(steps, n, model, optimizer.into(), |model: &RztxLm| {
+            let logits = model.forward(x.clone()).reshape([n, VOCAB]);
+            cross_entropy(logits, y.clone())
+        })
+    }
+
+    fn resnet(&self, steps: usize, device: &Device) -> Timed {
+        let batch = self.get("batch");
+        let model: CifarResNet = CifarResNetConfig::new(self.get("depth")).init(device);
+        let optimizer = Sgd {
+            lr: Dial::at(0.1),
+            momentum: Dial::at(0.9),
+            weight_decay: 1e-4,
+        };
+        let x = normal([batch, 3, 32, 32], device);
+        let y = classes(batch, 10, device);
+        train(steps, batch, model, optimizer.into(), |model| {
+            cross_entropy(model.forward(x.clone()), y.clone())
+        })
+    }
+
+    fn decode(&self, steps: usize, device: &Device) -> Timed {
+        let length = self.get("length");
+        let model = self.language_model(device).materialize();
+        time(steps, length, || {
+            let mut cache = LmCache::default();
+            let mut token = 0;
+            for _ in 0..length {
+                let input = Tensor::from_data(TensorData::new(vec![token], [1, 1]), device);
+                let logits = model.forward_cached(input, &mut cache).into_data();
+                let likeliest = logits
+                    .iter::<f32>()
+                    .enumerate()
+                    .max_by(|(_, a), (_, b)| a.total_cmp(b));
+                token = likeliest.map_or(0, |(i, _)| i as i32);
+            }
+        })
+    }
+
+    fn latency(&self, steps: usize, device: &Device) -> Timed {
+        let batch = self.get("batch");
+        let model: CifarResNet = CifarResNetConfig::new(self.get("depth"))
+            .init(device)
+            .materialize();
+        let x = normal([batch, 3, 32, 32], device);
+        time(steps, batch, || {
+            model.forward(x.clone()).into_data();
+        })
+    }
+
+    fn language_model(&self, device: &Device) -> RztxLm {
+        let layer = RztxLayerConfig::new(self.get("d_model"), self.get("n_heads"))
+            .with_d_ff(self.get("d_ff"))
+            .with_dropout(0.0);
+        RztxLmConfig::new(layer, self.get("layers"), self.get("length")).init(device)
+    }
+}
+
+fn normal<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+fn classes(n: usize, classes: usize, device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i32> = (0..n).map(|i| (i * 7919 % classes) as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [n]), device)
+}
+
+/// Times steps of forward, mean loss, backward and update, each until the loss has been read.
+fn train<M: Module>(
+    steps: usize,
+    items: usize,
+    model: M,
+    mut optimizer: ModuleOptimizer,
+    losses: impl Fn(&M) -> Tensor<1>,
+) -> Timed {
+    let mut model = Some(model.materialize());
+    time(steps, items, || {
+        let Some(before) = model.take() else {
+            unreachable!("every step puts the model back")
+        };
+        let loss = losses(&before).mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &before);
+        // The dials hold the learning rate.
+        model = Some(optimizer.step(0.0, before, gradients));
+        loss.into_data();
+    })
+}
+
+fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
+    let mut ms = Vec::with_capacity(steps);
+    for i in 0..WARM_UP + steps {
+        let start = Instant::now();
+        step();
+        if i >= WARM_UP {
+            ms.push(1e3 * start.elapsed().as_secs_f64());
+        }
+    }
+    Timed { ms, items }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn message(list: &str) -> String {
+        parse(list).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_and_keys() {
+        let all = parse("mlp-64,lm:layers=4,d_model=192,n_heads=6,length=200,batch=5,resnet-20");
+        let all = all.unwrap();
+        assert_eq!(all.len(), 3);
+        assert_eq!((all[0].get("layers"), all[0].get("width")), (64, 256));
+        assert_eq!((all[1].get("d_model"), all[1].get("d_ff")), (192, 768));
+        assert_eq!((all[1].get("length"), all[1].get("batch")), (200, 5));
+        assert_eq!(all[2].get("depth"), 20);
+        assert_eq!(parse("lm:d_ff=7,d_model=64").unwrap()[0].get("d_ff"), 7);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert!(message("resnt-20").contains("did you mean `resnet`?"));
+        assert!(message("lm:d_modle=64").contains("did you mean `d_model`?"));
+        assert!(message("lm:d_model=100,n_heads=8").contains("must divide"));
+        assert!(message("resnet-21").contains("6n+2"));
+        assert!(message("mlp-0").contains("layers must be at least 1"));
+        assert!(message("mlp-x").contains("must be a number"));
+        assert!(message("lm-huge").contains("lm-small or lm-paper"));
+        assert!(message("decode-3").contains("takes no number"));
+        assert!(message("lm:length").contains("not key=value"));
+        assert!(message("").contains("unknown"));
+    }
+}
