@@ -8,7 +8,6 @@ use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::{ImageBatch, TextBatch};
 use rezero_kernels::cross_entropy;
-use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
 use rezero_nn::transformer::RztxLm;
 
