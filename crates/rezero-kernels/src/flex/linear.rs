@@ -6,14 +6,16 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::gate::CHUNK;
 use super::matmul::{Mat, Start, matmul};
 use super::memory::{
-    Shared, contiguous, dims, forwards, fresh, into_values, scalar, tensor, values,
+    Shared, contiguous, dims, forwards, fresh, scalar, tensor, values, values_mut, writable,
 };
 use super::op::Kernel;
 use super::parallel::{Parts, each, sum, wide};
 use crate::linear::Activation;
+
+/// Elements of a block of rows that is summed by columns.
+const CHUNK: usize = 1 << 13;
 
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -88,9 +90,9 @@ impl Kernel for Linear {
         let mut d_bias = None;
         let dz: &[f32] = match &y {
             Some(y) => {
-                owned = into_values(grad);
+                owned = writable(grad);
                 let y = values(y);
-                let dz = Shared::new(&mut owned);
+                let dz = Shared::new(values_mut(&mut owned));
                 d_bias = Some(column_sums(
                     y.len() / n,
                     n,
@@ -105,7 +107,7 @@ impl Kernel for Linear {
                         }
                     },
                 ));
-                &owned
+                values(&owned)
             }
             None => {
                 borrowed = contiguous(&grad);
@@ -215,7 +217,8 @@ impl Kernel for GatedLinear {
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
         let [rows, n] = dims(&x);
-        let mut g = into_values(grad);
+        let mut grad = writable(grad);
+        let g = values(&grad);
         let mut dz = fresh(rows * n);
         let mut d_alphas = vec![0.0; rows];
         let (dzs, sums) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
@@ -243,12 +246,19 @@ impl Kernel for GatedLinear {
         let dz = Mat::new(&dz, rows, n);
         // dx is made in the memory of g, which nothing reads any more.
         if wanted[0] {
-            matmul(Shared::new(&mut g), n, Start::Held, dz, w.t(), |_| ());
+            matmul(
+                Shared::new(values_mut(&mut grad)),
+                n,
+                Start::Held,
+                dz,
+                w.t(),
+                |_| (),
+            );
         }
         let d_w = wanted[1].then(|| product(Mat::new(values(&x), rows, n).t(), dz));
         let d_alpha = d_alphas.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
         vec![
-            wanted[0].then(|| tensor(g, [rows, n])),
+            wanted[0].then_some(grad),
             d_w.map(|d_w| tensor(d_w, [n, n])),
             wanted[2].then(|| tensor(d_bias, [n])),
             wanted[3].then(|| tensor(vec![d_alpha], [1])),
@@ -297,7 +307,8 @@ pub(super) fn column_sums(
     n: usize,
     add: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
-    let blocks = Parts::new(rows, CHUNK.div_ceil(n));
+    // A few blocks also of a small matrix, and not so many that adding them up counts.
+    let blocks = Parts::new(rows, rows.div_ceil((rows * n / CHUNK).clamp(1, 16)));
     let mut partial = vec![0.0; blocks.count() * n];
     let shared = Shared::new(&mut partial);
     each(blocks.count(), |i| {

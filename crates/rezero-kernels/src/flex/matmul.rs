@@ -70,7 +70,7 @@ impl<'a> Mat<'a> {
     fn by_rows(&self) -> Vec<f32> {
         let (k, n) = (self.rows, self.cols);
         let mut out = fresh(k * n);
-        let parts = parallel::Parts::new(k, (1 << 16) / n + 1);
+        let parts = parallel::Parts::new(k, (1 << 14) / n + 1);
         let shared = Shared::new(&mut out);
         parallel::each(parts.count(), |i| {
             let (from, len) = parts.get(i);

@@ -53,11 +53,21 @@ pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
     tensor.storage::<f32>()[tensor.layout().start_offset()]
 }
 
-/// The values of a contiguous tensor to write over: its own memory if nobody else holds it, else
-/// a copy.
-pub(super) fn into_values(tensor: FlexTensor) -> Vec<f32> {
+/// A contiguous tensor to write over: the same if nobody else holds its memory, else a copy.
+pub(super) fn writable(tensor: FlexTensor) -> FlexTensor {
+    let whole = tensor.is_contiguous()
+        && tensor.layout().start_offset() == 0
+        && tensor.bytes().len() == tensor.shape().num_elements() * size_of::<f32>();
+    if whole && tensor.is_unique() {
+        return tensor;
+    }
     let tensor = contiguous(&tensor);
-    tensor.into_data().try_into_vec().expect("an f32 tensor")
+    self::tensor(values(&tensor).to_vec(), tensor.shape())
+}
+
+/// The values of a [`writable`] tensor.
+pub(super) fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    tensor.storage_mut()
 }
 
 /// The extents of a tensor of `D` dimensions.

@@ -6,7 +6,7 @@ use burn::backend::{DispatchAutodiffContext, DispatchTensor, Flex, TensorMetadat
 use burn::tensor::{DType, Tensor};
 
 use super::gate::CHUNK;
-use super::memory::{Shared, contiguous, into_values, tensor, values};
+use super::memory::{Shared, contiguous, tensor, values, values_mut, writable};
 use super::parallel::{Parts, each, wide};
 use crate::optim::{AdaGradStep, AdamStep, SgdStep};
 
@@ -121,18 +121,18 @@ fn update<const D: usize, const N: usize>(
     let shape = weights.shape();
     let gradient = contiguous(&primitive(gradient));
     let g = values(&gradient);
-    let mut weights = into_values(primitive(weights));
+    let mut weights = writable(primitive(weights));
     let mut state = state.map(|state| match state {
-        Some(state) => into_values(primitive(state)),
-        None => vec![0.0; g.len()],
+        Some(state) => writable(primitive(state)),
+        None => tensor(vec![0.0; g.len()], shape.clone()),
     });
     assert!(
-        weights.len() == g.len() && state.iter().all(|state| state.len() == g.len()),
+        shape == gradient.shape() && state.iter().all(|state| state.shape() == shape),
         "a parameter, its gradient and the optimizer's state must have the same shape."
     );
     let parts = Parts::new(g.len(), CHUNK);
-    let shared = Shared::new(&mut weights);
-    let states = state.each_mut().map(|state| Shared::new(state));
+    let shared = Shared::new(values_mut(&mut weights));
+    let states = state.each_mut().map(|state| Shared::new(values_mut(state)));
     each(parts.count(), |i| {
         let (from, len) = parts.get(i);
         let g = &g[from..from + len];
@@ -147,8 +147,10 @@ fn update<const D: usize, const N: usize>(
             || f(w, g, states),
         );
     });
-    let whole = |values| Tensor::from_primitive::<Flex>(tensor(values, shape.clone()));
-    (whole(weights), state.map(whole))
+    (
+        Tensor::from_primitive::<Flex>(weights),
+        state.map(Tensor::from_primitive::<Flex>),
+    )
 }
 
 fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
