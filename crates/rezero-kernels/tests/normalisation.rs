@@ -2,10 +2,11 @@ use burn::tensor::Tensor;
 use proptest::prelude::*;
 use rezero_kernels::{Activation, batch_norm, batch_norm_gated_sum};
 
-use crate::support::{alpha_gradient, finite_differences, gradient, leaf, random, same, weighed};
+use crate::support::{finite_differences, gathered, gradient, leaf, random, same, weighed};
 
 fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
     let channels = shape[1];
+    let values = shape.iter().product::<usize>() / channels;
     let what = format!("batch norm {shape:?}, {activation:?}, α = {alpha}, mean {offset}");
     same(&what, |device| {
         let x = leaf::<4>(&random(shape, 1), device);
@@ -38,10 +39,10 @@ fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
             gated.mean.into_data(),
             gated.variance.into_data(),
             gradient(&x, &gradients),
-            gradient(&gamma, &gradients),
-            gradient(&beta, &gradients),
+            gathered(&gamma, values, alpha.abs(), &gradients),
+            gathered(&beta, values, alpha.abs(), &gradients),
             gradient(&skip, &gradients),
-            alpha_gradient(&a, shape.iter().product(), &gradients),
+            gathered(&a, shape.iter().product(), 1.0, &gradients),
         ]
     });
 }

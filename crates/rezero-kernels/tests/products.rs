@@ -2,7 +2,7 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 use rezero_kernels::{Activation, gated_linear, gated_sum, linear};
 
-use crate::support::{alpha_gradient, finite_differences, gradient, leaf, random, same, weighed};
+use crate::support::{finite_differences, gathered, gradient, leaf, random, same, weighed};
 
 fn check_linear(shape: [usize; 3], width: usize, bias: bool, activation: Activation) {
     let what = format!("linear {shape:?} to {width}, bias {bias}, {activation:?}");
@@ -16,7 +16,7 @@ fn check_linear(shape: [usize; 3], width: usize, bias: bool, activation: Activat
             y.into_data(),
             gradient(&x, &gradients),
             gradient(&w, &gradients),
-            gradient(&b, &gradients),
+            gathered(&b, shape[0] * shape[1], 1.0, &gradients),
         ]
     });
 }
@@ -36,7 +36,7 @@ fn check_gated(batch: usize, width: usize, alpha: f32) {
                 gradient(&x, &gradients),
                 gradient(&w, &gradients),
                 gradient(&b, &gradients),
-                alpha_gradient(&a, batch * width, &gradients),
+                gathered(&a, batch * width, 1.0, &gradients),
             ]
         },
     );
@@ -53,7 +53,7 @@ fn check_sum(shape: [usize; 3], alpha: f32) {
             y.into_data(),
             gradient(&x, &gradients),
             gradient(&f, &gradients),
-            alpha_gradient(&a, shape.iter().product(), &gradients),
+            gathered(&a, shape.iter().product(), 1.0, &gradients),
         ]
     });
 }

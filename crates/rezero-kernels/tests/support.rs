@@ -80,15 +80,21 @@ pub fn gradient<const D: usize>(
     }
 }
 
-/// The gradient of an α, a sum of `terms` products of values in (−1, 1), beside what such a sum
-/// measures: by chance the terms may cancel to less than their rounding.
-pub fn alpha_gradient(
-    alpha: &Tensor<1>,
+/// The gradient of a parameter that gathers `terms` products of values of about `size`, beside what
+/// such a sum measures: by chance the terms may cancel to less than their rounding.
+pub fn gathered(
+    parameter: &Tensor<1>,
     terms: usize,
+    size: f32,
     gradients: &burn::tensor::Gradients,
 ) -> TensorData {
-    let sum = gradient(alpha, gradients).as_slice::<f32>().unwrap()[0];
-    TensorData::new(vec![sum, (terms as f32).sqrt()], [2])
+    let mut sums = gradient(parameter, gradients)
+        .as_slice::<f32>()
+        .unwrap()
+        .to_vec();
+    sums.push(size * (terms as f32).sqrt());
+    let n = sums.len();
+    TensorData::new(sums, [n])
 }
 
 /// Central differences of the kernel's own forward pass, summed over a random direction, against
