@@ -40,6 +40,10 @@ check:
 bench:
     cargo bench --workspace
 
+# Time rezero and PyTorch in turn and write docs/PERFORMANCE.md (needs Python with torch: $REZERO_PYTHON)
+bench-vs-pytorch *ARGS:
+    python3 benches/compare.py {{ARGS}}
+
 # Make the PyTorch fixtures anew (needs Python with torch; see the scripts)
 golden:
     python3 crates/rezero-nn/tests/fixtures/generate.py

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Run `rezero bench` and benches/pytorch.py in turn and write docs/PERFORMANCE.md and docs/performance.svg.
+
+    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--all]
+
+A round is one run of each program on each workload, in their own processes, one after the other (A B A B …). A
+workload's ratio is PyTorch's median step over rezero's within a round: above 1, rezero is faster. Text of
+docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept. PyTorch's interpreter is $REZERO_PYTHON
+(default python3); cargo builds rezero unless $REZERO_BIN names a binary.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT = "mlp-64,mlp-1000,lm-small,resnet-20,resnet-56,decode,latency"
+TARGETS = {"mlp-64": 1.3, "mlp-1000": 1.5, "mlp-10000": 1.5, "lm-small": 1.2, "resnet-20": 1.2, "resnet-56": 1.2,
+           "decode": 3.0, "latency": 1.5}
+
+
+def run(command):
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def split(workloads):
+    names = []
+    for item in workloads.split(","):
+        if names and "=" in item and ":" not in item:
+            names[-1] += "," + item
+        else:
+            names.append(item)
+    return names
+
+
+def text(command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def cpu():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def measure(names, rounds, steps, ours, theirs):
+    results = {name: ([], []) for name in names}
+    for i in range(rounds):
+        for name in names:
+            a = run([*ours, "bench", name, "--json", "--steps", str(steps)])
+            b = run([*theirs, name, "--steps", str(steps)])
+            results[name][0].append(a)
+            results[name][1].append(b)
+            print(f"round {i + 1} {name}: rezero {a['ms_median']:.2f} ms, PyTorch {b['ms_median']:.2f} ms, "
+                  f"ratio {b['ms_median'] / a['ms_median']:.2f}", flush=True)
+    return results
+
+
+def rows(results):
+    for name, (a, b) in results.items():
+        ratios = [y["ms_median"] / x["ms_median"] for x, y in zip(a, b)]
+        yield {
+            "name": name,
+            "ours": statistics.median(x["ms_median"] for x in a),
+            "theirs": statistics.median(y["ms_median"] for y in b),
+            "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+            "our_mb": max(x["peak_rss_mb"] or 0 for x in a), "their_mb": max(y["peak_rss_mb"] for y in b),
+            "items": statistics.median(x["items_per_s"] for x in a),
+            "gflop": b[0].get("gflop"), "mb_moved": b[0].get("mb_moved"),
+        }
+
+
+def table(rows):
+    out = ["| workload | rezero, ms | PyTorch, ms | ratio | over the rounds | target | rezero, MB | PyTorch, MB |",
+           "| - | -: | -: | -: | - | -: | -: | -: |"]
+    for r in rows:
+        target = TARGETS.get(r["name"])
+        out.append(f"| {r['name']} | {r['ours']:.2f} | {r['theirs']:.2f} | **{r['ratio']:.2f}** | "
+                   f"{r['low']:.2f}–{r['high']:.2f} | {target or ''} | {r['our_mb']} | {r['their_mb']} |")
+    return "\n".join(out)
+
+
+def roofline(rows, peaks):
+    out = ["| workload | GFLOP | MB moved | floor, ms | bound by | rezero reaches | PyTorch reaches |",
+           "| - | -: | -: | -: | - | -: | -: |"]
+    for r in rows:
+        if not r["gflop"]:
+            continue
+        compute, memory = 1e3 * r["gflop"] / peaks["gflop_per_s"], r["mb_moved"] / peaks["gb_per_s"]
+        floor = max(compute, memory)
+        out.append(f"| {r['name']} | {r['gflop']:.1f} | {r['mb_moved']:.0f} | {floor:.1f} | "
+                   f"{'products' if compute > memory else 'memory'} | {floor / r['ours']:.0%} | "
+                   f"{floor / r['theirs']:.0%} |")
+    return "\n".join(out)
+
+
+def svg(rows):
+    width, left, bar, top = 720, 150, 26, 34
+    scale = (width - left - 70) / max([r["high"] for r in rows] + [2.0])
+    height = top + bar * len(rows) + 24
+    part = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+            f'font-size="12"><rect width="100%" height="100%" fill="white"/>',
+            f'<text x="{left}" y="18">PyTorch\'s time / rezero\'s: median and range over the rounds</text>']
+    for i, r in enumerate(rows):
+        y = top + i * bar
+        part.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{r["name"]}</text>')
+        part.append(f'<rect x="{left}" y="{y + 2}" width="{r["ratio"] * scale:.1f}" height="16" fill="#4c78a8"/>')
+        low, high = left + r["low"] * scale, left + r["high"] * scale
+        part.append(f'<path d="M{low:.1f} {y + 10}H{high:.1f}M{low:.1f} {y + 6}v8M{high:.1f} {y + 6}v8" '
+                    'stroke="black" fill="none"/>')
+        if r["name"] in TARGETS:
+            x = left + TARGETS[r["name"]] * scale
+            part.append(f'<path d="M{x:.1f} {y}v20" stroke="#e45756" stroke-width="2"/>')
+        part.append(f'<text x="{high + 6:.1f}" y="{y + 14}">{r["ratio"]:.2f}</text>')
+    x = left + scale
+    part.append(f'<path d="M{x:.1f} {top}V{height - 22}" stroke="gray" stroke-dasharray="3"/>')
+    part.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">1: equal; red: target</text></svg>')
+    return "\n".join(part) + "\n"
+
+
+def write(rows, peaks, args):
+    path = ROOT / "docs" / "PERFORMANCE.md"
+    by_hand = ""
+    if path.exists() and "<!-- by hand -->" in path.read_text():
+        by_hand = path.read_text().split("<!-- by hand -->")[1].split("<!-- end -->")[0].strip("\n")
+    commit = text(["git", "rev-parse", "--short", "HEAD"])
+    dirty = " and uncommitted changes" if text(["git", "status", "--porcelain", "-uno"]) else ""
+    version = args.version
+    path.write_text(f"""# Performance on the CPU, beside PyTorch
+
+Written by `just bench-vs-pytorch {args.command}`: benches/compare.py runs `rezero bench` and benches/pytorch.py
+in turn, {args.rounds} rounds of {args.steps} timed steps. {datetime.date.today()}, commit {commit}{dirty}; {cpu()},
+{os.cpu_count()} cores; {version["ours"]} (flex, default features); {version["theirs"]}; f32, seed 0.
+
+A step is forward, loss, backward and the optimizer's update, until the loss has been read; of `decode`, writing
+{"128"} bytes greedily from an empty cache; of `latency`, classifying one image. Milliseconds are medians of the
+rounds' medians; the ratio is PyTorch's time over rezero's within a round; megabytes are the process's peak.
+
+{table(rows)}
+
+![ratios](performance.svg)
+
+## Roofline
+
+The machine, measured by PyTorch in the same run: {peaks["gflop_per_s"]} GFLOP/s in a product of 2048 × 2048 matrices,
+{peaks["gb_per_s"]} GB/s in a copy. The floor is the larger of: the products of a step (linear layers, convolutions,
+causal attention without its masked half; forward, input and weight gradient) at the former, and the reads and writes of
+parameters, gradients and optimizer state at the latter. Activations are not counted.
+
+{roofline(rows, peaks)}
+
+<!-- by hand -->
+{by_hand}
+<!-- end -->
+""")
+    (ROOT / "docs" / "performance.svg").write_text(svg(rows))
+    print(table(rows))
+    print(f"wrote {path.relative_to(ROOT)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("workloads", nargs="?", default=DEFAULT)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--all", action="store_true", help="mlp-10000 as well: PyTorch takes 17 GB for it")
+    args = parser.parse_args()
+    args.command = " ".join(sys.argv[1:])
+    names = split(args.workloads) + (["mlp-10000"] if args.all else [])
+    binary = os.environ.get("REZERO_BIN")
+    if not binary:
+        subprocess.run(["cargo", "build", "--release"], cwd=ROOT, check=True)
+        meta = json.loads(text(["cargo", "metadata", "--format-version=1", "--no-deps"]))
+        binary = str(Path(meta["target_directory"]) / "release" / "rezero")
+    theirs = [os.environ.get("REZERO_PYTHON", "python3"), "benches/pytorch.py"]
+    peaks = run([*theirs, "--peaks"])
+    results = measure(names, args.rounds, args.steps, [binary], theirs)
+    first = next(iter(results.values()))
+    args.version = {"ours": first[0][0]["framework"], "theirs": first[1][0]["framework"]}
+    write(list(rows(results)), peaks, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch==2.9.1"]
+# ///
+"""The workloads of `rezero bench` in PyTorch: the same names and sizes, the same definition of a step, the same keys.
+
+    uv run benches/pytorch.py mlp-64,lm-small,resnet-20 [--steps N] [--threads N]
+    uv run benches/pytorch.py lm:layers=4,d_model=192,n_heads=6,length=200,batch=5
+    uv run benches/pytorch.py --peaks
+
+Each workload prints one JSON object; beside the keys of `rezero bench --json` it has `gflop`, the products of a
+training step, and `mb_moved`, what a step must read and write of parameters, gradients and optimizer state.
+`decode` keeps keys and values in preallocated tensors; `decode-nocache` computes the whole sequence for every byte,
+as the authors' modules do. `--peaks` measures the machine: GFLOP/s of a large product and GB/s of a large copy.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+WARM_UP = 2
+LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
+LM_PAPER = {"layers": 12, "d_model": 512, "n_heads": 8, "d_ff": 2048, "length": 512, "batch": 16}
+
+
+class Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, branch):
+        return x + self.alpha * branch
+
+
+class Mlp(nn.Module):
+    def __init__(self, layers, width):
+        super().__init__()
+        self.input, self.output = nn.Linear(3072, width), nn.Linear(width, 10)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.gates = nn.ModuleList(Gate() for _ in range(layers))
+
+    def forward(self, x):
+        x = self.input(x)
+        for linear, gate in zip(self.hidden, self.gates):
+            x = gate(x, F.relu(linear(x)))
+        return self.output(x)
+
+
+class TransformerLayer(nn.Module):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.up, self.down = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
+        self.gate = Gate()
+
+    def forward(self, x, mask):
+        attended, _ = self.attention(x, x, x, attn_mask=mask, is_causal=True, need_weights=False)
+        x = self.gate(x, attended)
+        return self.gate(x, self.down(F.relu(self.up(x))))
+
+    def step(self, x, cache, at):
+        """One position, with the keys and values before it."""
+        n, d = self.attention.num_heads, x.shape[-1]
+        q, k, v = F.linear(x, self.attention.in_proj_weight, self.attention.in_proj_bias).view(3, n, 1, d // n)
+        cache[0][:, at : at + 1], cache[1][:, at : at + 1] = k, v
+        keys, values = cache[0][:, : at + 1], cache[1][:, : at + 1]
+        attended = F.scaled_dot_product_attention(q, keys, values).reshape(1, d)
+        x = self.gate(x, self.attention.out_proj(attended))
+        return self.gate(x, self.down(F.relu(self.up(x))))
+
+
+class LanguageModel(nn.Module):
+    def __init__(self, layers, d_model, n_heads, d_ff, length):
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(256, d_model), nn.Embedding(length, d_model)
+        self.layers = nn.ModuleList(TransformerLayer(d_model, n_heads, d_ff) for _ in range(layers))
+        self.head = nn.Linear(d_model, 256)
+
+    def forward(self, tokens):
+        length = tokens.shape[1]
+        mask = nn.Transformer.generate_square_subsequent_mask(length)
+        x = self.embedding(tokens) + self.positions.weight[:length]
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.head(x)
+
+
+class Block(nn.Module):
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(c_out), nn.BatchNorm2d(c_out)
+        self.gate, self.extra = Gate(), c_out - c_in
+
+    def forward(self, x):
+        branch = F.relu(self.norm1(self.conv1(x)))
+        branch = F.relu(self.norm2(self.conv2(branch)))
+        if self.extra:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.extra // 2, self.extra // 2))
+        return self.gate(x, branch)
+
+
+class ResNet(nn.Module):
+    def __init__(self, depth):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        widths = [16] * (depth // 6) + [32] * (depth // 6) + [64] * (depth // 6)
+        self.blocks = nn.Sequential(*(Block(a, b, 1 + (a != b)) for a, b in zip([16, *widths], widths)))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images):
+        x = self.blocks(F.relu(self.norm(self.conv(images))))
+        return self.linear(x.mean((2, 3)))
+
+
+def parse(text):
+    base, _, settings = text.partition(":")
+    kind, _, number = base.partition("-")
+    sizes = {
+        "mlp": lambda: {"layers": int(number or 64), "width": 256, "batch": 100},
+        "resnet": lambda: {"depth": int(number or 20), "batch": 128},
+        "lm": lambda: dict(LM_PAPER if number == "paper" else LM),
+        "decode": lambda: dict(LM),
+        "latency": lambda: {"depth": 20, "batch": 1},
+    }[kind]()
+    given = dict(setting.split("=") for setting in settings.split(",") if setting)
+    if "d_model" in given and "d_ff" not in given:
+        given["d_ff"] = 4 * int(given["d_model"])
+    for key, value in given.items():
+        sizes[key] = int(value)
+    return base if kind == "decode" else kind, sizes
+
+
+def products(model, x):
+    """Multiply-adds of one forward pass in linear layers and convolutions, and those of the layers on the input."""
+    counted, handles = [], []
+
+    def count(module, args, out):
+        weight = module.in_proj_weight.numel() + module.out_proj.weight.numel() if hasattr(
+            module, "in_proj_weight") else module.weight.numel()
+        places = out.numel() // out.shape[1] if out.dim() == 4 else args[0].numel() // args[0].shape[-1]
+        counted.append(weight * places)
+
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and not isinstance(
+            module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+            handles.append(module.register_forward_hook(count))
+        if isinstance(module, nn.MultiheadAttention):
+            handles.append(module.register_forward_hook(lambda m, a, o: count(m, a, o[0])))
+    with torch.no_grad():
+        model.train()(x)
+    for handle in handles:
+        handle.remove()
+    return sum(counted), counted[0] if x.is_floating_point() else 0
+
+
+def training(kind, s):
+    if kind == "mlp":
+        model = Mlp(s["layers"], s["width"])
+        make, traffic = lambda p: torch.optim.Adagrad(p, 0.01, eps=1e-10), 8
+        x, y, items = torch.randn(s["batch"], 3072), torch.arange(s["batch"]) % 10, s["batch"]
+    elif kind == "lm":
+        model = LanguageModel(*(s[k] for k in ("layers", "d_model", "n_heads", "d_ff", "length")))
+        make, traffic = lambda p: torch.optim.Adam(p, 1e-3), 10
+        items = s["batch"] * s["length"]
+        x, y = torch.randint(256, (s["batch"], s["length"])), torch.randint(256, (items,))
+    else:
+        model = ResNet(s["depth"])
+        make, traffic = lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-4), 8
+        x, y, items = torch.randn(s["batch"], 3, 32, 32), torch.arange(s["batch"]) % 10, s["batch"]
+    optimizer = make(model.parameters())
+
+    def step():
+        logits = model(x)
+        loss = F.cross_entropy(logits.flatten(0, 1) if kind == "lm" else logits, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    def floor():
+        forward, of_input = products(model, x)
+        flop = 2 * (3 * forward - of_input)
+        if kind == "lm":
+            # Scores and contexts of the keys that a query sees, forward and both gradients.
+            flop += 6 * 2 * s["layers"] * s["batch"] * s["d_model"] * s["length"] * (s["length"] + 1) // 2
+        parameters = sum(p.numel() for p in model.parameters())
+        return {"gflop": round(flop / 1e9, 3), "mb_moved": round(4e-6 * traffic * parameters, 1)}
+
+    return step, items, floor
+
+
+def inference(kind, s):
+    if kind == "latency":
+        model, x = ResNet(s["depth"]).eval(), torch.randn(s["batch"], 3, 32, 32)
+        return lambda: model(x), s["batch"]
+    model = LanguageModel(*(s[k] for k in ("layers", "d_model", "n_heads", "d_ff", "length"))).eval()
+    n, length, width = s["n_heads"], s["length"], s["d_model"] // s["n_heads"]
+
+    def cached():
+        caches = [torch.empty(2, n, length, width) for _ in model.layers]
+        token = torch.zeros(1, dtype=torch.long)
+        for at in range(length):
+            x = model.embedding(token) + model.positions.weight[at]
+            for layer, cache in zip(model.layers, caches):
+                x = layer.step(x, cache, at)
+            token = model.head(x).argmax(1)
+            token.item()
+
+    def whole():
+        tokens = torch.zeros(1, 1, dtype=torch.long)
+        for _ in range(length):
+            token = model(tokens)[:, -1:].argmax(2)
+            tokens = torch.cat([tokens, token], 1)[:, -length:]
+            token.item()
+
+    return cached if kind == "decode" else whole, length
+
+
+def run(name, steps):
+    torch.manual_seed(0)
+    kind, sizes = parse(name)
+    floor = dict
+    if kind in ("mlp", "lm", "resnet"):
+        step, items, floor = training(kind, sizes)
+        times = timed(step, steps)
+    else:
+        step, items = inference(kind, sizes)
+        with torch.inference_mode():
+            times = timed(step, steps)
+    median = statistics.median(times)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps({
+        "framework": f"pytorch {torch.__version__}", "device": "cpu", "workload": name,
+        "ms_min": round(min(times), 3), "ms_median": round(median, 3), "ms_max": round(max(times), 3),
+        "items_per_s": round(1e3 * items / median, 1), "peak_rss_mb": peak, **floor(),
+    }), flush=True)
+
+
+def timed(step, steps):
+    times = []
+    for _ in range(WARM_UP + steps):
+        start = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times[WARM_UP:]
+
+
+def peaks():
+    a, b = torch.randn(2, 2048, 2048)
+    source = torch.randn(1 << 26)
+    target = torch.empty_like(source)
+    product = min(timed(lambda: a @ b, 10))
+    copy = min(timed(lambda: target.copy_(source), 10))
+    print(json.dumps({
+        "gflop_per_s": round(2e-6 * 2048**3 / product, 1),
+        "gb_per_s": round(2e-6 * 4 * source.numel() / copy, 1),
+    }))
+
+
+def split(workloads):
+    """`a,b:x=1,y=2,c`: what has `=` but no `:` belongs to the one before it."""
+    names = []
+    for item in workloads.split(","):
+        if names and "=" in item and ":" not in item:
+            names[-1] += "," + item
+        else:
+            names.append(item)
+    return names
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("workloads", nargs="?")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--peaks", action="store_true")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.peaks:
+        return peaks()
+    names = split(args.workloads or parser.error("name a workload"))
+    if len(names) == 1:
+        return run(names[0], args.steps)
+    # A process has one peak of memory: each workload gets its own.
+    for name in names:
+        threads = ["--threads", str(args.threads)] if args.threads else []
+        subprocess.run([sys.executable, __file__, name, "--steps", str(args.steps), *threads], check=True)
+
+
+if __name__ == "__main__":
+    main()
