@@ -23,6 +23,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "allocator")]
+pub mod allocator;
 mod attention;
 mod batch_norm;
 mod conv;

@@ -4,17 +4,17 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rezero_kernels::allocator::{Allocator, keep_memory};
 use rezero_train::cli::Cli;
 
-/// The system's allocator hands large blocks back to the kernel, and every tensor pays for its pages
-/// anew: 5 to 10 % of a training step on the CPU.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// No line of a message needs more characters than this; one that quotes a damaged file might.
 const LONGEST: usize = 2_000;
 
 fn main() -> ExitCode {
+    keep_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

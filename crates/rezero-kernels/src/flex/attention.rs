@@ -20,7 +20,7 @@ use super::math::exp;
 use super::matmul::{Mat, Start, block_product, transpose};
 use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
 use super::op::Kernel;
-use super::parallel::{each, sum, wide};
+use super::parallel::{each, sum, sums, wide};
 use crate::attention::{SelfAttention, angle};
 
 /// Queries of a block: half of what a causal block computes on its last keys is for nothing.
@@ -135,7 +135,7 @@ impl Kernel for Attention {
         let table = table.as_deref();
         let mut out = fresh(heads.batch * length * d);
         let mut log_sums = fresh(heads.batch * heads.n * length);
-        let (outs, sums, input) = (
+        let (outs, all_sums, input) = (
             Shared::new(&mut out),
             Shared::new(&mut log_sums),
             values(&qkv),
@@ -160,7 +160,7 @@ impl Kernel for Attention {
                     for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                         let seen = if heads.causal { from + i + 1 } else { keys };
                         // SAFETY: each query of each head has a sum of its own.
-                        let log_sum = unsafe { sums.part(task * length + from + i, 1) };
+                        let log_sum = unsafe { all_sums.part(task * length + from + i, 1) };
                         log_sum[0] = wide(
                             #[inline(always)]
                             || softmax(row, seen, heads.scale),
@@ -254,10 +254,11 @@ impl Kernel for Attention {
                         wide(
                             #[inline(always)]
                             || {
-                                let mean = sum(
-                                    width,
+                                let [mean] = sums(
+                                    o,
+                                    d_o,
                                     #[inline(always)]
-                                    |j| o[j] * d_o[j],
+                                    |o, d_o| [o * d_o],
                                 );
                                 let (p, p_beyond) = p.split_at_mut(seen);
                                 let (d_s, d_s_beyond) = d_s.split_at_mut(seen);
@@ -306,9 +307,9 @@ fn softmax(row: &mut [f32], seen: usize, scale: f32) -> f32 {
         *x = exp(*x * scale - max);
     }
     let total = sum(
-        row.len(),
+        row,
         #[inline(always)]
-        |i| row[i],
+        |x| x,
     );
     let inverse = 1.0 / total;
     for x in row.iter_mut() {

@@ -14,7 +14,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
 use super::op::Kernel;
-use super::parallel::{each, sum, wide};
+use super::parallel::{each, sum, sums, wide};
 use crate::linear::Activation;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
@@ -177,31 +177,22 @@ impl Kernel for BatchNorm {
         let floor = self.floor();
         let factor = alpha.unwrap_or(1.0);
         // Of g where z passes: its sum, its product with x − μ, and with act(z) for α.
-        let (_, sums) = planes.sums(|at, c| {
+        let (_, totals) = planes.sums(|at, c| {
             let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
             wide(
                 #[inline(always)]
                 || {
-                    [
-                        sum(
-                            x.len(),
-                            #[inline(always)]
-                            |i| channel.passed(x[i], g[i], floor),
-                        ),
-                        sum(
-                            x.len(),
-                            #[inline(always)]
-                            |i| channel.passed(x[i], g[i], floor) * (x[i] - channel.mean),
-                        ),
-                        match alpha {
-                            Some(_) => sum(
-                                x.len(),
-                                #[inline(always)]
-                                |i| g[i] * channel.z(x[i]).max(floor),
-                            ),
-                            None => 0.0,
+                    sums(
+                        x,
+                        g,
+                        #[inline(always)]
+                        |x, g| {
+                            let passed = channel.passed(x, g, floor);
+                            // Without α the third is for nothing, and free: the pass waits for memory.
+                            let act = channel.z(x).max(floor);
+                            [passed, passed * (x - channel.mean), g * act]
                         },
-                    ]
+                    )
                 },
             )
         });
@@ -215,7 +206,7 @@ impl Kernel for BatchNorm {
                     // SAFETY: the planes are disjoint.
                     let d_x = unsafe { shared.part(at.start, at.len()) };
                     let (x, g) = (&xs[at.clone()], &g[at]);
-                    let [total, product, _] = sums[c];
+                    let [total, product, _] = totals[c];
                     let mean = (total / count) as f32;
                     let slope = (product / count) as f32 * channel.inverse * channel.inverse;
                     let scale = channel.scale * factor;
@@ -239,11 +230,11 @@ impl Kernel for BatchNorm {
         let factor = f64::from(factor);
         let mut found = vec![
             d_x,
-            of_channels(&|c| factor * sums[c][1] * f64::from(channels[c].inverse)),
-            of_channels(&|c| factor * sums[c][0]),
+            of_channels(&|c| factor * totals[c][1] * f64::from(channels[c].inverse)),
+            of_channels(&|c| factor * totals[c][0]),
         ];
         if alpha.is_some() {
-            let d_alpha: f64 = sums.iter().map(|sums| sums[2]).sum();
+            let d_alpha: f64 = totals.iter().map(|totals| totals[2]).sum();
             found.push(Some(grad));
             found.push(Some(tensor(vec![d_alpha as f32], [1])));
         }
@@ -270,15 +261,15 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
             #[inline(always)]
             || {
                 let total = sum(
-                    x.len(),
+                    x,
                     #[inline(always)]
-                    |i| x[i],
+                    |x| x,
                 );
                 let mean = total / size;
                 let squares = sum(
-                    x.len(),
+                    x,
                     #[inline(always)]
-                    |i| (x[i] - mean) * (x[i] - mean),
+                    |x| (x - mean) * (x - mean),
                 );
                 [total, squares]
             },

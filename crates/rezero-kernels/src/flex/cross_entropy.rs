@@ -96,9 +96,9 @@ fn log_sum(row: &[f32]) -> f32 {
     }
     let max = lanes.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
     max + sum(
-        row.len(),
+        row,
         #[inline(always)]
-        |i| exp(row[i] - max),
+        |x| exp(x - max),
     )
     .ln()
 }

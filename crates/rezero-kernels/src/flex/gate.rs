@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
 use super::op::Kernel;
-use super::parallel::{Parts, each, sum, wide};
+use super::parallel::{Parts, each, sums, wide};
 
 /// Elements of a task: small enough that its three streams stay in the first-level cache's reach,
 /// large enough to hide the start of a task.
@@ -56,7 +56,7 @@ impl Kernel for GatedSum {
         let parts = Parts::new(g.len(), CHUNK);
         let mut d_alpha = vec![0.0; parts.count()];
         let mut d_f = fresh(if wanted[1] { g.len() } else { 0 });
-        let (sums, d_fs, fs) = (Shared::new(&mut d_alpha), Shared::new(&mut d_f), values(&f));
+        let (totals, d_fs, fs) = (Shared::new(&mut d_alpha), Shared::new(&mut d_f), values(&f));
         each(parts.count(), |i| {
             let (from, len) = parts.get(i);
             let (g, f) = (&g[from..from + len], &fs[from..from + len]);
@@ -65,11 +65,12 @@ impl Kernel for GatedSum {
                 #[inline(always)]
                 || unsafe {
                     if wanted[2] {
-                        sums.part(i, 1)[0] = sum(
-                            len,
+                        totals.part(i, 1)[0] = sums(
+                            g,
+                            f,
                             #[inline(always)]
-                            |i| g[i] * f[i],
-                        );
+                            |g, f| [g * f],
+                        )[0];
                     }
                     if wanted[1] {
                         for (d_f, g) in d_fs.part(from, len).iter_mut().zip(g) {

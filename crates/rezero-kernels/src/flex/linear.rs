@@ -11,7 +11,7 @@ use super::memory::{
     Shared, contiguous, dims, forwards, fresh, scalar, tensor, values, values_mut, writable,
 };
 use super::op::Kernel;
-use super::parallel::{Parts, each, sum, wide};
+use super::parallel::{Parts, each, sums, wide};
 use crate::linear::Activation;
 
 /// Elements of a block of rows that is summed by columns.
@@ -221,7 +221,7 @@ impl Kernel for GatedLinear {
         let g = values(&grad);
         let mut dz = fresh(rows * n);
         let mut d_alphas = vec![0.0; rows];
-        let (dzs, sums) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
+        let (dzs, totals) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
         let rs = values(&r);
         let d_bias = column_sums(
             rows,
@@ -230,12 +230,13 @@ impl Kernel for GatedLinear {
             |row, d_bias| {
                 let (g, r) = (&g[row * n..(row + 1) * n], &rs[row * n..(row + 1) * n]);
                 // SAFETY: one task a row.
-                let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), sums.part(row, 1)) };
-                d_alpha[0] = sum(
-                    n,
+                let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), totals.part(row, 1)) };
+                d_alpha[0] = sums(
+                    g,
+                    r,
                     #[inline(always)]
-                    |i| g[i] * r[i],
-                );
+                    |g, r| [g * r],
+                )[0];
                 for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
                     *dz = if *r > 0.0 { alpha * g } else { 0.0 };
                     *d_bias += *dz;

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Shared, fresh};
-use super::parallel;
+use super::parallel::{self, wide};
 
 /// A matrix in memory that belongs to someone else.
 #[derive(Clone, Copy)]
@@ -218,22 +218,48 @@ pub(super) fn transpose(
     out: &mut [f32],
     width: usize,
 ) {
-    const SIDE: usize = 16;
+    /// Values of a cache line, which a square's rows are on both sides.
+    const LINE: usize = 16;
     assert!(rows <= width && cols * width <= out.len());
     assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= values.len());
-    // Squares whose rows are a cache line on both sides.
-    for c in (0..cols).step_by(SIDE) {
-        let across = SIDE.min(cols - c);
-        for r in (0..rows).step_by(SIDE) {
-            let down = SIDE.min(rows - r);
-            for i in 0..across {
-                let from = values[r * stride + c + i..].iter().step_by(stride);
-                let to = &mut out[(c + i) * width + r..][..down];
-                to.iter_mut().zip(from).for_each(|(to, x)| *to = *x);
+    wide(
+        #[inline(always)]
+        || {
+            for c in (0..cols).step_by(LINE) {
+                let across = LINE.min(cols - c);
+                for r in (0..rows).step_by(4) {
+                    let down = 4.min(rows - r);
+                    let from = &values[r * stride + c..];
+                    let to = &mut out[c * width + r..];
+                    if down == 4 && across.is_multiple_of(4) {
+                        for i in (0..across).step_by(4) {
+                            turn(&from[i..], stride, &mut to[i * width..], width);
+                        }
+                        continue;
+                    }
+                    for i in 0..across {
+                        for j in 0..down {
+                            to[i * width + j] = from[j * stride + i];
+                        }
+                    }
+                }
+                for line in out[c * width..].chunks_mut(width).take(across) {
+                    line[rows..].fill(0.0);
+                }
             }
-        }
-        for line in out[c * width..].chunks_exact_mut(width).take(across) {
-            line[rows..].fill(0.0);
-        }
+        },
+    );
+}
+
+/// Four rows of four values: in this form the compiler makes shuffles of it.
+#[inline(always)]
+fn turn(from: &[f32], stride: usize, to: &mut [f32], width: usize) {
+    let mut rows = [[0.0; 4]; 4];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row.copy_from_slice(&from[i * stride..i * stride + 4]);
+    }
+    for i in 0..4 {
+        let line = [rows[0][i], rows[1][i], rows[2][i], rows[3][i]];
+        to[i * width..i * width + 4].copy_from_slice(&line);
     }
 }

@@ -1,6 +1,9 @@
 //! Work cut into tasks, the same way whatever the number of threads, so that results do not depend
 //! on it.
 
+// Loops over registers index plain arrays.
+#![allow(clippy::needless_range_loop)]
+
 use std::sync::OnceLock;
 
 use pulp::Arch;
@@ -55,25 +58,53 @@ pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
     arch().dispatch(f)
 }
 
-/// Σ of `f(i)` over `0..n` in sixteen lanes, an order that vector registers have too.
+/// The `K` sums of `f(a, b)` over two slices of one length, each in sixteen lanes: an order of
+/// addition that vector registers have too.
 #[inline(always)]
-pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let whole = n / 16 * 16;
-    for i in (0..whole).step_by(16) {
-        for (j, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(i + j);
+pub(super) fn sums<const K: usize>(
+    a: &[f32],
+    b: &[f32],
+    f: impl Fn(f32, f32) -> [f32; K],
+) -> [f32; K] {
+    assert_eq!(a.len(), b.len());
+    let mut lanes = [[0.0f32; 16]; K];
+    let (whole_a, whole_b) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest = whole_a.remainder().iter().zip(whole_b.remainder());
+    for (a, b) in whole_a.zip(whole_b) {
+        for j in 0..16 {
+            let terms = f(a[j], b[j]);
+            for k in 0..K {
+                lanes[k][j] += terms[k];
+            }
         }
     }
-    for i in whole..n {
-        lanes[i - whole] += f(i);
-    }
-    let mut width = 8;
-    while width > 0 {
-        for j in 0..width {
-            lanes[j] += lanes[j + width];
+    for (j, (a, b)) in rest.enumerate() {
+        let terms = f(*a, *b);
+        for k in 0..K {
+            lanes[k][j] += terms[k];
         }
-        width /= 2;
     }
-    lanes[0]
+    let mut totals = [0.0; K];
+    for k in 0..K {
+        let mut width = 8;
+        while width > 0 {
+            for j in 0..width {
+                lanes[k][j] += lanes[k][j + width];
+            }
+            width /= 2;
+        }
+        totals[k] = lanes[k][0];
+    }
+    totals
+}
+
+/// Σ `f(x)`, as [`sums`].
+#[inline(always)]
+pub(super) fn sum(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    sums(
+        a,
+        a,
+        #[inline(always)]
+        |x, _| [f(x)],
+    )[0]
 }
