@@ -25,7 +25,7 @@ use super::op::Kernel;
 use super::parallel::{Parts, arch, each, wide};
 
 /// Values of scratch of one task: with the weights in use, about what a first-level cache holds.
-const SCRATCH: usize = 7 << 10;
+const SCRATCH: usize = 24 << 10;
 /// Output channels of a micro-kernel: with two vectors of pixels, 16 accumulators.
 const ROWS: usize = 8;
 /// Partial sums of the weight gradient, each over a share of the batch.
