@@ -7,4 +7,5 @@ mod losses;
 mod normalisation;
 mod products;
 mod support;
+mod threads;
 mod updates;

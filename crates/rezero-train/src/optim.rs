@@ -127,7 +127,7 @@ impl<const D: usize> State<D> {
         }
     }
 
-    fn to_device(self, device: &Device) -> Self {
+    fn on(self, device: &Device) -> Self {
         let to = |tensor: Tensor<D>| tensor.to_device(device);
         Self {
             tensors: self.tensors.into_iter().map(to).collect(),
@@ -188,7 +188,7 @@ impl Optimizer for Sgd {
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
-        state.to_device(device)
+        state.on(device)
     }
 }
 
@@ -224,7 +224,7 @@ impl Optimizer for AdaGrad {
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
-        state.to_device(device)
+        state.on(device)
     }
 }
 
@@ -270,7 +270,7 @@ impl Optimizer for Adam {
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
-        state.to_device(device)
+        state.on(device)
     }
 }
 

@@ -335,7 +335,7 @@ impl Correlation {
             let first = n * self.outputs * target + first;
             // Whole vectors that lie side by side in the result are stored there at once.
             let direct = vectors.of_row.is_some()
-                && self.grid[1] % lanes == 0
+                && self.grid[1].is_multiple_of(lanes)
                 && self.target_step == 1
                 && row + rows <= rows_of_target;
             let held = if direct { 0 } else { ROWS * vectors.held() };
