@@ -6,7 +6,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::matmul::{Mat, Start, matmul};
+use super::matmul::{Mat, Product, Start};
 use super::memory::{
     Shared, contiguous, dims, forwards, fresh, scalar, tensor, values, values_mut, writable,
 };
@@ -44,27 +44,21 @@ impl Kernel for Linear {
         let mut out = fresh(rows * w.cols);
         let shared = Shared::new(&mut out);
         let (n, relu) = (w.cols, self.activation == Activation::Relu);
-        matmul(
-            shared,
-            n,
-            Start::Zero,
-            Mat::new(values(&x), rows, w.rows),
-            w,
-            |tile| {
-                if bias.is_none() && !relu {
-                    return;
-                }
-                for row in tile.row..tile.row + tile.rows {
-                    // SAFETY: tiles are disjoint, and this one's product is done.
-                    let out = unsafe { shared.part(row * n + tile.col, tile.cols) };
-                    let bias = bias.map(|b| &b[tile.col..tile.col + tile.cols]);
-                    wide(
-                        #[inline(always)]
-                        || finish(out, bias, relu),
-                    );
-                }
-            },
-        );
+        let x_rows = Mat::new(values(&x), rows, w.rows);
+        Product::new(shared, n, Start::Zero, x_rows, w).run(|tile| {
+            if bias.is_none() && !relu {
+                return;
+            }
+            for row in tile.row..tile.row + tile.rows {
+                // SAFETY: tiles are disjoint, and this one's product is done.
+                let out = unsafe { shared.part(row * n + tile.col, tile.cols) };
+                let bias = bias.map(|b| &b[tile.col..tile.col + tile.cols]);
+                wide(
+                    #[inline(always)]
+                    || finish(out, bias, relu),
+                );
+            }
+        });
         let mut shape = x.shape();
         let last = shape.num_dims() - 1;
         shape[last] = n;
@@ -128,12 +122,25 @@ impl Kernel for Linear {
             ));
         }
         let dz = Mat::new(dz, rows, n);
-        let d_x = wanted[0].then(|| tensor(product(dz, w.t()), x.shape()));
-        let d_w = wanted[1].then(|| {
-            let x = Mat::new(values(&x), rows, w.rows);
-            tensor(product(x.t(), dz), [w.rows, n])
-        });
-        let mut found = vec![d_x, d_w];
+        let size = |wanted: bool, size: usize| if wanted { size } else { 0 };
+        let mut d_x = fresh(size(wanted[0], rows * w.rows));
+        let mut d_w = fresh(size(wanted[1], w.rows * n));
+        let mut products = Vec::with_capacity(2);
+        if wanted[0] {
+            let out = Shared::new(&mut d_x);
+            products.push(Product::new(out, w.rows, Start::Zero, dz, w.t()));
+        }
+        if wanted[1] {
+            let x_rows = Mat::new(values(&x), rows, w.rows);
+            let out = Shared::new(&mut d_w);
+            products.push(Product::new(out, n, Start::Zero, x_rows.t(), dz));
+        }
+        Product::run_all(&products);
+        drop(products);
+        let mut found = vec![
+            wanted[0].then(|| tensor(d_x, x.shape())),
+            wanted[1].then(|| tensor(d_w, [w.rows, n])),
+        ];
         if wanted.len() > 2 {
             let d_bias = d_bias.filter(|_| wants_bias);
             found.push(d_bias.map(|sums| tensor(sums, [n])));
@@ -170,32 +177,24 @@ impl Kernel for GatedLinear {
         let (xs, bias) = (values(&x), values(&bias));
         let (mut r, mut out) = (fresh(rows * n), fresh(rows * n));
         let (rs, outs) = (Shared::new(&mut r), Shared::new(&mut out));
-        matmul(
-            rs,
-            n,
-            Start::Zero,
-            Mat::new(xs, rows, n),
-            Mat::of(&weight),
-            |tile| {
-                let bias = &bias[tile.col..tile.col + tile.cols];
-                for row in tile.row..tile.row + tile.rows {
-                    let from = row * n + tile.col;
-                    // SAFETY: tiles are disjoint, and this one's product is done.
-                    let (r, out) =
-                        unsafe { (rs.part(from, tile.cols), outs.part(from, tile.cols)) };
-                    let x = &xs[from..from + tile.cols];
-                    wide(
-                        #[inline(always)]
-                        || {
-                            for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
-                                *r = (*r + b).max(0.0);
-                                *out = x + alpha * *r;
-                            }
-                        },
-                    );
-                }
-            },
-        );
+        Product::new(rs, n, Start::Zero, Mat::new(xs, rows, n), Mat::of(&weight)).run(|tile| {
+            let bias = &bias[tile.col..tile.col + tile.cols];
+            for row in tile.row..tile.row + tile.rows {
+                let from = row * n + tile.col;
+                // SAFETY: tiles are disjoint, and this one's product is done.
+                let (r, out) = unsafe { (rs.part(from, tile.cols), outs.part(from, tile.cols)) };
+                let x = &xs[from..from + tile.cols];
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
+                            *r = (*r + b).max(0.0);
+                            *out = x + alpha * *r;
+                        }
+                    },
+                );
+            }
+        });
         let kept = GatedKept {
             r: tensor(r, [rows, n]),
             weight,
@@ -245,22 +244,24 @@ impl Kernel for GatedLinear {
         );
         let w = Mat::of(&weight);
         let dz = Mat::new(&dz, rows, n);
-        // dx is made in the memory of g, which nothing reads any more.
+        let mut d_w = fresh(if wanted[1] { n * n } else { 0 });
+        let mut products = Vec::with_capacity(2);
         if wanted[0] {
-            matmul(
-                Shared::new(values_mut(&mut grad)),
-                n,
-                Start::Held,
-                dz,
-                w.t(),
-                |_| (),
-            );
+            // dx is made in the memory of g, which nothing reads any more.
+            let out = Shared::new(values_mut(&mut grad));
+            products.push(Product::new(out, n, Start::Held, dz, w.t()));
         }
-        let d_w = wanted[1].then(|| product(Mat::new(values(&x), rows, n).t(), dz));
+        if wanted[1] {
+            let out = Shared::new(&mut d_w);
+            let x_rows = Mat::new(values(&x), rows, n);
+            products.push(Product::new(out, n, Start::Zero, x_rows.t(), dz));
+        }
+        Product::run_all(&products);
+        drop(products);
         let d_alpha = d_alphas.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
         vec![
             wanted[0].then_some(grad),
-            d_w.map(|d_w| tensor(d_w, [n, n])),
+            wanted[1].then(|| tensor(d_w, [n, n])),
             wanted[2].then(|| tensor(d_bias, [n])),
             wanted[3].then(|| tensor(vec![d_alpha], [1])),
         ]
@@ -286,19 +287,6 @@ fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
             }
         }
     }
-}
-
-fn product(lhs: Mat, rhs: Mat) -> Vec<f32> {
-    let mut out = fresh(lhs.rows * rhs.cols);
-    matmul(
-        Shared::new(&mut out),
-        rhs.cols,
-        Start::Zero,
-        lhs,
-        rhs,
-        |_| (),
-    );
-    out
 }
 
 /// Σ over rows of what `add(row, sums)` adds to the `n` sums; rows are taken in blocks, and the

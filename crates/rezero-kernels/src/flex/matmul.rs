@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Shared, fresh};
-use super::parallel::{self, wide};
+use super::parallel::{self, Parts, wide};
 
 /// A matrix in memory that belongs to someone else.
 #[derive(Clone, Copy)]
@@ -70,7 +70,7 @@ impl<'a> Mat<'a> {
     fn by_rows(&self) -> Vec<f32> {
         let (k, n) = (self.rows, self.cols);
         let mut out = fresh(k * n);
-        let parts = parallel::Parts::new(k, (1 << 14) / n + 1);
+        let parts = Parts::new(k, (1 << 14) / n + 1);
         let shared = Shared::new(&mut out);
         parallel::each(parts.count(), |i| {
             let (from, len) = parts.get(i);
@@ -112,60 +112,97 @@ const TASK: usize = 1 << 20;
 /// Elements on the longer side that a tile is not cut below: it is packed once for each tile.
 const SIDE: usize = 128;
 
-/// `out = start + lhs · rhs`, and `then(tile)` for each tile of `out` when it is done. `out` has
-/// `lhs.rows` rows of `rhs.cols` values, `row_stride` apart.
+/// `out = start + lhs · rhs` in tiles, a task each. `out` has `lhs.rows` rows of `rhs.cols` values,
+/// `row_stride` apart.
 ///
-/// A tile's sums do not depend on where it was cut. The product of a tile is the `gemm` crate's, which packs
-/// both sides and reaches 94 % of this code's peak on AVX-512 by itself.
-pub(super) fn matmul(
+/// A tile's sums do not depend on where it was cut. The product of a tile is the `gemm` crate's, which
+/// packs both sides and reaches 94 % of the processor's peak by itself.
+pub(super) struct Product<'a> {
     out: Shared,
     row_stride: usize,
     start: Start,
-    lhs: Mat,
-    rhs: Mat,
-    then: impl Fn(Tile) + Sync + Send,
-) {
-    assert_eq!(lhs.cols, rhs.rows, "a product's inner extents");
-    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
-    // gemm packs the right side along its rows, and takes twice as long over columns.
-    let turned;
-    let rhs = match rhs.row_stride == 1 && rhs.col_stride > 1 && m * n * k >= TASK {
-        true => {
-            turned = rhs.by_rows();
-            Mat::new(&turned, k, n)
+    lhs: Mat<'a>,
+    rhs: Mat<'a>,
+    /// The right side row after row, if it came by columns.
+    turned: Option<Vec<f32>>,
+    rows: Parts,
+    cols: Parts,
+}
+
+impl<'a> Product<'a> {
+    pub fn new(out: Shared, row_stride: usize, start: Start, lhs: Mat<'a>, rhs: Mat<'a>) -> Self {
+        assert_eq!(lhs.cols, rhs.rows, "a product's inner extents");
+        let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
+        // gemm packs the right side along its rows, and takes twice as long over columns.
+        let by_cols = rhs.row_stride == 1 && rhs.col_stride > 1 && m * n * k >= TASK;
+        let (mut down, mut across) = (1, 1);
+        while down * across < 2 * rayon::current_num_threads() {
+            let (rows, cols) = (m.div_ceil(down), n.div_ceil(across));
+            if rows * cols * k < 2 * TASK || rows.max(cols) <= SIDE {
+                break;
+            }
+            if cols >= rows { across *= 2 } else { down *= 2 }
         }
-        false => rhs,
-    };
-    let (mut down, mut across) = (1, 1);
-    while down * across < 2 * rayon::current_num_threads() {
-        let (rows, cols) = (m.div_ceil(down), n.div_ceil(across));
-        if rows * cols * k < 2 * TASK || rows.max(cols) <= SIDE {
-            break;
-        }
-        if cols >= rows { across *= 2 } else { down *= 2 }
-    }
-    // Whole vectors to each tile.
-    let rows = parallel::Parts::new(m, m.div_ceil(down));
-    let cols = parallel::Parts::new(n, n.div_ceil(across).next_multiple_of(16));
-    parallel::each(rows.count() * cols.count(), |task| {
-        let (row, rows) = rows.get(task / cols.count());
-        let (col, cols) = cols.get(task % cols.count());
-        let span = (rows - 1) * row_stride + cols;
-        block_product(
-            out.start_of(row * row_stride + col, span),
+        Self {
+            out,
             row_stride,
-            span,
             start,
-            lhs.part(row, rows),
+            lhs,
+            rhs,
+            turned: by_cols.then(|| rhs.by_rows()),
+            rows: Parts::new(m, m.div_ceil(down)),
+            // Whole vectors to each tile.
+            cols: Parts::new(n, n.div_ceil(across).next_multiple_of(16)),
+        }
+    }
+
+    fn tiles(&self) -> usize {
+        self.rows.count() * self.cols.count()
+    }
+
+    /// Computes tile `task`.
+    fn tile(&self, task: usize) -> Tile {
+        let (row, rows) = self.rows.get(task / self.cols.count());
+        let (col, cols) = self.cols.get(task % self.cols.count());
+        let rhs = match &self.turned {
+            Some(turned) => Mat::new(turned, self.rhs.rows, self.rhs.cols),
+            None => self.rhs,
+        };
+        let span = (rows - 1) * self.row_stride + cols;
+        block_product(
+            self.out.start_of(row * self.row_stride + col, span),
+            self.row_stride,
+            span,
+            self.start,
+            self.lhs.part(row, rows),
             rhs.t().part(col, cols).t(),
         );
-        then(Tile {
+        Tile {
             row,
             rows,
             col,
             cols,
+        }
+    }
+
+    /// Computes the product, and runs `then(tile)` on each tile when it is done.
+    pub fn run(&self, then: impl Fn(Tile) + Sync + Send) {
+        parallel::each(self.tiles(), |task| then(self.tile(task)));
+    }
+
+    /// Computes products that do not depend on each other, their tiles as tasks of one loop.
+    pub fn run_all(products: &[Self]) {
+        let all = products.iter().map(Self::tiles).sum();
+        parallel::each(all, |mut task| {
+            for product in products {
+                if task < product.tiles() {
+                    product.tile(task);
+                    return;
+                }
+                task -= product.tiles();
+            }
         });
-    });
+    }
 }
 
 /// `out = start + lhs · rhs` on this thread. `out` has `held` values, this task's alone in the rows
