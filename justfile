@@ -36,7 +36,12 @@ check:
     cargo clippy --release --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
-# Benchmarks: loaders, training steps, decoding, checkpoints, start-up
+# The pool and the kernels without matrix products under Miri (nightly with miri and rust-src); some ten minutes
+miri:
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +nightly miri test -p rezero-kernels --lib pool
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +nightly miri test -p rezero-kernels --test kernels small::
+
+# Benchmarks: kernels, loaders, training steps, decoding, checkpoints, start-up
 bench:
     cargo bench --workspace
 

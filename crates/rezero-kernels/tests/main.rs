@@ -6,6 +6,7 @@ mod convolution;
 mod losses;
 mod normalisation;
 mod products;
+mod small;
 mod support;
 mod threads;
 mod updates;

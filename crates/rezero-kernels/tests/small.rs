@@ -1,0 +1,93 @@
+//! Shapes small enough for Miri, of the kernels that need no matrix product: two tasks, a vector and a
+//! remainder each, where a shape can be that small.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rezero_kernels::{
+    Activation, AdamStep, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum,
+};
+
+use crate::support::{gradient, leaf, random, same, weighed};
+
+#[test]
+fn convolution() {
+    for (channels, image, kernel, stride) in
+        [([2, 3], [5, 4], [3, 3], 1), ([1, 9], [5, 5], [3, 2], 2)]
+    {
+        same(
+            &format!("{channels:?} {image:?} {kernel:?} {stride}"),
+            |device| {
+                let x = leaf::<4>(&random([2, channels[0], image[0], image[1]], 1), device);
+                let w = leaf::<4>(
+                    &random([channels[1], channels[0], kernel[0], kernel[1]], 2),
+                    device,
+                );
+                let y = conv2d(x.clone(), w.clone(), stride, 1);
+                let gradients = weighed(y.clone()).backward();
+                vec![
+                    y.into_data(),
+                    gradient(&x, &gradients),
+                    gradient(&w, &gradients),
+                ]
+            },
+        );
+    }
+}
+
+#[test]
+fn norm_and_sum() {
+    same("batch norm and gated sums", |device| {
+        let x = leaf::<4>(&random([2, 2, 3, 7], 1), device);
+        let skip = leaf::<4>(&random([2, 2, 3, 7], 2), device);
+        let channels = leaf::<1>(&random([2], 3), device);
+        let alpha = leaf::<1>(&random([1], 4), device);
+        let y = batch_norm_gated_sum(
+            skip.clone(),
+            x.clone(),
+            channels.clone(),
+            channels.clone(),
+            1e-5,
+            Activation::Relu,
+            alpha.clone(),
+        );
+        let y = gated_sum(y.output, skip.clone(), alpha);
+        let gradients = weighed(y.clone()).backward();
+        vec![
+            y.into_data(),
+            gradient(&x, &gradients),
+            gradient(&skip, &gradients),
+        ]
+    });
+}
+
+#[test]
+fn loss() {
+    same("cross entropy", |device| {
+        let logits = leaf::<2>(&random([3, 19], 1), device);
+        let targets = Tensor::from_data(TensorData::new(vec![0i32, 18, 7], [3]), device);
+        let losses = cross_entropy(logits.clone(), targets);
+        let gradients = weighed(losses.clone()).backward();
+        vec![losses.into_data(), gradient(&logits, &gradients)]
+    });
+}
+
+#[test]
+fn update() {
+    let step = |time| AdamStep {
+        lr: 1e-2,
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        decoupled: false,
+        time,
+    };
+    let steps = |device: &Device| {
+        let w = Tensor::<1>::from_data(random([37], 1), device);
+        let g = Tensor::<1>::from_data(random([37], 2), device);
+        let (w, moments) = step(1).update(w, g.clone(), None);
+        let (w, _) = step(2).update(w, g, Some(moments));
+        w.into_data()
+    };
+    let composed = steps(&Device::flex().autodiff());
+    crate::support::close("adam", &steps(&Device::flex()), &composed, 1e-5);
+}
