@@ -101,6 +101,53 @@ pub fn batch_norm_gated_sum<const D: usize>(
     }
 }
 
+/// `act(γ · (x − μ) / √(σ² + ε) + β)` with statistics that are given, or with `sum` = `(x₀, α)` the residual sum
+/// `x₀ + α · act(…)`: batch norm outside of training, all of it in one pass.
+///
+/// # Shapes
+///
+/// - `x`, `x₀` and output: `[batch, channels, ..]`
+/// - `gamma`, `beta`, `mean`, `variance`: `[channels]`
+/// - `α`: `[1]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn normalize<const D: usize>(
+    x: Tensor<D>,
+    [gamma, beta, mean, variance]: [Tensor<1>; 4],
+    epsilon: f64,
+    activation: Activation,
+    sum: Option<(Tensor<D>, Tensor<1>)>,
+) -> Tensor<D> {
+    check(&x, &gamma, &beta);
+    check(&x, &mean, &variance);
+    if let Some((skip, _)) = &sum {
+        assert_eq!(
+            skip.shape(),
+            x.shape(),
+            "x and f of a residual sum must have the same shape."
+        );
+    }
+    #[cfg(feature = "flex")]
+    {
+        use crate::flex::batch_norm::normalize;
+        let channels = [&gamma, &beta, &mean, &variance];
+        if let Some(out) = normalize(&x, channels, epsilon as f32, activation, sum.as_ref()) {
+            return out;
+        }
+    }
+    let out = module::batch_norm(x, gamma, beta, mean, variance, epsilon);
+    let out = match activation {
+        Activation::Identity => out,
+        Activation::Relu => relu(out),
+    };
+    match sum {
+        Some((skip, alpha)) => crate::gated_sum(skip, out, alpha),
+        None => out,
+    }
+}
+
 fn composed<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,

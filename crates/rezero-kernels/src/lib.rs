@@ -14,6 +14,7 @@
 //! | [`gated_linear`] | `x + α · relu(x W + b)` |
 //! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
+//! | [`normalize`] | either with given statistics, outside of training |
 //! | [`conv2d`] | a convolution of images |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
@@ -36,7 +37,7 @@ mod linear;
 mod optim;
 
 pub use attention::{Rotation, SelfAttention};
-pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum};
+pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
 pub use cross_entropy::cross_entropy;
 pub use gate::gated_sum;

@@ -1,8 +1,10 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
-use rezero_kernels::{Activation, batch_norm, batch_norm_gated_sum};
+use rezero_kernels::{Activation, batch_norm, batch_norm_gated_sum, normalize};
 
-use crate::support::{finite_differences, gathered, gradient, leaf, random, same, weighed};
+use crate::support::{
+    close, composed, finite_differences, gathered, gradient, leaf, random, same, weighed,
+};
 
 fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
     let channels = shape[1];
@@ -54,6 +56,33 @@ fn layers_of_a_resnet() {
             check(shape, activation, 0.0, 0.0);
             check(shape, activation, -0.7, 0.0);
         }
+    }
+}
+
+#[test]
+fn given_statistics() {
+    for (shape, activation, gated) in [
+        ([3, 4, 5, 7], Activation::Relu, true),
+        ([3, 4, 5, 7], Activation::Identity, true),
+        ([1, 2, 1, 1], Activation::Relu, false),
+        ([2, 16, 8, 8], Activation::Identity, false),
+    ] {
+        // Kernels serve this outside of autodiff.
+        let run = |device: &Device| {
+            let of = |seed| Tensor::<1>::from_data(random([shape[1]], seed), device);
+            let x = Tensor::<4>::from_data(random(shape, 1), device);
+            let skip = Tensor::<4>::from_data(random(shape, 2), device);
+            let channels = [of(3), of(4), of(5), of(6).square()];
+            let alpha = Tensor::<1>::from_floats([-0.3], device);
+            let sum = gated.then_some((skip, alpha));
+            normalize(x, channels, 1e-5, activation, sum).into_data()
+        };
+        close(
+            "given statistics",
+            &run(&Device::flex()),
+            &run(&composed()),
+            1e-5,
+        );
     }
 }
 

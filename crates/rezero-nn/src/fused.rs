@@ -2,7 +2,6 @@
 
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::{Activation, BatchNormed};
 
@@ -40,11 +39,7 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
 /// `act(norm(x))`, with the batch's statistics where Burn's module takes them.
 pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, activation: Activation) -> Tensor<4> {
     if !trains(norm, &x.device()) {
-        let out = norm.forward(x);
-        return match activation {
-            Activation::Identity => out,
-            Activation::Relu => relu(out),
-        };
+        return normalize(norm, x, activation, None);
     }
     let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
     let normed = rezero_kernels::batch_norm(x, gamma, beta, norm.epsilon, activation);
@@ -60,13 +55,30 @@ pub(crate) fn batch_norm_gated_sum(
     alpha: Tensor<1>,
 ) -> Tensor<4> {
     if !trains(norm, &x.device()) {
-        return rezero_kernels::gated_sum(skip, batch_norm(norm, x, activation), alpha);
+        return normalize(norm, x, activation, Some((skip, alpha)));
     }
     let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
     let epsilon = norm.epsilon;
     let normed =
         rezero_kernels::batch_norm_gated_sum(skip, x, gamma, beta, epsilon, activation, alpha);
     update(norm, normed)
+}
+
+/// With the running statistics.
+fn normalize(
+    norm: &BatchNorm,
+    x: Tensor<4>,
+    activation: Activation,
+    sum: Option<(Tensor<4>, Tensor<1>)>,
+) -> Tensor<4> {
+    let device = x.device();
+    let channels = [
+        norm.gamma.val(),
+        norm.beta.val(),
+        norm.running_mean.value().to_device(&device),
+        norm.running_var.value().to_device(&device),
+    ];
+    rezero_kernels::normalize(x, channels, norm.epsilon, activation, sum)
 }
 
 fn trains(norm: &BatchNorm, device: &Device) -> bool {

@@ -9,11 +9,12 @@
 //! `dx = s · (gz − dβ/M − x̂·dγ/M)`: one pass for the sums, one for dx. Both compute z again instead of
 //! keeping the activation's output; x is all that is kept.
 
-use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::Tensor;
 
 use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
-use super::op::Kernel;
+use super::op::{Kernel, Values};
 use super::parallel::{each, sum, sums, wide};
 use crate::linear::Activation;
 
@@ -122,44 +123,18 @@ impl Kernel for BatchNorm {
         let planes = Planes::of(&x);
         let xs = values(&x);
         let (mean, variance) = statistics(xs, planes);
-        let channels: Vec<Channel> = (0..planes.channels)
-            .map(|c| {
-                let inverse = 1.0 / (variance[c] + self.epsilon).sqrt();
-                Channel {
-                    mean: mean[c],
-                    inverse,
-                    scale: values(&gamma)[c] * inverse,
-                    beta: values(&beta)[c],
-                }
-            })
-            .collect();
-        let mut out = fresh(xs.len());
-        let shared = Shared::new(&mut out);
-        let floor = self.floor();
-        let skips = skip.as_ref().map(values);
-        each(planes.batch, |n| {
-            for (c, channel) in channels.iter().enumerate() {
-                let at = planes.at(n, c);
-                // SAFETY: the planes are disjoint.
-                let out = unsafe { shared.part(at.start, at.len()) };
-                let x = &xs[at.clone()];
-                wide(
-                    #[inline(always)]
-                    || match (skips, alpha) {
-                        (Some(skips), Some(alpha)) => {
-                            for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
-                                *out = skip + alpha * channel.z(*x).max(floor);
-                            }
-                        }
-                        _ => {
-                            for (out, x) in out.iter_mut().zip(x) {
-                                *out = channel.z(*x).max(floor);
-                            }
-                        }
-                    },
-                );
-            }
-        });
+        let channels = channels(
+            values(&gamma),
+            values(&beta),
+            &mean,
+            &variance,
+            self.epsilon,
+        );
+        let sum = match (&skip, alpha) {
+            (Some(skip), Some(alpha)) => Some((values(skip), alpha)),
+            _ => None,
+        };
+        let out = apply(xs, planes, &channels, self.floor(), sum);
         let out = tensor(out, x.shape());
         (out, Kept { x, channels, alpha }, [mean, variance])
     }
@@ -240,6 +215,94 @@ impl Kernel for BatchNorm {
         }
         found
     }
+}
+
+/// The output with statistics that are given; `None` where the kernel does not serve.
+pub(crate) fn normalize<const D: usize>(
+    x: &Tensor<D>,
+    per_channel: [&Tensor<1>; 4],
+    epsilon: f32,
+    activation: Activation,
+    sum: Option<&(Tensor<D>, Tensor<1>)>,
+) -> Option<Tensor<D>> {
+    let plain = |inputs: Option<Values<1>>| match inputs {
+        Some(Values::Plain([tensor])) => Some(contiguous(&tensor)),
+        _ => None,
+    };
+    let one = |tensor: &Tensor<1>| plain(crate::flex::values([tensor.clone().into_dispatch()]));
+    let all = |tensor: &Tensor<D>| plain(crate::flex::values([tensor.clone().into_dispatch()]));
+    let x = all(x)?;
+    let [gamma, beta, mean, variance] = per_channel;
+    let per_channel = [one(gamma)?, one(beta)?, one(mean)?, one(variance)?];
+    let [gamma, beta, mean, variance] = per_channel.each_ref().map(values);
+    let sum = match sum {
+        Some((skip, alpha)) => Some((all(skip)?, scalar(&one(alpha)?))),
+        None => None,
+    };
+    let channels = channels(gamma, beta, mean, variance, epsilon);
+    let norm = BatchNorm {
+        epsilon,
+        activation,
+    };
+    let sum = sum.as_ref().map(|(skip, alpha)| (values(skip), *alpha));
+    let out = apply(values(&x), Planes::of(&x), &channels, norm.floor(), sum);
+    Some(Tensor::from_primitive::<Flex>(tensor(out, x.shape())))
+}
+
+fn channels(
+    gamma: &[f32],
+    beta: &[f32],
+    mean: &[f32],
+    variance: &[f32],
+    epsilon: f32,
+) -> Vec<Channel> {
+    (0..gamma.len())
+        .map(|c| {
+            let inverse = 1.0 / (variance[c] + epsilon).sqrt();
+            Channel {
+                mean: mean[c],
+                inverse,
+                scale: gamma[c] * inverse,
+                beta: beta[c],
+            }
+        })
+        .collect()
+}
+
+/// `act(z)`, or `skip + α·act(z)`.
+fn apply(
+    xs: &[f32],
+    planes: Planes,
+    channels: &[Channel],
+    floor: f32,
+    sum: Option<(&[f32], f32)>,
+) -> Vec<f32> {
+    let mut out = fresh(xs.len());
+    let shared = Shared::new(&mut out);
+    each(planes.batch, |n| {
+        for (c, channel) in channels.iter().enumerate() {
+            let at = planes.at(n, c);
+            // SAFETY: the planes are disjoint.
+            let out = unsafe { shared.part(at.start, at.len()) };
+            let x = &xs[at.clone()];
+            wide(
+                #[inline(always)]
+                || match sum {
+                    Some((skips, alpha)) => {
+                        for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
+                            *out = skip + alpha * channel.z(*x).max(floor);
+                        }
+                    }
+                    None => {
+                        for (out, x) in out.iter_mut().zip(x) {
+                            *out = channel.z(*x).max(floor);
+                        }
+                    }
+                },
+            );
+        }
+    });
+    out
 }
 
 impl BatchNorm {
