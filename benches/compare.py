@@ -99,7 +99,8 @@ def roofline(rows, peaks):
     out = ["| workload | GFLOP | MB moved | floor, ms | bound by | rezero reaches | PyTorch reaches |",
            "| - | -: | -: | -: | - | -: | -: |"]
     for r in rows:
-        if not r["gflop"]:
+        # Of a tiny step it rounds to 0; inference has none.
+        if r["gflop"] is None:
             continue
         compute, memory = 1e3 * r["gflop"] / peaks["gflop_per_s"], r["mb_moved"] / peaks["gb_per_s"]
         floor = max(compute, memory)
@@ -151,7 +152,7 @@ in turn, {args.rounds} rounds of {args.steps} timed steps. {datetime.date.today(
 {os.cpu_count()} cores{threads}; {version["ours"]} (flex, default features); {version["theirs"]}; f32, seed 0.
 
 A step is forward, loss, backward and the optimizer's update, until the loss has been read; of `decode`, writing
-128 bytes greedily from an empty cache; of `latency`, classifying one image. Milliseconds are medians of the
+128 bytes (or `length`) greedily from an empty cache; of `latency`, classifying one image. Milliseconds are medians of the
 rounds' medians; the ratio is PyTorch's time over rezero's within a round; megabytes are the process's peak.
 
 {table(rows)}
