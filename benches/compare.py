@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Run `rezero bench` and benches/pytorch.py in turn and write docs/PERFORMANCE.md and docs/performance.svg.
 
-    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--all]
+    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--threads N] [--all] [--print]
 
 A round is one run of each program on each workload, in their own processes, one after the other (A B A B …). A
 workload's ratio is PyTorch's median step over rezero's within a round: above 1, rezero is faster. Text of
-docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept. PyTorch's interpreter is $REZERO_PYTHON
+docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept; --print writes no file. PyTorch's interpreter is $REZERO_PYTHON
 (default python3); cargo builds rezero unless $REZERO_BIN names a binary.
 """
 
@@ -17,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,10 @@ TARGETS = {"mlp-64": 1.3, "mlp-1000": 1.5, "mlp-10000": 1.5, "lm-small": 1.2, "r
 
 
 def run(command):
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    except OSError as e:
+        sys.exit(f"error: cannot start {command[0]}: {e.strerror}; $REZERO_PYTHON and $REZERO_BIN say what to start")
     if done.returncode:
         sys.exit(f"error: {' '.join(command)} ended with {done.returncode}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -54,12 +58,12 @@ def cpu():
         return platform.processor()
 
 
-def measure(names, rounds, steps, ours, theirs):
+def measure(names, rounds, options, ours, theirs):
     results = {name: ([], []) for name in names}
     for i in range(rounds):
         for name in names:
-            a = run([*ours, "bench", name, "--json", "--steps", str(steps)])
-            b = run([*theirs, name, "--steps", str(steps)])
+            a = run([*ours, "bench", name, "--json", *options])
+            b = run([*theirs, name, *options])
             results[name][0].append(a)
             results[name][1].append(b)
             print(f"round {i + 1} {name}: rezero {a['ms_median']:.2f} ms, PyTorch {b['ms_median']:.2f} ms, "
@@ -95,7 +99,8 @@ def roofline(rows, peaks):
     out = ["| workload | GFLOP | MB moved | floor, ms | bound by | rezero reaches | PyTorch reaches |",
            "| - | -: | -: | -: | - | -: | -: |"]
     for r in rows:
-        if not r["gflop"]:
+        # Of a tiny step it rounds to 0; inference has none.
+        if r["gflop"] is None:
             continue
         compute, memory = 1e3 * r["gflop"] / peaks["gflop_per_s"], r["mb_moved"] / peaks["gb_per_s"]
         floor = max(compute, memory)
@@ -106,7 +111,9 @@ def roofline(rows, peaks):
 
 
 def svg(rows):
-    width, left, bar, top = 720, 150, 26, 34
+    # Names of shapes are long.
+    left = max([150] + [16 + 7 * len(r["name"]) for r in rows])
+    width, bar, top = 570 + left, 26, 34
     scale = (width - left - 70) / max([r["high"] for r in rows] + [2.0])
     height = top + bar * len(rows) + 24
     part = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
@@ -114,7 +121,7 @@ def svg(rows):
             f'<text x="{left}" y="18">PyTorch\'s time / rezero\'s: median and range over the rounds</text>']
     for i, r in enumerate(rows):
         y = top + i * bar
-        part.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{r["name"]}</text>')
+        part.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(r["name"])}</text>')
         part.append(f'<rect x="{left}" y="{y + 2}" width="{r["ratio"] * scale:.1f}" height="16" fill="#4c78a8"/>')
         low, high = left + r["low"] * scale, left + r["high"] * scale
         part.append(f'<path d="M{low:.1f} {y + 10}H{high:.1f}M{low:.1f} {y + 6}v8M{high:.1f} {y + 6}v8" '
@@ -137,14 +144,15 @@ def write(rows, peaks, args):
     commit = text(["git", "rev-parse", "--short", "HEAD"])
     dirty = " and uncommitted changes" if text(["git", "status", "--porcelain", "-uno"]) else ""
     version = args.version
+    threads = f", {args.threads} threads" if args.threads else ""
     path.write_text(f"""# Performance on the CPU, beside PyTorch
 
 Written by `just bench-vs-pytorch {args.command}`: benches/compare.py runs `rezero bench` and benches/pytorch.py
 in turn, {args.rounds} rounds of {args.steps} timed steps. {datetime.date.today()}, commit {commit}{dirty}; {cpu()},
-{os.cpu_count()} cores; {version["ours"]} (flex, default features); {version["theirs"]}; f32, seed 0.
+{os.cpu_count()} cores{threads}; {version["ours"]} (flex, default features); {version["theirs"]}; f32, seed 0.
 
 A step is forward, loss, backward and the optimizer's update, until the loss has been read; of `decode`, writing
-{"128"} bytes greedily from an empty cache; of `latency`, classifying one image. Milliseconds are medians of the
+128 bytes (or `length`) greedily from an empty cache; of `latency`, classifying one image. Milliseconds are medians of the
 rounds' medians; the ratio is PyTorch's time over rezero's within a round; megabytes are the process's peak.
 
 {table(rows)}
@@ -153,10 +161,16 @@ rounds' medians; the ratio is PyTorch's time over rezero's within a round; megab
 
 ## Roofline
 
-The machine, measured by PyTorch in the same run: {peaks["gflop_per_s"]} GFLOP/s in a product of 2048 × 2048 matrices,
-{peaks["gb_per_s"]} GB/s in a copy. The floor is the larger of: the products of a step (linear layers, convolutions,
-causal attention without its masked half; forward, input and weight gradient) at the former, and the reads and writes of
-parameters, gradients and optimizer state at the latter. Activations are not counted.
+The machine, measured by PyTorch in the same run, the better of before and after: {peaks["gflop_per_s"]} GFLOP/s in a
+product of 2048 × 2048 matrices, {peaks["gb_per_s"]} GB/s in a copy. The floor of a step is the larger of
+
+    FLOP / peak,   FLOP  = 2 · Σ weights · places · 3 + 12 · layers · batch · d_model · T (T + 1) / 2
+    MB / bandwidth,  MB  = 4 bytes · parameters · (8; Adam: 10)
+
+Σ is over linear layers and convolutions, `places` the rows or output pixels that the weights are applied to; 3 is forward,
+input gradient and weight gradient (2 for the layer on the images); the second term is causal attention, T its length,
+without the masked half. A parameter is read forward and backward, its gradient written and read, it and each number of
+optimizer state read and written. Activations are not counted.
 
 {roofline(rows, peaks)}
 
@@ -174,8 +188,12 @@ def main():
     parser.add_argument("workloads", nargs="?", default=DEFAULT)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="threads of both programs")
+    parser.add_argument("--print", action="store_true", help="print the table, write no file")
     parser.add_argument("--all", action="store_true", help="mlp-10000 as well: PyTorch takes 17 GB for it")
     args = parser.parse_args()
+    if min(args.rounds, args.steps, args.threads or 1) < 1:
+        parser.error("--rounds, --steps and --threads are from 1 on")
     args.command = " ".join(sys.argv[1:])
     names = split(args.workloads) + (["mlp-10000"] if args.all else [])
     binary = os.environ.get("REZERO_BIN")
@@ -184,11 +202,18 @@ def main():
         meta = json.loads(text(["cargo", "metadata", "--format-version=1", "--no-deps"]))
         binary = str(Path(meta["target_directory"]) / "release" / "rezero")
     theirs = [os.environ.get("REZERO_PYTHON", "python3"), "benches/pytorch.py"]
-    peaks = run([*theirs, "--peaks"])
-    results = measure(names, args.rounds, args.steps, [binary], theirs)
+    threads = ["--threads", str(args.threads)] if args.threads else []
+    before = run([*theirs, "--peaks", *threads])
+    results = measure(names, args.rounds, ["--steps", str(args.steps), *threads], [binary], theirs)
+    # Other work on the machine can only lower them.
+    after = run([*theirs, "--peaks", *threads])
+    peaks = {key: max(value, after[key]) for key, value in before.items()}
     first = next(iter(results.values()))
     args.version = {"ours": first[0][0]["framework"], "theirs": first[1][0]["framework"]}
-    write(list(rows(results)), peaks, args)
+    if args.print:
+        print(table(list(rows(results))))
+    else:
+        write(list(rows(results)), peaks, args)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch import nn
 
 WARM_UP = 2
 LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
+DECODE = {key: size for key, size in LM.items() if key != "batch"}
 LM_PAPER = {"layers": 12, "d_model": 512, "n_heads": 8, "d_ff": 2048, "length": 512, "batch": 16}
 
 
@@ -83,10 +84,11 @@ class LanguageModel(nn.Module):
         self.embedding, self.positions = nn.Embedding(256, d_model), nn.Embedding(length, d_model)
         self.layers = nn.ModuleList(TransformerLayer(d_model, n_heads, d_ff) for _ in range(layers))
         self.head = nn.Linear(d_model, 256)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
 
     def forward(self, tokens):
         length = tokens.shape[1]
-        mask = nn.Transformer.generate_square_subsequent_mask(length)
+        mask = self.mask[:length, :length]
         x = self.embedding(tokens) + self.positions.weight[:length]
         for layer in self.layers:
             x = layer(x, mask)
@@ -123,21 +125,34 @@ class ResNet(nn.Module):
 
 
 def parse(text):
+    """The kind and sizes of a workload; a name that is not understood ends the program, as another would be timed."""
     base, _, settings = text.partition(":")
+    named = {
+        "lm": ("lm", LM), "lm-small": ("lm", LM), "lm-paper": ("lm", LM_PAPER),
+        "decode": ("decode", DECODE), "decode-nocache": ("decode-nocache", DECODE),
+        "latency": ("latency", {"depth": 20, "batch": 1}),
+    }
     kind, _, number = base.partition("-")
-    sizes = {
-        "mlp": lambda: {"layers": int(number or 64), "width": 256, "batch": 100},
-        "resnet": lambda: {"depth": int(number or 20), "batch": 128},
-        "lm": lambda: dict(LM_PAPER if number == "paper" else LM),
-        "decode": lambda: dict(LM),
-        "latency": lambda: {"depth": 20, "batch": 1},
-    }[kind]()
-    given = dict(setting.split("=") for setting in settings.split(",") if setting)
-    if "d_model" in given and "d_ff" not in given:
-        given["d_ff"] = 4 * int(given["d_model"])
-    for key, value in given.items():
-        sizes[key] = int(value)
-    return base if kind == "decode" else kind, sizes
+    try:
+        if kind == "mlp":
+            sizes = {"layers": int(number or 64), "width": 256, "batch": 100}
+        elif kind == "resnet":
+            sizes = {"depth": int(number or 20), "batch": 128}
+        else:
+            kind, sizes = named[base]
+        given = {key: int(value) for key, value in (s.split("=") for s in settings.split(",") if s)}
+    except (KeyError, ValueError):
+        sys.exit(f"error: workload {text!r}: not one of mlp-L, resnet-N, {', '.join(named)}, each with :key=value,…")
+    if unknown := given.keys() - sizes.keys():
+        sys.exit(f"error: workload {text!r}: unknown key {', '.join(sorted(unknown))} (known: {', '.join(sizes)})")
+    if "d_model" in given:
+        given.setdefault("d_ff", 4 * given["d_model"])
+    sizes = {**sizes, **given}
+    depths = range(8, 9_999, 6)
+    divided = sizes.get("d_model", 0) % max(sizes.get("n_heads", 1), 1) == 0
+    if min(sizes.values()) < 1 or not divided or sizes.get("depth", 8) not in depths:
+        sys.exit(f"error: workload {text!r}: sizes are from 1 on, n_heads divides d_model, depth is 6n+2")
+    return kind, sizes
 
 
 def products(model, x):

@@ -1,8 +1,9 @@
 //! The fully connected network against its formula.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use rezero_nn::{MlpConfig, ResidualConfig, ResidualScheme, parameter_count};
 
 fn input(device: &Device) -> Tensor<2> {
@@ -64,6 +65,127 @@ fn every_scheme_is_its_formula() {
             assert!(error < 1e-5, "{scheme:?}: {found} for {expected}");
         }
     }
+}
+
+/// `0.4 · sin(1.3 i + phase)`: the same in every run.
+fn wave<const D: usize>(shape: [usize; D], phase: f32, device: &Device) -> Tensor<D> {
+    let n = shape.iter().product::<usize>() as i64;
+    let i = Tensor::<1, Int>::arange(0..n, device).float();
+    ((i * 1.3 + phase).sin() * 0.4).reshape(shape)
+}
+
+/// Where parameter number `i` is moved to, to take the loss's slope there.
+fn direction<const D: usize>(i: usize, shape: [usize; D], device: &Device) -> Tensor<D> {
+    wave(shape, 11.0 + i as f32, device)
+}
+
+/// Sets every parameter to a wave of its own, and adds `step` times the direction to number `moved`.
+struct Place {
+    seen: usize,
+    moved: usize,
+    step: f32,
+}
+
+impl ModuleMapper for Place {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (i, step) = (self.seen, self.step);
+        self.seen += 1;
+        let moved = i == self.moved;
+        param.map(|old| {
+            let (shape, device) = (old.dims(), Device::flex());
+            let new = wave(shape, i as f32, &device);
+            let new = match moved {
+                true => new + direction(i, shape, &device) * step,
+                false => new,
+            };
+            Tensor::from_data(new.into_data(), &old.device()).require_grad()
+        })
+    }
+}
+
+/// The slope of the loss along the direction of each parameter.
+struct Slopes {
+    gradients: GradientsParams,
+    slopes: Vec<f32>,
+}
+
+impl ModuleVisitor for Slopes {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self.gradients.get::<D>(param.id).expect("a gradient");
+        let direction = direction(self.slopes.len(), gradient.dims(), &gradient.device());
+        let slope = (gradient * direction).sum();
+        self.slopes.push(slope.into_scalar());
+    }
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    let device = Device::flex().autodiff();
+    for scheme in [
+        ResidualScheme::Plain,
+        ResidualScheme::Sum,
+        ResidualScheme::ReZero,
+    ] {
+        let mlp = MlpConfig::new(5, 7, 3, 2)
+            .with_residual(ResidualConfig::new(scheme))
+            .init(&device);
+        let at = |moved: usize, step: f32| {
+            mlp.clone().map(&mut Place {
+                seen: 0,
+                moved,
+                step,
+            })
+        };
+        // Squares, so that the gradient that enters differs from logit to logit.
+        let loss = |mlp: &rezero_nn::Mlp| {
+            let x = wave([3, 5], 2.0, &device);
+            (mlp.forward(x) + wave([3, 2], 5.0, &device)).square().sum()
+        };
+        let placed = at(usize::MAX, 0.0);
+        let mut slopes = Slopes {
+            gradients: GradientsParams::from_grads(loss(&placed).backward(), &placed),
+            slopes: Vec::new(),
+        };
+        placed.visit(&mut slopes);
+        // Input, output and three layers: a weight and a bias each, and α.
+        let gates = if scheme == ResidualScheme::ReZero {
+            3
+        } else {
+            0
+        };
+        assert_eq!(slopes.slopes.len(), 10 + gates);
+        // Small enough that no ReLU changes sides.
+        let step = 2e-3;
+        for (i, slope) in slopes.slopes.into_iter().enumerate() {
+            let at = |step: f32| loss(&at(i, step)).into_scalar::<f32>();
+            let measured = (at(step) - at(-step)) / (2.0 * step);
+            assert!(
+                (slope - measured).abs() <= 2e-3 * measured.abs().max(0.1),
+                "{scheme:?}, parameter {i}: {slope}, measured {measured}"
+            );
+        }
+    }
+}
+
+/// The paper's depth. As in the trainer, on a thread with room for autodiff's recursion.
+#[test]
+fn ten_thousand_layers_have_gradients() {
+    let test = || {
+        let device = Device::flex().autodiff();
+        let mlp = MlpConfig::new(12, 4, 10_000, 3).init(&device);
+        let loss = mlp.forward(input(&device)).square().mean();
+        let gradients = loss.backward();
+        for layer in [&mlp.layers[0], &mlp.layers[9_999]] {
+            let alpha = &layer.residual.rezero.as_ref().expect("a gate").alpha;
+            let gradient = alpha.val().grad(&gradients).expect("a gradient");
+            assert!(gradient.into_scalar::<f32>().is_finite());
+        }
+        let first = mlp.input.weight.val().grad(&gradients).expect("a gradient");
+        let largest = first.abs().max().into_scalar::<f32>();
+        assert!(largest > 0.0 && largest.is_finite(), "{largest}");
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 20);
+    thread.spawn(test).unwrap().join().unwrap();
 }
 
 #[test]

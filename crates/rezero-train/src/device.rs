@@ -42,6 +42,15 @@ backends!(
     "tch" true "libtorch, CPU or tch:cuda[:N] (leaves Burn in 0.23)",
 );
 
+/// `name` with the backend that `auto` stands for in this binary.
+pub fn resolved(name: &str) -> &str {
+    let first = BACKENDS.iter().find(|b| b.compiled);
+    match (name, first) {
+        ("auto", Some(backend)) => backend.name,
+        _ => name,
+    }
+}
+
 /// The device of that name, without autodiff. `auto` is the first backend that was compiled in.
 ///
 /// # Errors

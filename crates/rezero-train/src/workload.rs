@@ -17,8 +17,14 @@ use crate::schedule::Dial;
 
 /// Steps before those that are timed.
 const WARM_UP: usize = 2;
+const KNOWN: &str = "mlp-L, lm-small, lm-paper, resnet-N, decode, latency, and each with \
+                     :key=value,…";
 const KINDS: [&str; 5] = ["mlp", "lm", "resnet", "decode", "latency"];
 const VOCAB: usize = 256;
+/// No size may be larger: products of two fit into a number, and a slip of the finger is found out.
+const LARGEST: usize = 1_000_000;
+/// As of recipes: deeper ResNets take more memory than most machines have.
+const DEEPEST: usize = 9_998;
 
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +65,7 @@ pub struct Timed {
 /// If a name or a key is unknown, or a size is not one that the model can have.
 pub fn parse(list: &str) -> Result<Vec<Workload>> {
     let mut names: Vec<String> = Vec::new();
-    for item in list.split(',') {
+    for item in list.split(',').map(str::trim) {
         match names.last_mut() {
             Some(last) if item.contains('=') && !item.contains(':') => {
                 last.push(',');
@@ -77,6 +83,9 @@ impl Workload {
             name: name.to_owned(),
             message,
         };
+        if name.is_empty() {
+            return Err(fail(format!("no name; known: {KNOWN}")));
+        }
         let (base, settings) = match name.split_once(':') {
             Some((base, settings)) => (base, settings.split(',').collect()),
             None => (name, Vec::new()),
@@ -135,11 +144,8 @@ impl Workload {
             ),
             _ => {
                 let hint = nearest(word, KINDS).map(|n| format!(", did you mean `{n}`?"));
-                return Err(fail(format!(
-                    "unknown{} (known: mlp-L, lm-small, lm-paper, resnet-N, decode, latency, and \
-                     each with :key=value,…)",
-                    hint.unwrap_or_default()
-                )));
+                let hint = hint.unwrap_or_default();
+                return Err(fail(format!("unknown{hint} (known: {KNOWN})")));
             }
         };
         let mut workload = Self {
@@ -152,9 +158,14 @@ impl Workload {
             let Some((key, value)) = setting.split_once('=') else {
                 return Err(fail(format!("`{setting}` is not key=value")));
             };
-            let value = value
-                .parse()
-                .map_err(|_| fail(format!("{key} must be a whole number, got `{value}`")))?;
+            let value = match value.parse() {
+                Ok(value) if (1..=LARGEST).contains(&value) => value,
+                _ => {
+                    return Err(fail(format!(
+                        "{key} must be a whole number from 1 to {LARGEST}, got `{value}`"
+                    )));
+                }
+            };
             let keys: Vec<_> = workload.sizes.iter().map(|(key, _)| *key).collect();
             let Some((_, size)) = workload.sizes.iter_mut().find(|(k, _)| *k == key) else {
                 let hint = nearest(key, keys.iter().copied())
@@ -186,8 +197,10 @@ impl Workload {
     }
 
     fn check(&self) -> Result<(), String> {
-        if let Some((key, _)) = self.sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("{key} must be at least 1"));
+        // d_ff may be four times the largest d_model.
+        let range = 1..=4 * LARGEST;
+        if let Some((key, size)) = self.sizes.iter().find(|(_, size)| !range.contains(size)) {
+            return Err(format!("{key} must be from 1 to {LARGEST}, got {size}"));
         }
         let (d_model, n_heads, depth) =
             (self.get("d_model"), self.get("n_heads"), self.get("depth"));
@@ -196,8 +209,10 @@ impl Workload {
                 "n_heads must divide d_model, got {n_heads} and {d_model}"
             ));
         }
-        if depth > 0 && (depth < 8 || depth % 6 != 2) {
-            return Err(format!("depth must be 6n+2 from 8 on, got {depth}"));
+        if depth > 0 && (!(8..=DEEPEST).contains(&depth) || depth % 6 != 2) {
+            return Err(format!(
+                "depth must be 6n+2 from 8 to {DEEPEST}, got {depth}"
+            ));
         }
         Ok(())
     }
@@ -361,6 +376,7 @@ mod tests {
         assert_eq!((all[1].get("d_model"), all[1].get("d_ff")), (192, 768));
         assert_eq!((all[1].get("length"), all[1].get("batch")), (200, 5));
         assert_eq!(all[2].get("depth"), 20);
+        assert_eq!(parse("mlp-2, lm-small").unwrap()[1].name, "lm-small");
         assert_eq!(parse("lm:d_ff=7,d_model=64").unwrap()[0].get("d_ff"), 7);
     }
 
@@ -370,11 +386,15 @@ mod tests {
         assert!(message("lm:d_modle=64").contains("did you mean `d_model`?"));
         assert!(message("lm:d_model=100,n_heads=8").contains("must divide"));
         assert!(message("resnet-21").contains("6n+2"));
-        assert!(message("mlp-0").contains("layers must be at least 1"));
+        assert!(message("mlp-0").contains("layers must be from 1 to"));
+        assert!(message("mlp-99999999").contains("layers must be from 1 to"));
+        assert!(message("resnet-99998").contains("from 8 to 9998"));
+        assert!(message("lm:d_model=9223372036854775808").contains("from 1 to 1000000"));
         assert!(message("mlp-x").contains("must be a number"));
         assert!(message("lm-huge").contains("lm-small or lm-paper"));
         assert!(message("decode-3").contains("takes no number"));
         assert!(message("lm:length").contains("not key=value"));
-        assert!(message("").contains("unknown"));
+        assert!(message("").contains("no name"));
+        assert!(message("mlp-2,").contains("no name"));
     }
 }

@@ -320,7 +320,7 @@ fn offline_without_data_says_what_to_put_where() {
 #[test]
 fn the_help_of_every_command_prints() {
     let dir = scratch();
-    for command in ["train", "eval", "fetch", "recipes", "devices"] {
+    for command in ["train", "eval", "fetch", "recipes", "devices", "bench"] {
         assert_eq!(run(dir.path(), &[command, "--help"]).code, Some(0));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release -p rezero-train --test train`
 
+mod bench;
 mod cli;
 mod model;
 mod recipes;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::out;
 use super::train::STACK_BYTES;
 use crate::cli::Bench;
-use crate::device::select;
+use crate::device::{resolved, select};
 use crate::error::{Error, Result};
 use crate::workload::{Workload, parse};
 
@@ -86,7 +86,14 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
         .output()
         .map_err(|e| Error::io("start", &program, e))?;
     if !output.status.success() {
-        return Err(fail(format!("its process ended with {}", output.status)));
+        let hint = match output.status.code() {
+            Some(_) => "",
+            None => "; a system that runs out of memory ends a process so, give smaller sizes",
+        };
+        return Err(fail(format!(
+            "its process ended with {}{hint}",
+            output.status
+        )));
     }
     serde_json::from_slice(&output.stdout)
         .map_err(|e| fail(format!("its process wrote no result: {e}")))
@@ -109,8 +116,8 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
     let median = (timed.ms[(n - 1) / 2] + timed.ms[n / 2]) / 2.0;
     let round = |x: f64| (x * 1e3).round() / 1e3;
     let line = Line {
-        framework: format!("rezero {}, burn 0.22.1", env!("CARGO_PKG_VERSION")),
-        device: args.device.clone(),
+        framework: format!("rezero {} burn 0.22.1", env!("CARGO_PKG_VERSION")),
+        device: resolved(&args.device).to_owned(),
         workload: name.clone(),
         ms_min: round(timed.ms[0]),
         ms_median: round(median),
