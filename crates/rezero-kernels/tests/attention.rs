@@ -62,7 +62,7 @@ fn what_follows_a_position_does_not_change_it() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(crate::support::cases(32))]
 
     #[test]
     fn any_shape(

@@ -110,7 +110,7 @@ fn nothing_in_nothing_out() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::support::cases(48))]
 
     #[test]
     fn any_shape(

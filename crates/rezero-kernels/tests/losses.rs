@@ -56,7 +56,7 @@ fn a_target_beyond_the_classes_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(crate::support::cases(32))]
 
     #[test]
     fn any_shape(n in 1usize..60, classes in 1usize..80, scale in 0.1f32..20.0) {

@@ -126,7 +126,7 @@ fn the_backward_pass_is_the_slope_of_the_forward_pass() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(crate::support::cases(32))]
 
     #[test]
     fn any_shape(

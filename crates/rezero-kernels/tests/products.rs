@@ -192,7 +192,7 @@ fn without_autodiff_the_same_values() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(crate::support::cases(32))]
 
     #[test]
     fn any_shape(

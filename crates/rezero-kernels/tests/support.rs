@@ -1,6 +1,7 @@
 //! An operation by its kernel and composed of Burn's own, compared.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 /// Relative to the largest value of a tensor.
 pub const TOLERANCE: f32 = 1e-5;
@@ -14,6 +15,20 @@ pub fn fast() -> Device {
 /// checkpointing.
 pub fn composed() -> Device {
     Device::flex().autodiff().gradient_checkpointing()
+}
+
+/// So many cases, the same in each run: `PROPTEST_RNG_SEED` draws others.
+pub fn cases(n: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: n,
+        failure_persistence: None,
+        rng_seed: match default.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(200_304_887),
+            given => given,
+        },
+        ..default
+    }
 }
 
 /// Seeded values in (−1, 1).
