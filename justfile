@@ -38,8 +38,8 @@ check:
 
 # The pool and the kernels without matrix products under Miri (nightly with miri and rust-src); some ten minutes
 miri:
-    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +nightly miri test -p rezero-kernels --lib pool
-    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +nightly miri test -p rezero-kernels --test kernels small::
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --lib pool
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --test kernels small::
 
 # Benchmarks: kernels, loaders, training steps, decoding, checkpoints, start-up
 bench:

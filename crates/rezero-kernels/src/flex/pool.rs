@@ -207,9 +207,12 @@ mod tests {
 
     use super::run;
 
+    /// Fewer repetitions under Miri, which is a thousand times slower.
+    const ROUNDS: usize = if cfg!(miri) { 2 } else { 50 };
+
     #[test]
     fn every_task_runs_once() {
-        for n in [0, 1, 2, 3, 100, 1000] {
+        for n in [0, 1, 2, 3, 2 * ROUNDS, 20 * ROUNDS] {
             let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
             run(n, &|i| {
                 counts[i].fetch_add(1, Ordering::Relaxed);
@@ -228,7 +231,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..50 {
+                    for _ in 0..ROUNDS {
                         run(8, &|_| {
                             run(4, &|i| {
                                 total.fetch_add(i, Ordering::Relaxed);
@@ -238,12 +241,12 @@ mod tests {
                 });
             }
         });
-        assert_eq!(total.load(Ordering::Relaxed), 4 * 50 * 8 * 6);
+        assert_eq!(total.load(Ordering::Relaxed), 4 * ROUNDS * 8 * 6);
     }
 
     #[test]
     fn a_panic_reaches_the_caller_and_leaves_the_pool_in_order() {
-        for _ in 0..20 {
+        for _ in 0..ROUNDS {
             let caught = std::panic::catch_unwind(|| {
                 run(64, &|i| assert_ne!(i, 13, "thirteen"));
             });
