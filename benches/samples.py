@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where a workload's time goes, by operation: samples of `rezero bench`, sorted by what their stacks were called from.
 
-    python3 benches/profile.py lm-small [--steps N]          # needs Linux's perf; $REZERO_BIN names the binary
+    python3 benches/samples.py lm-small [--steps N]          # needs Linux's perf; $REZERO_BIN names the binary
 
 A sample belongs to the first row of KINDS of which a pattern occurs in its stack, innermost frame first where two
 kinds nest. Samples before the first step (initialisation) are left out as far as their stacks tell.
