@@ -1,6 +1,17 @@
 //! An allocator that keeps the memory that it is given back.
 
-/// mimalloc, as a global allocator for a binary that trains: `#[global_allocator]`.
+/// mimalloc, as a global allocator for a binary that trains:
+///
+/// ```
+/// use rezero_kernels::allocator::{Allocator, keep_memory};
+///
+/// #[global_allocator]
+/// static ALLOCATOR: Allocator = Allocator;
+///
+/// fn main() {
+///     keep_memory();
+/// }
+/// ```
 ///
 /// A training step frees and allocates the same large blocks again and again. The system's allocator
 /// hands them back to the kernel each time, which fills their pages with zeros before it gives them

@@ -79,6 +79,7 @@ pub fn batch_norm_gated_sum<const D: usize>(
         f.shape(),
         "x and f of a residual sum must have the same shape."
     );
+    crate::gate::single(&alpha);
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         f.clone().into_dispatch(),
@@ -122,7 +123,8 @@ pub fn normalize<const D: usize>(
 ) -> Tensor<D> {
     check(&x, &gamma, &beta);
     check(&x, &mean, &variance);
-    if let Some((skip, _)) = &sum {
+    if let Some((skip, alpha)) = &sum {
+        crate::gate::single(alpha);
         assert_eq!(
             skip.shape(),
             x.shape(),

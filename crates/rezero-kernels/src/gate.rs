@@ -12,13 +12,14 @@ use burn::tensor::Tensor;
 ///
 /// # Panics
 ///
-/// If `f` is of another shape than `x`.
+/// If `f` is of another shape than `x`, or `alpha` is not of one value.
 pub fn gated_sum<const D: usize>(x: Tensor<D>, f: Tensor<D>, alpha: Tensor<1>) -> Tensor<D> {
     assert_eq!(
         x.shape(),
         f.shape(),
         "x and f of a residual sum must have the same shape."
     );
+    single(&alpha);
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         x.clone().into_dispatch(),
@@ -28,4 +29,10 @@ pub fn gated_sum<const D: usize>(x: Tensor<D>, f: Tensor<D>, alpha: Tensor<1>) -
         return crate::flex::run(crate::flex::gate::GatedSum, inputs).0;
     }
     x + f * alpha.unsqueeze()
+}
+
+/// Panics if a gate is not a single one.
+pub(crate) fn single(alpha: &Tensor<1>) {
+    let [values] = alpha.dims();
+    assert_eq!(values, 1, "alpha must have one value, got {values}.");
 }

@@ -81,6 +81,7 @@ pub fn gated_linear(
         d_input, d_output,
         "a residual layer's weight must be square, got [{d_input}, {d_output}]."
     );
+    crate::gate::single(&alpha);
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         x.clone().into_dispatch(),

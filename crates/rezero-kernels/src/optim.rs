@@ -57,6 +57,10 @@ impl SgdStep {
     /// # Shapes
     ///
     /// - all: the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
     pub fn update<const D: usize>(
         &self,
         weights: Tensor<D>,
@@ -82,6 +86,10 @@ impl AdaGradStep {
     /// # Shapes
     ///
     /// - all: the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
     pub fn update<const D: usize>(
         &self,
         weights: Tensor<D>,
@@ -109,12 +117,20 @@ impl AdamStep {
     /// # Shapes
     ///
     /// - all: the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ, or `time` is 0.
     pub fn update<const D: usize>(
         &self,
         weights: Tensor<D>,
         gradient: Tensor<D>,
         moments: Option<[Tensor<D>; 2]>,
     ) -> (Tensor<D>, [Tensor<D>; 2]) {
+        assert!(
+            self.time > 0,
+            "time must be at least 1: it counts from the first step."
+        );
         #[cfg(feature = "flex")]
         {
             let [m, v] = match &moments {

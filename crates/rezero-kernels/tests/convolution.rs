@@ -2,7 +2,7 @@ use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
 use rezero_kernels::conv2d;
 
-use crate::support::{gradient, leaf, random, same, weighed};
+use crate::support::{finite_differences, gradient, leaf, random, same, weighed};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -99,6 +99,20 @@ fn views_are_read_as_they_are_laid_out() {
             gradient(&weight, &gradients),
         ]
     });
+}
+
+#[test]
+fn the_backward_pass_is_the_slope_of_the_forward_pass() {
+    for stride in [1, 2] {
+        let inputs = [random([2 * 3 * 7 * 6], 1), random([4 * 3 * 3 * 3], 2)];
+        finite_differences("convolution", inputs, |[x, w]| {
+            let (x, w) = (
+                x.clone().reshape([2, 3, 7, 6]),
+                w.clone().reshape([4, 3, 3, 3]),
+            );
+            weighed::<4>(conv2d(x, w, stride, 1))
+        });
+    }
 }
 
 #[test]

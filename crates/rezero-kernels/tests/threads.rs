@@ -13,7 +13,7 @@ use crate::support::{fast, gradient, leaf, random};
 /// Tells a child where to write its results.
 const OUT: &str = "REZERO_TEST_RESULTS";
 
-/// Outputs and gradients of every kernel, large enough for several tasks each.
+/// Outputs and gradients of the kernels with several tasks, at sizes that have them.
 fn results() -> Vec<f32> {
     let device: Device = fast();
     let tokens = leaf::<3>(&random([4, 64, 96], 1), &device);

@@ -20,7 +20,8 @@
 //! - [`Residual`] puts any of the schemes that the papers compare around a branch.
 //! - [`alpha_group`], [`alphas`] and [`parameter_count`] look into any module.
 //!
-//! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none.
+//! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none but Flex, by
+//! feature `flex`, with its kernels.
 //!
 //! # A ReZero block inside your own module
 //!

@@ -222,9 +222,15 @@ pub struct Recipes {
 /// Arguments of `rezero bench`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// Workloads, separated by commas: mlp-L, lm-small, lm-paper, resnet-N, decode, latency, or any
-    /// sizes as mlp:layers=,width=,batch= lm:layers=,d_model=,n_heads=,d_ff=,length=,batch=
-    /// resnet:depth=,batch= decode:layers=,d_model=,n_heads=,d_ff=,length= latency:depth=,batch=
+    /// Workloads, separated by commas, as a name or with sizes of your own; what is left out stays as
+    /// shown (d_ff: 4 times d_model)
+    ///   mlp-64      mlp:layers=64,width=256,batch=100
+    ///   lm-small    lm:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128,batch=8
+    ///   lm-paper    lm:layers=12,d_model=512,n_heads=8,d_ff=2048,length=512,batch=16
+    ///   resnet-20   resnet:depth=20,batch=128
+    ///   decode      decode:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128
+    ///   latency     latency:depth=20,batch=1
+    #[arg(verbatim_doc_comment)]
     pub workloads: String,
     /// Where to compute; see `rezero devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]

@@ -7,8 +7,8 @@
 //! Backward, from `dO`: P again from Q, K and l; `dV = Pᵀ dO`, `dP = dO Vᵀ`,
 //! `dS = P ⊙ (dP − rowsum(dO ⊙ O))`, `dQ = dS K/√d`, `dK = dSᵀ Q/√d`.
 //!
-//! A head's queries, keys and values are copied out of the input's rows, scaled and turned on the
-//! way; keys and values also transposed, which `gemm` packs several times faster.
+//! A head's queries and keys are copied out of the input's rows and turned on the way; keys, and in the
+//! backward pass values, also transposed, which `gemm` packs faster.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};

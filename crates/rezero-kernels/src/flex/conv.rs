@@ -1,7 +1,7 @@
 //! Convolution without im2col. docs/KERNELS.md has the drawing.
 //!
 //! Forward and input gradient are one routine: a correlation of stride 1 over *planes*. A task
-//! copies the rows it needs into a scratch block that fits the first-level cache, with the zeros
+//! copies the rows it needs into a scratch block that fits the second-level cache, with the zeros
 //! around them; for stride s it sorts rows and columns by their remainder modulo s into s² planes,
 //! over which the strided kernel has stride 1. The input gradient of a strided convolution is, the
 //! other way round, s² correlations of the output's gradient, one for each remainder of the
@@ -24,7 +24,8 @@ use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratc
 use super::op::Kernel;
 use super::parallel::{Parts, arch, each, wide};
 
-/// Values of scratch of one task: with the weights in use, about what a first-level cache holds.
+/// Values of scratch of one task, 96 kB: for the second-level cache. Blocks for the first are read in
+/// shorter pieces and were slower.
 const SCRATCH: usize = 24 << 10;
 /// Output channels of a micro-kernel: with two vectors of pixels, 16 accumulators.
 const ROWS: usize = 8;

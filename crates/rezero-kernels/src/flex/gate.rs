@@ -7,8 +7,7 @@ use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
 use super::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
 
-/// Elements of a task: small enough that its three streams stay in the first-level cache's reach,
-/// large enough to hide the start of a task.
+/// Elements of a task: its three streams fit the second-level cache, and starting it is a small part.
 pub(super) const CHUNK: usize = 1 << 15;
 
 #[derive(Debug)]

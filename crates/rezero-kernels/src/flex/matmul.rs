@@ -116,7 +116,7 @@ const SIDE: usize = 128;
 /// `row_stride` apart.
 ///
 /// A tile's sums do not depend on where it was cut. The product of a tile is the `gemm` crate's, which
-/// packs both sides and reaches 94 % of the processor's peak by itself.
+/// packs both sides and comes close to the processor's peak by itself (docs/KERNELS.md).
 pub(super) struct Product<'a> {
     out: Shared,
     row_stride: usize,

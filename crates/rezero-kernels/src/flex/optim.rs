@@ -1,5 +1,5 @@
 //! One pass over the parameter, the gradient and the state, in place. Adam reads four streams and
-//! writes three; as single operations it moved about four times as much.
+//! writes three.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{DispatchAutodiffContext, DispatchTensor, Flex, TensorMetadata};

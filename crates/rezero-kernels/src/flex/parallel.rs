@@ -1,5 +1,4 @@
-//! Work cut into tasks, the same way whatever the number of threads, so that results do not depend
-//! on it.
+//! Work cut into tasks by its shape; only a product's tiles depend on the number of threads.
 
 // Loops over registers index plain arrays.
 #![allow(clippy::needless_range_loop)]
