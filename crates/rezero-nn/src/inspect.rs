@@ -8,6 +8,15 @@ pub fn is_alpha(path: &str) -> bool {
     path.rsplit('.').next() == Some("alpha")
 }
 
+/// Which residual layer of a network, from 0, a parameter belongs to: the number after `layers` or
+/// `blocks` in the names of the modules that hold it.
+pub fn layer_index<S: AsRef<str>>(path: &[S]) -> Option<usize> {
+    path.windows(2).find_map(|pair| match pair[0].as_ref() {
+        "layers" | "blocks" => pair[1].as_ref().parse().ok(),
+        _ => None,
+    })
+}
+
 /// The group of all ReZero gates of a module, for an optimizer or a learning rate of their own.
 ///
 /// α is one number that scales a whole layer, so its gradient is a sum over the layer and its scale

@@ -66,6 +66,7 @@
 mod fused;
 #[cfg(feature = "import")]
 pub mod import;
+mod init;
 mod inspect;
 mod mlp;
 mod residual;
@@ -74,8 +75,8 @@ mod rezero;
 pub mod transformer;
 
 pub use burn;
-pub use inspect::{alpha_group, alphas, is_alpha, parameter_count};
-pub use mlp::{Mlp, MlpConfig, MlpLayer};
+pub use inspect::{alpha_group, alphas, is_alpha, layer_index, parameter_count};
+pub use mlp::{Mlp, MlpArm, MlpConfig, MlpLayer};
 pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
 pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
 
@@ -91,7 +92,7 @@ pub mod prelude {
         RztxTransformerConfig,
     };
     pub use crate::{
-        Branch, Mlp, MlpConfig, ReZero, ReZeroBlock, ReZeroConfig, ResidualConfig, ResidualScheme,
+        Branch, Mlp, MlpArm, MlpConfig, ReZero, ReZeroBlock, ReZeroConfig, ResidualConfig, ResidualScheme,
         alpha_group,
     };
 }

@@ -2,15 +2,41 @@
 
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::activation::relu;
+use burn::nn::{Initializer, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::fused;
+use crate::init;
 use crate::residual::{Norm, Residual, ResidualConfig, ResidualScheme};
 use rezero_kernels::Activation;
 
+/// The networks of the paper's fully connected experiment, and fairer forms of its baselines.
+///
+/// `F(x) = relu(W x + b)` throughout, and the hidden weights are drawn from N(0, g² / width) with the
+/// gain g of the authors' notebook (`ReZero-Deep_Fast_NeuralNetwork.ipynb`). The last three are not
+/// in it.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum MlpArm {
+    /// `F(x)`, g = √2.
+    Vanilla,
+    /// `x + F(x)`, g = 0.5.
+    Residual,
+    /// `Norm(F(x))` without a skip path, one layer norm for all layers; g = √2.
+    LayerNorm,
+    /// `x + α · F(x)`, α = 0 at the start; g = √2.
+    ReZero,
+    /// `Norm(F(x))`, a layer norm for each layer; g = √2.
+    LayerNormEach,
+    /// `x + F(Norm(x))` and a layer norm after the last layer; g = √2.
+    PreNorm,
+    /// `Norm(x + F(x))`; g = √2.
+    PostNorm,
+}
+
 /// Configuration to create a [`Mlp`] using the [init function](MlpConfig::init).
+///
+/// [`new`](Self::new) gives the paper's ReZero network, [`with_arm`](Self::with_arm) any of its
+/// baselines.
 #[derive(Config, Debug)]
 pub struct MlpConfig {
     /// The width of the input.
@@ -25,17 +51,27 @@ pub struct MlpConfig {
     /// Default: ReZero
     #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
     pub residual: ResidualConfig,
+    /// Whether all layers use one norm, under [`ResidualScheme::PlainNorm`]. Default: false
+    #[config(default = false)]
+    pub share_norm: bool,
+    /// The hidden weights are drawn from N(0, gain² / width); `None`: as PyTorch draws those of
+    /// `nn.Linear`. Default: √2
+    #[config(default = "Some(std::f64::consts::SQRT_2)")]
+    pub gain: Option<f64>,
+    /// Whether a ReLU follows the first linear layer. Default: true
+    #[config(default = true)]
+    pub input_relu: bool,
 }
 
-/// A deep fully connected network: a linear layer to `width`, `n_layers` layers
+/// A deep fully connected network: a linear layer to `width` and a ReLU, `n_layers` layers
 ///
 /// `x ← x + α · relu(W x + b)`
 ///
 /// or any other [`ResidualScheme`] around the same branch, and a linear layer to the output:
-/// Bachlechner et al., [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), section 4, with the ReLU
-/// inside the branch, as in its equation for ReZero.
+/// Bachlechner et al., [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), section 4.
 ///
-/// Weights are drawn as PyTorch draws those of `nn.Linear`.
+/// The first weight is drawn from N(0, 2 / d_input); the last one and all biases as PyTorch draws
+/// those of `nn.Linear`.
 ///
 /// Should be created using [MlpConfig].
 #[derive(Module, Debug)]
@@ -45,10 +81,14 @@ pub struct Mlp {
     pub input: Linear,
     /// The residual layers.
     pub layers: Vec<MlpLayer>,
+    /// After each layer, where all share one norm.
+    pub shared_norm: Option<Norm>,
     /// After the last layer, in the schemes that have a norm there.
     pub norm: Option<Norm>,
     /// `width` to `num_classes`.
     pub output: Linear,
+    /// Whether a ReLU follows `input`.
+    pub input_relu: bool,
 }
 
 /// One residual layer of a [`Mlp`].
@@ -61,11 +101,31 @@ pub struct MlpLayer {
 }
 
 impl MlpConfig {
+    /// This network in another arm: its scheme, whether norms are shared, and its gain.
+    #[must_use]
+    pub fn with_arm(mut self, arm: MlpArm) -> Self {
+        self.residual.scheme = match arm {
+            MlpArm::Vanilla => ResidualScheme::Plain,
+            MlpArm::Residual => ResidualScheme::Sum,
+            MlpArm::LayerNorm | MlpArm::LayerNormEach => ResidualScheme::PlainNorm,
+            MlpArm::ReZero => ResidualScheme::ReZero,
+            MlpArm::PreNorm => ResidualScheme::PreNorm,
+            MlpArm::PostNorm => ResidualScheme::PostNorm,
+        };
+        self.share_norm = arm == MlpArm::LayerNorm;
+        self.gain = Some(match arm {
+            MlpArm::Residual => 0.5,
+            _ => std::f64::consts::SQRT_2,
+        });
+        self
+    }
+
     /// Initializes the network on `device`.
     ///
     /// # Panics
     ///
-    /// If a width is 0, or as [`ResidualConfig::init`].
+    /// If a width is 0, norms are shared in a scheme other than [`ResidualScheme::PlainNorm`], or as
+    /// [`ResidualConfig::init`].
     pub fn init(&self, device: &Device) -> Mlp {
         assert!(
             self.d_input > 0 && self.width > 0 && self.num_classes > 0,
@@ -77,21 +137,42 @@ impl MlpConfig {
         let mut residual = self.residual.clone();
         residual.d_model = self.width;
         residual.n_layers = self.n_layers;
-        let linear = |d_input, d_output| {
-            LinearConfig::new(d_input, d_output)
-                .with_initializer(crate::resnet::torch_default())
-                .init(device)
+        let shared_norm = self.share_norm.then(|| {
+            assert!(
+                residual.scheme == ResidualScheme::PlainNorm,
+                "only the residual scheme PlainNorm shares its norm, got {:?}.",
+                residual.scheme
+            );
+            let norm = residual.init(device).norm;
+            residual.scheme = ResidualScheme::Plain;
+            residual.norm = None;
+            norm.expect("PlainNorm has a norm")
+        });
+        let normal = |variance: f64| Initializer::Normal {
+            mean: 0.0,
+            std: variance.sqrt(),
+        };
+        let hidden = match self.gain {
+            Some(gain) => normal(gain * gain / self.width as f64),
+            None => init::torch_default(),
+        };
+        // Whoever asks for PyTorch's own weights wants them throughout.
+        let first = match self.gain {
+            Some(_) => normal(2.0 / self.d_input as f64),
+            None => init::torch_default(),
         };
         Mlp {
-            input: linear(self.d_input, self.width),
+            input: init::linear(self.d_input, self.width, first, device),
             layers: (0..self.n_layers)
                 .map(|_| MlpLayer {
-                    linear: linear(self.width, self.width),
+                    linear: init::linear(self.width, self.width, hidden.clone(), device),
                     residual: residual.init(device),
                 })
                 .collect(),
+            shared_norm,
             norm: residual.init_final_norm(device),
-            output: linear(self.width, self.num_classes),
+            output: init::linear(self.width, self.num_classes, init::torch_default(), device),
+            input_relu: self.input_relu,
         }
     }
 }
@@ -104,19 +185,52 @@ impl Mlp {
     /// - `x`: `[batch, d_input]`
     /// - output: `[batch, num_classes]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let mut x = fused::linear(&self.input, x, Activation::Identity);
-        for layer in &self.layers {
-            x = layer.forward(x);
+        let x = self.embed(x);
+        self.logits(self.hidden(x))
+    }
+
+    /// The first linear layer, with its ReLU.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, d_input]`
+    /// - output: `[batch, width]`
+    pub fn embed(&self, x: Tensor<2>) -> Tensor<2> {
+        let activation = match self.input_relu {
+            true => Activation::Relu,
+            false => Activation::Identity,
+        };
+        fused::linear(&self.input, x, activation)
+    }
+
+    /// The residual layers, without the first and the last linear layer.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output: `[batch, width]`
+    pub fn hidden(&self, x: Tensor<2>) -> Tensor<2> {
+        self.layers.iter().fold(x, |x, layer| self.layer(layer, x))
+    }
+
+    fn layer(&self, layer: &MlpLayer, x: Tensor<2>) -> Tensor<2> {
+        let x = layer.forward(x);
+        match &self.shared_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
         }
-        if let Some(norm) = &self.norm {
-            x = norm.forward(x);
-        }
+    }
+
+    fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
         fused::linear(&self.output, x, Activation::Identity)
     }
 }
 
 impl MlpLayer {
-    /// Computes the layer.
+    /// Computes the layer, without a norm that is shared.
     ///
     /// # Shapes
     ///
@@ -126,7 +240,9 @@ impl MlpLayer {
             (Some(alpha), Some(bias)) => {
                 rezero_kernels::gated_linear(x, self.linear.weight.val(), bias.val(), alpha)
             }
-            _ => self.residual.forward(x, |x| relu(self.linear.forward(x))),
+            _ => self.residual.forward(x, |x| {
+                fused::linear(&self.linear, x, Activation::Relu)
+            }),
         }
     }
 }

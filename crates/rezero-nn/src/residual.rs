@@ -13,6 +13,8 @@ use crate::rezero::{ReZero, ReZeroConfig};
 pub enum ResidualScheme {
     /// `F(x)`: no skip path.
     Plain,
+    /// `Norm(F(x))`: no skip path; "Deep + Norm" in the paper's Table 1.
+    PlainNorm,
     /// `x + F(x)`: He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385).
     Sum,
     /// `Norm(x + F(x))`: Vaswani et al., [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).
@@ -135,7 +137,7 @@ impl ResidualScheme {
         use ResidualScheme::*;
         matches!(
             self,
-            PostNorm | PreNorm | PreNormNotebook | Gpt2Norm | LayerScale | DeepNorm
+            PlainNorm | PostNorm | PreNorm | PreNormNotebook | Gpt2Norm | LayerScale | DeepNorm
         )
     }
 
@@ -145,7 +147,7 @@ impl ResidualScheme {
     }
 
     fn norm_after(self) -> bool {
-        matches!(self, Self::PostNorm | Self::DeepNorm)
+        matches!(self, Self::PlainNorm | Self::PostNorm | Self::DeepNorm)
     }
 }
 
@@ -348,7 +350,7 @@ impl Residual {
         out: Tensor<D>,
     ) -> Tensor<D> {
         match (gate, self.scheme) {
-            (_, ResidualScheme::Plain) => out,
+            (_, ResidualScheme::Plain | ResidualScheme::PlainNorm) => out,
             (Some(gate), ResidualScheme::Gated) => {
                 let alpha = gate.alpha_like::<D>();
                 out * alpha.clone() + skip * (-alpha + 1.0)

@@ -146,6 +146,7 @@ fn schemes_are_their_formulas() {
     for scheme in SCHEMES {
         let expected = match scheme {
             ResidualScheme::Plain => branch(x),
+            ResidualScheme::PlainNorm => norm(branch(x)),
             ResidualScheme::Sum => add(x, branch(x), 1.0),
             ResidualScheme::PostNorm => norm(add(x, branch(x), 1.0)),
             ResidualScheme::PreNorm | ResidualScheme::PreNormNotebook => {
@@ -180,7 +181,10 @@ fn every_scheme_runs_with_the_same_branches() {
     for scheme in SCHEMES {
         let lm = RztxLmConfig::new(layer(scheme), 3, 8).init(&device);
         let norms = match scheme {
-            ResidualScheme::PostNorm | ResidualScheme::Gpt2Norm | ResidualScheme::DeepNorm => 6,
+            ResidualScheme::PlainNorm
+            | ResidualScheme::PostNorm
+            | ResidualScheme::Gpt2Norm
+            | ResidualScheme::DeepNorm => 6,
             ResidualScheme::PreNorm | ResidualScheme::LayerScale => 7,
             ResidualScheme::PreNormNotebook => 3,
             _ => 0,

@@ -324,5 +324,9 @@ fn normalization(recipe: &Recipe) -> Normalization {
         (Norm::Auto | Norm::Table, _) => cifar10::NORMALIZATION_TABLE,
         (Norm::Notebook, _) => cifar10::NORMALIZATION_NOTEBOOK,
         (Norm::Superconvergence, _) => cifar10::NORMALIZATION_SUPERCONVERGENCE,
+        (Norm::Half, _) => Normalization {
+            mean: [0.5; 3],
+            std: [0.5; 3],
+        },
     }
 }

@@ -48,6 +48,10 @@ pub struct Row {
     /// Global L2 norm of the gradients at this step, before clipping (`train`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
+    /// L2 norm of each residual layer's gradients at this step, before clipping, in forward order
+    /// (`train`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layer_grad_norm: Vec<f32>,
     /// Every gate in forward order after the step (`train`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpha: Vec<f32>,

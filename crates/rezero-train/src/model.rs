@@ -8,10 +8,14 @@ use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::{ImageBatch, TextBatch};
 use rezero_kernels::cross_entropy;
+use rezero_nn::Mlp;
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
 use rezero_nn::transformer::RztxLm;
 
 use crate::recipe::{Model, Recipe};
+
+/// The values of an image: 32×32 RGB, as all data sets of images here have it.
+const PIXELS: usize = 3 * 32 * 32;
 
 /// A network of any of the recipes' families.
 #[derive(Module, Debug)]
@@ -22,6 +26,8 @@ pub enum Network {
     Cifar(CifarResNet),
     /// Depth 18, 34 or 50.
     PreAct(PreActResNet),
+    /// Fully connected.
+    Mlp(Mlp),
     /// A byte-level language model.
     Lm(RztxLm),
 }
@@ -65,6 +71,7 @@ macro_rules! each {
         match $network {
             Network::Cifar($net) => $result,
             Network::PreAct($net) => $result,
+            Network::Mlp($net) => $result,
             Network::Lm($net) => $result,
         }
     };
@@ -80,6 +87,7 @@ impl Network {
         let network = match recipe.model {
             Model::CifarResNet => Self::Cifar(recipe.cifar_resnet(num_classes).init(device)),
             Model::PreActResNet => Self::PreAct(recipe.preact_resnet(num_classes).init(device)),
+            Model::Mlp => Self::Mlp(recipe.mlp(PIXELS, num_classes).init(device)),
             Model::ByteLm => Self::Lm(recipe.byte_lm().init(device)),
         };
         network.materialize()
@@ -106,6 +114,7 @@ impl Network {
         match self {
             Self::Cifar(net) => load!(Cifar, net),
             Self::PreAct(net) => load!(PreAct, net),
+            Self::Mlp(net) => load!(Mlp, net),
             Self::Lm(net) => load!(Lm, net),
         }
     }
@@ -140,6 +149,9 @@ impl Learnable {
             }
             (Network::PreAct(net), Items::Images(batch)) => {
                 Sums::of_images(net.forward(batch.images.clone()), batch)
+            }
+            (Network::Mlp(net), Items::Images(batch)) => {
+                Sums::of_images(net.forward(batch.images.clone().flatten(1, 3)), batch)
             }
             (Network::Lm(net), Items::Text(batch)) => {
                 Sums::of_text(net.forward(batch.inputs.clone()), batch)
@@ -273,16 +285,20 @@ pub struct StepOutput {
     pub stats: Stats,
     /// The gates after the step, where the loop has read them.
     pub alphas: Vec<f32>,
+    norms: Option<Norms>,
 }
 
 impl StepOutput {
-    fn new(parts: Vec<Sums>, items: usize, grad_norm: Option<Tensor<1>>) -> Self {
+    fn new(parts: Vec<Sums>, items: usize, norms: Option<Norms>) -> Self {
         let sum = |of: fn(&Sums) -> &Tensor<1>| {
             let values = parts.iter().map(|part| of(part).clone().inner()).collect();
             Tensor::cat(values, 0).sum()
         };
         let loss_sum = sum(|part| &part.loss);
-        let grad_norm = grad_norm.unwrap_or_else(|| loss_sum.zeros_like());
+        let grad_norm = match &norms {
+            Some(norms) => norms.global(),
+            None => loss_sum.zeros_like(),
+        };
         Self {
             pending: Some(Tensor::cat(
                 vec![loss_sum, sum(|part| &part.correct), grad_norm],
@@ -293,7 +309,14 @@ impl StepOutput {
                 ..Stats::default()
             },
             alphas: Vec::new(),
+            norms,
         }
+    }
+
+    /// The L2 norm of each residual layer's gradients before clipping, in forward order. Reads from
+    /// the device.
+    pub fn layer_norms(&self) -> Vec<f32> {
+        self.norms.as_ref().map_or_else(Vec::new, Norms::by_layer)
     }
 
     /// Reads the scalars from the device: the one synchronisation of a step.
@@ -371,10 +394,10 @@ impl TrainStep for Learnable {
             sum.accumulate(self, grads);
             parts.push(sums);
         }
-        let (grads, norm) = clip_global_norm(self, sum.grads(), self.clip_norm);
+        let (grads, norms) = clip_global_norm(self, sum.grads(), self.clip_norm);
         TrainOutput {
             grads,
-            item: StepOutput::new(parts, total, Some(norm)),
+            item: StepOutput::new(parts, total, Some(norms)),
         }
     }
 }
@@ -389,48 +412,94 @@ impl InferenceStep for Learnable {
     }
 }
 
-/// Scales all gradients by `min(1, max / norm)` for their global L2 norm and returns it, `[1]`;
-/// `max` 0 leaves them alone. Pascanu et al., [arXiv 1211.5063](https://arxiv.org/abs/1211.5063).
+/// Scales all gradients by `min(1, max / norm)` for their global L2 norm and returns the norms as
+/// they were; `max` 0 leaves the gradients alone. Pascanu et al., [arXiv 1211.5063](https://arxiv.org/abs/1211.5063).
 /// Burn's own clipping takes each tensor's norm on its own.
 pub fn clip_global_norm<M: Module>(
     module: &M,
     grads: GradientsParams,
     max: f64,
-) -> (GradientsParams, Tensor<1>) {
+) -> (GradientsParams, Norms) {
     let mut squares = Squares {
         grads: &grads,
+        path: Vec::new(),
         found: Vec::new(),
+        layers: Vec::new(),
     };
     module.visit(&mut squares);
-    let Squares { found, .. } = squares;
+    let Squares {
+        mut found, layers, ..
+    } = squares;
     if found.is_empty() {
         let device = module
             .devices()
             .into_iter()
             .next()
             .expect("a module with parameters");
-        return (grads, Tensor::zeros([1], &device.inner()));
+        found.push(Tensor::zeros([1], &device.inner()));
     }
-    let norm = Tensor::cat(found, 0).sum().sqrt();
+    let norms = Norms {
+        squares: Tensor::cat(found, 0),
+        layers,
+    };
     if max <= 0.0 {
-        return (grads, norm);
+        return (grads, norms);
     }
     // Stays on the device: no read is needed to clip.
-    let factor = (norm.clone() + 1e-6).recip().mul_scalar(max).clamp_max(1.0);
+    let factor = (norms.global() + 1e-6).recip().mul_scalar(max).clamp_max(1.0);
     let mut scale = Scale { grads, factor };
     module.visit(&mut scale);
-    (scale.grads, norm)
+    (scale.grads, norms)
+}
+
+/// The gradients' norms in a step.
+#[derive(Clone, Debug)]
+pub struct Norms {
+    /// The sum of squares of each parameter's gradient.
+    squares: Tensor<1>,
+    /// The residual layer that each of these parameters belongs to.
+    layers: Vec<Option<usize>>,
+}
+
+impl Norms {
+    /// The L2 norm of all gradients together, `[1]`.
+    pub fn global(&self) -> Tensor<1> {
+        self.squares.clone().sum().sqrt()
+    }
+
+    fn by_layer(&self) -> Vec<f32> {
+        let count = self.layers.iter().flatten().max().map_or(0, |last| last + 1);
+        let mut sums = vec![0.0; count];
+        let squares = self.squares.to_data();
+        for (layer, square) in self.layers.iter().zip(squares.iter::<f32>()) {
+            if let Some(layer) = layer {
+                sums[*layer] += square;
+            }
+        }
+        sums.into_iter().map(f32::sqrt).collect()
+    }
 }
 
 struct Squares<'a> {
     grads: &'a GradientsParams,
+    path: Vec<String>,
     found: Vec<Tensor<1>>,
+    layers: Vec<Option<usize>>,
 }
 
 impl ModuleVisitor for Squares<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
             self.found.push(grad.square().sum());
+            self.layers.push(rezero_nn::layer_index(&self.path));
         }
     }
 }

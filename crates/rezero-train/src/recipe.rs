@@ -12,7 +12,7 @@ use rezero_nn::resnet::{
 use rezero_nn::transformer::{
     Activation as NnActivation, Positions as NnPositions, RztxInit, RztxLayerConfig, RztxLmConfig,
 };
-use rezero_nn::{NormKind, ReZeroConfig, ResidualConfig, ResidualScheme};
+use rezero_nn::{MlpArm, MlpConfig, NormKind, ReZeroConfig, ResidualConfig, ResidualScheme};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -35,6 +35,8 @@ embedded!(
     "cifar10-resnet56-notebook",
     "cifar10-resnet110-notebook",
     "cifar10-preact18",
+    "cifar10-mlp64",
+    "cifar10-mlp10000",
     "enwik8-small",
     "enwik8-rztx12",
     "enwik8-rztx64",
@@ -62,15 +64,17 @@ names! {
         CifarResNet = "cifar-resnet",
         /// [`rezero_nn::resnet::PreActResNet`], depth 18, 34 or 50.
         PreActResNet = "preact-resnet",
+        /// [`rezero_nn::Mlp`], any number of residual layers.
+        Mlp = "mlp",
         /// [`rezero_nn::transformer::RztxLm`], any depth.
         ByteLm = "byte-lm",
     }
 }
 names! {
-    /// The residual scheme, see [`rezero_nn::resnet::Arm`] for images and
-    /// [`ResidualScheme`] for text.
+    /// The residual scheme, see [`rezero_nn::resnet::Arm`] for ResNets, [`MlpArm`] for fully
+    /// connected networks and [`ResidualScheme`] for text.
     Arm {
-        /// Batch norm with γ = 1.
+        /// Batch norm with γ = 1; of an `mlp`, `F(x)`.
         Vanilla = "vanilla",
         /// γ = 0 in the last norm of each branch.
         ZeroGamma = "zero-gamma",
@@ -84,11 +88,15 @@ names! {
         SkipInit = "skipinit",
         /// `F(x)` (text).
         Plain = "plain",
-        /// `x + F(x)` (text).
+        /// `x + F(x)` (mlp, text).
         Residual = "residual",
-        /// `Norm(x + F(x))` (text).
+        /// `Norm(F(x))`, one norm for all layers (mlp).
+        LayerNorm = "layer-norm",
+        /// `Norm(F(x))`, a norm for each layer (mlp).
+        LayerNormEach = "layer-norm-each",
+        /// `Norm(x + F(x))` (mlp, text).
         PostNorm = "post-norm",
-        /// `x + F(Norm(x))` and a final norm (text).
+        /// `x + F(Norm(x))` and a final norm (mlp, text).
         PreNorm = "pre-norm",
         /// Pre-norm as in the authors' notebook: one norm a layer, none at the end (text).
         PreNormNotebook = "pre-norm-notebook",
@@ -181,6 +189,8 @@ names! {
         Notebook = "notebook",
         /// The CIFAR constants of the authors' superconvergence code.
         Superconvergence = "superconvergence",
+        /// Mean and standard deviation 0.5, of the authors' fully connected notebook.
+        Half = "half",
     }
 }
 names! {
@@ -229,7 +239,7 @@ names! {
 pub struct Recipe {
     /// The network family.
     pub model: Model,
-    /// The number of weighted layers; of a Transformer, of its layers.
+    /// The number of weighted layers; of a Transformer or an `mlp`, of its residual layers.
     pub depth: usize,
     /// The residual scheme.
     pub arm: Arm,
@@ -245,6 +255,9 @@ pub struct Recipe {
     pub alpha_shared: bool,
     /// The gate is C · tanh(α / C) for this C; 0: α itself.
     pub alpha_bound: f64,
+
+    /// The width of an `mlp`.
+    pub width: usize,
 
     /// The width of a Transformer.
     pub d_model: usize,
@@ -385,6 +398,7 @@ impl Default for Recipe {
             alpha_trainable: true,
             alpha_shared: true,
             alpha_bound: 0.0,
+            width: 256,
             d_model: 256,
             n_heads: 4,
             d_ff: 1024,
@@ -608,6 +622,17 @@ impl Recipe {
         self.model == Model::ByteLm
     }
 
+    /// Whether `key` is one that the model has no use for.
+    fn is_foreign(&self, key: &str) -> bool {
+        let other_data = match self.is_text() {
+            true => IMAGE_KEYS,
+            false => TEXT_KEYS,
+        };
+        other_data.contains(&key)
+            || (key == "width" && self.model != Model::Mlp)
+            || (key == "definition" && self.model != Model::CifarResNet)
+    }
+
     /// Checks ranges and combinations.
     fn validate(&self) -> Result<()> {
         match self.model {
@@ -627,12 +652,42 @@ impl Recipe {
                     self.depth
                 ),
             )?,
+            Model::Mlp => {
+                for (key, value, most) in [
+                    ("depth", self.depth, 1_000_000),
+                    ("width", self.width, 1 << 16),
+                ] {
+                    check(
+                        (1..=most).contains(&value),
+                        key,
+                        format!("must be between 1 and {most}, got {value}"),
+                    )?;
+                }
+                let parameters = self.depth as u64 * (self.width as u64).pow(2);
+                check(
+                    parameters <= MAX_PARAMETERS,
+                    "width",
+                    format!(
+                        "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} width={}",
+                        self.depth, self.width
+                    ),
+                )?;
+            }
             Model::ByteLm => self.validate_text()?,
         }
         use Arm::*;
         let arms: &[Arm] = match self.model {
             Model::CifarResNet => &[Vanilla, ZeroGamma, ReZero, Gated, FixUp, SkipInit],
             Model::PreActResNet => &[Vanilla, ReZero, Gated],
+            Model::Mlp => &[
+                Vanilla,
+                Residual,
+                LayerNorm,
+                ReZero,
+                LayerNormEach,
+                PreNorm,
+                PostNorm,
+            ],
             Model::ByteLm => &[
                 ReZero,
                 PostNorm,
@@ -895,6 +950,25 @@ impl Recipe {
             .with_rezero(self.rezero())
     }
 
+    /// The configuration of a [`Model::Mlp`].
+    pub fn mlp(&self, d_input: usize, num_classes: usize) -> MlpConfig {
+        let config = MlpConfig::new(d_input, self.width, self.depth, num_classes).with_arm(
+            match self.arm {
+                Arm::Vanilla => MlpArm::Vanilla,
+                Arm::Residual => MlpArm::Residual,
+                Arm::LayerNorm => MlpArm::LayerNorm,
+                Arm::LayerNormEach => MlpArm::LayerNormEach,
+                Arm::PreNorm => MlpArm::PreNorm,
+                Arm::PostNorm => MlpArm::PostNorm,
+                // The others are not an MLP's, which `validate` has seen to.
+                _ => MlpArm::ReZero,
+            },
+        );
+        let mut residual = config.residual.clone();
+        residual.rezero = self.rezero().with_channels(self.alpha_per_channel.then_some(self.width));
+        config.with_residual(residual)
+    }
+
     /// The configuration of a [`Model::PreActResNet`].
     pub fn preact_resnet(&self, num_classes: usize) -> PreActResNetConfig {
         let depth = match self.depth {
@@ -987,6 +1061,7 @@ impl Recipe {
             self.model == Model::CifarResNet,
             format!("definition={}", self.definition),
         );
+        add(self.model == Model::Mlp, format!("width={}", self.width));
         if self.is_text() {
             add(true, format!("d_model={}", self.d_model));
             add(true, format!("n_heads={}", self.n_heads));
@@ -1073,12 +1148,8 @@ impl Resolved {
                 recipe.schedule = ScheduleKind::Constant;
             }
         }
-        let foreign = match recipe.is_text() {
-            true => IMAGE_KEYS,
-            false => TEXT_KEYS,
-        };
         // Silence would let someone believe in a setting that does nothing.
-        if let Some(key) = given.iter().find(|key| foreign.contains(&key.as_str())) {
+        if let Some(key) = given.iter().find(|key| recipe.is_foreign(key)) {
             return Err(Error::RecipeValue {
                 key: (*key).clone(),
                 message: format!("has no meaning for a {}; leave it out", recipe.model),

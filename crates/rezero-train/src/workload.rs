@@ -232,7 +232,11 @@ impl Workload {
 
     fn mlp(&self, steps: usize, device: &Device) -> Timed {
         let [layers, width, batch] = ["layers", "width", "batch"].map(|key| self.get(key));
-        let model: Mlp = MlpConfig::new(3072, width, layers, 10).init(device);
+        // As bench_pytorch.py and benches/pytorch.py have it, not as the paper.
+        let model: Mlp = MlpConfig::new(3072, width, layers, 10)
+            .with_gain(None)
+            .with_input_relu(false)
+            .init(device);
         let optimizer = AdaGrad {
             lr: Dial::at(0.01),
             epsilon: 1e-10,

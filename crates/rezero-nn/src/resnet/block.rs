@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, s};
 use rezero_kernels::Activation;
 
 use super::cifar::{Arm, Definition};
-use super::init;
+use crate::init;
 use crate::fused;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::rezero::ReZeroConfig;

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use rezero_kernels::Activation;
 
 use super::block::{BasicBlock, BlockSpec};
-use super::init;
+use crate::init;
 use crate::fused;
 use crate::rezero::ReZeroConfig;
 

@@ -10,10 +10,7 @@
 
 mod block;
 mod cifar;
-mod init;
 mod preact;
-
-pub(crate) use init::torch_default;
 
 pub use block::{BasicBlock, BasicBranch, FixupScalars, Shortcut};
 pub use cifar::{Arm, CifarResNet, CifarResNetConfig, Definition};

@@ -7,7 +7,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::Activation;
 
-use super::init;
+use crate::init;
 use crate::fused;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::rezero::ReZeroConfig;

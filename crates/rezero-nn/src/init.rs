@@ -14,7 +14,7 @@ pub(crate) fn torch_default() -> Initializer {
 }
 
 /// N(0, 2 / fan): He et al., [arXiv 1502.01852](https://arxiv.org/abs/1502.01852).
-pub(super) fn kaiming_normal(fan_out: bool) -> Initializer {
+pub(crate) fn kaiming_normal(fan_out: bool) -> Initializer {
     Initializer::KaimingNormal {
         gain: 2f64.sqrt(),
         fan_out_only: fan_out,
@@ -22,7 +22,7 @@ pub(super) fn kaiming_normal(fan_out: bool) -> Initializer {
 }
 
 /// A square convolution that keeps the image size at stride 1.
-pub(super) fn conv(
+pub(crate) fn conv(
     channels: [usize; 2],
     kernel: usize,
     stride: usize,
@@ -40,7 +40,7 @@ pub(super) fn conv(
 }
 
 /// A linear layer whose weight is drawn by `initializer` and whose bias keeps PyTorch's default.
-pub(super) fn linear(
+pub(crate) fn linear(
     d_in: usize,
     d_out: usize,
     initializer: Initializer,
@@ -54,7 +54,7 @@ pub(super) fn linear(
 }
 
 /// The mean over height and width, `[batch, channels, height, width]` to `[batch, channels]`.
-pub(super) fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
+pub(crate) fn global_average_pool(x: Tensor<4>) -> Tensor<2> {
     let [batch, channels, height, width] = x.dims();
     x.reshape([batch, channels, height * width])
         .mean_dim(2)
