@@ -18,6 +18,10 @@
 //!   language model with incremental decoding.
 //! - `import` (a feature) reads and writes PyTorch weights.
 //! - [`Residual`] puts any of the schemes that the papers compare around a branch.
+//! - `JacobianProbe` (feature `jacobian`) measures how a network carries signals: its input–output
+//!   Jacobian and singular values.
+//! - [`Grow`] deepens a trained network without changing its output; [`Fold`] takes the gates out of
+//!   it for inference.
 //! - [`alpha_group`], [`alphas`] and [`parameter_count`] look into any module.
 //!
 //! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none but Flex, by
@@ -63,11 +67,15 @@
 
 #![warn(missing_docs)]
 
+mod fold;
 mod fused;
+mod grow;
 #[cfg(feature = "import")]
 pub mod import;
 mod init;
 mod inspect;
+#[cfg(feature = "jacobian")]
+mod jacobian;
 mod mlp;
 mod residual;
 pub mod resnet;
@@ -75,7 +83,14 @@ mod rezero;
 pub mod transformer;
 
 pub use burn;
+pub use fold::Fold;
+pub use grow::{Grow, GrowError, Place};
 pub use inspect::{alpha_group, alphas, is_alpha, layer_index, parameter_count};
+#[cfg(feature = "jacobian")]
+pub use jacobian::{
+    Histogram, Jacobian, JacobianError, JacobianProbe, PooledSpectrum, Spectrum, SpectrumSummary,
+    not_finite,
+};
 pub use mlp::{Mlp, MlpArm, MlpConfig, MlpLayer};
 pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
 pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
@@ -92,7 +107,7 @@ pub mod prelude {
         RztxTransformerConfig,
     };
     pub use crate::{
-        Branch, Mlp, MlpArm, MlpConfig, ReZero, ReZeroBlock, ReZeroConfig, ResidualConfig, ResidualScheme,
-        alpha_group,
+        Branch, Fold, Grow, Mlp, MlpArm, MlpConfig, ReZero, ReZeroBlock, ReZeroConfig,
+        ResidualConfig, ResidualScheme, alpha_group,
     };
 }

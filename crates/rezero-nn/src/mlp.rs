@@ -240,9 +240,9 @@ impl MlpLayer {
             (Some(alpha), Some(bias)) => {
                 rezero_kernels::gated_linear(x, self.linear.weight.val(), bias.val(), alpha)
             }
-            _ => self.residual.forward(x, |x| {
-                fused::linear(&self.linear, x, Activation::Relu)
-            }),
+            _ => self
+                .residual
+                .forward(x, |x| fused::linear(&self.linear, x, Activation::Relu)),
         }
     }
 }

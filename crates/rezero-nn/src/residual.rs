@@ -97,6 +97,9 @@ pub struct Residual {
     pub norm: Option<Norm>,
     /// What the skip path is multiplied by.
     pub skip_scale: f64,
+    /// Whether the branch is subtracted, which is what [folding](crate::Fold) makes of a negative gate
+    /// behind a ReLU.
+    pub subtract: bool,
     /// The rule.
     #[module(skip)]
     pub scheme: ResidualScheme,
@@ -129,7 +132,7 @@ impl ResidualScheme {
     }
 
     /// Whether a layer's sub-layers share the gate by default.
-    fn shares_gate(self) -> bool {
+    pub(crate) fn shares_gate(self) -> bool {
         matches!(self, Self::ReZero | Self::Gated)
     }
 
@@ -168,6 +171,7 @@ impl ResidualConfig {
                     .unwrap_or_else(|| (2.0 * self.n_layers as f64).powf(0.25)),
                 _ => 1.0,
             },
+            subtract: false,
             scheme: self.scheme,
         }
     }
@@ -356,8 +360,16 @@ impl Residual {
                 out * alpha.clone() + skip * (-alpha + 1.0)
             }
             (Some(gate), _) => gate.combine(skip, out),
-            (None, ResidualScheme::DeepNorm) => skip * self.skip_scale + out,
-            (None, _) => skip + out,
+            (None, _) => {
+                let skip = match self.skip_scale {
+                    1.0 => skip,
+                    scale => skip * scale,
+                };
+                match self.subtract {
+                    true => skip - out,
+                    false => skip + out,
+                }
+            }
         }
     }
 }

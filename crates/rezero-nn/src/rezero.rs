@@ -182,6 +182,11 @@ impl ReZero {
         (alpha.dims() == [1]).then(|| self.bounded(alpha))
     }
 
+    /// The gate as it acts, `[1]` or `[channels]`: α, or `C · tanh(α / C)` where it is bounded.
+    pub fn effective(&self) -> Tensor<1> {
+        self.bounded(self.alpha.val())
+    }
+
     fn bounded(&self, alpha: Tensor<1>) -> Tensor<1> {
         match self.bound {
             Some(c) => (alpha / c).tanh() * c,

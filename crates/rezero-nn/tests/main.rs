@@ -2,9 +2,12 @@
 
 mod counts;
 mod golden;
+mod grow_fold;
 mod import;
 mod invariants;
+mod jacobian;
 mod mlp;
+mod mlp_golden;
 mod support;
 mod trajectory;
 mod transformer;

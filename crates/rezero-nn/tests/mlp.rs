@@ -15,7 +15,7 @@ fn a_new_network_is_its_first_and_last_layer() {
     let device = Device::flex();
     let mlp = MlpConfig::new(12, 16, 300, 3).init(&device).materialize();
     let x = input(&device);
-    let expected = mlp.output.forward(mlp.input.forward(x.clone()));
+    let expected = mlp.output.forward(relu(mlp.input.forward(x.clone())));
     assert!(
         mlp.forward(x)
             .into_data()
@@ -43,7 +43,7 @@ fn every_scheme_is_its_formula() {
             .with_residual(residual)
             .init(&device);
         let x = input(&device);
-        let mut y = mlp.input.forward(x.clone());
+        let mut y = relu(mlp.input.forward(x.clone()));
         for layer in &mlp.layers {
             let branch = |x: Tensor<2>| relu(layer.linear.forward(x));
             let norm = |x: Tensor<2>| layer.residual.norm.as_ref().unwrap().forward(x);

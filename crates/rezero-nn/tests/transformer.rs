@@ -12,8 +12,9 @@ use rezero_nn::{NormKind, ReZeroConfig, ResidualConfig, ResidualScheme, alphas, 
 
 use crate::support::cross_entropy;
 
-const SCHEMES: [ResidualScheme; 11] = [
+const SCHEMES: [ResidualScheme; 12] = [
     ResidualScheme::Plain,
+    ResidualScheme::PlainNorm,
     ResidualScheme::Sum,
     ResidualScheme::PostNorm,
     ResidualScheme::PreNorm,

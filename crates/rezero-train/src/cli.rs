@@ -31,6 +31,12 @@ enum Command {
     Export(Export),
     /// Download and verify data sets
     Fetch(Fetch),
+    /// Measure how a network carries signals: the singular values of its Jacobian
+    Jacobian(Jacobian),
+    /// Make a run's network deeper without changing its output, and train on
+    Grow(Grow),
+    /// Put runs side by side: tables, figures and a page
+    Report(Report),
     /// List the recipes, or show one in full
     Recipes(Recipes),
     /// List the devices that this binary can use
@@ -209,6 +215,142 @@ pub struct Fetch {
     pub url: Option<String>,
 }
 
+/// Arguments of `rezero jacobian`.
+#[derive(Debug, clap::Args)]
+pub struct Jacobian {
+    /// transformer or mlp: new networks; or a run directory: its network at the start and now
+    #[arg(value_name = "MODEL|RUN")]
+    pub what: String,
+    /// Arms of new networks, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    pub arm: Vec<String>,
+    /// Depths of new networks, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "4,12,64,128", value_parser = at_least_one)]
+    pub layers: Vec<usize>,
+    /// How many new networks of each
+    #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+    pub draws: usize,
+    /// α of new ReZero networks, which are measured at 0 as well
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub alpha: f64,
+    /// Seeds new networks and their inputs
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// d_model of new Transformers, the width of new MLPs [default: 16 and 256]
+    #[arg(long, value_parser = at_least_one)]
+    pub width: Option<usize>,
+    /// Attention heads of new Transformers
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    pub n_heads: usize,
+    /// The feed-forward width of new Transformers [default: 4 times the width]
+    #[arg(long, value_parser = at_least_one)]
+    pub d_ff: Option<usize>,
+    /// Positions that new Transformers see
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    pub length: usize,
+    /// Of a run: best, last, or a step
+    #[arg(long, default_value = "last")]
+    pub checkpoint: String,
+    /// Of a run: how many items of its validation split
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    pub inputs: usize,
+    /// Where the run's data is [default: where the run had it]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to write jacobian.json, .csv, .svg and .png [default: the run, or runs/jacobian-MODEL]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where to compute [default: flex, or the run's]
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rezero grow`.
+#[derive(Debug, clap::Args)]
+pub struct Grow {
+    /// A run directory
+    pub run: PathBuf,
+    /// The depth to grow to, the recipe's `depth`
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub layers: usize,
+    /// Recipe values of the new run, for example: steps=500 lr=5e-4 [default: the run's, and the next
+    /// seed]
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<Override>,
+    /// Where the new layers go
+    #[arg(long, value_enum, default_value = "end")]
+    pub place: Place,
+    /// Which network to grow: last, best, or a step
+    #[arg(long, default_value = "last")]
+    pub checkpoint: String,
+    /// The new run's directory [default: beside the old one, with _grown-N]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Write the new run without training it
+    #[arg(long)]
+    pub only: bool,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+    /// Print lines instead of the terminal interface
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// Where new layers go.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Place {
+    /// After the old ones; in a ResNet, at the end of each stage
+    End,
+    /// Spread evenly between the old ones
+    Even,
+}
+
+impl From<Place> for rezero_nn::Place {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::End => Self::End,
+            Place::Even => Self::Even,
+        }
+    }
+}
+
+/// Arguments of `rezero report`.
+#[derive(Debug, clap::Args)]
+pub struct Report {
+    /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<String>,
+    /// Where to write report.md, report.csv, curves.csv, index.html and the figures
+    #[arg(long, value_name = "DIR", default_value = "report")]
+    pub out: PathBuf,
+    /// What the report is called [default: Runs]
+    #[arg(long)]
+    pub title: Option<String>,
+    /// The arm that others are tested against, as the table names it
+    #[arg(long, value_name = "ARM")]
+    pub baseline: Option<String>,
+    /// Count steps and seconds to this result: bits per byte, or percent correct
+    /// [default: the best that all runs reached]
+    #[arg(long, allow_negative_numbers = true)]
+    pub target: Option<f64>,
+    /// Write the table into this file, between `<!-- report NAME -->` and `<!-- /report NAME -->`
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub into: Option<PathBuf>,
+    /// The NAME for --into
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Do not measure Jacobians; those that runs have are shown
+    #[arg(long)]
+    pub no_jacobian: bool,
+}
+
 /// Arguments of `rezero recipes`.
 #[derive(Debug, clap::Args)]
 pub struct Recipes {
@@ -271,6 +413,9 @@ impl Cli {
             Command::Import(args) => commands::import::run(&args),
             Command::Export(args) => commands::export::run(&args),
             Command::Fetch(args) => commands::fetch::run(&args),
+            Command::Jacobian(args) => commands::jacobian::run(&args),
+            Command::Grow(args) => commands::grow::run(args),
+            Command::Report(args) => commands::report::run(&args),
             Command::Recipes(args) => commands::recipes::run(&args),
             Command::Devices => commands::devices::run(),
             Command::Bench(args) => commands::bench::run(&args),

@@ -93,6 +93,20 @@ pub enum Error {
         /// Settings that would fit, or nothing.
         hint: String,
     },
+    /// A Jacobian that was asked for in a way that cannot be met.
+    #[error("{what}: {message}")]
+    Jacobian {
+        /// The network.
+        what: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A Jacobian or its singular values cannot be had.
+    #[error("cannot take the Jacobian: {0}")]
+    Spectrum(#[from] rezero_nn::JacobianError),
+    /// A report that cannot be made.
+    #[error("cannot report: {0}")]
+    Report(String),
     /// Text cannot be sampled as asked.
     #[error("cannot sample: {0}")]
     Sampling(#[from] rezero_nn::transformer::SamplingError),

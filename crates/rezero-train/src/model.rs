@@ -8,9 +8,9 @@ use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::{ImageBatch, TextBatch};
 use rezero_kernels::cross_entropy;
-use rezero_nn::Mlp;
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
 use rezero_nn::transformer::RztxLm;
+use rezero_nn::{Grow, GrowError, Mlp, Place};
 
 use crate::recipe::{Model, Recipe};
 
@@ -91,6 +91,27 @@ impl Network {
             Model::ByteLm => Self::Lm(recipe.byte_lm().init(device)),
         };
         network.materialize()
+    }
+
+    /// The network with new layers up to the depth of `recipe`, see [`Grow`]; their weights are drawn
+    /// from its seed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Grow::grow`].
+    pub fn grow(self, recipe: &Recipe, place: Place) -> Result<Self, GrowError> {
+        let devices = self.devices();
+        if let Some(device) = devices.first() {
+            device.seed(recipe.seed);
+        }
+        let classes = recipe.num_classes();
+        let network = match self {
+            Self::Cifar(net) => Self::Cifar(recipe.cifar_resnet(classes).grow(net, place)?),
+            Self::PreAct(net) => Self::PreAct(recipe.preact_resnet(classes).grow(net, place)?),
+            Self::Mlp(net) => Self::Mlp(recipe.mlp(PIXELS, classes).grow(net, place)?),
+            Self::Lm(net) => Self::Lm(recipe.byte_lm().grow(net, place)?),
+        };
+        Ok(network.materialize())
     }
 
     /// The inner network's record, so that a checkpoint's parameter paths are those of rezero-nn.
@@ -446,7 +467,10 @@ pub fn clip_global_norm<M: Module>(
         return (grads, norms);
     }
     // Stays on the device: no read is needed to clip.
-    let factor = (norms.global() + 1e-6).recip().mul_scalar(max).clamp_max(1.0);
+    let factor = (norms.global() + 1e-6)
+        .recip()
+        .mul_scalar(max)
+        .clamp_max(1.0);
     let mut scale = Scale { grads, factor };
     module.visit(&mut scale);
     (scale.grads, norms)
@@ -468,7 +492,12 @@ impl Norms {
     }
 
     fn by_layer(&self) -> Vec<f32> {
-        let count = self.layers.iter().flatten().max().map_or(0, |last| last + 1);
+        let count = self
+            .layers
+            .iter()
+            .flatten()
+            .max()
+            .map_or(0, |last| last + 1);
         let mut sums = vec![0.0; count];
         let squares = self.squares.to_data();
         for (layer, square) in self.layers.iter().zip(squares.iter::<f32>()) {

@@ -950,10 +950,28 @@ impl Recipe {
             .with_rezero(self.rezero())
     }
 
+    /// Classes of images, ten in all data sets here, or possible bytes.
+    pub fn num_classes(&self) -> usize {
+        match self.is_text() {
+            true => 256,
+            false => 10,
+        }
+    }
+
+    /// How many residual layers, or blocks, the network has.
+    pub fn layers(&self) -> usize {
+        match (self.model, self.depth) {
+            (Model::CifarResNet, depth) => (depth - 2) / 2,
+            (Model::PreActResNet, 18) => 8,
+            (Model::PreActResNet, _) => 16,
+            (Model::Mlp | Model::ByteLm, depth) => depth,
+        }
+    }
+
     /// The configuration of a [`Model::Mlp`].
     pub fn mlp(&self, d_input: usize, num_classes: usize) -> MlpConfig {
-        let config = MlpConfig::new(d_input, self.width, self.depth, num_classes).with_arm(
-            match self.arm {
+        let config =
+            MlpConfig::new(d_input, self.width, self.depth, num_classes).with_arm(match self.arm {
                 Arm::Vanilla => MlpArm::Vanilla,
                 Arm::Residual => MlpArm::Residual,
                 Arm::LayerNorm => MlpArm::LayerNorm,
@@ -962,10 +980,11 @@ impl Recipe {
                 Arm::PostNorm => MlpArm::PostNorm,
                 // The others are not an MLP's, which `validate` has seen to.
                 _ => MlpArm::ReZero,
-            },
-        );
+            });
         let mut residual = config.residual.clone();
-        residual.rezero = self.rezero().with_channels(self.alpha_per_channel.then_some(self.width));
+        residual.rezero = self
+            .rezero()
+            .with_channels(self.alpha_per_channel.then_some(self.width));
         config.with_residual(residual)
     }
 

@@ -13,7 +13,8 @@ use crate::recipe::{Recipe, Resolved};
 const RECIPE: &str = "recipe.toml";
 const ENV: &str = "env.json";
 const LOCK: &str = "run.lock";
-const DONE: &str = "DONE";
+/// The file that a complete run has.
+pub const DONE: &str = "DONE";
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 

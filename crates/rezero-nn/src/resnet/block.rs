@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor, s};
 use rezero_kernels::Activation;
 
 use super::cifar::{Arm, Definition};
-use crate::init;
 use crate::fused;
+use crate::init;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::rezero::ReZeroConfig;
 

@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor};
 use rezero_kernels::Activation;
 
 use super::block::{BasicBlock, BlockSpec};
-use crate::init;
 use crate::fused;
+use crate::init;
 use crate::rezero::ReZeroConfig;
 
 /// The networks that the paper's CIFAR-10 table compares.
@@ -137,7 +137,7 @@ impl CifarResNetConfig {
             self.num_classes > 0,
             "num_classes must be greater than zero."
         );
-        let n = (self.depth - 2) / 6;
+        let n = self.blocks();
         let mut blocks = Vec::with_capacity(3 * n);
         let mut c_in = 16;
         for (stage, c_out) in [16, 32, 64].into_iter().enumerate() {
@@ -183,6 +183,13 @@ impl CifarResNetConfig {
             linear,
             arm: self.arm,
         }
+    }
+}
+
+impl CifarResNetConfig {
+    /// The blocks of a stage.
+    pub(crate) fn blocks(&self) -> usize {
+        (self.depth - 2) / 6
     }
 }
 

@@ -7,8 +7,8 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::Activation;
 
-use crate::init;
 use crate::fused;
+use crate::init;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme};
 use crate::rezero::ReZeroConfig;
 
@@ -75,6 +75,16 @@ pub struct PreActBlock {
     pub residual: Residual,
 }
 
+impl PreActDepth {
+    /// The blocks of each stage.
+    pub(crate) fn blocks(self) -> [usize; 4] {
+        match self {
+            Self::D18 => [2, 2, 2, 2],
+            Self::D34 | Self::D50 => [3, 4, 6, 3],
+        }
+    }
+}
+
 impl PreActResNetConfig {
     /// Initializes the network on `device`.
     ///
@@ -86,10 +96,10 @@ impl PreActResNetConfig {
             self.num_classes > 0,
             "num_classes must be greater than zero."
         );
-        let (counts, expansion) = match self.depth {
-            PreActDepth::D18 => ([2, 2, 2, 2], 1),
-            PreActDepth::D34 => ([3, 4, 6, 3], 1),
-            PreActDepth::D50 => ([3, 4, 6, 3], 4),
+        let counts = self.depth.blocks();
+        let expansion = match self.depth {
+            PreActDepth::D50 => 4,
+            _ => 1,
         };
         let mut blocks = Vec::with_capacity(counts.iter().sum());
         let mut c_in = 64;

@@ -143,6 +143,11 @@ impl RztxLayerConfig {
         config.checked()
     }
 
+    /// Whether a layer has one gate for all sub-layers.
+    pub(crate) fn share_alpha_of_scheme(&self) -> bool {
+        self.share_alpha && self.residual.scheme.shares_gate()
+    }
+
     /// With the residual scheme's widths filled in.
     fn checked(&self) -> Self {
         let Self {

@@ -103,10 +103,7 @@ impl RztxLmConfig {
         };
         let embedding = init.embedding_for(d);
         let positions = init.positions.as_ref().unwrap_or(&embedding);
-        let mut layer = self.layer.clone();
-        if self.positions == Positions::Rotary {
-            layer.rotary.get_or_insert(1e4);
-        }
+        let layer = self.stacked_layer();
         RztxLm {
             embedding: table(self.vocab_size, &embedding),
             positions: (self.positions == Positions::Learned)
@@ -121,6 +118,15 @@ impl RztxLmConfig {
             embedding_scale: self.embedding_scale,
             context: self.context,
         }
+    }
+
+    /// The layers' configuration, with what the model's positions ask of it.
+    pub(crate) fn stacked_layer(&self) -> RztxLayerConfig {
+        let mut layer = self.layer.clone();
+        if self.positions == Positions::Rotary {
+            layer.rotary.get_or_insert(1e4);
+        }
+        layer
     }
 }
 
@@ -158,7 +164,16 @@ impl RztxLm {
     }
 
     /// Embedded tokens from position `start` on, before dropout.
-    pub(super) fn embed(&self, tokens: Tensor<2, Int>, start: usize) -> Tensor<3> {
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch, length]`
+    /// - output: `[batch, length, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last position exceeds the context of learned positions.
+    pub fn embed(&self, tokens: Tensor<2, Int>, start: usize) -> Tensor<3> {
         let [_, length] = tokens.dims();
         let device = tokens.device();
         let mut x = self.embedding.forward(tokens);

@@ -5,8 +5,11 @@ pub mod devices;
 pub mod eval;
 pub mod export;
 pub mod fetch;
+pub mod grow;
 pub mod import;
+pub mod jacobian;
 pub mod recipes;
+pub mod report;
 pub mod sample;
 pub mod train;
 

@@ -1,0 +1,110 @@
+//! `rezero report`
+
+use std::fs;
+use std::path::Path;
+
+use super::eval::choose;
+use super::jacobian::FILE as JACOBIAN;
+use super::{out, say};
+use crate::checkpoint::{self, write_atomic};
+use crate::cli;
+use crate::data::Source;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::jacobian::{self, Record};
+use crate::plot;
+use crate::report::{Report, RunData, csv, curves, figures, group, html, markdown, read};
+use crate::run_dir;
+
+pub fn run(args: &cli::Report) -> Result<()> {
+    let mut runs = Vec::new();
+    for spec in &args.runs {
+        runs.push(read(spec)?);
+    }
+    let mut groups = group(runs)?;
+    if !args.no_jacobian {
+        for group in &mut groups {
+            if group.runs.iter().all(|run| run.jacobians.len() != 2)
+                && let Some(run) = group.runs.iter_mut().find(|run| has_checkpoint(run))
+            {
+                // A report is worth having without it.
+                match measure(run) {
+                    Ok(records) => run.jacobians = records,
+                    Err(e) => say!("no Jacobian of {}: {e}", run.dir.display()),
+                }
+            }
+        }
+    }
+    if let Some(target) = args.target
+        && !target.is_finite()
+    {
+        return Err(Error::Report(format!(
+            "the target must be finite, got {target}"
+        )));
+    }
+    let title = args.title.clone().unwrap_or_else(|| "Runs".to_owned());
+    let report = Report::new(&title, groups, args.target, args.baseline.as_deref())?;
+    let figures = figures(&report);
+
+    let dir = &args.out;
+    fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    for figure in &figures {
+        let file = |extension| dir.join(format!("{}.{extension}", figure.name));
+        write_atomic(&file("svg"), figure.svg.as_bytes())?;
+        write_atomic(&file("png"), &plot::png(&figure.svg))?;
+    }
+    write_atomic(
+        &dir.join("report.md"),
+        markdown(&report, &figures).as_bytes(),
+    )?;
+    write_atomic(&dir.join("report.csv"), csv(&report).as_bytes())?;
+    write_atomic(&dir.join("curves.csv"), curves(&report).as_bytes())?;
+    write_atomic(&dir.join("index.html"), html(&report, &figures).as_bytes())?;
+    if let Some(file) = &args.into {
+        insert(file, &args.name, &report.table_markdown())?;
+    }
+    out!("{}", report.table_markdown().trim_end());
+    say!("the whole of it: {}", dir.join("index.html").display());
+    Ok(())
+}
+
+fn has_checkpoint(run: &RunData) -> bool {
+    checkpoint::list(&run.dir).is_ok_and(|all| !all.is_empty())
+}
+
+/// Measures the run's Jacobians and keeps them in its directory.
+fn measure(run: &RunData) -> Result<Vec<Record>> {
+    const INPUTS: usize = 2;
+    let device = device::select(&run.recipe.device)?;
+    let reader = choose(&run.dir, "last", &run.recipe.model_id())?;
+    let (text, dir) = run_dir::environment(&run.dir).map_or((None, None), |e| (e.text, e.data_dir));
+    let source = Source {
+        text,
+        dir,
+        offline: true,
+    };
+    let records = jacobian::of_run(&run.dir, &reader, &source, INPUTS, &device)?;
+    let json = serde_json::to_vec_pretty(&records).expect("records are JSON");
+    write_atomic(&run.dir.join(JACOBIAN), &json)?;
+    Ok(records)
+}
+
+/// Replaces what stands between `<!-- report NAME -->` and `<!-- /report NAME -->` in `file`.
+fn insert(file: &Path, name: &str, table: &str) -> Result<()> {
+    let text = fs::read_to_string(file).map_err(|e| Error::io("read", file, e))?;
+    let (begin, end) = (
+        format!("<!-- report {name} -->"),
+        format!("<!-- /report {name} -->"),
+    );
+    let whole = text
+        .split_once(&begin)
+        .and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    let Some((before, after)) = whole else {
+        return Err(Error::Report(format!(
+            "{} has no place for the table: it needs a line `{begin}` and one `{end}`",
+            file.display()
+        )));
+    };
+    let text = format!("{before}{begin}\n{table}{end}{after}");
+    write_atomic(file, text.as_bytes())
+}
