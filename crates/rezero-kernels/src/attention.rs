@@ -43,6 +43,10 @@ impl SelfAttention {
             self.rotary.is_none() || d_head.is_multiple_of(2),
             "rotary positions need heads of even width, got {d_head}."
         );
+        if batch * length * width == 0 {
+            // Nothing attends to nothing.
+            return qkv.slice_dim(2, 0..width / 3);
+        }
         #[cfg(feature = "flex")]
         if let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()]) {
             let kernel = crate::flex::attention::Attention(*self);

@@ -1,5 +1,7 @@
 //! Batch normalisation in training, with what follows it.
 
+#[cfg(feature = "flex")]
+use burn::tensor::DType;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, module};
 
@@ -174,7 +176,7 @@ fn with_statistics<const D: usize>(
     [mean, variance]: [Vec<f32>; 2],
 ) -> BatchNormed<D> {
     let device = output.device();
-    let tensor = |values: Vec<f32>| Tensor::from_data(values.as_slice(), &device);
+    let tensor = |values: Vec<f32>| Tensor::from_data(values.as_slice(), (&device, DType::F32));
     BatchNormed {
         output,
         mean: tensor(mean),

@@ -15,7 +15,8 @@ use burn::tensor::ops::ConvOptions;
 ///
 /// # Panics
 ///
-/// If the channels do not match, the padded image is smaller than the kernel, or `stride` is 0.
+/// If the channels do not match, the padded image is smaller than the kernel, `stride` is 0, or it or
+/// `padding` above 2³⁰.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     let ([_, c, h, w], [_, c_in, kh, kw]) = (x.dims(), weight.dims());
     assert_eq!(
@@ -23,6 +24,10 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
         "the image must have the {c_in} channels of the weight, got {c}."
     );
     assert!(stride > 0, "stride must be greater than zero.");
+    assert!(
+        padding <= 1 << 30 && stride <= 1 << 30,
+        "stride and padding must be at most 2^30, got {stride} and {padding}."
+    );
     assert!(
         h + 2 * padding >= kh && w + 2 * padding >= kw,
         "the image with its padding, {} x {}, is smaller than the kernel of {kh} x {kw}.",

@@ -67,6 +67,7 @@ impl SgdStep {
         gradient: Tensor<D>,
         velocity: Option<Tensor<D>>,
     ) -> (Tensor<D>, Tensor<D>) {
+        check(&weights, &gradient);
         #[cfg(feature = "flex")]
         if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), velocity.as_ref()]) {
             return crate::flex::optim::sgd(*self, weights, gradient, velocity);
@@ -96,6 +97,7 @@ impl AdaGradStep {
         gradient: Tensor<D>,
         sums: Option<Tensor<D>>,
     ) -> (Tensor<D>, Tensor<D>) {
+        check(&weights, &gradient);
         #[cfg(feature = "flex")]
         if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), sums.as_ref()]) {
             return crate::flex::optim::adagrad(*self, weights, gradient, sums);
@@ -131,6 +133,7 @@ impl AdamStep {
             self.time > 0,
             "time must be at least 1: it counts from the first step."
         );
+        check(&weights, &gradient);
         #[cfg(feature = "flex")]
         {
             let [m, v] = match &moments {
@@ -161,10 +164,19 @@ impl AdamStep {
 
     /// The factor of `m / (√v + ε')`, and ε', that make up for the moments' start at zero.
     pub(crate) fn corrections(&self) -> [f64; 2] {
-        let t = self.time as i32;
+        let t = i32::try_from(self.time).unwrap_or(i32::MAX);
         let root = (1.0 - self.beta_2.powi(t)).sqrt();
         [root / (1.0 - self.beta_1.powi(t)), self.epsilon * root]
     }
+}
+
+fn check<const D: usize>(weights: &Tensor<D>, gradient: &Tensor<D>) {
+    // Broadcasting would make of a mistake a step.
+    assert_eq!(
+        weights.dims(),
+        gradient.dims(),
+        "a parameter and its gradient must have the same shape."
+    );
 }
 
 fn decayed<const D: usize>(gradient: Tensor<D>, weights: &Tensor<D>, decay: f64) -> Tensor<D> {

@@ -3,6 +3,7 @@
 
 mod attention;
 mod convolution;
+mod edges;
 mod losses;
 mod normalisation;
 mod products;

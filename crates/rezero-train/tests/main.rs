@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod model;
 mod recipes;
+mod report;
 mod resume;
 mod support;
 mod text;

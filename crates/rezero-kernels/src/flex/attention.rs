@@ -34,7 +34,8 @@ pub(crate) struct Kept {
     qkv: FlexTensor,
     out: FlexTensor,
     /// `log Σ exp` of each query's scores, for each head of each sequence.
-    log_sums: Vec<f32>,
+    /// Of each row of scores the largest, scaled, and 1 over the sum that its weights were divided by.
+    rows: Vec<f32>,
 }
 
 /// The extents of one call.
@@ -134,12 +135,8 @@ impl Kernel for Attention {
         let table = self.0.rotary.map(|base| Table::of(base, width, length));
         let table = table.as_deref();
         let mut out = fresh(heads.batch * length * d);
-        let mut log_sums = fresh(heads.batch * heads.n * length);
-        let (outs, all_sums, input) = (
-            Shared::new(&mut out),
-            Shared::new(&mut log_sums),
-            values(&qkv),
-        );
+        let mut kept = fresh(2 * heads.batch * heads.n * length);
+        let (outs, all_sums, input) = (Shared::new(&mut out), Shared::new(&mut kept), values(&qkv));
         let size = length * width;
         each(heads.batch * heads.n, |task| {
             let head = (task / heads.n, task % heads.n);
@@ -160,11 +157,12 @@ impl Kernel for Attention {
                     for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                         let seen = if heads.causal { from + i + 1 } else { keys };
                         // SAFETY: each query of each head has a sum of its own.
-                        let log_sum = unsafe { all_sums.part(task * length + from + i, 1) };
-                        log_sum[0] = wide(
+                        let kept = unsafe { all_sums.part(2 * (task * length + from + i), 2) };
+                        let found = wide(
                             #[inline(always)]
                             || softmax(row, seen, heads.scale),
                         );
+                        kept.copy_from_slice(&found);
                     }
                     let at = (head.0 * length + from) * d + head.1 * width;
                     let span = (rows - 1) * d + width;
@@ -183,14 +181,18 @@ impl Kernel for Attention {
         let kept = Kept {
             qkv,
             out: out.clone(),
-            log_sums,
+            rows: kept,
         };
         (out, kept, ())
     }
 
     fn backward(
         self,
-        Kept { qkv, out, log_sums }: Kept,
+        Kept {
+            qkv,
+            out,
+            rows: kept,
+        }: Kept,
         grad: FlexTensor,
         _wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
@@ -248,7 +250,8 @@ impl Kernel for Attention {
                     let lines = p.chunks_exact_mut(keys).zip(d_s.chunks_exact_mut(keys));
                     for (i, (p, d_s)) in lines.enumerate() {
                         let seen = if heads.causal { from + i + 1 } else { keys };
-                        let log_sum = log_sums[task * length + from + i];
+                        let row = 2 * (task * length + from + i);
+                        let (max, inverse) = (kept[row], kept[row + 1]);
                         let at = at + i * d..at + i * d + width;
                         let (o, d_o) = (&out[at.clone()], &d_out[at]);
                         wide(
@@ -263,7 +266,7 @@ impl Kernel for Attention {
                                 let (p, p_beyond) = p.split_at_mut(seen);
                                 let (d_s, d_s_beyond) = d_s.split_at_mut(seen);
                                 for (p, d_s) in p.iter_mut().zip(d_s) {
-                                    *p = exp(*p * heads.scale - log_sum);
+                                    *p = inverse * exp(*p * heads.scale - max);
                                     *d_s = *p * (*d_s - mean) * heads.scale;
                                 }
                                 p_beyond.fill(0.0);
@@ -292,9 +295,10 @@ impl Kernel for Attention {
 }
 
 /// Turns the first `seen` scores of a row into weights that sum to 1 and the rest into zeros; gives
-/// the logarithm of what they were divided by.
+/// the largest, scaled, and 1 over the sum. (Their logarithm's sum would be rounded to the largest's
+/// last digit, and the weights of the backward pass would not sum to 1.)
 #[inline(always)]
-fn softmax(row: &mut [f32], seen: usize, scale: f32) -> f32 {
+fn softmax(row: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
     let (row, beyond) = row.split_at_mut(seen);
     let mut lanes = [f32::NEG_INFINITY; 16];
     for chunk in row.chunks(16) {
@@ -316,7 +320,7 @@ fn softmax(row: &mut [f32], seen: usize, scale: f32) -> f32 {
         *x *= inverse;
     }
     beyond.fill(0.0);
-    max + total.ln()
+    [max, inverse]
 }
 
 /// Cosines and sines of the angles of rotary positions.

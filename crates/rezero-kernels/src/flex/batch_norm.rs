@@ -13,6 +13,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
+use super::math::{lifted, passed};
 use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
 use super::op::{Kernel, Values};
 use super::parallel::{each, sum, sums, wide};
@@ -52,7 +53,7 @@ impl Channel {
     /// The gradient `g` where the activation lets it through.
     #[inline(always)]
     fn passed(self, x: f32, g: f32, floor: f32) -> f32 {
-        if self.z(x) > floor { g } else { 0.0 }
+        passed(g, self.z(x), floor)
     }
 }
 
@@ -164,7 +165,7 @@ impl Kernel for BatchNorm {
                         |x, g| {
                             let passed = channel.passed(x, g, floor);
                             // Without α the third is for nothing, and free: the pass waits for memory.
-                            let act = channel.z(x).max(floor);
+                            let act = lifted(channel.z(x), floor);
                             [passed, passed * (x - channel.mean), g * act]
                         },
                     )
@@ -290,12 +291,12 @@ fn apply(
                 || match sum {
                     Some((skips, alpha)) => {
                         for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
-                            *out = skip + alpha * channel.z(*x).max(floor);
+                            *out = skip + alpha * lifted(channel.z(*x), floor);
                         }
                     }
                     None => {
                         for (out, x) in out.iter_mut().zip(x) {
-                            *out = channel.z(*x).max(floor);
+                            *out = lifted(channel.z(*x), floor);
                         }
                     }
                 },
@@ -318,7 +319,7 @@ impl BatchNorm {
 /// The mean and the variance of each channel.
 fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
     let size = planes.size as f32;
-    let (of_planes, totals) = planes.sums(|at, _| {
+    let (of_planes, _) = planes.sums(|at, _| {
         let x = &x[at];
         wide(
             #[inline(always)]
@@ -328,29 +329,43 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
                     #[inline(always)]
                     |x| x,
                 );
-                let mean = total / size;
-                let squares = sum(
+                // As good a centre as any: what rounding made of the mean is summed as well.
+                let centre = total / size;
+                let [squares, rest] = sums(
+                    x,
                     x,
                     #[inline(always)]
-                    |x| (x - mean) * (x - mean),
+                    |x, _| [(x - centre) * (x - centre), x - centre],
                 );
-                [total, squares]
+                [centre, squares, rest]
             },
         )
     });
-    let count = (planes.batch * planes.size) as f64;
-    let mean: Vec<f64> = totals.iter().map(|[total, _]| total / count).collect();
-    let mut squares: Vec<f64> = totals.iter().map(|[_, squares]| *squares).collect();
+    let n = f64::from(size);
+    let count = n * planes.batch as f64;
+    let mut means = vec![0.0; planes.channels];
+    let images = || of_planes.chunks_exact(planes.channels * 3);
+    // A plane's mean, and its squares around it.
+    let exact = |sums: &[f32]| {
+        let [centre, squares, rest] = [0, 1, 2].map(|i| f64::from(sums[i]));
+        (centre + rest / n, squares - rest * rest / n)
+    };
+    for image in images() {
+        for (mean, sums) in means.iter_mut().zip(image.chunks_exact(3)) {
+            *mean += exact(sums).0 * (n / count);
+        }
+    }
     // The squares around the channel's mean are those around the planes' means, and the planes'
     // means' own.
-    for image in of_planes.chunks_exact(planes.channels * 2) {
-        for (c, sums) in image.chunks_exact(2).enumerate() {
-            let off = f64::from(sums[0] / size) - mean[c];
-            squares[c] += f64::from(size) * off * off;
+    let mut squares = vec![0.0; planes.channels];
+    for image in images() {
+        for (c, sums) in image.chunks_exact(3).enumerate() {
+            let (mean, around) = exact(sums);
+            squares[c] += around + n * (mean - means[c]).powi(2);
         }
     }
     (
-        mean.iter().map(|&x| x as f32).collect(),
+        means.iter().map(|&x| x as f32).collect(),
         squares.iter().map(|&x| (x / count) as f32).collect(),
     )
 }

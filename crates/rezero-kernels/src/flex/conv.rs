@@ -166,8 +166,10 @@ impl Shape {
                 .saturating_sub(first);
             (first, count, k.saturating_sub(a).div_ceil(s))
         };
-        for a in 0..s {
-            for b in 0..s {
+        // Those that a pixel has.
+        let remainders = |extent: usize| (0..extent.min(s)).map(move |i| (i + p) % s);
+        for a in remainders(self.h) {
+            for b in remainders(self.w) {
                 let (u, rows, down) = axis(a, self.h, self.kh);
                 let (v, cols, across) = axis(b, self.w, self.kw);
                 if rows * cols == 0 {

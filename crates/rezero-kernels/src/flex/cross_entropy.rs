@@ -1,5 +1,5 @@
-//! `loss = l − logits[target]`, `l = log Σ exp(logits)`. Backward: `dlogits = g·(exp(logits − l) − [j =
-//! target])`, computed again from the logits: nothing of their size is kept.
+//! `loss = m − logits[target] + log s`, `m` the largest logit and `s = Σ exp(logits − m)`. Backward:
+//! `dlogits = g·(exp(logits − m)/s − [j = target])`, computed again from the logits: nothing of their size is kept.
 
 use burn::backend::flex::FlexTensor;
 
@@ -17,8 +17,9 @@ pub(crate) struct CrossEntropy {
 }
 
 impl Kernel for CrossEntropy {
-    /// The logits, and `log Σ exp` of each row.
-    type State = (FlexTensor, Vec<f32>);
+    /// The logits, and of each row the largest and `1 / Σ exp(logits − largest)`: as one number,
+    /// `log Σ exp`, they would be rounded to the largest's last digit.
+    type State = (FlexTensor, Vec<[f32; 2]>);
     type Aux = ();
 
     fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, ()) {
@@ -31,30 +32,32 @@ impl Kernel for CrossEntropy {
                 classes - 1
             );
         }
-        let (mut losses, mut log_sums) = (fresh(rows), fresh(rows));
-        let (all_losses, all_sums) = (Shared::new(&mut losses), Shared::new(&mut log_sums));
+        let (mut losses, mut kept) = (fresh(rows), fresh(2 * rows));
+        let (all_losses, all_kept) = (Shared::new(&mut losses), Shared::new(&mut kept));
         let x = values(&logits);
         let parts = Parts::new(rows, CHUNK.div_ceil(classes));
         each(parts.count(), |part| {
             let (from, len) = parts.get(part);
             // SAFETY: the parts are disjoint.
-            let (losses, log_sums) =
-                unsafe { (all_losses.part(from, len), all_sums.part(from, len)) };
+            let (losses, kept) =
+                unsafe { (all_losses.part(from, len), all_kept.part(2 * from, 2 * len)) };
             for i in 0..len {
                 let row = &x[(from + i) * classes..(from + i + 1) * classes];
-                log_sums[i] = wide(
+                let (max, total) = wide(
                     #[inline(always)]
-                    || log_sum(row),
+                    || spread(row),
                 );
-                losses[i] = log_sums[i] - row[self.targets[from + i] as usize];
+                losses[i] = (max - row[self.targets[from + i] as usize]) + total.ln();
+                kept[2 * i..2 * i + 2].copy_from_slice(&[max, 1.0 / total]);
             }
         });
-        (tensor(losses, [rows]), (logits, log_sums), ())
+        let (kept, _) = kept.as_chunks();
+        (tensor(losses, [rows]), (logits, kept.to_vec()), ())
     }
 
     fn backward(
         self,
-        (logits, log_sums): Self::State,
+        (logits, kept): Self::State,
         grad: FlexTensor,
         _wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
@@ -70,12 +73,13 @@ impl Kernel for CrossEntropy {
                 // SAFETY: each row is one task's.
                 let out = unsafe { shared.part(row * classes, classes) };
                 let x = &x[row * classes..(row + 1) * classes];
-                let (g, log_sum) = (g[row], log_sums[row]);
+                let (g, [max, inverse]) = (g[row], kept[row]);
+                let factor = g * inverse;
                 wide(
                     #[inline(always)]
                     || {
                         for (out, x) in out.iter_mut().zip(x) {
-                            *out = g * exp(x - log_sum);
+                            *out = factor * exp(x - max);
                         }
                     },
                 );
@@ -86,8 +90,9 @@ impl Kernel for CrossEntropy {
     }
 }
 
+/// The largest, and `Σ exp(x − largest)`.
 #[inline(always)]
-fn log_sum(row: &[f32]) -> f32 {
+fn spread(row: &[f32]) -> (f32, f32) {
     let mut lanes = [f32::NEG_INFINITY; 16];
     for chunk in row.chunks(16) {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
@@ -95,10 +100,10 @@ fn log_sum(row: &[f32]) -> f32 {
         }
     }
     let max = lanes.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
-    max + sum(
+    let total = sum(
         row,
         #[inline(always)]
         |x| exp(x - max),
-    )
-    .ln()
+    );
+    (max, total)
 }

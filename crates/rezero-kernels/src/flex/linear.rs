@@ -6,6 +6,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
+use super::math::{lifted, passed};
 use super::matmul::{Mat, Product, Start};
 use super::memory::{
     Shared, contiguous, dims, forwards, fresh, scalar, tensor, values, values_mut, writable,
@@ -41,7 +42,7 @@ impl Kernel for Linear {
         let bias = bias.as_ref().map(values);
         let w = Mat::of(&weight);
         let rows = x.shape().num_elements() / w.rows;
-        let mut out = fresh(rows * w.cols);
+        let mut out = fresh(w.area(rows));
         let shared = Shared::new(&mut out);
         let (n, relu) = (w.cols, self.activation == Activation::Relu);
         let x_rows = Mat::new(values(&x), rows, w.rows);
@@ -96,7 +97,7 @@ impl Kernel for Linear {
                         let dz = unsafe { dz.part(row * n, n) };
                         let y = &y[row * n..(row + 1) * n];
                         for ((sum, dz), y) in sums.iter_mut().zip(dz).zip(y) {
-                            *dz = if *y > 0.0 { *dz } else { 0.0 };
+                            *dz = passed(*dz, *y, 0.0);
                             *sum += *dz;
                         }
                     },
@@ -188,7 +189,7 @@ impl Kernel for GatedLinear {
                     #[inline(always)]
                     || {
                         for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
-                            *r = (*r + b).max(0.0);
+                            *r = lifted(*r + b, 0.0);
                             *out = x + alpha * *r;
                         }
                     },
@@ -237,7 +238,7 @@ impl Kernel for GatedLinear {
                     |g, r| [g * r],
                 )[0];
                 for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
-                    *dz = if *r > 0.0 { alpha * g } else { 0.0 };
+                    *dz = passed(alpha * g, *r, 0.0);
                     *d_bias += *dz;
                 }
             },
@@ -273,7 +274,7 @@ fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
     match (bias, relu) {
         (Some(bias), true) => {
             for (out, b) in out.iter_mut().zip(bias) {
-                *out = (*out + b).max(0.0);
+                *out = lifted(*out + b, 0.0);
             }
         }
         (Some(bias), false) => {
@@ -283,7 +284,7 @@ fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
         }
         (None, _) => {
             for out in out {
-                *out = out.max(0.0);
+                *out = lifted(*out, 0.0);
             }
         }
     }

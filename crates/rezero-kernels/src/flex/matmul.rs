@@ -24,7 +24,7 @@ impl<'a> Mat<'a> {
 
     /// Rows of contiguous values, `row_stride` apart.
     pub fn strided(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= values.len());
+        assert!(reach(rows, row_stride, cols, 1).is_some_and(|n| n <= values.len()));
         Self {
             values,
             rows,
@@ -45,8 +45,8 @@ impl<'a> Mat<'a> {
             panic!("matrices with negative strides are not served")
         };
         let values = &tensor.storage::<f32>()[layout.start_offset()..];
-        let last = rows.saturating_sub(1) * row_stride + cols.saturating_sub(1) * col_stride;
-        assert!(last < values.len());
+        let held = reach(rows, row_stride, cols, col_stride);
+        assert!(held.is_some_and(|n| n <= values.len()));
         Self {
             values,
             rows,
@@ -54,6 +54,14 @@ impl<'a> Mat<'a> {
             row_stride,
             col_stride,
         }
+    }
+
+    /// The elements of a matrix with `rows` rows and as many columns as this one.
+    pub fn area(&self, rows: usize) -> usize {
+        // A view of few values may claim more elements than there are addresses.
+        rows.checked_mul(self.cols)
+            .filter(|n| *n <= isize::MAX as usize / size_of::<f32>())
+            .expect("a product's output must fit into memory")
     }
 
     pub fn t(self) -> Self {
@@ -89,6 +97,16 @@ impl<'a> Mat<'a> {
             ..self
         }
     }
+}
+
+/// How many values a matrix reaches over, if there are so many addresses.
+fn reach(rows: usize, row_stride: usize, cols: usize, col_stride: usize) -> Option<usize> {
+    if rows == 0 || cols == 0 {
+        return Some(0);
+    }
+    let down = (rows - 1).checked_mul(row_stride)?;
+    let across = (cols - 1).checked_mul(col_stride)?;
+    down.checked_add(across)?.checked_add(1)
 }
 
 /// A rectangle of a product that one task has just computed.
@@ -134,11 +152,12 @@ impl<'a> Product<'a> {
         assert_eq!(lhs.cols, rhs.rows, "a product's inner extents");
         let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
         // gemm packs the right side along its rows, and takes twice as long over columns.
-        let by_cols = rhs.row_stride == 1 && rhs.col_stride > 1 && m * n * k >= TASK;
+        let work = |m: usize, n: usize| m.saturating_mul(n).saturating_mul(k);
+        let by_cols = rhs.row_stride == 1 && rhs.col_stride > 1 && work(m, n) >= TASK;
         let (mut down, mut across) = (1, 1);
         while down * across < 2 * rayon::current_num_threads() {
             let (rows, cols) = (m.div_ceil(down), n.div_ceil(across));
-            if rows * cols * k < 2 * TASK || rows.max(cols) <= SIDE {
+            if work(rows, cols) < 2 * TASK || rows.max(cols) <= SIDE {
                 break;
             }
             if cols >= rows { across *= 2 } else { down *= 2 }
@@ -168,7 +187,7 @@ impl<'a> Product<'a> {
             Some(turned) => Mat::new(turned, self.rhs.rows, self.rhs.cols),
             None => self.rhs,
         };
-        let span = (rows - 1) * self.row_stride + cols;
+        let span = reach(rows, self.row_stride, cols, 1).expect("the output is in memory");
         block_product(
             self.out.start_of(row * self.row_stride + col, span),
             self.row_stride,
@@ -217,7 +236,8 @@ pub(super) fn block_product(
 ) {
     assert_eq!(lhs.cols, rhs.rows, "a product's inner extents");
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
-    assert!(m > 0 && n > 0 && n <= row_stride && (m - 1) * row_stride + n <= held);
+    assert!(m > 0 && n > 0 && n <= row_stride);
+    assert!(reach(m, row_stride, n, 1).is_some_and(|n| n <= held));
     // SAFETY: `out` holds `m` rows of `n` values `row_stride` apart, as asserted; `Mat` has checked that
     // both inputs hold every element that their extents and strides name.
     unsafe {
@@ -257,8 +277,8 @@ pub(super) fn transpose(
 ) {
     /// Values of a cache line, which a square's rows are on both sides.
     const LINE: usize = 16;
-    assert!(rows <= width && cols * width <= out.len());
-    assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= values.len());
+    assert!(rows <= width && cols.checked_mul(width).is_some_and(|n| n <= out.len()));
+    assert!(reach(rows, stride, cols, 1).is_some_and(|n| n <= values.len()));
     wide(
         #[inline(always)]
         || {

@@ -44,7 +44,7 @@ pub(crate) fn sgd<const D: usize>(
         #[inline(always)]
         |w, g, [v]| {
             for ((w, g), v) in w.iter_mut().zip(g).zip(v) {
-                *v = momentum * *v + (g + decay * *w);
+                *v = momentum * *v + decayed(*g, *w, decay);
                 *w -= lr * *v;
             }
         },
@@ -67,7 +67,7 @@ pub(crate) fn adagrad<const D: usize>(
         #[inline(always)]
         |w, g, [s]| {
             for ((w, g), s) in w.iter_mut().zip(g).zip(s) {
-                let g = g + decay * *w;
+                let g = decayed(*g, *w, decay);
                 *s += g * g;
                 *w -= lr * (g / (s.sqrt() + epsilon));
             }
@@ -101,13 +101,19 @@ pub(crate) fn adam<const D: usize>(
         #[inline(always)]
         |w, g, [m, v]| {
             for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                let g = g + decay * *w;
+                let g = decayed(*g, *w, decay);
                 *m = beta_1 * *m + rest_1 * g;
                 *v = beta_2 * *v + rest_2 * (g * g);
                 *w = shrink * *w - rate * (*m / (v.sqrt() + epsilon));
             }
         },
     )
+}
+
+/// The gradient with its weight decay; a weight that is infinite gives none without.
+#[inline(always)]
+fn decayed(g: f32, w: f32, decay: f32) -> f32 {
+    if decay == 0.0 { g } else { g + decay * w }
 }
 
 /// Runs `f(weights, gradient, state)` on parts of all; state that is missing starts at zero.

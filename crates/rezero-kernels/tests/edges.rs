@@ -1,0 +1,230 @@
+//! Values at the edge of what f32 holds, and sizes at the edge of what memory does.
+
+use burn::tensor::{Device, DeviceConfig, Distribution, FloatDType, Int, Tensor};
+use rezero_kernels::{
+    Activation, AdaGradStep, AdamStep, SelfAttention, SgdStep, batch_norm, conv2d, cross_entropy,
+    gated_linear, linear,
+};
+
+use crate::support::{composed, fast, random};
+
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().iter().collect()
+}
+
+/// Views of one value that claim to be larger than memory: refused, where wrapping sums of sizes
+/// would let the product write past its output.
+#[test]
+fn outputs_larger_than_memory_are_refused() {
+    for n in [1usize << 62, (1 << 62) + 4, 1 << 61] {
+        let refused = std::panic::catch_unwind(|| {
+            let device = Device::flex();
+            let x = Tensor::<2>::ones([4, 1], &device);
+            let w = Tensor::<2>::ones([1, 1], &device).expand([1, n]);
+            linear(x, w, None, Activation::Identity)
+        });
+        assert!(refused.is_err(), "{n}");
+    }
+}
+
+#[test]
+fn nan_stays_nan() {
+    for device in [fast(), composed()] {
+        let row = |values: [f32; 2]| Tensor::<2>::from_floats([values], &device);
+        let eye = Tensor::<2>::eye(2, &device);
+        let ones = Tensor::<1>::ones([2], &device);
+        let nan = row([f32::NAN, 1.0]);
+        for activation in [Activation::Identity, Activation::Relu] {
+            for bias in [None, Some(ones.clone())] {
+                let found = values(linear(nan.clone(), eye.clone(), bias, activation));
+                assert!(found[0].is_nan(), "{activation:?} {found:?}");
+            }
+            let x = Tensor::<2>::from_floats([[f32::NAN, 1.0], [0.0, 2.0]], &device);
+            let normed = batch_norm(x, ones.clone(), ones.clone(), 1e-5, activation);
+            let found = values(normed.output);
+            assert!(
+                found[0].is_nan() && found[2].is_nan(),
+                "{activation:?} {found:?}"
+            );
+            assert!(found[1].is_finite() && found[3].is_finite());
+        }
+        let alpha = Tensor::<1>::ones([1], &device);
+        let found = values(gated_linear(row([1.0, 1.0]), eye * f32::NAN, ones, alpha));
+        assert!(found.iter().all(|v| v.is_nan()), "{found:?}");
+    }
+}
+
+#[test]
+fn a_common_offset_of_the_logits_changes_nothing() {
+    let device = fast();
+    for offset in [0.0f32, 1e4, 1e6, 1e8, 3e38] {
+        let logits = Tensor::<2>::full([1, 4], offset, &device).require_grad();
+        let target = Tensor::<1, Int>::zeros([1], &device);
+        let loss = cross_entropy(logits.clone(), target);
+        let gradients = loss.backward();
+        assert!((values(loss)[0] - 4f32.ln()).abs() < 1e-6, "{offset}");
+        let found = values(logits.grad(&gradients).unwrap());
+        for (found, expected) in found.iter().zip([-0.75, 0.25, 0.25, 0.25]) {
+            assert!((found - expected).abs() < 1e-6, "{offset}: {found}");
+        }
+    }
+}
+
+/// Four equal scores, however large, weigh ¼ each: every value gets a gradient of Σ ¼ = 1.
+#[test]
+fn attentions_weights_sum_to_one_in_the_backward_pass() {
+    let device = fast();
+    for score in [1.0f32, 1e4, 1e6, 1e8] {
+        let row = [score.sqrt(), score.sqrt(), 1.0];
+        let qkv = Tensor::<3>::from_floats([[row; 4]], &device).require_grad();
+        let attention = SelfAttention {
+            n_heads: 1,
+            causal: false,
+            rotary: None,
+        };
+        let gradients = attention.forward(qkv.clone()).sum().backward();
+        let found = values(qkv.grad(&gradients).unwrap());
+        for d_v in found.chunks_exact(3).map(|row| row[2]) {
+            assert!((d_v - 1.0).abs() < 1e-5, "{score}: {d_v}");
+        }
+    }
+}
+
+#[test]
+fn variance_far_from_zero_is_that_of_double_precision() {
+    let device = fast();
+    for offset in [1e2f32, 1e3, 1e4] {
+        let x = Tensor::<3>::from_data(random([8, 3, 64], 5), &device) + offset;
+        let data: Vec<f64> = x.clone().into_data().iter().collect();
+        let ones = Tensor::<1>::ones([3], &device);
+        let found = values(batch_norm(x, ones.clone(), ones, 1e-5, Activation::Identity).variance);
+        for (c, found) in found.into_iter().enumerate() {
+            let channel: Vec<f64> = (0..8)
+                .flat_map(|n| data[(n * 3 + c) * 64..][..64].to_vec())
+                .collect();
+            let mean = channel.iter().sum::<f64>() / 512.0;
+            let expected = channel.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 512.0;
+            assert!(
+                (f64::from(found) / expected - 1.0).abs() < 1e-6,
+                "{offset}: {found} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_infinite_weight_without_decay_leaves_the_state_alone() {
+    let device = Device::flex();
+    let w = || Tensor::<1>::from_floats([f32::INFINITY, 1.0], &device);
+    let g = || Tensor::<1>::from_floats([0.5, 0.5], &device);
+    let sgd = SgdStep {
+        lr: 0.1,
+        momentum: 0.9,
+        weight_decay: 0.0,
+    };
+    let ada = AdaGradStep {
+        lr: 0.1,
+        epsilon: 1e-10,
+        weight_decay: 0.0,
+    };
+    let adam = |time| AdamStep {
+        lr: 0.1,
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        decoupled: false,
+        time,
+    };
+    let (sgd_w, v) = sgd.update(w(), g(), None);
+    let (ada_w, s) = ada.update(w(), g(), None);
+    let (adam_w, [m, u]) = adam(1).update(w(), g(), None);
+    for state in [v, s, m, u] {
+        assert!(values(state).iter().all(|v| v.is_finite()));
+    }
+    for weights in [sgd_w, ada_w, adam_w] {
+        assert_eq!(values(weights)[0], f32::INFINITY);
+    }
+    // Steps beyond an i32 are as good as any late one.
+    let (late, _) = adam((1 << 31) + 5).update(Tensor::ones([2], &device), g(), None);
+    assert!(values(late).iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn shapes_that_would_broadcast_are_refused() {
+    for device in [Device::flex(), fast()] {
+        let refused = std::panic::catch_unwind(|| {
+            let sgd = SgdStep {
+                lr: 0.1,
+                momentum: 0.0,
+                weight_decay: 0.0,
+            };
+            sgd.update(
+                Tensor::<2>::ones([2, 3], &device),
+                Tensor::ones([1, 3], &device),
+                None,
+            )
+        });
+        assert!(refused.is_err());
+    }
+    let refused = std::panic::catch_unwind(|| {
+        let device = Device::flex();
+        let x = Tensor::<4>::ones([1, 1, 4, 4], &device);
+        conv2d(x, Tensor::ones([1, 1, 1, 1], &device), 1, 1 << 63)
+    });
+    assert!(refused.is_err());
+}
+
+#[test]
+fn attention_to_nothing_is_empty() {
+    for device in [fast(), composed()] {
+        for shape in [[0, 3, 6], [2, 0, 6], [2, 3, 0]] {
+            let qkv = Tensor::<3>::zeros(shape, &device).require_grad();
+            let attention = SelfAttention {
+                n_heads: 1,
+                causal: true,
+                rotary: None,
+            };
+            let out = attention.forward(qkv.clone());
+            assert_eq!(out.dims(), [shape[0], shape[1], shape[2] / 3]);
+        }
+    }
+}
+
+/// The work does not grow with the square of the stride.
+#[test]
+fn huge_strides_take_no_time() {
+    let device = fast();
+    let x = Tensor::<4>::random([1, 2, 8, 8], Distribution::Default, &device).require_grad();
+    let w = Tensor::<4>::ones([3, 2, 3, 3], &device).require_grad();
+    let begun = std::time::Instant::now();
+    let gradients = conv2d(x.clone(), w, 1 << 20, 1).sum().backward();
+    assert!(x.grad(&gradients).is_some());
+    assert!(begun.elapsed().as_secs() < 5);
+}
+
+/// Statistics have the type of the tensors, not the device's default.
+#[test]
+fn statistics_are_f32_on_a_device_of_halves() {
+    // A device's settings last as long as the process: one of its own.
+    const CHILD: &str = "REZERO_TEST_HALVES";
+    if std::env::var_os(CHILD).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["edges::statistics_are_f32_on_a_device_of_halves", "--exact"])
+            .env(CHILD, "1")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let mut device = Device::flex();
+    device
+        .configure(DeviceConfig::default().float_dtype(FloatDType::F16))
+        .unwrap();
+    let device = device.autodiff();
+    let f32s = (&device, burn::tensor::DType::F32);
+    let x = Tensor::<2>::from_data([[1e5f32, 2.0], [1.1e5, 3.0]], f32s);
+    let ones = || Tensor::<1>::from_data([1f32, 1.0], f32s);
+    let normed = batch_norm(x, ones(), ones(), 1e-5, Activation::Identity);
+    assert_eq!(normed.mean.dtype(), burn::tensor::DType::F32);
+    assert_eq!(values(normed.mean), [1.05e5, 2.5]);
+}
