@@ -49,8 +49,19 @@ bench:
 bench-vs-pytorch *ARGS:
     python3 benches/compare.py {{ARGS}}
 
+# Rebuild docs/RESULTS.md's tables and figures from results/records; `just results lm12` one experiment's
+results *ARGS:
+    cargo build --release
+    python3 results/runs.py report {{ARGS}}
+
+# Run the experiments of docs/RESULTS.md again (hours): `just results-run lm12 --cifar DIR --text FILE`
+results-run *ARGS:
+    cargo build --release
+    python3 results/runs.py run {{ARGS}}
+
 # Make the PyTorch fixtures anew (needs Python with torch; see the scripts)
 golden:
     python3 crates/rezero-nn/tests/fixtures/generate.py
     python3 crates/rezero-nn/tests/fixtures/generate_transformer.py
     python3 crates/rezero-nn/tests/fixtures/generate_import.py
+    python3 crates/rezero-nn/tests/fixtures/generate_mlp.py

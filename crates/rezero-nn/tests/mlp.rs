@@ -193,3 +193,27 @@ fn ten_thousand_layers_have_gradients() {
 fn a_width_of_zero_is_refused() {
     MlpConfig::new(12, 0, 4, 3).init(&Device::flex());
 }
+
+/// 10,000 layers in a thread of 2 MiB, which a test has: nothing recurses over them.
+#[test]
+fn ten_thousand_layers_need_no_stack() {
+    let device = Device::flex();
+    let config = |n| MlpConfig::new(6, 4, n, 3);
+    let build = |depth| config(depth).init(&device.clone().autodiff()).materialize();
+    let x = Tensor::<2>::random([2, 6], Distribution::Default, &device);
+    let mut net = build(10_000);
+    let mut optimizer: burn::optim::ModuleOptimizer =
+        burn::optim::AdaGradConfig::new().init().into();
+    let logits = net.forward(Tensor::from_inner(x.clone()));
+    let gradients = GradientsParams::from_grads(logits.square().mean().backward(), &net);
+    net = optimizer.step(0.01, net, gradients);
+    let after = net.valid().forward(x.clone()).into_data();
+    let record = net.into_record();
+    let net = build(10_000).try_load_record(record).unwrap().valid();
+    assert_eq!(net.forward(x.clone()).into_data(), after);
+    let deeper = rezero_nn::Grow::grow(&config(10_100), net, rezero_nn::Place::Even).unwrap();
+    assert_eq!(deeper.forward(x.clone()).into_data(), after);
+    let jacobian = rezero_nn::JacobianProbe::new().run(|x| deeper.hidden(x), x.slice([0..1, 0..4]));
+    assert_eq!(jacobian.unwrap()[0].dims(), [4, 4]);
+    drop(rezero_nn::Fold::fold(deeper));
+}

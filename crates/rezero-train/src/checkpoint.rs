@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -284,19 +284,34 @@ fn release(version: &str) -> Vec<&str> {
     parts.into_iter().take(significant).collect()
 }
 
+/// In parts: a file can be as large as the model.
 fn hash(path: &Path) -> Result<FileEntry> {
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    Ok(entry(&bytes))
+    let io = |e| Error::io("read", path, e);
+    let mut file = File::open(path).map_err(io)?;
+    let (mut digest, mut bytes) = (Sha256::new(), 0);
+    let mut part = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut part).map_err(io)? {
+            0 => return Ok(sealed(digest, bytes)),
+            n => {
+                digest.update(&part[..n]);
+                bytes += n as u64;
+            }
+        }
+    }
 }
 
 fn entry(bytes: &[u8]) -> FileEntry {
-    FileEntry {
-        bytes: bytes.len() as u64,
-        sha256: Sha256::digest(bytes)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect(),
-    }
+    sealed(Sha256::new_with_prefix(bytes), bytes.len() as u64)
+}
+
+fn sealed(digest: Sha256, bytes: u64) -> FileEntry {
+    let sha256 = digest
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    FileEntry { bytes, sha256 }
 }
 
 /// Writes the checkpoints of a run.

@@ -38,6 +38,7 @@ embedded!(
     "cifar10-mlp64",
     "cifar10-mlp10000",
     "enwik8-small",
+    "enwik8-tiny",
     "enwik8-rztx12",
     "enwik8-rztx64",
     "enwik8-rztx128",

@@ -32,6 +32,19 @@ pub(super) fn exp(x: f32) -> f32 {
     if lowest { 0.0 } else { e * power }
 }
 
+/// A ReLU for a `floor` of 0, nothing at all for one of −∞. NaN stays NaN, which `f32::max` would
+/// turn into the floor: a network that diverges must look like one.
+#[inline(always)]
+pub(super) fn lifted(x: f32, floor: f32) -> f32 {
+    if x <= floor { floor } else { x }
+}
+
+/// The gradient `g` of a [`lifted`] value, which is `y` or was `y` before.
+#[inline(always)]
+pub(super) fn passed(g: f32, y: f32, floor: f32) -> f32 {
+    if y <= floor { 0.0 } else { g }
+}
+
 #[cfg(test)]
 mod tests {
     use super::exp;
@@ -50,17 +63,4 @@ mod tests {
         assert!(exp(f32::INFINITY).is_finite());
         assert!(exp(f32::NAN).is_nan());
     }
-}
-
-/// A ReLU for a `floor` of 0, nothing at all for one of −∞. NaN stays NaN, which `f32::max` would
-/// turn into the floor: a network that diverges must look like one.
-#[inline(always)]
-pub(super) fn lifted(x: f32, floor: f32) -> f32 {
-    if x <= floor { floor } else { x }
-}
-
-/// The gradient `g` of a [`lifted`] value, which is `y` or was `y` before.
-#[inline(always)]
-pub(super) fn passed(g: f32, y: f32, floor: f32) -> f32 {
-    if y <= floor { 0.0 } else { g }
 }

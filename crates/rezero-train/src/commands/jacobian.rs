@@ -91,7 +91,7 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
         ));
     }
     let width = args.width.unwrap_or(if is_mlp { 256 } else { 16 });
-    if !is_mlp && width % args.n_heads != 0 {
+    if !is_mlp && !width.is_multiple_of(args.n_heads) {
         return Err(bad(
             &args.what,
             format!(

@@ -7,7 +7,7 @@ use crate::plot::{Axis, HeatMap, Lines, Scale, Series};
 
 /// At most so many points a line, columns and rows a heat map.
 const POINTS: usize = 200;
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 60;
 const ROWS: usize = 128;
 /// From this ratio of the largest to the smallest value on, an axis is logarithmic.
 const SPREAD: f64 = 30.0;
@@ -99,7 +99,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             caption: format!("Magnitude of the gates at the end by layer; {over}."),
             svg: Lines {
                 title: format!("{}: |α| at the end", report.title),
-                x: Axis::linear("layer, from the input"),
+                x: Axis::linear("layer, 0 next to the input"),
                 y: Axis::linear("|α|"),
                 series: depth,
             }
@@ -121,7 +121,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             ),
             svg: Lines {
                 title: format!("{}: gradient norm by layer", report.title),
-                x: Axis::linear("layer, from the input"),
+                x: Axis::linear("layer, 0 next to the input"),
                 y: Axis::log("gradient norm"),
                 series: norms,
             }
@@ -254,7 +254,7 @@ fn by_depth(group: &Group, of: impl Fn(&Row) -> Vec<f32>) -> Series {
         let Some(mean) = super::Mean::of(&values) else {
             continue;
         };
-        let at = (range.start + range.end - 1) as f64 / 2.0 + 1.0;
+        let at = (range.start + range.end - 1) as f64 / 2.0;
         points.push((at, mean.mean));
         if let Some(error) = mean.error {
             band.push((at, mean.mean - error, mean.mean + error));
@@ -301,8 +301,8 @@ fn alphas_over_time(group: &Group) -> HeatMap {
         x: "optimizer steps".to_owned(),
         edges,
         y: match high {
-            1 => "gate, from the input".to_owned(),
-            n => format!("gate / {n}, from the input"),
+            1 => "gate, 0 next to the input".to_owned(),
+            n => format!("gate / {n}, 0 next to the input"),
         },
         rows: values,
         value: "α".to_owned(),

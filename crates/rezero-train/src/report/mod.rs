@@ -9,7 +9,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::commands::jacobian::FILE as JACOBIAN;
 use crate::error::{Error, Result};
-use crate::jacobian::{Record, number};
+use crate::jacobian::Record;
 use crate::metrics::{self, Row};
 use crate::recipe::Recipe;
 use crate::run_dir::{self, Environment};
@@ -122,11 +122,15 @@ pub struct Report {
 ///
 /// If it is no run or has no rows.
 pub fn read(spec: &str) -> Result<RunData> {
-    let (label, dir) = match spec.split_once('=') {
-        Some((label, dir)) if !Path::new(spec).exists() && Path::new(dir).exists() => {
-            (Some(label.to_owned()), dir)
-        }
-        _ => (None, spec),
+    // Labels and directories may both have equals signs: what names a directory is one.
+    let labelled = || {
+        spec.match_indices('=')
+            .map(|(at, _)| (&spec[..at], &spec[at + 1..]))
+            .find(|(_, dir)| Path::new(dir).is_dir())
+    };
+    let (label, dir) = match Path::new(spec).is_dir() {
+        true => (None, spec),
+        false => labelled().map_or((None, spec), |(label, dir)| (Some(label.to_owned()), dir)),
     };
     let dir = Path::new(dir);
     let recipe = run_dir::recipe(dir)?.recipe;
@@ -404,8 +408,8 @@ impl Report {
     pub fn target_text(&self) -> Option<String> {
         let target = self.target?;
         Some(match self.text {
-            true => format!("{} bpb", number(target)),
-            false => format!("{} %", number(target)),
+            true => format!("{target} bpb"),
+            false => format!("{target} %"),
         })
     }
 }

@@ -222,7 +222,7 @@ const STYLE: &str = "\
   :root { --ink: #e8e8ec; --paper: #17171b; --rule: #3a3a42; --soft: #222228 }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1080px; margin: 0 auto; padding: 16px }
+  max-width: 1200px; margin: 0 auto; padding: 16px }
 h1 { font-size: 1.6rem; line-height: 1.2 }
 h2 { font-size: 1.2rem; margin-top: 2rem }
 .wide { overflow-x: auto }
