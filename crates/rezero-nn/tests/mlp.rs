@@ -202,8 +202,7 @@ fn ten_thousand_layers_need_no_stack() {
     let build = |depth| config(depth).init(&device.clone().autodiff()).materialize();
     let x = Tensor::<2>::random([2, 6], Distribution::Default, &device);
     let mut net = build(10_000);
-    let mut optimizer: burn::optim::ModuleOptimizer =
-        burn::optim::AdaGradConfig::new().init().into();
+    let mut optimizer: burn::optim::ModuleOptimizer = burn::optim::AdaGradConfig::new().init();
     let logits = net.forward(Tensor::from_inner(x.clone()));
     let gradients = GradientsParams::from_grads(logits.square().mean().backward(), &net);
     net = optimizer.step(0.01, net, gradients);

@@ -149,8 +149,24 @@ pub fn table(records: &[Record]) -> String {
     text
 }
 
-/// The records' histograms in one figure.
+/// The records' histograms in one figure. A bin that holds most of a record's values is cut off a little
+/// above the others, and the legend says what it holds.
 pub fn figure(title: &str, records: &[&Record]) -> Lines {
+    const MOST: f64 = 60.0;
+    let shares = |record: &Record| -> Vec<f64> {
+        let total = record.count.max(1) as f64;
+        let counts = record.histogram.iter();
+        counts.map(|count| 100.0 * *count as f64 / total).collect()
+    };
+    let highest = records
+        .iter()
+        .flat_map(|record| shares(record))
+        .filter(|share| *share < MOST)
+        .fold(0.0, f64::max);
+    let top = match highest {
+        0.0 => 100.0,
+        highest => 1.2 * highest,
+    };
     let series = records
         .iter()
         .map(|record| {
@@ -158,13 +174,19 @@ pub fn figure(title: &str, records: &[&Record]) -> Lines {
             let bins = record.histogram.len().max(1) as f64;
             let width = (record.high - record.low) / bins;
             let mut points = Vec::new();
-            for (i, count) in record.histogram.iter().enumerate() {
-                let share = 100.0 * *count as f64 / total;
-                let left = record.low + width * i as f64;
-                points.push((left, share));
-                points.push((left + width, share));
-            }
             let mut name = record.name.clone();
+            for (i, share) in shares(record).into_iter().enumerate() {
+                let left = record.low + width * i as f64;
+                if share >= MOST {
+                    name.push_str(&format!(", {share:.0} % at 1e{left:.1}"));
+                }
+                points.push((left, share.min(top)));
+                points.push((left + width, share.min(top)));
+            }
+            if record.count == 0 {
+                name.push_str(": not finite");
+                points.clear();
+            }
             if record.below > 0 {
                 let share = 100.0 * record.below as f64 / total;
                 name.push_str(&format!(", {share:.0} % < 1e{}", record.low));
