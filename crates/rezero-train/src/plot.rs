@@ -293,6 +293,7 @@ impl Lines {
                 .x_label_formatter(&|v| short(*v))
                 .y_label_formatter(&|v| short(*v))
                 .draw()?;
+            let mut top = 46;
             for (i, series) in self.series.iter().enumerate() {
                 let color = SERIES[i % SERIES.len()];
                 let keeps = |vx: f64, vy: f64| x.keeps(vx) && y.keeps(vy);
@@ -320,31 +321,41 @@ impl Lines {
                         }
                     }
                 }
-                let top = 46 + 24 * i as i32;
                 right.draw(&PathElement::new(vec![(4, top), (26, top)], style))?;
-                for (line, part) in wrapped(&series.name, 22).iter().enumerate() {
-                    let at = (32, top + 15 * line as i32);
+                for part in wrapped(&series.name, 23) {
                     let style = text(14).pos(Pos::new(HPos::Left, VPos::Center));
-                    right.draw(&Text::new(part.clone(), at, style))?;
+                    right.draw(&Text::new(part, (32, top), style))?;
+                    top += 16;
                 }
+                top += 8;
             }
             Ok(())
         })
     }
 }
 
-/// `name` in at most two lines of about `width` characters.
+/// `name` in at most two lines of `width` characters, broken between words.
 fn wrapped(name: &str, width: usize) -> Vec<String> {
-    let mut chars = name.chars();
-    let first: String = chars.by_ref().take(width).collect();
-    let rest: String = chars.collect();
-    match rest.is_empty() {
-        true => vec![first],
-        false => {
-            let cut: String = name.chars().take(width + 4).collect();
-            vec![format!("{cut}…")]
+    let mut lines = vec![String::new()];
+    for word in name.split(' ') {
+        let last = lines.last_mut().expect("there is a line");
+        let length = last.chars().count() + 1 + word.chars().count();
+        match last.is_empty() {
+            true => last.push_str(word),
+            false if length <= width => last.extend([" ", word]),
+            false => lines.push(word.to_owned()),
         }
     }
+    if lines.len() > 2 {
+        lines.truncate(2);
+        lines[1].push('…');
+    }
+    for line in &mut lines {
+        if line.chars().count() > width + 2 {
+            *line = line.chars().take(width + 1).chain(['…']).collect();
+        }
+    }
+    lines
 }
 
 impl HeatMap {
@@ -478,7 +489,12 @@ mod tests {
         for range in [0.0..1.0, -3e-5..7e-5, 1e7..1.2e7, 5.0..5.1] {
             let found = ticks(Scale::Linear, &range, 7);
             assert!((2..=9).contains(&found.len()), "{range:?}: {found:?}");
-            assert!(found.iter().all(|t| range.contains(t)));
+            let slack = 1e-9 * (range.end - range.start);
+            assert!(
+                found
+                    .iter()
+                    .all(|t| (range.start - slack..=range.end + slack).contains(t))
+            );
         }
     }
 
@@ -486,6 +502,18 @@ mod tests {
     fn numbers_are_short() {
         let found = [0.0, 1.0, -2.5, 0.12345, 1e-5, 3e7, 1234.0].map(short);
         assert_eq!(found, ["0", "1", "-2.5", "0.1235", "1e-5", "3e7", "1234"]);
+    }
+
+    #[test]
+    fn names_are_wrapped_between_words() {
+        assert_eq!(
+            wrapped("post-norm, 72 % < 1e-8", 23),
+            ["post-norm, 72 % < 1e-8"]
+        );
+        let two = wrapped("rezero alpha_optimizer=adam lr=0.004", 23);
+        assert_eq!(two, ["rezero", "alpha_optimizer=adam…"]);
+        let cut = wrapped("averyverylongnamewithoutanyspaceatall", 10);
+        assert_eq!(cut, ["averyverylo…"]);
     }
 
     #[test]
