@@ -16,17 +16,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 
 use burn::optim::OptimizerRecord;
 use burn::optim::lr_scheduler::LrSchedulerRecord;
-use burn::store::ModuleRecord;
+use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Bytes;
-use burn::train::checkpoint::{
-    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
-};
-use burn::train::metric::store::EventStoreClient;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -315,36 +309,17 @@ fn sealed(digest: Sha256, bytes: u64) -> FileEntry {
 }
 
 /// Writes the checkpoints of a run.
-///
-/// Burn's Learner keeps its optimizer and schedule to itself and hands their records to
-/// checkpointers only. [`Checkpointers`] are ours: they write into the directory that this writer
-/// has begun and report back.
+#[derive(Debug)]
 pub struct Writer {
     run: PathBuf,
     manifest: Manifest,
     keep: usize,
-    staging: Arc<Mutex<PathBuf>>,
-    done: Receiver<Result<(), String>>,
 }
 
 impl Writer {
-    /// A writer for `run`, and the checkpointers to give to burn's Learner.
-    pub fn new(run: &Path, model: String, parameters: usize, keep: usize) -> (Self, Checkpointers) {
-        let staging = Arc::new(Mutex::new(PathBuf::new()));
-        let (sender, done) = channel();
-        let to = |file| ToFile {
-            dir: staging.clone(),
-            file,
-            done: sender.clone(),
-        };
-        let checkpointers = Checkpointers {
-            // The Learner's record has the classifier's paths; the network's own is written by
-            // `save`, so that a checkpoint fits the module of rezero-nn.
-            model: Ignored,
-            optimizer: to(OPTIMIZER),
-            scheduler: to(SCHEDULER),
-        };
-        let writer = Self {
+    /// A writer for `run`.
+    pub fn new(run: &Path, model: String, parameters: usize, keep: usize) -> Self {
+        Self {
             run: run.to_owned(),
             manifest: Manifest {
                 format: FORMAT,
@@ -355,19 +330,22 @@ impl Writer {
                 files: BTreeMap::new(),
             },
             keep,
-            staging,
-            done,
-        };
-        (writer, checkpointers)
+        }
     }
 
-    /// Writes a checkpoint and commits it. `learner` makes burn's Learner save to the
-    /// checkpointers.
+    /// Writes a checkpoint and commits it. The optimizer's record is made when it is written: it is a
+    /// copy as large as the state.
     ///
     /// # Errors
     ///
     /// If a file cannot be written; earlier checkpoints are intact then.
-    pub fn save(&self, state: &State, network: Network, learner: impl FnOnce()) -> Result<()> {
+    pub fn save(
+        &self,
+        state: &State,
+        network: Network,
+        optimizer: impl FnOnce() -> OptimizerRecord,
+        schedule: LrSchedulerRecord,
+    ) -> Result<()> {
         let dir = self
             .run
             .join("checkpoints")
@@ -391,18 +369,10 @@ impl Writer {
             ),
         };
 
-        dir.clone_into(&mut self.staging.lock().unwrap_or_else(|e| e.into_inner()));
-        learner();
-        for _ in [OPTIMIZER, SCHEDULER] {
-            self.done
-                .recv()
-                .unwrap_or_else(|e| Err(e.to_string()))
-                .map_err(fail)?;
-        }
-        network
-            .into_record()
-            .save(dir.join(MODEL))
-            .map_err(|e| fail(e.to_string()))?;
+        let text = |e: RecordError| fail(e.to_string());
+        optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
+        schedule.save(dir.join(SCHEDULER)).map_err(text)?;
+        network.into_record().save(dir.join(MODEL)).map_err(text)?;
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
         write_synced(&dir.join(STATE), &json)?;
 
@@ -461,73 +431,4 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
             file.sync_all()
         })
         .map_err(|e| Error::io("write", path, e))
-}
-
-/// The checkpointers that a [`Writer`] listens to.
-pub struct Checkpointers {
-    /// For the model's record.
-    pub model: Ignored,
-    /// For the optimizer's record.
-    pub optimizer: ToFile,
-    /// For the schedule's record.
-    pub scheduler: ToFile,
-}
-
-/// Drops the records it is given.
-pub struct Ignored;
-
-/// Writes a record to a file of the checkpoint that is being written.
-pub struct ToFile {
-    dir: Arc<Mutex<PathBuf>>,
-    file: &'static str,
-    done: Sender<Result<(), String>>,
-}
-
-impl Checkpointer<ModuleRecord> for Ignored {
-    fn save(&self, _step: usize, _record: ModuleRecord) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn delete(&self, _step: usize) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, _step: usize) -> Result<ModuleRecord, CheckpointerError> {
-        Err(unused())
-    }
-}
-
-impl<R: Checkpoint> Checkpointer<R> for ToFile {
-    fn save(&self, _step: usize, record: R) -> Result<(), CheckpointerError> {
-        let dir = self.dir.lock().unwrap_or_else(|e| e.into_inner()).clone();
-        let saved = record.save(dir.join(self.file)).map_err(|e| e.to_string());
-        // The writer waits for this; it only goes away when the run ends.
-        let _ = self.done.send(saved);
-        Ok(())
-    }
-
-    fn delete(&self, _step: usize) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, _step: usize) -> Result<R, CheckpointerError> {
-        Err(unused())
-    }
-}
-
-fn unused() -> CheckpointerError {
-    CheckpointerError::Unknown("runs are restored from their manifest".to_owned())
-}
-
-/// Saves whenever it is asked: the loop decides when, [`Writer`] what is kept.
-pub struct WhenAsked;
-
-impl CheckpointingStrategy for WhenAsked {
-    fn checkpointing(
-        &mut self,
-        _step: usize,
-        _collector: &EventStoreClient,
-    ) -> Vec<CheckpointingAction> {
-        vec![CheckpointingAction::Save]
-    }
 }

@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::optim::lr_scheduler::LrScheduler;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::metric::LearningRateMetric;
-use burn::train::metric::store::EventStoreClient;
 use burn::train::renderer::{MetricsRenderer, default_renderer};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
-    LearningCheckpointer, SupervisedLearningStrategy, SupervisedTraining,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
-    TrainingStrategy, ValidLoader,
+    SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
+    TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
 };
 
-use crate::checkpoint::{self, Score, State, WhenAsked};
+use crate::checkpoint::{self, Score, State};
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::metrics::{self, NoLog, Number, Row, Value};
@@ -76,40 +77,38 @@ impl Training<'_> {
         let Self { recipe, dir, .. } = self;
         let steps_per_epoch = self.train.batches_per_epoch();
         let dials = Dials::default();
-        let mut learner =
-            Learner::new(
-                Learnable::new(self.network.clone(), recipe),
-                optim::build(recipe, &dials),
-                burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler::new(
-                    Schedule::new(recipe, steps_per_epoch, dials),
-                ),
-            );
+        let mut parts = Parts {
+            model: Learnable::new(self.network, recipe),
+            optimizer: optim::build(recipe, &dials),
+            schedule: Schedule::new(recipe, steps_per_epoch, dials),
+            device: self.device.clone(),
+        };
         let mut state = State::default();
         if let Some(reader) = &self.resume {
             state = reader.state()?;
-            learner.load_optim(reader.optimizer()?);
-            learner.load_scheduler(reader.scheduler()?);
+            parts.optimizer = parts.optimizer.load_record(reader.optimizer()?);
+            parts.schedule.load_record(reader.scheduler()?);
         }
         state.recipe = recipe.fingerprint();
         state.data = self.fingerprint;
-        let parameters = self.network.parameter_count();
-        let gates = self.network.alphas().iter().map(|(_, a)| a.len()).sum();
-        let (writer, checkpointers) =
-            checkpoint::Writer::new(dir, recipe.model_id(), parameters, recipe.keep);
+        let network = &parts.model.network;
+        let parameters = network.parameter_count();
+        let gates = network.alphas().iter().map(|(_, a)| a.len()).sum();
+        let writer = checkpoint::Writer::new(dir, recipe.model_id(), parameters, recipe.keep);
         let rows = metrics::Writer::open(dir, state.metrics_bytes)?;
 
-        let begun = state.step;
+        let (begun, device) = (state.step, self.device.clone());
         let outcome = Arc::new(Mutex::new(None));
         let steps = recipe.epochs * steps_per_epoch;
         let strategy = Loop {
             recipe: recipe.clone(),
-            device: self.device,
+            device: self.device.clone(),
             steps_per_epoch,
             steps: match recipe.steps {
                 0 => steps,
                 limit => steps.min(limit),
             },
-            start: Mutex::new(Some((state, rows, writer))),
+            start: Mutex::new(Some((state, rows, writer, parts))),
             outcome: outcome.clone(),
         };
 
@@ -128,12 +127,6 @@ impl Training<'_> {
             .with_interrupter(self.interrupter)
             .with_application_logger(None)
             .with_metric_logger(NoLog)
-            .with_custom_checkpointers(
-                checkpointers.model,
-                checkpointers.optimizer,
-                checkpointers.scheduler,
-            )
-            .with_checkpointing_strategy(WhenAsked)
             .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
             .renderer(renderer);
         let (values, speed) = match recipe.is_text() {
@@ -161,7 +154,15 @@ impl Training<'_> {
             }
         }
 
-        let result = training.launch(learner);
+        // Burn's Learner keeps a model and an optimizer to itself and updates a clone of the model, which
+        // copies all weights in each step. It gets stand-ins; the loop has the real ones.
+        let dials = Dials::default();
+        let stand_in = Learner::new(
+            Learnable::stand_in(&device),
+            optim::build(recipe, &dials),
+            ModuleLrScheduler::new(Schedule::new(recipe, 1, dials)),
+        );
+        let result = training.launch(stand_in);
         if let Some(error) = result.error {
             return Err(Error::Training(error.to_string()));
         }
@@ -170,7 +171,39 @@ impl Training<'_> {
     }
 }
 
-type Start = (State, metrics::Writer, checkpoint::Writer);
+type Start = (State, metrics::Writer, checkpoint::Writer, Parts);
+
+/// What a run trains.
+struct Parts {
+    model: Learnable,
+    optimizer: ModuleOptimizer,
+    schedule: Schedule,
+    device: Device,
+}
+
+impl Parts {
+    fn save(
+        &self,
+        writer: &checkpoint::Writer,
+        state: &mut State,
+        rows: &mut metrics::Writer,
+    ) -> Result<()> {
+        state.metrics_bytes = rows.sync()?;
+        // Makes batch norm write back the statistics of its last update.
+        let network = self.model.valid().network;
+        let optimizer = || self.optimizer.to_record();
+        writer.save(state, network, optimizer, self.schedule.to_record())
+    }
+
+    /// Takes an optimizer step and gives its learning rate. The parameters have no other owner, so that they are updated where
+    /// they are.
+    fn step(&mut self, grads: GradientsParams) -> f64 {
+        let lr = self.schedule.step();
+        let model = std::mem::replace(&mut self.model, Learnable::stand_in(&self.device));
+        self.model = self.optimizer.step(lr, model, grads);
+        lr
+    }
+}
 
 struct Loop {
     recipe: Recipe,
@@ -185,10 +218,7 @@ struct Loop {
 
 /// The parts of burn's components that the loop talks to.
 struct Burn {
-    learner: Learner<Learnable>,
     events: SupervisedTrainingEventProcessor<Learnable>,
-    checkpointer: Option<LearningCheckpointer<Learnable>>,
-    store: Arc<EventStoreClient>,
     interrupter: Interrupter,
 }
 
@@ -202,10 +232,7 @@ impl SupervisedLearningStrategy<Learnable> for Loop {
         _starting_epoch: usize,
     ) -> (Learnable, SupervisedTrainingEventProcessor<Learnable>) {
         let mut burn = Burn {
-            learner,
             events: components.event_processor,
-            checkpointer: components.checkpointer,
-            store: components.event_store,
             interrupter: components.interrupter,
         };
         let start = self.start.lock().unwrap_or_else(|e| e.into_inner()).take();
@@ -213,7 +240,7 @@ impl SupervisedLearningStrategy<Learnable> for Loop {
             let outcome = self.train_steps(&mut burn, start, &train, &valid);
             *self.outcome.lock().unwrap_or_else(|e| e.into_inner()) = Some(outcome);
         }
-        (burn.learner.model(), burn.events)
+        (learner.model(), burn.events)
     }
 }
 
@@ -221,7 +248,7 @@ impl Loop {
     fn train_steps(
         &self,
         burn: &mut Burn,
-        (mut state, mut rows, writer): Start,
+        (mut state, mut rows, writer, mut parts): Start,
         train: &TrainLoader<Learnable>,
         valid: &ValidLoader<Learnable>,
     ) -> Result<Finished> {
@@ -231,7 +258,9 @@ impl Loop {
         let validated = state.valid.is_some_and(|valid| valid.step == state.step);
         if self.validation_due(state.step) && !validated {
             let epoch = state.step.div_ceil(self.steps_per_epoch);
-            if !self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)? {
+            if !self.validate(
+                burn, &parts, &mut state, &mut rows, &writer, valid, epoch, begun,
+            )? {
                 return Ok(Finished {
                     state,
                     interrupted: true,
@@ -250,14 +279,13 @@ impl Loop {
                 // repeats them.
                 batch.seed = mix(recipe.seed, state.step as u64);
                 self.device.seed(batch.seed);
-                let mut output = burn.learner.train_step(batch);
+                let mut output = TrainStep::step(&parts.model, batch);
                 output.item.read();
                 let stats = &mut output.item.stats;
                 if !(stats.loss().is_finite() && stats.grad_norm.is_finite()) {
-                    return Err(self.diverged(burn, &state, *stats, &output.grads));
+                    return Err(diverged(&parts, &state, *stats, &output.grads));
                 }
-                burn.learner.lr_step();
-                burn.learner.optimizer_step(output.grads);
+                let lr = parts.step(output.grads);
                 state.step += 1;
 
                 stats.items_per_s = stats.items as f64 / last.elapsed().as_secs_f64();
@@ -267,7 +295,7 @@ impl Loop {
                 state.items += stats.items;
                 let end = state.step == self.steps;
                 if state.step.is_multiple_of(recipe.log_every) || end {
-                    let gates = burn.learner.model().network.alphas();
+                    let gates = parts.model.network.alphas();
                     output.item.alphas = gates.into_iter().flat_map(|(_, alpha)| alpha).collect();
                     rows.write(&Row {
                         split: "train".to_owned(),
@@ -277,7 +305,7 @@ impl Loop {
                         bpb: self.bpb(state.loss_sum / state.items as f64),
                         accuracy: state.correct / state.items as f64,
                         items: state.items,
-                        lr: Some(burn.learner.lr_current().base()),
+                        lr: Some(lr),
                         grad_norm: Some(output.item.stats.grad_norm),
                         layer_grad_norm: output.item.layer_norms(),
                         alpha: output.item.alphas.clone(),
@@ -290,20 +318,21 @@ impl Loop {
                     output.item,
                     batches.progress(),
                     Some(state.step),
-                    Some(burn.learner.lr_current()),
+                    Some(lr.into()),
                 ))?;
 
                 let mut stop = burn.interrupter.should_stop();
                 let last_of_epoch = state.step.is_multiple_of(self.steps_per_epoch);
                 let mid_epoch = !last_of_epoch && !end && !stop;
                 if mid_epoch && self.validation_due(state.step) {
-                    stop = !self
-                        .validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+                    stop = !self.validate(
+                        burn, &parts, &mut state, &mut rows, &writer, valid, epoch, begun,
+                    )?;
                     burn.start_split(epoch, train.num_items());
                     last = Instant::now();
                 }
                 if mid_epoch && !stop && due(recipe.checkpoint_every, state.step) {
-                    burn.save(&writer, &mut state, &mut rows)?;
+                    parts.save(&writer, &mut state, &mut rows)?;
                     last = Instant::now();
                 }
                 if end || stop {
@@ -316,12 +345,13 @@ impl Loop {
             let end = state.step == self.steps;
             let mut interrupted = burn.interrupter.should_stop() && !end;
             if !interrupted && self.validation_due(state.step) {
-                interrupted =
-                    !self.validate(burn, &mut state, &mut rows, &writer, valid, epoch, begun)?;
+                interrupted = !self.validate(
+                    burn, &parts, &mut state, &mut rows, &writer, valid, epoch, begun,
+                )?;
             }
             burn.event(LearnerEvent::EndEpoch(epoch))?;
             if interrupted || end || due(recipe.checkpoint_every, state.step) {
-                burn.save(&writer, &mut state, &mut rows)?;
+                parts.save(&writer, &mut state, &mut rows)?;
             }
             if interrupted || end {
                 return Ok(Finished {
@@ -358,6 +388,7 @@ impl Loop {
     fn validate(
         &self,
         burn: &mut Burn,
+        parts: &Parts,
         state: &mut State,
         rows: &mut metrics::Writer,
         writer: &checkpoint::Writer,
@@ -366,7 +397,7 @@ impl Loop {
         begun: Instant,
     ) -> Result<bool> {
         let started = Instant::now();
-        let model = burn.learner.model().valid();
+        let model = parts.model.valid();
         burn.event_valid(LearnerEvent::StartSplit {
             epoch_number: epoch,
             total_items: loader.num_items(),
@@ -399,7 +430,7 @@ impl Loop {
                             ": batch norm's running statistics have not caught up with weights \
                                   that move fast",
                     },
-                    diagnose(&model.network, &burn::optim::GradientsParams::new())
+                    diagnose(&model.network, &GradientsParams::new())
                 ),
             });
         }
@@ -437,28 +468,22 @@ impl Loop {
         }
         // The best is only worth naming if it can be had.
         if best || self.recipe.checkpoint_every == 0 {
-            burn.save(writer, state, rows)?;
+            parts.save(writer, state, rows)?;
         }
         Ok(true)
     }
+}
 
-    fn diverged(
-        &self,
-        burn: &Burn,
-        state: &State,
-        stats: Stats,
-        grads: &burn::optim::GradientsParams,
-    ) -> Error {
-        Error::Diverged {
-            step: state.step + 1,
-            message: format!(
-                "loss {}, gradient norm {}; {}; try a lower lr, warmup_epochs=1, clip_norm=1 or \
-                 alpha_optimizer=adagrad",
-                stats.loss(),
-                stats.grad_norm,
-                diagnose(&burn.learner.model().network, grads)
-            ),
-        }
+fn diverged(parts: &Parts, state: &State, stats: Stats, grads: &GradientsParams) -> Error {
+    Error::Diverged {
+        step: state.step + 1,
+        message: format!(
+            "loss {}, gradient norm {}; {}; try a lower lr, warmup_epochs=1, clip_norm=1 or \
+             alpha_optimizer=adagrad",
+            stats.loss(),
+            stats.grad_norm,
+            diagnose(&parts.model.network, grads)
+        ),
     }
 }
 
@@ -488,28 +513,6 @@ impl Burn {
         self.events
             .process_valid(event)
             .map_err(|e| Error::Training(e.to_string()))
-    }
-
-    fn save(
-        &mut self,
-        writer: &checkpoint::Writer,
-        state: &mut State,
-        rows: &mut metrics::Writer,
-    ) -> Result<()> {
-        state.metrics_bytes = rows.sync()?;
-        // Makes batch norm write back the statistics of its last update.
-        let network = self.learner.model().valid().network;
-        let Self {
-            learner,
-            checkpointer,
-            store,
-            ..
-        } = self;
-        writer.save(state, network, || {
-            if let Some(checkpointer) = checkpointer {
-                checkpointer.checkpoint(learner, state.step, store);
-            }
-        })
     }
 }
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use burn::optim::lr_scheduler::LrScheduler;
-use burn::train::checkpoint::Checkpointer;
 
 use super::eval::choose;
 use super::{say, train};
@@ -82,12 +81,8 @@ pub fn run(args: Grow) -> Result<()> {
     };
     let optimizer = reader.optimizer()?;
     let schedule = Schedule::new(recipe, recipe.steps, Dials::default());
-    let (writer, to) = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
-    writer.save(&state, network, || {
-        // Failures are reported through the writer.
-        let _ = to.optimizer.save(0, optimizer);
-        let _ = to.scheduler.save(0, schedule.to_record());
-    })?;
+    let writer = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
+    writer.save(&state, network, || optimizer, schedule.to_record())?;
     let (data_dir, text) =
         run_dir::environment(&args.run).map_or((None, None), |e| (e.data_dir, e.text));
     // Last: without a recipe it is no run.

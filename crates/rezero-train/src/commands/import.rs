@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use burn::optim::lr_scheduler::LrScheduler;
-use burn::train::checkpoint::Checkpointer;
 use rezero_data::Split;
 use rezero_nn::import::{ImportError, LmShape, TorchWeights, load};
 
@@ -75,12 +74,13 @@ pub fn run(args: &Import) -> Result<()> {
     let optimizer = optim::build(recipe, &dials);
     let schedule = Schedule::new(recipe, recipe.steps, dials);
     let parameters = network.parameter_count();
-    let (writer, to) = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
-    writer.save(&state, network, || {
-        // Failures are reported through the writer.
-        let _ = to.optimizer.save(0, optimizer.to_record());
-        let _ = to.scheduler.save(0, schedule.to_record());
-    })?;
+    let writer = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
+    writer.save(
+        &state,
+        network,
+        || optimizer.to_record(),
+        schedule.to_record(),
+    )?;
     // Last: without a recipe it is no run, and nobody can train on from half an import.
     run.describe(
         &resolved,
