@@ -42,7 +42,7 @@ LABELS = {
 }
 # The rate that each arm did best with: see the experiments lm12-tune and lm48-tune.
 BEST12 = dict(zip(LM_ARMS, ["2e-3", "2e-3", "2e-3", "2e-3", "4e-3", "4e-3", "4e-3"]))
-BEST48 = dict(zip(LM_ARMS, ["1e-3", "1e-3", "1e-3", "2e-3", "4e-3", "4e-3", "4e-3"]))
+BEST48 = dict(zip(LM_ARMS, ["1e-3", "1e-3", "1e-3", "2e-3", "5e-4", "4e-3", "4e-3"]))
 DEEP = "depth=48 batch=8 valid_items=8192"
 
 
@@ -88,6 +88,7 @@ def experiments():
     for seed in (1, 2, 3):
         six = lm(f"arm=rezero lr=4e-3 depth=6 steps=1000 seed={seed}")
         growth[f"6_{seed}"] = [six]
+        growth[f"6-long_{seed}"] = [lm(f"arm=rezero lr=4e-3 depth=6 steps=2000 seed={seed}")]
         for place in ("even", "end"):
             growth[f"6-12-{place}_{seed}"] = [["grow", f"growth/6_{seed}", "--layers", "12", "--place", place, "steps=500"]]
         growth[f"6-24-even_{seed}"] = [["grow", f"growth/6_{seed}", "--layers", "24", "--place", "even", "steps=250", "eval_every=25"]]
@@ -128,7 +129,7 @@ REPORTED = {
     "growth": (
         "Growing",
         "12 layers",
-        {"6": "6 layers", "6-12-even": "6, grown to 12 evenly", "6-12-end": "6, grown to 12 at the end", "6-24-even": "6, grown to 24 evenly", "24": "24 layers", "rezero": "12 layers"},
+        {"6": "6 layers", "6-long": "6 layers, 2,000 steps", "6-12-even": "6, grown to 12 evenly", "6-12-end": "6, grown to 12 at the end", "6-24-even": "6, grown to 24 evenly", "24": "24 layers", "rezero": "12 layers"},
     ),
     "alpha-lm": (
         "Gates of 12 layers",
@@ -160,8 +161,12 @@ def run_one(experiment, name, commands, args):
         if any(places.get(word, "") is None for word in words):
             return f"{experiment}/{name}: needs --cifar and --text"
         words = [places.get(word, word) for word in words]
+        if (target / "recipe.toml").exists():
+            # Interrupted: go on from its last checkpoint.
+            words = ["train", str(target), "--resume"]
         env = dict(os.environ, RAYON_NUM_THREADS="1")
-        done = subprocess.run([*rezero(), *words, "--run-dir", str(target), "--plain"], cwd=ROOT, env=env, capture_output=True, text=True)
+        place = [] if "--resume" in words else ["--run-dir", str(target)]
+        done = subprocess.run([*rezero(), *words, *place, "--plain"], cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode not in (0, 3):
             return f"{experiment}/{name}: {done.stderr.strip().splitlines()[-1:]}"
     record(target, RECORDS / experiment / name)
@@ -178,7 +183,7 @@ def record(source, target):
     target.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in (source / "metrics.jsonl").read_text().splitlines()]
     train = [row for row in rows if row["split"] == "train"]
-    step = -(-len(train) // ROWS)
+    step = max(1, -(-len(train) // ROWS))
     # Tuning runs are known by their results alone.
     kept = [] if "tune" in target.parent.name else train[::-1][::step][::-1]
     steps = {row["step"] for row in kept}

@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -19,9 +18,7 @@ fn model(layers: usize, heads: usize, context: usize, device: &Device) -> RztxLm
     let layer = RztxLayerConfig::new(256, heads)
         .with_d_ff(1024)
         .with_dropout(0.0);
-    RztxLmConfig::new(layer, layers, context)
-        .init(device)
-        .materialize()
+    RztxLmConfig::new(layer, layers, context).init(device)
 }
 
 fn tokens(batch: usize, length: usize, device: &Device) -> Tensor<2, Int> {

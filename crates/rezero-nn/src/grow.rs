@@ -142,8 +142,12 @@ impl Grow for MlpConfig {
 
     fn grow(&self, mut network: Mlp, place: Place) -> Result<Mlp, GrowError> {
         let config = self.clone().with_residual(identity(&self.residual)?);
-        let [_, width] = network.input.weight.lazy_shape().dims();
+        let [d_input, width] = network.input.weight.lazy_shape().dims();
+        let [_, classes] = network.output.weight.lazy_shape().dims();
+        same("d_input", d_input, self.d_input)?;
         same("width", width, self.width)?;
+        same("num_classes", classes, self.num_classes)?;
+        same("input_relu", network.input_relu, self.input_relu)?;
         if let Some(layer) = network.layers.first() {
             same("scheme", layer.residual.scheme, self.residual.scheme)?;
         }
@@ -157,8 +161,11 @@ impl Grow for RztxLmConfig {
     type Network = RztxLm;
 
     fn grow(&self, mut network: RztxLm, place: Place) -> Result<RztxLm, GrowError> {
-        let [_, d_model] = network.embedding.weight.lazy_shape().dims();
+        let [vocab_size, d_model] = network.embedding.weight.lazy_shape().dims();
+        same("vocab_size", vocab_size, self.vocab_size)?;
         same("d_model", d_model, self.layer.d_model)?;
+        same("context", network.context, self.context)?;
+        same("tied", network.head.is_none(), self.tied)?;
         let device = device_of(&network);
         let layer = self.stacked_layer();
         network.encoder = grow_encoder(&layer, self.n_layers, network.encoder, place, &device)?;
@@ -181,6 +188,9 @@ fn grow_encoder(
         same("n_heads", old.attention.n_heads, layer.n_heads)?;
         let gates = (old.residual.rezero.is_some(), layer.share_alpha_of_scheme());
         same("shared gates", gates.0, gates.1)?;
+        if let Some(sub_layer) = old.residual.sub_layers.first() {
+            same("scheme", sub_layer.scheme, layer.residual.scheme)?;
+        }
     }
     let fresh = layer.init_encoder(n_layers, device).layers;
     encoder.layers = insert(encoder.layers, fresh, place)?;
@@ -200,6 +210,17 @@ impl Grow for CifarResNetConfig {
         let mut config = self.clone();
         config.rezero.alpha = 0.0;
         let fresh = config.init(&device_of(&network)).blocks;
+        let parts = |blocks: &[crate::resnet::BasicBlock]| {
+            let gate = blocks
+                .first()
+                .and_then(|block| block.residual.rezero.as_ref());
+            let shortcuts = blocks.iter().any(|block| block.shortcut.norm.is_some());
+            (
+                shortcuts,
+                gate.map(|gate| gate.alpha.lazy_shape().num_elements() > 1),
+            )
+        };
+        same("definition or gates", parts(&network.blocks), parts(&fresh))?;
         let n = network.blocks.len() / 3;
         network.blocks = stages(network.blocks, &[n; 3], fresh, &[self.blocks(); 3], place)?;
         Ok(network)

@@ -36,6 +36,26 @@ pub fn alpha_group() -> ParamGroup {
     ParamGroup::from_regex(r"(^|\.)alpha$").expect("the pattern is a valid regular expression")
 }
 
+/// `module` with every parameter drawn, in the order of its fields.
+///
+/// Burn draws a parameter's initial values when they are first used, so that, of a module as it was
+/// initialised, they depend on the order of use and on what else draws from the device's random
+/// stream; and a copy made before keeps its own. After this they are a function of the seed.
+/// ([`Module::materialize`] is about reparameterised weights and draws nothing.)
+#[must_use]
+pub fn drawn<M: Module>(module: M) -> M {
+    module.visit(&mut Draw);
+    module
+}
+
+struct Draw;
+
+impl ModuleVisitor for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let _ = param.val();
+    }
+}
+
 /// Every gate of `module` in forward order: its path and its value(s). Reads from the device.
 pub fn alphas<M: Module>(module: &M) -> Vec<(String, Vec<f32>)> {
     let mut visitor = Alphas::default();

@@ -77,15 +77,19 @@ mod inspect;
 #[cfg(feature = "jacobian")]
 mod jacobian;
 mod mlp;
+#[cfg(feature = "train")]
+mod recompute;
 mod residual;
 pub mod resnet;
 mod rezero;
+#[cfg(feature = "train")]
+mod segments;
 pub mod transformer;
 
 pub use burn;
 pub use fold::Fold;
 pub use grow::{Grow, GrowError, Place};
-pub use inspect::{alpha_group, alphas, is_alpha, layer_index, parameter_count};
+pub use inspect::{alpha_group, alphas, drawn, is_alpha, layer_index, parameter_count};
 #[cfg(feature = "jacobian")]
 pub use jacobian::{
     Histogram, Jacobian, JacobianError, JacobianProbe, PooledSpectrum, Spectrum, SpectrumSummary,
@@ -94,6 +98,8 @@ pub use jacobian::{
 pub use mlp::{Mlp, MlpArm, MlpConfig, MlpLayer};
 pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
 pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
+#[cfg(feature = "train")]
+pub use segments::Update;
 
 /// The names that most users need.
 pub mod prelude {

@@ -196,11 +196,7 @@ impl Mlp {
     /// - `x`: `[batch, d_input]`
     /// - output: `[batch, width]`
     pub fn embed(&self, x: Tensor<2>) -> Tensor<2> {
-        let activation = match self.input_relu {
-            true => Activation::Relu,
-            false => Activation::Identity,
-        };
-        fused::linear(&self.input, x, activation)
+        fused::linear(&self.input, x, input_activation(self.input_relu))
     }
 
     /// The residual layers, without the first and the last linear layer.
@@ -212,7 +208,7 @@ impl Mlp {
         self.layers.iter().fold(x, |x, layer| self.layer(layer, x))
     }
 
-    fn layer(&self, layer: &MlpLayer, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn layer(&self, layer: &MlpLayer, x: Tensor<2>) -> Tensor<2> {
         let x = layer.forward(x);
         match &self.shared_norm {
             Some(norm) => norm.forward(x),
@@ -220,12 +216,19 @@ impl Mlp {
         }
     }
 
-    fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn logits(&self, x: Tensor<2>) -> Tensor<2> {
         let x = match &self.norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
         fused::linear(&self.output, x, Activation::Identity)
+    }
+}
+
+pub(crate) fn input_activation(relu: bool) -> Activation {
+    match relu {
+        true => Activation::Relu,
+        false => Activation::Identity,
     }
 }
 

@@ -85,7 +85,7 @@ fn of_a_network_it_is_central_differences_in_double_precision() {
     let device = Device::flex();
     let mut config = MlpConfig::new(4, 6, 3, 2);
     config.residual.rezero.alpha = 0.4;
-    let net = config.init(&device).materialize();
+    let net = config.init(&device);
     let x = normal::<2>([1, 6], &device);
     let at: Vec<f64> = x.clone().into_data().iter().collect();
     let found = one(JacobianProbe::new()
@@ -113,11 +113,10 @@ fn of_a_network_it_is_central_differences_in_double_precision() {
 #[test]
 fn a_new_rezero_network_has_singular_values_of_exactly_one() {
     let device = Device::flex();
-    let net = MlpConfig::new(4, 32, 64, 2).init(&device).materialize();
+    let net = MlpConfig::new(4, 32, 64, 2).init(&device);
     let encoder = RztxLayerConfig::new(8, 2)
         .with_d_ff(16)
-        .init_encoder(20, &device)
-        .materialize();
+        .init_encoder(20, &device);
     let mask = AttentionMask::causal();
     let probe = JacobianProbe::new();
     let jacobians = [
@@ -200,8 +199,7 @@ fn what_is_not_finite_is_named() {
     let device = Device::flex();
     let mut net = MlpConfig::new(4, 6, 3, 2)
         .with_arm(MlpArm::Vanilla)
-        .init(&device)
-        .materialize();
+        .init(&device);
     let bad = Tensor::<1>::from_floats([0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0], &device);
     net.layers[1].linear.bias = Some(Param::from_tensor(bad));
     let probe = JacobianProbe::new();
@@ -248,9 +246,7 @@ fn functions_that_mix_their_batch_are_refused() {
 
     // Batch norm takes the batch's statistics in training and keeps to its own without.
     let images = normal::<4>([1, 3, 8, 8], &device);
-    let net = CifarResNetConfig::new(8)
-        .init(&device.clone().autodiff())
-        .materialize();
+    let net = CifarResNetConfig::new(8).init(&device.clone().autodiff());
     let training = probe.run_module(&net, |net, x| net.forward(x), images.clone());
     assert_eq!(training.unwrap_err(), JacobianError::NotIndependent);
     let plain = net.valid();

@@ -13,7 +13,7 @@ fn input(device: &Device) -> Tensor<2> {
 #[test]
 fn a_new_network_is_its_first_and_last_layer() {
     let device = Device::flex();
-    let mlp = MlpConfig::new(12, 16, 300, 3).init(&device).materialize();
+    let mlp = MlpConfig::new(12, 16, 300, 3).init(&device);
     let x = input(&device);
     let expected = mlp.output.forward(relu(mlp.input.forward(x.clone())));
     assert!(
@@ -199,7 +199,7 @@ fn a_width_of_zero_is_refused() {
 fn ten_thousand_layers_need_no_stack() {
     let device = Device::flex();
     let config = |n| MlpConfig::new(6, 4, n, 3);
-    let build = |depth| config(depth).init(&device.clone().autodiff()).materialize();
+    let build = |depth| config(depth).init(&device.clone().autodiff());
     let x = Tensor::<2>::random([2, 6], Distribution::Default, &device);
     let mut net = build(10_000);
     let mut optimizer: burn::optim::ModuleOptimizer = burn::optim::AdaGradConfig::new().init();
@@ -215,4 +215,71 @@ fn ten_thousand_layers_need_no_stack() {
     let jacobian = rezero_nn::JacobianProbe::new().run(|x| deeper.hidden(x), x.slice([0..1, 0..4]));
     assert_eq!(jacobian.unwrap()[0].dims(), [4, 4]);
     drop(rezero_nn::Fold::fold(deeper));
+}
+
+/// Plain gradient descent on the parts as they come.
+struct Descend(f64);
+
+impl rezero_nn::Update for Descend {
+    fn update<M: Module>(
+        &mut self,
+        _first_layer: Option<usize>,
+        part: M,
+        gradients: GradientsParams,
+    ) -> M {
+        let mut sgd = burn::optim::SgdConfig::new().init();
+        sgd.step(self.0, part, gradients)
+    }
+}
+
+#[test]
+fn segments_give_the_updates_of_a_whole_pass() {
+    use rezero_nn::MlpArm::*;
+    let device = Device::flex().autodiff();
+    for arm in [
+        Vanilla,
+        Residual,
+        LayerNorm,
+        ReZero,
+        LayerNormEach,
+        PreNorm,
+        PostNorm,
+    ] {
+        for segment in [1, 3, 7, 20] {
+            let mut config = MlpConfig::new(12, 8, 7, 3).with_arm(arm);
+            config.residual.rezero.alpha = 0.3;
+            let net = config.init(&device);
+            let x = input(&device);
+            let loss = |logits: Tensor<2>| logits.square().mean();
+            let gradients = loss(net.forward(x.clone())).backward();
+            let gradients = GradientsParams::from_grads(gradients, &net);
+            let whole = burn::optim::SgdConfig::new()
+                .init()
+                .step(0.1, net.clone(), gradients);
+            let parts = net
+                .clone()
+                .train_by_segments(x.clone(), segment, loss, &mut Descend(0.1));
+            let moved = |net: &rezero_nn::Mlp| -> Vec<f32> {
+                net.valid()
+                    .forward(x.clone().inner())
+                    .into_data()
+                    .iter()
+                    .collect()
+            };
+            for (found, expected) in moved(&parts).iter().zip(moved(&whole)) {
+                let error = (found - expected).abs() / expected.abs().max(1.0);
+                // Norms without a skip path magnify what rounding leaves.
+                assert!(error < 2e-4, "{arm:?} {segment}: {found} for {expected}");
+            }
+            assert!(moved(&parts) != moved(&net), "{arm:?}");
+            let gates = |net: &rezero_nn::Mlp| rezero_nn::alphas(net);
+            for (found, expected) in gates(&parts).iter().zip(gates(&whole)) {
+                assert_eq!(found.0, expected.0);
+                assert!(
+                    (found.1[0] - expected.1[0]).abs() < 1e-6,
+                    "{arm:?} {segment}"
+                );
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The fully connected networks against PyTorch: `fixtures/generate_mlp.py`, computed in float64.
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use rezero_nn::{Mlp, MlpArm, MlpConfig, Norm};
@@ -140,10 +140,7 @@ fn weights_are_drawn_as_the_notebook_draws_them() {
         (MlpArm::Vanilla, 2.0),
         (MlpArm::Residual, 0.25),
     ] {
-        let net = MlpConfig::new(300, 200, 4, 10)
-            .with_arm(arm)
-            .init(&device)
-            .materialize();
+        let net = MlpConfig::new(300, 200, 4, 10).with_arm(arm).init(&device);
         let variance = |x: Tensor<2>| x.square().mean().into_scalar::<f64>();
         let close = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.03;
         assert!(close(variance(net.input.weight.val()), 2.0 / 300.0));

@@ -476,8 +476,7 @@ fn recomputing_layers_repeats_their_dropout() {
     let config = open().with_dropout(0.3).with_activation(Activation::Gelu);
     let lm = RztxLmConfig::new(config, 3, 8)
         .with_embedding_scale(16.0)
-        .init(&device)
-        .materialize();
+        .init(&device);
     let tokens = bytes(2, 8, 1, &device);
     let targets = bytes(2, 8, 2, &device).reshape([16]);
     let run = |lm: &RztxLm| {

@@ -257,7 +257,7 @@ pub struct Jacobian {
     /// Where the run's data is [default: where the run had it]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where to write jacobian.json, .csv, .svg and .png [default: the run, or runs/jacobian-MODEL]
+    /// Where to write jacobian.json, .csv, .svg and .png [default: the run, or jacobian/MODEL]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Where to compute [default: flex, or the run's]

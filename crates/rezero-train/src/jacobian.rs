@@ -9,7 +9,7 @@ use rezero_data::Split;
 use rezero_nn::transformer::{AttentionMask, RztxInit, RztxLayerConfig};
 use rezero_nn::{
     Jacobian, JacobianError, JacobianProbe, MlpArm, MlpConfig, PooledSpectrum, ResidualConfig,
-    ResidualScheme, Spectrum,
+    ResidualScheme, Spectrum, drawn,
 };
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +183,10 @@ pub fn figure(title: &str, records: &[&Record]) -> Lines {
                 points.push((left, share.min(top)));
                 points.push((left + width, share.min(top)));
             }
+            if record.above > 0 {
+                let share = 100.0 * record.above as f64 / total;
+                name.push_str(&format!(", {share:.0} % > 1e{}", record.high));
+            }
             if record.count == 0 {
                 name.push_str(": not finite");
                 points.clear();
@@ -208,7 +212,8 @@ pub fn csv(records: &[Record]) -> String {
     for record in records {
         let width = (record.high - record.low) / record.histogram.len() as f64;
         let mut line = |from: f64, to: f64, count: usize| {
-            let Record { name, layers, .. } = record;
+            let Record { layers, .. } = record;
+            let name = crate::report::quoted(&record.name);
             text.push_str(&format!("{name},{layers},{from},{to},{count}\n"));
         };
         line(f64::NEG_INFINITY, record.low, record.below);
@@ -282,7 +287,7 @@ pub fn transformer(
         .with_init(RztxInit::notebook())
         .with_residual(residual);
     draws(name, layers, fresh, device, |probe| {
-        let encoder = config.init_encoder(layers, device).materialize().valid();
+        let encoder = drawn(config.init_encoder(layers, device)).valid();
         let shape = [1, fresh.length, fresh.width];
         let x = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
         let mask = AttentionMask::none();
@@ -306,7 +311,7 @@ pub fn mlp(
     let mut config = MlpConfig::new(fresh.width, fresh.width, layers, 1).with_arm(arm);
     config.residual.rezero.alpha = alpha;
     draws(name, layers, fresh, device, |probe| {
-        let net = config.init(device).materialize().valid();
+        let net = drawn(config.init(device)).valid();
         let shape = [1, fresh.width];
         let x = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device).clamp_min(0.0);
         probe.run_module(&net, |net, x| net.hidden(x), x)
@@ -338,7 +343,8 @@ fn draws(
     Ok(Record::new(name, layers, &spectra, not_finite))
 }
 
-/// The run's network as it began and at a checkpoint, at `inputs` items of its validation split.
+/// The run's network as it began, unless it was grown from another's, and at a checkpoint, at `inputs`
+/// items of its validation split.
 ///
 /// | network | from | to |
 /// | - | - | - |
@@ -374,17 +380,23 @@ pub fn of_run(
             });
         }
     };
-    let start = Network::new(&recipe, classes, device);
+    let start = match run_dir::environment(run).and_then(|e| e.grown_from) {
+        None => Some(Network::new(&recipe, classes, device)),
+        // What it grew from has gone since.
+        Some(_) => None,
+    };
     let step = checkpoint.state()?.step;
     let end = checkpoint.load_network(Network::new(&recipe, classes, device))?;
     let record = |name: &str, network: Network| -> Result<Record> {
         let spectra = spectra(&network.valid(), &items)?;
         Ok(Record::new(name, recipe.layers(), &spectra, 0))
     };
-    Ok(vec![
-        record("start", start)?,
-        record(&format!("step {step}"), end)?,
-    ])
+    let mut records = Vec::new();
+    if let Some(start) = start {
+        records.push(record("start", start)?);
+    }
+    records.push(record(&format!("step {step}"), end)?);
+    Ok(records)
 }
 
 fn spectra(network: &Network, items: &Items) -> Result<Vec<Spectrum>> {

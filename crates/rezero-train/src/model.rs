@@ -2,7 +2,7 @@
 
 use burn::Tensor;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
@@ -10,7 +10,7 @@ use rezero_data::{ImageBatch, TextBatch};
 use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
 use rezero_nn::transformer::RztxLm;
-use rezero_nn::{Grow, GrowError, Mlp, MlpConfig, Place};
+use rezero_nn::{Grow, GrowError, Mlp, MlpConfig, Place, Update};
 
 use crate::recipe::{Model, Recipe};
 
@@ -61,7 +61,7 @@ pub struct Learnable {
     pub clip_norm: f64,
     /// How many parts a step's batch is computed in.
     pub accumulate: usize,
-    /// Whether a Transformer's layers are run again in the backward pass.
+    /// Whether layers are run again in the backward pass.
     pub recompute: bool,
 }
 
@@ -80,8 +80,7 @@ macro_rules! each {
 impl Network {
     /// Builds the network of `recipe` and draws its weights, in the order of its parameters.
     ///
-    /// Burn draws a parameter when it is first used, so that weights would depend on the order of
-    /// use; visiting all of them here makes them a function of the seed.
+    /// They are a function of the seed, see [`rezero_nn::drawn`].
     pub fn new(recipe: &Recipe, num_classes: usize, device: &Device) -> Self {
         device.seed(recipe.seed);
         let network = match recipe.model {
@@ -90,7 +89,7 @@ impl Network {
             Model::Mlp => Self::Mlp(recipe.mlp(PIXELS, num_classes).init(device)),
             Model::ByteLm => Self::Lm(recipe.byte_lm().init(device)),
         };
-        network.materialize()
+        rezero_nn::drawn(network)
     }
 
     /// The network with new layers up to the depth of `recipe`, see [`Grow`]; their weights are drawn
@@ -111,7 +110,7 @@ impl Network {
             Self::Mlp(net) => Self::Mlp(recipe.mlp(PIXELS, classes).grow(net, place)?),
             Self::Lm(net) => Self::Lm(recipe.byte_lm().grow(net, place)?),
         };
-        Ok(network.materialize())
+        Ok(rezero_nn::drawn(network))
     }
 
     /// The inner network's record, so that a checkpoint's parameter paths are those of rezero-nn.
@@ -170,6 +169,52 @@ impl Learnable {
             accumulate: 1,
             recompute: false,
         }
+    }
+
+    /// Whether a step updates the parameters while gradients come, see
+    /// [`step_by_segments`](Self::step_by_segments).
+    pub fn updates_by_segments(&self) -> bool {
+        self.recompute && matches!(self.network, Network::Mlp(_))
+    }
+
+    /// A whole training step, [`Mlp::train_by_segments`], with `optimizer` at a learning rate.
+    pub fn step_by_segments(
+        self,
+        batch: Batch,
+        optimizer: &mut ModuleOptimizer,
+        lr: f64,
+    ) -> (Self, StepOutput) {
+        let (Network::Mlp(net), Items::Images(batch)) = (self.network, batch.items) else {
+            unreachable!("only a fully connected network is updated by segments")
+        };
+        let total = batch.targets.dims()[0];
+        let segment = net.layers.len().isqrt().max(1);
+        let mut sums = None;
+        let mut update = UpdateAtOnce {
+            optimizer,
+            lr,
+            found: Vec::new(),
+            layers: Vec::new(),
+        };
+        let net = net.train_by_segments(
+            batch.images.clone().flatten(1, 3),
+            segment,
+            |logits| {
+                let found = sums.insert(Sums::of_images(logits, &batch));
+                found.loss.clone() * (1.0 / total as f64)
+            },
+            &mut update,
+        );
+        let norms = Norms {
+            squares: Tensor::cat(update.found, 0),
+            layers: update.layers,
+        };
+        let sums = sums.expect("the loss was asked for");
+        let model = Self {
+            network: Network::Mlp(net),
+            ..self
+        };
+        (model, StepOutput::new(vec![sums], total, Some(norms)))
     }
 
     /// Summed cross-entropy and number of correct predictions.
@@ -516,6 +561,36 @@ impl Norms {
             }
         }
         sums.into_iter().map(f32::sqrt).collect()
+    }
+}
+
+/// Takes an optimizer step with each part of a network, and keeps the norms of its gradients.
+struct UpdateAtOnce<'a> {
+    optimizer: &'a mut ModuleOptimizer,
+    lr: f64,
+    found: Vec<Tensor<1>>,
+    layers: Vec<Option<usize>>,
+}
+
+impl Update for UpdateAtOnce<'_> {
+    fn update<M: Module>(
+        &mut self,
+        first_layer: Option<usize>,
+        part: M,
+        gradients: GradientsParams,
+    ) -> M {
+        let mut squares = Squares {
+            grads: &gradients,
+            path: vec!["layers".to_owned()],
+            found: Vec::new(),
+            layers: Vec::new(),
+        };
+        part.visit(&mut squares);
+        self.found.append(&mut squares.found);
+        let layers = squares.layers.into_iter();
+        self.layers
+            .extend(layers.map(|layer| Some(first_layer? + layer?)));
+        self.optimizer.step(self.lr, part, gradients)
     }
 }
 

@@ -212,6 +212,9 @@ fn ticks(scale: Scale, range: &Range<f64>, most: usize) -> Vec<f64> {
     }
     let width = range.end - range.start;
     let raw = width / most;
+    if !(raw.is_normal() && (range.start / raw).abs() < 1e12) {
+        return vec![range.start, range.end];
+    }
     let power = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
@@ -293,7 +296,7 @@ impl Lines {
                 .x_label_formatter(&|v| short(*v))
                 .y_label_formatter(&|v| short(*v))
                 .draw()?;
-            let mut top = 46;
+            let (mut top, mut full) = (46, false);
             for (i, series) in self.series.iter().enumerate() {
                 let color = SERIES[i % SERIES.len()];
                 let keeps = |vx: f64, vy: f64| x.keeps(vx) && y.keeps(vy);
@@ -321,6 +324,15 @@ impl Lines {
                         }
                     }
                 }
+                if top > SIZE.1 as i32 - 40 && i + 1 < self.series.len() {
+                    let style = text(14).pos(Pos::new(HPos::Left, VPos::Center));
+                    let more = format!("and {} more", self.series.len() - i);
+                    if !full {
+                        right.draw(&Text::new(more, (32, top), style))?;
+                    }
+                    full = true;
+                    continue;
+                }
                 right.draw(&PathElement::new(vec![(4, top), (26, top)], style))?;
                 for part in wrapped(&series.name, 23) {
                     let style = text(14).pos(Pos::new(HPos::Left, VPos::Center));
@@ -334,7 +346,7 @@ impl Lines {
     }
 }
 
-/// `name` in at most two lines of `width` characters, broken between words.
+/// `name` in at most three lines of `width` characters, broken between words.
 fn wrapped(name: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in name.split(' ') {
@@ -346,9 +358,9 @@ fn wrapped(name: &str, width: usize) -> Vec<String> {
             false => lines.push(word.to_owned()),
         }
     }
-    if lines.len() > 2 {
-        lines.truncate(2);
-        lines[1].push('…');
+    if lines.len() > 3 {
+        lines.truncate(3);
+        lines[2].push('…');
     }
     for line in &mut lines {
         if line.chars().count() > width + 2 {
@@ -511,7 +523,7 @@ mod tests {
             ["post-norm, 72 % < 1e-8"]
         );
         let two = wrapped("rezero alpha_optimizer=adam lr=0.004", 23);
-        assert_eq!(two, ["rezero", "alpha_optimizer=adam…"]);
+        assert_eq!(two, ["rezero", "alpha_optimizer=adam", "lr=0.004"]);
         let cut = wrapped("averyverylongnamewithoutanyspaceatall", 10);
         assert_eq!(cut, ["averyverylo…"]);
     }

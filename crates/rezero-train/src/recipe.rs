@@ -313,7 +313,9 @@ pub struct Recipe {
     /// Computes each step's batch in so many parts, whose gradients are averaged: the same step in
     /// less memory. (Batch norm sees the parts.)
     pub accumulate: usize,
-    /// Runs each Transformer layer again in the backward pass instead of keeping its activations.
+    /// Runs each Transformer layer, or each √depth layers of an `mlp`, again in the backward pass
+    /// instead of keeping their activations; those of an `mlp` are updated there, too, so that their
+    /// gradients are never held together.
     pub recompute: bool,
     /// Leave out an epoch's last, smaller batch.
     pub drop_last: bool,
@@ -483,7 +485,6 @@ const TEXT_KEYS: &[&str] = &[
     "embedding_scale",
     "init",
     "stride",
-    "recompute",
     "target_bpb",
 ];
 /// Keys that only images have.
@@ -631,6 +632,7 @@ impl Recipe {
         };
         other_data.contains(&key)
             || (key == "width" && self.model != Model::Mlp)
+            || (key == "recompute" && !matches!(self.model, Model::Mlp | Model::ByteLm))
             || (key == "definition" && self.model != Model::CifarResNet)
     }
 
@@ -664,6 +666,13 @@ impl Recipe {
                         format!("must be between 1 and {most}, got {value}"),
                     )?;
                 }
+                check(
+                    !self.recompute || (self.clip_norm == 0.0 && self.accumulate == 1),
+                    "recompute",
+                    "an mlp is updated while its gradients come, before their norm is known: \
+                     needs clip_norm=0 and accumulate=1"
+                        .to_owned(),
+                )?;
                 let parameters = self.depth as u64 * (self.width as u64).pow(2);
                 check(
                     parameters <= MAX_PARAMETERS,

@@ -46,6 +46,9 @@ pub struct Environment {
     pub subset: bool,
     /// How many values the model learns.
     pub parameters: usize,
+    /// The run that it was grown from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown_from: Option<PathBuf>,
 }
 
 #[derive(Serialize)]

@@ -15,14 +15,14 @@ use burn::train::renderer::{MetricsRenderer, default_renderer};
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
     SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
-    TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
+    TrainOutput, TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
 };
 
 use crate::checkpoint::{self, Score, State};
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::metrics::{self, NoLog, Number, Row, Value};
-use crate::model::{Learnable, Network, Stats, bits, diagnose, mix};
+use crate::model::{Batch, Learnable, Network, Stats, StepOutput, bits, diagnose, mix};
 use crate::optim;
 use crate::recipe::Recipe;
 use crate::renderer::PlainRenderer;
@@ -82,6 +82,7 @@ impl Training<'_> {
             optimizer: optim::build(recipe, &dials),
             schedule: Schedule::new(recipe, steps_per_epoch, dials),
             device: self.device.clone(),
+            updated: None,
         };
         let mut state = State::default();
         if let Some(reader) = &self.resume {
@@ -179,6 +180,8 @@ struct Parts {
     optimizer: ModuleOptimizer,
     schedule: Schedule,
     device: Device,
+    /// The learning rate of a step whose update is done.
+    updated: Option<f64>,
 }
 
 impl Parts {
@@ -195,9 +198,27 @@ impl Parts {
         writer.save(state, network, optimizer, self.schedule.to_record())
     }
 
+    /// A step's results and gradients, or nothing of these where it has updated the parameters itself.
+    fn gradients(&mut self, batch: Batch) -> TrainOutput<StepOutput> {
+        if !self.model.updates_by_segments() {
+            return TrainStep::step(&self.model, batch);
+        }
+        let lr = self.schedule.step();
+        let model = std::mem::replace(&mut self.model, Learnable::stand_in(&self.device));
+        let (model, item) = model.step_by_segments(batch, &mut self.optimizer, lr);
+        (self.model, self.updated) = (model, Some(lr));
+        TrainOutput {
+            grads: GradientsParams::new(),
+            item,
+        }
+    }
+
     /// Takes an optimizer step and gives its learning rate. The parameters have no other owner, so that they are updated where
     /// they are.
     fn step(&mut self, grads: GradientsParams) -> f64 {
+        if let Some(lr) = self.updated.take() {
+            return lr;
+        }
         let lr = self.schedule.step();
         let model = std::mem::replace(&mut self.model, Learnable::stand_in(&self.device));
         self.model = self.optimizer.step(lr, model, grads);
@@ -279,7 +300,7 @@ impl Loop {
                 // repeats them.
                 batch.seed = mix(recipe.seed, state.step as u64);
                 self.device.seed(batch.seed);
-                let mut output = TrainStep::step(&parts.model, batch);
+                let mut output = parts.gradients(batch);
                 output.item.read();
                 let stats = &mut output.item.stats;
                 if !(stats.loss().is_finite() && stats.grad_norm.is_finite()) {

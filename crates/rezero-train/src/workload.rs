@@ -8,7 +8,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 use rezero_nn::transformer::{LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
-use rezero_nn::{Mlp, MlpConfig};
+use rezero_nn::{Mlp, MlpConfig, drawn};
 
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
@@ -286,7 +286,7 @@ impl Workload {
 
     fn decode(&self, steps: usize, device: &Device) -> Timed {
         let length = self.get("length");
-        let model = self.language_model(device).materialize();
+        let model = drawn(self.language_model(device));
         time(steps, length, || {
             let mut cache = LmCache::default();
             let mut token = 0;
@@ -304,9 +304,7 @@ impl Workload {
 
     fn latency(&self, steps: usize, device: &Device) -> Timed {
         let batch = self.get("batch");
-        let model: CifarResNet = CifarResNetConfig::new(self.get("depth"))
-            .init(device)
-            .materialize();
+        let model: CifarResNet = drawn(CifarResNetConfig::new(self.get("depth")).init(device));
         let x = normal([batch, 3, 32, 32], device);
         time(steps, batch, || {
             model.forward(x.clone()).into_data();
@@ -338,7 +336,7 @@ fn train<M: Module>(
     mut optimizer: ModuleOptimizer,
     losses: impl Fn(&M) -> Tensor<1>,
 ) -> Timed {
-    let mut model = Some(model.materialize());
+    let mut model = Some(drawn(model));
     time(steps, items, || {
         let Some(before) = model.take() else {
             unreachable!("every step puts the model back")

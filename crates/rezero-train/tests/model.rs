@@ -109,3 +109,41 @@ fn weights_are_a_function_of_the_seed() {
     assert_eq!(first_losses[0], first_losses[1]);
     assert_ne!(first_losses[0], first_losses[2]);
 }
+
+/// A network's weights are a function of its recipe: what is drawn, used or seeded after it was made
+/// does not move them.
+#[test]
+fn weights_are_drawn_when_the_network_is_made() {
+    let device = Device::flex().autodiff();
+    for (name, overrides) in [
+        ("cifar10-mlp64", &["depth=3", "width=8"][..]),
+        ("cifar10-resnet20", &["depth=8"]),
+        ("cifar10-preact18", &[]),
+        ("enwik8-tiny", &["depth=2", "d_model=8", "d_ff=8"]),
+    ] {
+        let overrides: Vec<_> = overrides.iter().map(|o| o.parse().unwrap()).collect();
+        let recipe = Recipe::resolve(name, &overrides).unwrap().recipe;
+        let weights = |network: &Network| {
+            let mut sums = Sums::default();
+            network.visit(&mut sums);
+            sums.0
+        };
+        let first = Network::new(&recipe, recipe.num_classes(), &device);
+        let expected = weights(&first);
+        let second = Network::new(&recipe, recipe.num_classes(), &device);
+        device.seed(999);
+        // In another order of use.
+        let found = weights(&second.valid());
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(weights(&second), expected, "{name}");
+    }
+}
+
+#[derive(Default)]
+struct Sums(Vec<f32>);
+
+impl burn::module::ModuleVisitor for Sums {
+    fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+        self.0.push(param.val().sum().into_scalar());
+    }
+}

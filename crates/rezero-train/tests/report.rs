@@ -368,10 +368,7 @@ fn jacobians_of_new_networks() {
         "jacobian-6.png",
     ] {
         assert!(
-            dir.path()
-                .join("runs/jacobian-transformer")
-                .join(file)
-                .exists(),
+            dir.path().join("jacobian/transformer").join(file).exists(),
             "{file}"
         );
     }
@@ -561,4 +558,55 @@ fn the_optimizers_state_follows() {
         (next[3].abs() - 1e-3).abs() < 1e-5 || next[3] == 0.0,
         "{next:?}"
     );
+}
+
+/// Updating layers while their gradients come is the same training.
+#[test]
+fn recomputing_an_mlp_trains_the_same() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 40);
+    let data = data.to_str().unwrap();
+    let base = [
+        "train",
+        "cifar10-mlp64",
+        "--data-dir",
+        data,
+        "depth=10",
+        "width=16",
+        "batch=20",
+        "epochs=1",
+        "log_every=1",
+    ];
+    succeed(dir.path(), &[&base[..], &["--run-dir", "a"]].concat());
+    let other = ["--run-dir", "b", "recompute=true"];
+    succeed(dir.path(), &[&base[..], &other].concat());
+    let [a, b] = ["a", "b"].map(|run| rows(&dir.path().join(run)));
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(&b) {
+        let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-4 * a.abs(), "{a} {b}");
+        near(a.loss, b.loss);
+        if a.split == "train" {
+            near(a.grad_norm.unwrap(), b.grad_norm.unwrap());
+            assert_eq!(a.layer_grad_norm.len(), b.layer_grad_norm.len());
+            for (a, b) in a.layer_grad_norm.iter().zip(&b.layer_grad_norm) {
+                near(f64::from(*a), f64::from(*b));
+            }
+            assert_eq!(a.lr, b.lr);
+        }
+    }
+    for (wrong, part) in [
+        ("clip_norm=1", "clip_norm=0"),
+        ("accumulate=2", "accumulate=1"),
+    ] {
+        let args = [&base[..], &["--run-dir", "c", "recompute=true", wrong]].concat();
+        fail(dir.path(), &args, 1, &[part]);
+    }
+    let args = [
+        "train",
+        "cifar10-resnet20",
+        "--data-dir",
+        data,
+        "recompute=true",
+    ];
+    fail(dir.path(), &args, 1, &["has no meaning for a cifar-resnet"]);
 }

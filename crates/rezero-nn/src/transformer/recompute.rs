@@ -1,13 +1,14 @@
 //! Training one layer's graph at a time.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Gradients, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::attention::Pass;
 use super::drop;
 use super::lm::RztxLm;
 use super::mask::AttentionMask;
+use crate::recompute::{collect, leaf, product};
 
 impl RztxLm {
     /// `loss(logits)` and the gradients of all parameters, holding one layer's graph at a time:
@@ -99,36 +100,5 @@ impl RztxLm {
             collect(&self.positions, &grads, &mut gradients);
         }
         (value, gradients)
-    }
-}
-
-fn leaf(x: Tensor<3>) -> Tensor<3> {
-    Tensor::from_inner(x).require_grad()
-}
-
-/// The scalar whose gradients are those of `out` under the gradient `flowing` back into it.
-fn product(out: Tensor<3>, flowing: Tensor<3>) -> Tensor<1> {
-    (out * Tensor::from_inner(flowing)).sum()
-}
-
-/// Adds the gradients of a module's parameters to what was collected before.
-fn collect<M: Module>(module: &M, grads: &Gradients, into: &mut GradientsParams) {
-    module.visit(&mut Collect { grads, into });
-}
-
-struct Collect<'a> {
-    grads: &'a Gradients,
-    into: &'a mut GradientsParams,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(new) = param.val().grad(self.grads) {
-            let sum = match self.into.remove::<D>(param.id) {
-                Some(old) => old + new,
-                None => new,
-            };
-            self.into.register::<D>(param.id, sum);
-        }
     }
 }

@@ -68,8 +68,12 @@ pub fn run(args: Grow) -> Result<()> {
     let dir = match &args.run_dir {
         Some(dir) => dir.clone(),
         None => {
-            let name = args.run.file_name().unwrap_or_default().to_string_lossy();
-            let base = args.run.parent().unwrap_or(Path::new(train::RUNS));
+            // `.` has a name only in full.
+            let run =
+                std::path::absolute(&args.run).map_err(|e| Error::io("find", &args.run, e))?;
+            let run = run.components().as_path().to_owned();
+            let name = run.file_name().unwrap_or_default().to_string_lossy();
+            let base = run.parent().unwrap_or(Path::new(train::RUNS));
             run_dir::fresh(base, &format!("{name}_grown-{}", args.layers))
         }
     };
@@ -97,6 +101,7 @@ pub fn run(args: Grow) -> Result<()> {
             data: String::new(),
             subset: false,
             parameters,
+            grown_from: Some(args.run.clone()),
         },
     )?;
     drop(run);

@@ -93,6 +93,7 @@ pub fn run(args: &Import) -> Result<()> {
             data: String::new(),
             subset: false,
             parameters,
+            grown_from: None,
         },
     )?;
     say!(

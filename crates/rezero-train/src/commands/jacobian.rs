@@ -37,7 +37,7 @@ pub fn run(args: &Jacobian) -> Result<()> {
     let dir = match (&args.out, Path::new(&args.what)) {
         (Some(dir), _) => dir.clone(),
         (None, run) if run.is_dir() => run.to_owned(),
-        (None, model) => PathBuf::from("runs").join(format!("jacobian-{}", model.display())),
+        (None, model) => PathBuf::from("jacobian").join(model),
     };
     write(&dir, &title, &records)?;
     match args.json {
@@ -89,6 +89,21 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
             &args.what,
             format!("alpha must be finite, got {}", args.alpha),
         ));
+    }
+    const MOST: usize = 1 << 14;
+    let sizes = [
+        ("width", args.width),
+        ("d-ff", args.d_ff),
+        ("length", Some(args.length)),
+    ];
+    let layers = args.layers.iter().map(|layers| ("layers", Some(*layers)));
+    for (name, size) in sizes.into_iter().chain(layers) {
+        if let Some(size) = size.filter(|size| *size > MOST) {
+            return Err(bad(
+                &args.what,
+                format!("{name} must be at most {MOST}, got {size}"),
+            ));
+        }
     }
     let width = args.width.unwrap_or(if is_mlp { 256 } else { 16 });
     if !is_mlp && !width.is_multiple_of(args.n_heads) {

@@ -17,6 +17,13 @@ use crate::report::{Report, RunData, csv, curves, figures, group, html, markdown
 use crate::run_dir;
 
 pub fn run(args: &cli::Report) -> Result<()> {
+    if let Some(target) = args.target
+        && !target.is_finite()
+    {
+        return Err(Error::Report(format!(
+            "the target must be finite, got {target}"
+        )));
+    }
     let mut runs = Vec::new();
     for spec in &args.runs {
         runs.push(read(spec)?);
@@ -24,8 +31,11 @@ pub fn run(args: &cli::Report) -> Result<()> {
     let mut groups = group(runs)?;
     if !args.no_jacobian {
         for group in &mut groups {
-            if group.runs.iter().all(|run| run.jacobians.len() != 2)
-                && let Some(run) = group.runs.iter_mut().find(|run| has_checkpoint(run))
+            if group.runs.iter().all(|run| run.jacobians.is_empty())
+                && let Some(run) = group
+                    .runs
+                    .iter_mut()
+                    .find(|run| run.done && has_checkpoint(run))
             {
                 // A report is worth having without it.
                 match measure(run) {
@@ -35,15 +45,8 @@ pub fn run(args: &cli::Report) -> Result<()> {
             }
         }
     }
-    if let Some(target) = args.target
-        && !target.is_finite()
-    {
-        return Err(Error::Report(format!(
-            "the target must be finite, got {target}"
-        )));
-    }
-    let title = args.title.clone().unwrap_or_else(|| "Runs".to_owned());
-    let report = Report::new(&title, groups, args.target, args.baseline.as_deref())?;
+    let title = args.title.as_deref().unwrap_or("Runs");
+    let report = Report::new(title, groups, args.target, args.baseline.as_deref())?;
     let figures = figures(&report);
 
     let dir = &args.out;

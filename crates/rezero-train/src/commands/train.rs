@@ -98,6 +98,7 @@ fn train(args: &Train) -> Result<()> {
     };
     run.clean()?;
 
+    let grown_from = before.as_ref().and_then(|before| before.grown_from.clone());
     let mut commands = before.map_or_else(Vec::new, |before| before.commands);
     commands.push(std::env::args().collect());
     let environment = Environment {
@@ -109,6 +110,7 @@ fn train(args: &Train) -> Result<()> {
         data,
         subset,
         parameters: network.parameter_count(),
+        grown_from,
     };
     run.describe(&resolved, &environment)?;
     say!(

@@ -31,7 +31,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     let loss = |row: &Row| row.loss;
     let text = report.text;
     let score = move |row: &Row| result(row, text);
-    let over = "mean over seeds, the band one standard error";
+    let over = "mean over seeds as far as all runs of an arm go, the band one standard error";
     let mut curve = |name: &str,
                      split: &str,
                      x: (&str, &dyn Fn(&Row) -> f64),
@@ -128,13 +128,14 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             .svg(),
         });
     }
-    for (when, index) in [("start", 0), ("end", 1)] {
+    for when in ["start", "end"] {
         let records: Vec<jacobian::Record> = report
             .groups
             .iter()
             .filter_map(|group| {
-                let run = group.runs.iter().find(|run| run.jacobians.len() == 2)?;
-                let mut record = run.jacobians[index].clone();
+                let run = group.runs.iter().find(|run| !run.jacobians.is_empty())?;
+                let of = |r: &&jacobian::Record| (r.name == "start") == (when == "start");
+                let mut record = run.jacobians.iter().find(of)?.clone();
                 record.name.clone_from(&group.label);
                 Some(record)
             })

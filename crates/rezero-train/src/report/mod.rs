@@ -15,6 +15,7 @@ use crate::recipe::Recipe;
 use crate::run_dir::{self, Environment};
 
 pub use figures::{Figure, figures};
+pub(crate) use page::quoted;
 pub use page::{csv, curves, html, markdown};
 
 /// Keys that do not make two runs different experiments.
@@ -122,6 +123,12 @@ pub struct Report {
 ///
 /// If it is no run or has no rows.
 pub fn read(spec: &str) -> Result<RunData> {
+    let plain = spec.replace(char::is_control, " ");
+    let spec = if Path::new(spec).is_dir() {
+        spec
+    } else {
+        &plain
+    };
     // Labels and directories may both have equals signs: what names a directory is one.
     let labelled = || {
         spec.match_indices('=')
@@ -150,10 +157,16 @@ pub fn read(spec: &str) -> Result<RunData> {
         ));
     }
     count_on(&mut rows);
-    let jacobians = std::fs::read(dir.join(JACOBIAN))
+    let jacobians: Vec<Record> = std::fs::read(dir.join(JACOBIAN))
         .ok()
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
+    // Of another step than the last one, they are not of the run's end.
+    let end = format!("step {}", rows.last().map_or(0, |row| row.step));
+    let jacobians = match jacobians.last() {
+        Some(last) if last.name == end => jacobians,
+        _ => Vec::new(),
+    };
     Ok(RunData {
         dir: dir.to_owned(),
         label,
@@ -169,6 +182,7 @@ pub fn read(spec: &str) -> Result<RunData> {
 fn count_on(rows: &mut [Row]) {
     let (mut offset, mut last) = (0.0, 0.0);
     for row in rows {
+        // (A process that logged for less time than the next needs for its first row is missed.)
         if row.seconds < last {
             offset += last;
         }
@@ -177,7 +191,8 @@ fn count_on(rows: &mut [Row]) {
     }
 }
 
-/// Groups the runs by what sets them apart, but for their seeds.
+/// Groups the runs by what sets them apart, but for their seeds: settings, data, and whether they were
+/// grown from another run.
 ///
 /// # Errors
 ///
@@ -215,6 +230,14 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
             .cloned()
             .collect()
     });
+    let datas: Vec<String> = runs
+        .iter()
+        .filter_map(|run| Some(run.environment.as_ref()?.data.clone()))
+        .filter(|data| !data.is_empty())
+        .collect();
+    let count = |data: &String| datas.iter().filter(|other| *other == data).count();
+    let usual_data = datas.iter().rev().max_by_key(|data| count(data)).cloned();
+    let usual_data = usual_data.unwrap_or_default();
     let mut groups: Vec<Group> = Vec::new();
     for (run, table) in runs.into_iter().zip(&tables) {
         let label = run.label.clone().unwrap_or_else(|| {
@@ -223,6 +246,15 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
                 if usual(key).as_ref() != Some(&table[key]) {
                     label.push_str(&format!(" {key}={}", plain(&table[key])));
                 }
+            }
+            let environment = run.environment.as_ref();
+            if environment.is_some_and(|e| e.grown_from.is_some()) {
+                label.push_str(" grown");
+            }
+            let data = environment.map_or("", |e| e.data.as_str());
+            if !data.is_empty() && data != usual_data {
+                let name: Vec<&str> = data.split(' ').take(2).collect();
+                label.push_str(&format!(" data={}", name.join("/")));
             }
             label
         });
@@ -336,7 +368,9 @@ pub fn welch(a: &[f64], b: &[f64]) -> Option<f64> {
     };
     let ((mean_a, var_a, free_a), (mean_b, var_b, free_b)) = (stats(a), stats(b));
     let var = var_a + var_b;
-    if !var.is_finite() || var <= 0.0 {
+    // What rounding makes of equal values is no variance.
+    let rounding = 1e-12 * (mean_a.abs() + mean_b.abs());
+    if !var.is_finite() || var.sqrt() <= rounding {
         return None;
     }
     let t = (mean_a - mean_b) / var.sqrt();
@@ -380,7 +414,7 @@ impl Report {
             .map(|group| summarise(group, base, target))
             .collect();
         Ok(Self {
-            title: title.to_owned(),
+            title: title.replace(char::is_control, " "),
             text,
             target,
             baseline: base.map(|group| group.label.clone()),
@@ -422,11 +456,12 @@ fn common(groups: &[Group], text: bool) -> Option<f64> {
     match text {
         true => {
             let worst = bests.into_iter().max_by(f64::total_cmp)?;
-            Some((worst * 100.0).ceil() / 100.0)
+            // Never tighter than what it was rounded from.
+            Some(((worst * 100.0).ceil() / 100.0).max(worst))
         }
         false => {
             let worst = bests.into_iter().min_by(f64::total_cmp)?;
-            Some((worst * 10.0).floor() / 10.0)
+            Some(((worst * 10.0).floor() / 10.0).min(worst))
         }
     }
 }

@@ -80,7 +80,8 @@ impl Report {
             .collect();
         let mut text = format!("| {} |\n| {} |\n", head.join(" | "), rule.join(" | "));
         for row in &self.table {
-            text.push_str(&format!("| {} |\n", self.cells(row).join(" | ")));
+            let cells: Vec<String> = self.cells(row).iter().map(|cell| in_cell(cell)).collect();
+            text.push_str(&format!("| {} |\n", cells.join(" | ")));
         }
         text
     }
@@ -131,15 +132,17 @@ impl Report {
 
 /// The report in Markdown, with links to the figures' SVG files.
 pub fn markdown(report: &Report, figures: &[Figure]) -> String {
-    let mut text = format!("# {}\n\n", report.title);
+    let mut text = format!("# {}\n\n", in_cell(&report.title));
     text.push_str(&report.table_markdown());
     text.push_str(&format!("\n{}\n", report.notes()));
     for figure in figures {
-        text.push_str(&format!("\n![{}]({}.svg)\n", figure.caption, figure.name));
+        let caption = in_cell(&figure.caption);
+        text.push_str(&format!("\n![{caption}]({}.svg)\n", figure.name));
     }
     text.push_str("\n## Runs\n\n| arm | seed | command | where, data |\n| - | -: | - | - |\n");
     for [arm, seed, command, place] in report.provenance() {
-        text.push_str(&format!("| {arm} | {seed} | `{command}` | {place} |\n"));
+        let [arm, seed, command, place] = [arm, seed, command, place].map(|cell| in_cell(&cell));
+        text.push_str(&format!("| {arm} | {seed} | {command} | {place} |\n"));
     }
     text
 }
@@ -202,11 +205,18 @@ pub fn curves(report: &Report) -> String {
     text
 }
 
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
     }
+}
+
+/// `text` in a cell of a Markdown table: nothing in it ends the cell or begins HTML.
+fn in_cell(text: &str) -> String {
+    text.replace('|', "\\|")
+        .replace('<', "&lt;")
+        .replace(['\n', '\r'], " ")
 }
 
 fn escaped(text: &str) -> String {
