@@ -303,7 +303,12 @@ impl JacobianProbe {
         for (factor, shift) in [(1.5, 0.25), (-2.5, 1.75)] {
             let moved = item.clone() * factor + shift;
             let x = Tensor::from_inner(Tensor::cat(vec![item.clone(), moved], 0));
-            let beside = f(x).inner().narrow(0, 0, 1).into_data();
+            let y = f(x);
+            let found = y.dims()[0];
+            if found != 2 {
+                return Err(JacobianError::Batch { given: 2, found });
+            }
+            let beside = y.inner().narrow(0, 0, 1).into_data();
             for (beside, alone) in beside.iter::<f32>().zip(&alone) {
                 // Sums of another order may differ by rounding of what cancels in them.
                 if (beside - alone).abs() > 1e-2 * alone.abs() + 1e-3 {

@@ -232,13 +232,7 @@ fn functions_that_mix_their_batch_are_refused() {
     let summed = probe
         .run(|x: Tensor<2>| x.sum_dim(0), x.clone())
         .unwrap_err();
-    assert_eq!(
-        summed,
-        JacobianError::Batch {
-            given: 64,
-            found: 1
-        }
-    );
+    assert_eq!(summed, JacobianError::Batch { given: 2, found: 1 });
     let empty = probe
         .run(|x: Tensor<2>| x, Tensor::zeros([0, 4], &device))
         .unwrap_err();
