@@ -216,6 +216,8 @@ pub(crate) fn quoted(text: &str) -> String {
 fn in_cell(text: &str) -> String {
     text.replace('|', "\\|")
         .replace('<', "&lt;")
+        // Before a space it begins nothing, and p values have it.
+        .replace("&lt; ", "< ")
         .replace(['\n', '\r'], " ")
 }
 
