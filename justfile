@@ -1,26 +1,30 @@
 # Runs with cargo's release profile throughout, so that dependencies are built once.
 
+# Backends to build in beside Flex, as cargo features: `FEATURES=vulkan,tch just train-cifar --device tch`
+features := env("FEATURES", "")
+with := if features == "" { "" } else { "--features " + features }
+
 # List the recipes
 default:
     @just --list
 
 # Train ReZero ResNet-20 on CIFAR-10 (downloads it once) and score it on the test split; e.g. `just train-cifar arm=vanilla epochs=10`
 train-cifar *ARGS:
-    cargo run --release -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" {{ARGS}}
-    cargo run --release -- eval "${RUN_DIR:-runs/train-cifar}" --split test
+    cargo run --release {{with}} -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" {{ARGS}}
+    cargo run --release {{with}} -- eval "${RUN_DIR:-runs/train-cifar}" --split test
 
 # Continue `just train-cifar` after an interruption; give the same settings
 resume-cifar *ARGS:
-    cargo run --release -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" --resume {{ARGS}}
-    cargo run --release -- eval "${RUN_DIR:-runs/train-cifar}" --split test
+    cargo run --release {{with}} -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" --resume {{ARGS}}
+    cargo run --release {{with}} -- eval "${RUN_DIR:-runs/train-cifar}" --split test
 
 # Train a ReZero language model on a file's bytes; e.g. `just train-lm FILE arm=pre-norm`
 train-lm FILE *ARGS:
-    cargo run --release -- train enwik8-small --text {{FILE}} {{ARGS}}
+    cargo run --release {{with}} -- train enwik8-small --text {{FILE}} {{ARGS}}
 
 # Two minutes on built-in images
-quickstart:
-    cargo run --release -- train quickstart
+quickstart *ARGS:
+    cargo run --release {{with}} -- train quickstart {{ARGS}}
 
 # Download and verify the data sets
 fetch *ARGS:
@@ -29,6 +33,28 @@ fetch *ARGS:
 # Run all tests; REZERO_TEST_DATA adds those on real data
 test:
     cargo test --release --workspace
+
+# What must hold on every backend (docs/BACKENDS.md): `just test-wgpu`, …, each built with Flex and that
+# backend; FEATURES=ndarray,vulkan,tch builds one binary for several
+test-flex: (conformance "flex" "flex")
+test-ndarray: (conformance "ndarray" "ndarray")
+test-wgpu: (conformance "wgpu" "wgpu")
+test-vulkan: (conformance "vulkan" "vulkan")
+test-tch: (conformance "tch" "tch")
+test-cpu: (conformance "cpu" "cpu")
+test-cuda: (conformance "cuda" "cuda")
+
+[private]
+conformance DEVICE FEATURE:
+    REZERO_TEST_DEVICE={{DEVICE}} cargo test --release -p rezero-train --features {{ if features == "" { FEATURE } else { features } }} --test conformance -- --test-threads 1
+
+# List the devices and check that they compute what Flex does
+devices *ARGS:
+    cargo run --release {{with}} -- devices --check {{ARGS}}
+
+# Check, time and train on a GPU, beside PyTorch, into OUT: `just gpu-suite cuda`; see scripts/gpu-suite.sh
+gpu-suite DEVICE OUT="runs/gpu-suite":
+    scripts/gpu-suite.sh {{DEVICE}} {{OUT}}
 
 # Format, lints, documentation
 check:

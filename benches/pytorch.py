@@ -6,12 +6,14 @@
 
     uv run benches/pytorch.py mlp-64,lm-small,resnet-20 [--steps N] [--threads N]
     uv run benches/pytorch.py lm:layers=4,d_model=192,n_heads=6,length=200,batch=5
+    uv run benches/pytorch.py lm-paper,resnet-56 --device cuda --dtype bf16 --compile
     uv run benches/pytorch.py --peaks
 
 Each workload prints one JSON object; beside the keys of `rezero bench --json` it has `gflop`, the products of a
 training step, and `mb_moved`, what a step must read and write of parameters, gradients and optimizer state.
 `decode` keeps keys and values in preallocated tensors; `decode-nocache` computes the whole sequence for every byte,
-as the authors' modules do. `--peaks` measures the machine: GFLOP/s of a large product and GB/s of a large copy.
+as the authors' modules do. On a GPU, `--dtype tf32` lets products be TF32 and `--dtype bf16` is autocast; `--compile` is
+torch.compile. `--peaks` measures the machine: GFLOP/s of a large product and GB/s of a large copy.
 """
 
 import argparse
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WARM_UP = 2
+DEVICE, DTYPE, COMPILE = "cpu", "f32", False
 LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
 DECODE = {key: size for key, size in LM.items() if key != "batch"}
 LM_PAPER = {"layers": 12, "d_model": 512, "n_heads": 8, "d_ff": 2048, "length": 512, "batch": 16}
@@ -192,17 +195,22 @@ def training(kind, s):
         model = ResNet(s["depth"])
         make, traffic = lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-4), 8
         x, y, items = torch.randn(s["batch"], 3, 32, 32), torch.arange(s["batch"]) % 10, s["batch"]
+    model, x, y = model.to(DEVICE), x.to(DEVICE), y.to(DEVICE)
     optimizer = make(model.parameters())
+    forward = torch.compile(model) if COMPILE else model
 
     def step():
-        logits = model(x)
-        loss = F.cross_entropy(logits.flatten(0, 1) if kind == "lm" else logits, y)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DTYPE == "bf16"):
+            logits = forward(x)
+        loss = F.cross_entropy((logits.flatten(0, 1) if kind == "lm" else logits).float(), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         loss.item()
 
     def floor():
+        if DEVICE != "cpu":
+            return {"peak_gpu_mb": torch.cuda.max_memory_allocated() >> 20}
         forward, of_input = products(model, x)
         flop = 2 * (3 * forward - of_input)
         if kind == "lm":
@@ -255,7 +263,8 @@ def run(name, steps):
     median = statistics.median(times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({
-        "framework": f"pytorch {torch.__version__}", "device": "cpu", "workload": name,
+        "framework": f"pytorch {torch.__version__}", "device": DEVICE, "workload": name,
+        "dtype": DTYPE, "compiled": COMPILE,
         "ms_min": round(min(times), 3), "ms_median": round(median, 3), "ms_max": round(max(times), 3),
         "items_per_s": round(1e3 * items / median, 1), "peak_rss_mb": peak, **floor(),
     }), flush=True)
@@ -298,8 +307,14 @@ def main():
     parser.add_argument("workloads", nargs="?")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; decode and latency run on the CPU")
+    parser.add_argument("--dtype", default="f32", choices=["f32", "tf32", "bf16"])
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--peaks", action="store_true")
     args = parser.parse_args()
+    global DEVICE, DTYPE, COMPILE
+    DEVICE, DTYPE, COMPILE = args.device, args.dtype, args.compile
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.dtype == "tf32"
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.peaks:
@@ -310,6 +325,7 @@ def main():
     # A process has one peak of memory: each workload gets its own.
     for name in names:
         threads = ["--threads", str(args.threads)] if args.threads else []
+        threads += ["--device", DEVICE, "--dtype", DTYPE, *(["--compile"] if COMPILE else [])]
         subprocess.run([sys.executable, __file__, name, "--steps", str(args.steps), *threads], check=True)
 
 

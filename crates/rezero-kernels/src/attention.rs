@@ -1,7 +1,9 @@
 //! Self-attention of all heads.
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+
+use crate::matmul_in;
 
 /// How queries and keys attend.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +34,17 @@ impl SelfAttention {
     /// If `3 · n_heads` does not divide the last axis, or heads are of odd width under rotary
     /// positions.
     pub fn forward(&self, qkv: Tensor<3>) -> Tensor<3> {
+        let products = qkv.dtype();
+        self.forward_in(qkv, products)
+    }
+
+    /// [`forward`](Self::forward) with both products in the type `products` and everything else in
+    /// `qkv`'s.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn forward_in(&self, qkv: Tensor<3>, products: DType) -> Tensor<3> {
         let [batch, length, width] = qkv.dims();
         assert!(
             self.n_heads > 0 && width.is_multiple_of(3 * self.n_heads),
@@ -48,7 +61,9 @@ impl SelfAttention {
             return qkv.slice_dim(2, 0..width / 3);
         }
         #[cfg(feature = "flex")]
-        if let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()]) {
+        if products == qkv.dtype()
+            && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
+        {
             let kernel = crate::flex::attention::Attention(*self);
             return crate::flex::run(kernel, inputs).0;
         }
@@ -62,13 +77,13 @@ impl SelfAttention {
             let rotation = Rotation::new(base, 0, &q);
             (q, k) = (rotation.apply(q), rotation.apply(k));
         }
-        let mut scores = (q * (1.0 / (d_head as f64).sqrt())).matmul(k.swap_dims(2, 3));
+        let q = q * (1.0 / (d_head as f64).sqrt());
+        let mut scores = matmul_in(q, k.swap_dims(2, 3), products);
         if self.causal {
             let later = Tensor::<2, Bool>::tril_mask([length, length], 0, &scores.device());
             scores = scores.mask_fill(later.unsqueeze(), f32::NEG_INFINITY);
         }
-        softmax(scores, 3)
-            .matmul(v)
+        matmul_in(softmax(scores, 3), v, products)
             .swap_dims(1, 2)
             .reshape([batch, length, width / 3])
     }

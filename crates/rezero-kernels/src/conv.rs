@@ -5,7 +5,8 @@ use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
 
 /// The convolution `y[n, o, i, j] = Σ_{c,k,l} w[o, c, k, l] · x[n, c, s·i + k − p, s·j + l − p]` with
-/// stride s and zeros around `x`, p on each side.
+/// stride s and zeros around `x`, p on each side. With `weight` in another type than `x`, it is computed
+/// in the weight's and given in `x`'s.
 ///
 /// # Shapes
 ///
@@ -34,6 +35,11 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
         h + 2 * padding,
         w + 2 * padding
     );
+    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+    if weight.dtype() != x.dtype() {
+        let own = x.dtype();
+        return module::conv2d(x.cast(weight.dtype()), weight, None, options).cast(own);
+    }
     #[cfg(feature = "flex")]
     if let Some(inputs) =
         crate::flex::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
@@ -41,6 +47,5 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
         let kernel = crate::flex::conv::Conv2d { stride, padding };
         return crate::flex::run(kernel, inputs).0;
     }
-    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
     module::conv2d(x, weight, None, options)
 }

@@ -17,6 +17,7 @@
 //! | [`normalize`] | either with given statistics, outside of training |
 //! | [`conv2d`] | a convolution of images |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
+//! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`] | an optimizer's update of one parameter |
 //!
@@ -34,6 +35,7 @@ mod cross_entropy;
 mod flex;
 mod gate;
 mod linear;
+mod mixed;
 mod optim;
 
 pub use attention::{Rotation, SelfAttention};
@@ -42,4 +44,5 @@ pub use conv::conv2d;
 pub use cross_entropy::cross_entropy;
 pub use gate::gated_sum;
 pub use linear::{Activation, gated_linear, linear};
+pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, SgdStep};

@@ -14,6 +14,9 @@ pub enum Activation {
 
 /// `act(x W + b)`.
 ///
+/// With `weight` in another type than `x`, the product is computed in the weight's, and everything else
+/// in `x`'s.
+///
 /// # Shapes
 ///
 /// - `x`: `[.., d_input]`
@@ -32,6 +35,9 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     let [d_input, d_output] = weight.dims();
     check(x.dims()[D - 1], d_input, d_output, bias.as_ref());
+    if weight.dtype() != x.dtype() {
+        return mixed(x, weight, bias, activation);
+    }
     #[cfg(feature = "flex")]
     {
         use crate::flex::{linear::Linear, run, values};
@@ -50,14 +56,33 @@ pub fn linear<const D: usize>(
             }
         }
     }
-    let out = module::linear(x, weight, bias);
+    activate(module::linear(x, weight, bias), activation)
+}
+
+fn mixed<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    activation: Activation,
+) -> Tensor<D> {
+    let own = x.dtype();
+    let out = module::linear(x.cast(weight.dtype()), weight, None).cast(own);
+    let out = match bias {
+        Some(bias) => out + bias.unsqueeze(),
+        None => out,
+    };
+    activate(out, activation)
+}
+
+fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     match activation {
-        Activation::Identity => out,
-        Activation::Relu => relu(out),
+        Activation::Identity => x,
+        Activation::Relu => relu(x),
     }
 }
 
-/// `x + α · relu(x W + b)`: a layer of the paper's fully connected networks (section 4).
+/// `x + α · relu(x W + b)`: a layer of the paper's fully connected networks (section 4); of types, as
+/// [`linear`].
 ///
 /// # Shapes
 ///
@@ -82,6 +107,10 @@ pub fn gated_linear(
         "a residual layer's weight must be square, got [{d_input}, {d_output}]."
     );
     crate::gate::single(&alpha);
+    if weight.dtype() != x.dtype() {
+        let branch = mixed(x.clone(), weight, Some(bias), Activation::Relu);
+        return crate::gated_sum(x, branch, alpha);
+    }
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         x.clone().into_dispatch(),

@@ -32,7 +32,11 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         (Some(padding), None) if stride == other && conv.dilation == [1, 1] && conv.groups == 1 => {
             rezero_kernels::conv2d(x, conv.weight.val(), stride, padding)
         }
-        _ => conv.forward(x),
+        _ => {
+            let own = x.dtype();
+            let out = conv.forward(x.cast(conv.weight.val().dtype()));
+            out.cast(own)
+        }
     }
 }
 

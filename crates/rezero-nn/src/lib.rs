@@ -77,6 +77,7 @@ mod inspect;
 #[cfg(feature = "jacobian")]
 mod jacobian;
 mod mlp;
+mod precision;
 #[cfg(feature = "train")]
 mod recompute;
 mod residual;
@@ -96,6 +97,7 @@ pub use jacobian::{
     not_finite,
 };
 pub use mlp::{Mlp, MlpArm, MlpConfig, MlpLayer};
+pub use precision::in_precision;
 pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
 pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
 #[cfg(feature = "train")]

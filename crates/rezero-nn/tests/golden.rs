@@ -11,6 +11,7 @@ use rezero_nn::resnet::{
     PreActResNet, PreActResNetConfig,
 };
 
+use crate::backend::device;
 use crate::support::{
     Array, Checks, Fixture, Named, cross_entropy, images, set_closed_form, targets,
 };
@@ -113,7 +114,7 @@ fn blocks() -> Fixture {
 }
 
 fn check_residual_blocks(arm: Arm) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let cases = BLOCKS.iter().filter(|(_, of, _)| *of == arm);
     let mut seen = 0;
     for &(case, arm, definition) in cases {
@@ -170,7 +171,7 @@ fn skipinit_block() {
     let table = CifarResNetConfig::new(14)
         .with_arm(Arm::SkipInit)
         .with_definition(Definition::Table)
-        .init(&Device::flex());
+        .init(&device());
     let shortcut = &table.blocks[2].shortcut;
     assert_eq!((shortcut.before, shortcut.after), (8, 8));
     assert!(shortcut.norm.is_none());
@@ -244,7 +245,7 @@ fn preact_blocks() -> Fixture {
 }
 
 fn check_preact_blocks(kind: &str) {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for &(case, depth, scheme, index) in PREACT_BLOCKS {
         if case.starts_with(kind) {
             let config = PreActResNetConfig::new(depth).with_scheme(scheme);
@@ -388,7 +389,7 @@ const PREACT_NETWORKS: &[(&str, PreActDepth, ResidualScheme)] = &[
 
 #[test]
 fn cifar_networks() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for &(case, depth, arm, definition) in NETWORKS {
         let config = CifarResNetConfig::new(depth)
             .with_arm(arm)
@@ -399,7 +400,7 @@ fn cifar_networks() {
 
 #[test]
 fn preact_networks() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for &(case, depth, scheme) in PREACT_NETWORKS {
         let config = PreActResNetConfig::new(depth).with_scheme(scheme);
         check_network(case, config.init(&device), &device);

@@ -1,5 +1,6 @@
 //! Integration tests of `rezero-nn`, linked once.
 
+mod backend;
 mod counts;
 mod golden;
 mod grow_fold;
@@ -8,6 +9,7 @@ mod invariants;
 mod jacobian;
 mod mlp;
 mod mlp_golden;
+mod precision;
 mod support;
 mod trajectory;
 mod transformer;

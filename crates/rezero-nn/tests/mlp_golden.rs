@@ -5,6 +5,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use rezero_nn::{Mlp, MlpArm, MlpConfig, Norm};
 
+use crate::backend::device;
 use crate::support::{Array, Checks, Fixture, cross_entropy};
 
 static FIXTURE: &[u8] = include_bytes!("fixtures/mlp.safetensors");
@@ -115,7 +116,7 @@ fn grad<const D: usize>(param: &Param<Tensor<D>>, gradients: &Gradients) -> Tens
 
 #[test]
 fn every_arm_is_pytorchs() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let fixture = Fixture::parse(FIXTURE);
     let known: Vec<&str> = ARMS.iter().map(|(name, _)| *name).collect();
     assert!(
@@ -133,7 +134,7 @@ fn every_arm_is_pytorchs() {
 /// The notebook's variances: 2 / d_input, gain² / width, and PyTorch's U(±1/√fan_in) elsewhere.
 #[test]
 fn weights_are_drawn_as_the_notebook_draws_them() {
-    let device = Device::flex();
+    let device = device();
     device.seed(7);
     for (arm, expected) in [
         (MlpArm::ReZero, 2.0),

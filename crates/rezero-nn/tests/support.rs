@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::backend;
 use burn::module::{Param, RunningState};
 use burn::nn::conv::Conv2d;
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -449,7 +450,7 @@ pub struct Checks {
 impl Checks {
     pub fn new(tolerance: f64) -> Self {
         Self {
-            tolerance,
+            tolerance: tolerance * backend::slack(),
             failures: Vec::new(),
             worst: (0.0, String::new()),
             count: 0,

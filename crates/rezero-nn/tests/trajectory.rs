@@ -4,10 +4,10 @@ use burn::module::Module;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::Device;
 use rezero_nn::alphas;
 use rezero_nn::resnet::CifarResNetConfig;
 
+use crate::backend::device;
 use crate::support::{
     Array, Checks, Fixture, Named, cross_entropy, images, set_closed_form, targets,
 };
@@ -27,7 +27,7 @@ const EVALUATION: f64 = 1e-5;
 #[test]
 fn twenty_steps_of_sgd() {
     let fixture = Fixture::parse(include_bytes!("fixtures/trajectory.safetensors"));
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut net = CifarResNetConfig::new(20).init(&device);
     set_closed_form(&mut net, true, &device);
     // PyTorch's defaults; Burn would dampen by 0.1.

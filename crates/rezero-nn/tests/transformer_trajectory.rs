@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_nn::alphas;
 use rezero_nn::transformer::{Activation, RztxLayerConfig, RztxLm, RztxLmConfig};
 
+use crate::backend::device;
 use crate::support::{Array, Checks, Fixture, Named, cross_entropy, mix, set_transformer};
 
 // Float32 PyTorch is within 3e-7 of the stored losses, logits and alphas, and 2e-6 of the change of
@@ -49,7 +50,7 @@ fn values(net: &mut RztxLm) -> Vec<(String, Vec<f32>)> {
 fn follow(name: &str, mut optimizer: ModuleOptimizer, learning_rate: f64) {
     let fixture = Fixture::parse(include_bytes!("fixtures/rztx_lm_trajectory.safetensors"));
     let get = |key: &str| fixture.get(&format!("{name}/{key}"));
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let layer = RztxLayerConfig::new(D_MODEL, 2)
         .with_d_ff(32)
         .with_dropout(0.0)

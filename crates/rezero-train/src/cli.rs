@@ -39,8 +39,10 @@ enum Command {
     Report(Report),
     /// List the recipes, or show one in full
     Recipes(Recipes),
-    /// List the devices that this binary can use
-    Devices,
+    /// List the devices that this binary can use, or check that they compute what Flex does
+    Devices(Devices),
+    /// Let other machines train on this one's devices
+    Serve(Serve),
     /// Time training steps, decoding and classification
     Bench(Bench),
 }
@@ -68,6 +70,10 @@ pub struct Train {
     /// Where to train, as device=NAME; see `rezero devices`
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
+    /// Train on several devices at once: indices of --device, or names; each takes an equal part of
+    /// every batch
+    #[arg(long, value_name = "LIST")]
+    pub devices: Option<String>,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
@@ -361,6 +367,35 @@ pub struct Recipes {
     pub keys: bool,
 }
 
+/// Arguments of `rezero devices`.
+#[derive(Debug, clap::Args)]
+pub struct Devices {
+    /// These only, for example vulkan:0 tch [default: all that are found]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Compute products, convolutions, norms, embeddings, their gradients and a training step on each, and
+    /// compare with Flex
+    #[arg(long)]
+    pub check: bool,
+    /// Check the one device in this process
+    #[arg(long, hide = true)]
+    pub here: bool,
+}
+
+/// Arguments of `rezero serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// What to serve; of a list, a client picks one as remote:HOST:PORT#N
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// The address to listen on; this machine alone reaches the default
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+    pub listen: String,
+    /// A file with the token that clients must show [default: the variable REZERO_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<std::path::PathBuf>,
+}
+
 /// Arguments of `rezero bench`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
@@ -377,7 +412,10 @@ pub struct Bench {
     /// Where to compute; see `rezero devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: String,
-    /// Timed steps; two more are run before them
+    /// What products of training steps are computed in: f32, bf16 or f16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    pub dtype: crate::recipe::DType,
+    /// Timed steps; two more are run before them, of which the first is shown
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     pub steps: usize,
     /// Threads of CPU backends [default: one for each core]
@@ -389,6 +427,13 @@ pub struct Bench {
     /// Run the one workload in this process
     #[arg(long, hide = true)]
     pub here: bool,
+}
+
+fn dtype(text: &str) -> Result<crate::recipe::DType, String> {
+    use crate::recipe::DType;
+    let all = [DType::F32, DType::BF16, DType::F16];
+    let found = all.into_iter().find(|dtype| dtype.to_string() == text);
+    found.ok_or_else(|| "give f32, bf16 or f16".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -417,7 +462,8 @@ impl Cli {
             Command::Grow(args) => commands::grow::run(args),
             Command::Report(args) => commands::report::run(&args),
             Command::Recipes(args) => commands::recipes::run(&args),
-            Command::Devices => commands::devices::run(),
+            Command::Devices(args) => commands::devices::run(&args),
+            Command::Serve(args) => commands::serve::run(&args),
             Command::Bench(args) => commands::bench::run(&args),
         }
     }

@@ -308,6 +308,7 @@ impl<T> Iterator for Wrapped<'_, T> {
         Some(batch.map(|batch| Batch {
             items: self.1(batch),
             seed: 0,
+            loss_scale: 1.0,
         }))
     }
 }

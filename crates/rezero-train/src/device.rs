@@ -1,6 +1,6 @@
-//! `--device NAME`: from a name to a Burn device, with an error that names the feature to add.
+//! `--device NAME`: from a name to a Burn device, with an error that says what is missing.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
@@ -16,68 +16,136 @@ pub struct Backend {
     pub compiled: bool,
     /// Whether `NAME:INDEX` selects one of several devices.
     pub indexed: bool,
+    /// The largest error that [`check`](crate::check) lets pass, relative to the largest value of a result
+    /// that Flex computes too. Sums are taken in other orders everywhere; `why` says what else differs.
+    pub tolerance: f64,
+    /// The reason for `tolerance`.
+    pub why: &'static str,
 }
 
 macro_rules! backends {
-    ($($name:literal $indexed:literal $about:literal),* $(,)?) => {
-        /// Every backend that a device name can ask for, fastest to start first.
+    ($($name:literal $indexed:literal $about:literal $tolerance:literal $why:literal),* $(,)?) => {
+        /// Every backend that a device name can ask for; `auto` is the first of these that is compiled in.
         pub const BACKENDS: &[Backend] = &[$(Backend {
             name: $name,
             about: $about,
             compiled: cfg!(feature = $name),
             indexed: $indexed,
+            tolerance: $tolerance,
+            why: $why,
         }),*];
     };
 }
 backends!(
-    "flex" false "CPU, pure Rust",
-    "ndarray" false "CPU, ndarray (leaves Burn in 0.23)",
-    "cpu" false "CPU, just-in-time compiled",
-    "cuda" true "NVIDIA GPUs",
-    "rocm" true "AMD GPUs",
-    "metal" true "Apple GPUs",
-    "vulkan" true "GPUs through Vulkan",
-    "webgpu" true "GPUs through WebGPU",
-    "wgpu" true "GPUs through whichever graphics API is there",
-    "tch" true "libtorch, CPU or tch:cuda[:N] (leaves Burn in 0.23)",
+    "flex" false "CPU, pure Rust"
+        1e-5 "the reference, which is held to PyTorch's results",
+    "ndarray" false "CPU, ndarray (leaves Burn in 0.23)"
+        1e-5 "f32 throughout",
+    "cpu" false "CPU, compiled just in time"
+        1e-4 "its own exp and log",
+    "cuda" true "NVIDIA GPUs"
+        5e-3 "products may be taken in TF32, whose mantissa has 10 bits",
+    "rocm" true "AMD GPUs"
+        1e-4 "the GPU's exp and log",
+    "metal" true "Apple GPUs"
+        1e-4 "the GPU's exp and log",
+    "vulkan" true "GPUs through Vulkan"
+        1e-4 "the driver's exp, log and division, which Vulkan lets be a few units off",
+    "webgpu" true "GPUs through WebGPU"
+        1e-4 "the driver's exp, log and division",
+    "wgpu" true "GPUs through whichever graphics API is there"
+        1e-4 "the driver's exp, log and division",
+    "tch" true "libtorch, CPU or tch:cuda[:N] (leaves Burn in 0.23)"
+        1e-5 "f32 throughout; on a GPU PyTorch's products are f32 by default",
+    "remote" false "a machine that runs `rezero serve`: remote:HOST:PORT[#N]"
+        5e-3 "unknown here: what the server computes on",
 );
+
+/// The backend of a device name.
+pub fn backend(name: &str) -> Option<&'static Backend> {
+    let base = name.split(':').next().unwrap_or(name);
+    BACKENDS.iter().find(|b| match base {
+        "auto" => b.compiled,
+        _ => b.name == base,
+    })
+}
 
 /// `name` with the backend that `auto` stands for in this binary.
 pub fn resolved(name: &str) -> &str {
-    let first = BACKENDS.iter().find(|b| b.compiled);
-    match (name, first) {
+    match (name, backend(name)) {
         ("auto", Some(backend)) => backend.name,
         _ => name,
     }
 }
 
-/// The device of that name, without autodiff. `auto` is the first backend that was compiled in.
+/// The device of that name, without autodiff: of a list, `A,B,…`, the first. `auto` is the first backend
+/// of [`BACKENDS`] that was compiled in.
 ///
 /// # Errors
 ///
-/// If the name is unknown, its backend was not compiled in, or the device does not exist.
+/// If the name is unknown, its backend was not compiled in, or the device does not exist or does not
+/// compute.
 pub fn select(name: &str) -> Result<Device> {
+    one(name.split(',').next().unwrap_or(name))
+}
+
+/// The devices of a list of names, `A,B,…`, without autodiff.
+///
+/// # Errors
+///
+/// As [`select`], for each.
+pub fn select_all(names: &str) -> Result<Vec<Device>> {
+    names.split(',').map(|name| one(name.trim())).collect()
+}
+
+/// The names that `--devices LIST` stands for with `--device BASE`: a number is an index of that backend.
+pub fn listed(base: &str, list: &str) -> String {
+    let names = list.split(',').map(str::trim);
+    let names = names.map(|name| match name.parse::<usize>() {
+        Ok(index) => format!("{}:{index}", resolved(base)),
+        Err(_) => name.to_owned(),
+    });
+    names.collect::<Vec<_>>().join(",")
+}
+
+/// Whether `device` computes in `dtype`.
+///
+/// # Errors
+///
+/// If it does not.
+pub fn computes_in(name: &str, device: &Device, dtype: FloatDType) -> Result<()> {
+    if device.supports_dtype(DType::from(dtype)) {
+        return Ok(());
+    }
+    let dtype = format!("{dtype:?}").to_lowercase();
+    Err(Error::Device {
+        name: name.to_owned(),
+        message: format!("it does not compute in {dtype}; train with dtype=f32"),
+    })
+}
+
+fn one(name: &str) -> Result<Device> {
     let fail = |message: String| Error::Device {
         name: name.to_owned(),
         message,
     };
-    let known = BACKENDS.iter().map(|b| b.name);
+    let known = || BACKENDS.iter().map(|b| b.name);
     let (base, rest) = match name.split_once(':') {
         Some((base, rest)) => (base, Some(rest)),
         None => (name, None),
     };
-    let backend = match base {
-        "auto" => BACKENDS.iter().find(|b| b.compiled).ok_or_else(|| {
-            fail("this binary has no backend; build with --features flex (or another)".to_owned())
-        })?,
-        _ => BACKENDS.iter().find(|b| b.name == base).ok_or_else(|| {
-            let hint = nearest(base, known.clone())
-                .map(|n| format!(", did you mean `{n}`?"))
-                .unwrap_or_default();
-            let all: Vec<_> = known.clone().collect();
-            fail(format!("unknown{hint} (known: {})", all.join(", ")))
-        })?,
-    };
+    if !BACKENDS.iter().any(|b| b.compiled) {
+        return Err(fail(
+            "this binary has no backend; build with --features flex (or another)".to_owned(),
+        ));
+    }
+    let backend = backend(base).ok_or_else(|| {
+        let hint = nearest(base, known())
+            .map(|n| format!(", did you mean `{n}`?"))
+            .unwrap_or_default();
+        let all: Vec<_> = known().collect();
+        fail(format!("unknown{hint} (known: {})", all.join(", ")))
+    })?;
     if !backend.compiled {
         return Err(fail(format!(
             "this binary was built without it; build again with --features {} \
@@ -85,17 +153,48 @@ pub fn select(name: &str) -> Result<Device> {
             backend.name
         )));
     }
-    let index = match rest {
-        None => None,
-        Some(_) if !backend.indexed => {
+    let device = match (backend.name, rest) {
+        ("remote", rest) => remote(rest.unwrap_or_default()).map_err(fail)?,
+        (_, Some(_)) if !backend.indexed => {
             return Err(fail(format!(
                 "`{}` is a single device and takes no index",
                 backend.name
             )));
         }
-        Some(rest) => Some(rest),
+        (name, rest) => open(name, rest).map_err(fail)?,
     };
-    open(backend.name, index).map_err(fail)
+    #[cfg(feature = "tch")]
+    if backend.name == "tch" {
+        libtorch::check().map_err(fail)?;
+    }
+    computes(&device).map_err(fail)?;
+    Ok(device)
+}
+
+/// A device that is listed may still fail as soon as it is used, and its driver then panics.
+fn computes(device: &Device) -> Result<(), String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let ones = Tensor::<1>::ones([2], device);
+    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ones.sum().into_data()));
+    std::panic::set_hook(hook);
+    match sum {
+        Ok(sum) if sum.iter::<f32>().eq([2.0]) => Ok(()),
+        Ok(_) => Err("1 + 1 is not 2 on it; its driver is broken".to_owned()),
+        Err(panic) => Err(format!(
+            "it does not start: {} (is its driver installed?)",
+            panic_message(panic.as_ref()).trim()
+        )),
+    }
+}
+
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (None, Some(text)) => text,
+        (None, None) => "it panicked",
+    }
 }
 
 /// The devices of a compiled backend that are found on this machine, without opening them.
@@ -126,7 +225,7 @@ pub fn found(name: &str) -> Vec<Device> {
         _ => None,
     };
     match kind {
-        Some(kind) => Device::enumerate(kind).iter().cloned().collect(),
+        Some(kind) => Device::enumerate(kind).into_vec(),
         None => Vec::new(),
     }
 }
@@ -157,5 +256,192 @@ fn open(name: &str, index: Option<&str>) -> Result<Device, String> {
             count - 1
         )),
         _ => Ok(found.swap_remove(index)),
+    }
+}
+
+/// The variable that holds what a server of `rezero serve` asks for.
+pub const TOKEN: &str = "REZERO_TOKEN";
+
+#[cfg(feature = "remote")]
+fn remote(address: &str) -> Result<Device, String> {
+    use burn::tensor::remote::{ConnectError, RemoteHost};
+
+    let (url, index) = match address.split_once('#') {
+        Some((url, index)) => (url, index),
+        None => (address, "0"),
+    };
+    let index: usize = index
+        .parse()
+        .map_err(|_| format!("`{index}` is not a device index; write remote:HOST:PORT#0"))?;
+    let host = url.strip_prefix("ws://").unwrap_or(url);
+    let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(_))) {
+        return Err("write remote:HOST:PORT, for example remote:127.0.0.1:3000".to_owned());
+    }
+    let token = std::env::var(TOKEN).unwrap_or_default();
+    let server = RemoteHost::websocket(&format!("ws://{host}")).with_credential(token.as_str());
+    let device = Device::remote_options(&server).device_index(index).init();
+    device.map_err(|error| match error {
+        ConnectError::Unauthorized if token.is_empty() => {
+            format!("the server wants a token: set {TOKEN} to the one that it was started with")
+        }
+        ConnectError::Unauthorized => {
+            format!("the server refuses the token in {TOKEN}; its log says who asked")
+        }
+        ConnectError::NoSuchDevice { device_count } => format!(
+            "index {index} is out of range, the server has {device_count} (0 to {})",
+            device_count.saturating_sub(1)
+        ),
+        other => {
+            format!("cannot connect: {other} (does `rezero serve` run there, of the same version?)")
+        }
+    })
+}
+
+#[cfg(not(feature = "remote"))]
+fn remote(_address: &str) -> Result<Device, String> {
+    Err("this binary was built without it".to_owned())
+}
+
+/// A device as people call it.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// The part's name.
+    pub name: String,
+    /// Bytes of memory, where the driver tells.
+    pub memory: Option<u64>,
+}
+
+/// What a device is. Opens a GPU.
+pub fn describe(device: &Device) -> Description {
+    #[cfg(feature = "cubecl")]
+    if let burn::backend::DispatchDevice::Cube(cube) = device.as_dispatch() {
+        let client = cube.client();
+        let properties = client.properties();
+        let identity = &properties.identity;
+        // A device that is no card is this machine's processor under another name.
+        let host = identity.physical.is_none().then(|| processor().memory);
+        return Description {
+            name: identity.name.clone(),
+            memory: properties.memory.max_memory().or(host.flatten()),
+        };
+    }
+    let text = format!("{device:?}").to_lowercase();
+    match text.contains("cuda") || text.contains("mps") {
+        true => Description {
+            name: format!("{device:?}"),
+            memory: None,
+        },
+        false => processor(),
+    }
+}
+
+fn processor() -> Description {
+    let system = sysinfo::System::new_with_specifics(
+        sysinfo::RefreshKind::nothing()
+            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram())
+            .with_cpu(sysinfo::CpuRefreshKind::nothing()),
+    );
+    let brand = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Description {
+        name: format!("{brand}, {cores} threads"),
+        memory: Some(system.total_memory()).filter(|bytes| *bytes > 0),
+    }
+}
+
+#[cfg(feature = "tch")]
+mod libtorch {
+    //! Which libtorch was loaded: another than the bindings were made for has other symbols and layouts.
+
+    use std::path::{Path, PathBuf};
+
+    /// What the bindings of burn-tch were made for.
+    const WANTED: &str = "2.9";
+
+    /// Fails if the library's version is known and is not the one that is needed.
+    pub fn check() -> Result<(), String> {
+        let Some(library) = loaded() else {
+            return Ok(());
+        };
+        match version(&library) {
+            Some(found) if !matches(&found) => Err(format!(
+                "the libtorch that was loaded, {}, is version {found}; this binary needs {WANTED}: \
+                 put that one first in LD_LIBRARY_PATH",
+                library.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn matches(version: &str) -> bool {
+        let rest = version.strip_prefix(WANTED);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+']))
+    }
+
+    /// Where this process has it from, where the system tells.
+    fn loaded() -> Option<PathBuf> {
+        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+        let paths = maps
+            .lines()
+            .filter_map(|line| line.find('/').map(|i| &line[i..]));
+        let mut libraries = paths.filter(|path| path.ends_with("/libtorch_cpu.so"));
+        libraries.next().map(PathBuf::from)
+    }
+
+    /// PyTorch has a `version.py` beside `lib`, the library of its own a file `build-version`.
+    fn version(library: &Path) -> Option<String> {
+        let root = library.parent()?.parent()?;
+        if let Ok(text) = std::fs::read_to_string(root.join("version.py")) {
+            let line = text.lines().find(|line| line.starts_with("__version__"))?;
+            return line.split('\'').nth(1).map(str::to_owned);
+        }
+        let text = std::fs::read_to_string(root.join("build-version")).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::{matches, version};
+
+        #[test]
+        fn versions_of_both_layouts() {
+            let dir = tempfile::tempdir().unwrap();
+            let library = dir.path().join("lib/libtorch_cpu.so");
+            assert_eq!(version(&library), None);
+            std::fs::write(dir.path().join("build-version"), "2.9.0+cpu\n").unwrap();
+            assert_eq!(version(&library).unwrap(), "2.9.0+cpu");
+            let text = "from typing import Optional\n__version__ = '2.10.1+cu128'\n";
+            std::fs::write(dir.path().join("version.py"), text).unwrap();
+            assert_eq!(version(&library).unwrap(), "2.10.1+cu128");
+            assert!(matches("2.9.1+cu128") && matches("2.9"));
+            assert!(!matches("2.10.1") && !matches("2.90") && !matches("2.8.0"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_devices() {
+        assert_eq!(listed("cuda", "0, 1"), "cuda:0,cuda:1");
+        assert_eq!(listed("auto", "flex,flex"), "flex,flex");
+        let both = select_all("flex,flex").unwrap();
+        assert_eq!(both.len(), 2);
+        let message = select_all("flex,flx").unwrap_err().to_string();
+        assert!(message.contains("did you mean `flex`?"), "{message}");
+        let message = select("flex:0").unwrap_err().to_string();
+        assert!(message.contains("takes no index"), "{message}");
+    }
+
+    #[test]
+    fn every_backend_has_a_tolerance_and_a_reason() {
+        for backend in BACKENDS {
+            assert!(backend.tolerance > 0.0 && !backend.why.is_empty());
+        }
+        assert_eq!(backend("tch:cuda:1").unwrap().name, "tch");
+        assert!(backend("flx").is_none());
     }
 }

@@ -110,6 +110,15 @@ pub enum Error {
     /// Text cannot be sampled as asked.
     #[error("cannot sample: {0}")]
     Sampling(#[from] rezero_nn::transformer::SamplingError),
+    /// Devices whose results are not Flex's.
+    #[error("the self-test failed on {0}: do not train there; update its driver, or report it")]
+    SelfTest(String),
+    /// A device cannot be served.
+    #[error("cannot serve: {0}")]
+    Serve(String),
+    /// A device's memory does not hold a step.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
     /// Burn's training loop failed.
     #[error("training failed: {0}")]
     Training(String),

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+pub mod check;
 pub mod checkpoint;
 pub mod cli;
 mod commands;
@@ -13,10 +14,12 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod jacobian;
+mod memory;
 pub mod metrics;
 pub mod model;
 mod nearest;
 pub mod optim;
+mod parallel;
 pub mod plot;
 pub mod recipe;
 mod renderer;

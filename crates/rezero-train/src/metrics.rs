@@ -23,7 +23,7 @@ pub const FILE: &str = "metrics.jsonl";
 
 /// A row of `metrics.jsonl`.
 ///
-/// `items_per_s` and `seconds` are wall-clock values; every other field of a resumed run equals an
+/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values; every other field of a resumed run equals an
 /// undisturbed run's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -45,7 +45,8 @@ pub struct Row {
     /// Learning rate of the weights (`train`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// Global L2 norm of the gradients at this step, before clipping (`train`).
+    /// Global L2 norm of the gradients at this step, before clipping (`train`); none where the step was
+    /// skipped because they were too large for `dtype=f16`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
     /// L2 norm of each residual layer's gradients at this step, before clipping, in forward order
@@ -55,8 +56,13 @@ pub struct Row {
     /// Every gate in forward order after the step (`train`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpha: Vec<f32>,
-    /// Items a second of wall time.
-    pub items_per_s: f64,
+    /// Items a second of wall time; none in the first steps of a process, which compile kernels and choose
+    /// among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items_per_s: Option<f64>,
+    /// Wall time of these first steps, in the first `train` row that a process writes after them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_s: Option<f64>,
     /// Wall time since the process began training.
     pub seconds: f64,
 }
@@ -279,7 +285,11 @@ impl Metric for Number {
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
         let Stats { items, .. } = input.0.stats;
-        self.state.update(self.value.of(&input.0), items);
+        let value = self.value.of(&input.0);
+        // A speed that was not measured has no part in the mean.
+        if value.is_finite() || !matches!(self.value, Value::Speed(_)) {
+            self.state.update(value, items);
+        }
         Ok(self.state.compute_update(self.format()))
     }
 

@@ -4,13 +4,13 @@ use burn::Tensor;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, ElementConversion, ExecutionError, Int};
+use burn::tensor::{Device, ElementConversion, ExecutionError, FloatDType, Int};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::{ImageBatch, TextBatch};
 use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, PreActResNet};
 use rezero_nn::transformer::RztxLm;
-use rezero_nn::{Grow, GrowError, Mlp, MlpConfig, Place, Update};
+use rezero_nn::{Grow, GrowError, Mlp, MlpConfig, Place, Update, in_precision};
 
 use crate::recipe::{Model, Recipe};
 
@@ -39,6 +39,9 @@ pub struct Batch {
     pub items: Items,
     /// Seeds the random draws of the step, see [`mix`].
     pub seed: u64,
+    /// What the loss is multiplied by for the backward pass, so that gradients are not too small for
+    /// half precision; they are divided by it again.
+    pub loss_scale: f64,
 }
 
 /// The items of a batch.
@@ -63,6 +66,9 @@ pub struct Learnable {
     pub accumulate: usize,
     /// Whether layers are run again in the backward pass.
     pub recompute: bool,
+    /// What products are computed in, where it is not f32.
+    #[module(skip)]
+    pub half: Option<FloatDType>,
 }
 
 /// Does the same with whichever network it is.
@@ -158,6 +164,7 @@ impl Learnable {
             clip_norm: recipe.clip_norm,
             accumulate: recipe.accumulate,
             recompute: recipe.recompute,
+            half: recipe.dtype.half(),
         }
     }
 
@@ -168,6 +175,7 @@ impl Learnable {
             clip_norm: 0.0,
             accumulate: 1,
             recompute: false,
+            half: None,
         }
     }
 
@@ -219,7 +227,10 @@ impl Learnable {
 
     /// Summed cross-entropy and number of correct predictions.
     fn forward(&self, items: &Items) -> Sums {
-        match (&self.network, items) {
+        let half = self
+            .half
+            .map(|half| in_precision(self.network.clone(), half));
+        match (half.as_ref().unwrap_or(&self.network), items) {
             (Network::Cifar(net), Items::Images(batch)) => {
                 Sums::of_images(net.forward(batch.images.clone()), batch)
             }
@@ -236,9 +247,47 @@ impl Learnable {
         }
     }
 
-    /// The sums of a part of a batch and the gradients of its loss divided by `total`.
-    fn backward(&self, items: &Items, total: usize, seed: u64) -> (Sums, GradientsParams) {
-        let scale = 1.0 / total as f64;
+    /// The sums of a batch, or of a shard of one, and the gradients of its loss times `loss_scale` divided
+    /// by `total`, computed in as many parts as it is to be.
+    pub(crate) fn gradients(
+        &self,
+        items: Items,
+        total: usize,
+        seed: u64,
+        loss_scale: f64,
+    ) -> (Vec<Sums>, GradientsParams) {
+        let scale = loss_scale / total as f64;
+        let mut sum = GradientsAccumulator::new();
+        let mut parts = Vec::new();
+        for (i, part) in items.split(self.accumulate).into_iter().enumerate() {
+            let (sums, grads) = self.backward(&part, scale, mix(seed, i as u64));
+            sum.accumulate(self, grads);
+            parts.push(sums);
+        }
+        (parts, sum.grads())
+    }
+
+    /// What a step gives, of the sums and gradients of all its parts.
+    pub(crate) fn output(
+        &self,
+        parts: Vec<Sums>,
+        mut grads: GradientsParams,
+        total: usize,
+        loss_scale: f64,
+    ) -> TrainOutput<StepOutput> {
+        if let (true, Some(first)) = (loss_scale != 1.0, parts.first()) {
+            let factor = first.loss.clone().inner().ones_like() / loss_scale;
+            grads = scaled(self, grads, factor);
+        }
+        let (grads, norms) = clip_global_norm(self, grads, self.clip_norm);
+        TrainOutput {
+            grads,
+            item: StepOutput::new(parts, total, Some(norms)),
+        }
+    }
+
+    /// The sums of a part of a batch and the gradients of `scale` times its summed loss.
+    fn backward(&self, items: &Items, scale: f64, seed: u64) -> (Sums, GradientsParams) {
         if let (true, Network::Lm(net), Items::Text(batch)) = (self.recompute, &self.network, items)
         {
             let mut sums = None;
@@ -268,8 +317,24 @@ impl Items {
         }
     }
 
+    /// The same items on another device.
+    pub(crate) fn to_device(self, device: &Device) -> Self {
+        match self {
+            Self::Images(batch) => Self::Images(ImageBatch {
+                images: batch.images.to_device(device),
+                targets: batch.targets.to_device(device),
+            }),
+            Self::Text(batch) => Self::Text(TextBatch {
+                inputs: batch.inputs.to_device(device),
+                targets: batch.targets.to_device(device),
+                weights: batch.weights.map(|weights| weights.to_device(device)),
+                scored: batch.scored,
+            }),
+        }
+    }
+
     /// The items in `parts` parts of the same length but for the last ones.
-    fn split(self, parts: usize) -> Vec<Self> {
+    pub(crate) fn split(self, parts: usize) -> Vec<Self> {
         let rows = match &self {
             Self::Images(batch) => batch.targets.dims()[0],
             Self::Text(batch) => batch.inputs.dims()[0],
@@ -416,7 +481,7 @@ impl ItemLazy for StepOutput {
 }
 
 /// Sums over the predictions of a part of a batch, each `[1]`.
-struct Sums {
+pub(crate) struct Sums {
     /// Cross-entropy, nats.
     loss: Tensor<1>,
     /// Correct predictions.
@@ -424,6 +489,14 @@ struct Sums {
 }
 
 impl Sums {
+    /// The numbers alone, on another device.
+    pub(crate) fn to_device(self, device: &Device) -> Self {
+        Self {
+            loss: self.loss.inner().to_device(device),
+            correct: self.correct.to_device(device),
+        }
+    }
+
     fn of_images(logits: Tensor<2>, batch: &ImageBatch) -> Self {
         Self::of(logits, batch.targets.clone(), None)
     }
@@ -462,19 +535,9 @@ impl TrainStep for Learnable {
     type Output = StepOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
-        let total = batch.items.scored();
-        let mut sum = GradientsAccumulator::new();
-        let mut parts = Vec::new();
-        for (i, part) in batch.items.split(self.accumulate).into_iter().enumerate() {
-            let (sums, grads) = self.backward(&part, total, mix(batch.seed, i as u64));
-            sum.accumulate(self, grads);
-            parts.push(sums);
-        }
-        let (grads, norms) = clip_global_norm(self, sum.grads(), self.clip_norm);
-        TrainOutput {
-            grads,
-            item: StepOutput::new(parts, total, Some(norms)),
-        }
+        let (total, scale) = (batch.items.scored(), batch.loss_scale);
+        let (parts, grads) = self.gradients(batch.items, total, batch.seed, scale);
+        self.output(parts, grads, total, scale)
     }
 }
 
@@ -526,9 +589,14 @@ pub fn clip_global_norm<M: Module>(
         .recip()
         .mul_scalar(max)
         .clamp_max(1.0);
+    (scaled(module, grads, factor), norms)
+}
+
+/// All gradients times a factor, `[1]`.
+fn scaled<M: Module>(module: &M, grads: GradientsParams, factor: Tensor<1>) -> GradientsParams {
     let mut scale = Scale { grads, factor };
     module.visit(&mut scale);
-    (scale.grads, norms)
+    scale.grads
 }
 
 /// The gradients' norms in a step.

@@ -2,9 +2,10 @@
 
 use burn::module::ParamGroup;
 use burn::optim::{
-    Lamb, LambConfig, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource,
+    Lamb, LambConfig, LambState, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink,
+    StateSource,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
 use rezero_nn::alpha_group;
 
@@ -109,6 +110,10 @@ pub struct State<const D: usize> {
     /// The steps taken.
     time: usize,
     tensors: Vec<Tensor<D>>,
+    /// Read from a record and not on a device yet. Burn loads records by way of its default device, which
+    /// may be one that the run has nothing to do with, or that this machine lacks; it then moves every
+    /// state to its parameter's device before it is used.
+    stored: Vec<TensorData>,
 }
 
 impl<const D: usize> State<D> {
@@ -116,6 +121,7 @@ impl<const D: usize> State<D> {
         Self {
             time,
             tensors: tensors.into(),
+            stored: Vec::new(),
         }
     }
 
@@ -128,10 +134,13 @@ impl<const D: usize> State<D> {
     }
 
     fn on(self, device: &Device) -> Self {
-        let to = |tensor: Tensor<D>| tensor.to_device(device);
+        let moved = self.tensors.into_iter().map(|t| t.to_device(device));
+        let placed = self.stored.into_iter();
+        let placed = placed.map(|data| Tensor::from_data(data, device));
         Self {
-            tensors: self.tensors.into_iter().map(to).collect(),
-            ..self
+            time: self.time,
+            tensors: moved.chain(placed).collect(),
+            stored: Vec::new(),
         }
     }
 }
@@ -140,19 +149,21 @@ impl<const D: usize> State<D> {
 impl<const D: usize> RecordState for State<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "time", self.time.into());
-        for (i, tensor) in self.tensors.iter().enumerate() {
-            out.push_tensor(prefix, &i.to_string(), tensor.to_data());
+        let data = self.tensors.iter().map(Tensor::to_data);
+        for (i, data) in data.chain(self.stored.iter().cloned()).enumerate() {
+            out.push_tensor(prefix, &i.to_string(), data);
         }
     }
 
-    fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+    fn state_unflatten(prefix: &str, src: &mut StateSource, _default: &Device) -> Option<Self> {
         let time = src.take_scalar(prefix, "time")?.try_into().ok()?;
         let take = |i: usize| src.take_tensor(prefix, &i.to_string());
-        let tensors: Vec<_> = (0..)
-            .map_while(take)
-            .map(|data| Tensor::from_data(data, device))
-            .collect();
-        (!tensors.is_empty()).then_some(Self { time, tensors })
+        let stored: Vec<_> = (0..).map_while(take).collect();
+        (!stored.is_empty()).then_some(Self {
+            time,
+            tensors: Vec::new(),
+            stored,
+        })
     }
 }
 
@@ -282,7 +293,7 @@ struct DialedLamb {
 }
 
 impl Optimizer for DialedLamb {
-    type State<const D: usize> = <Lamb as Optimizer>::State<D>;
+    type State<const D: usize> = State<D>;
 
     fn step<const D: usize>(
         &self,
@@ -291,10 +302,18 @@ impl Optimizer for DialedLamb {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        self.inner.step(self.lr.get(), tensor, grad, state)
+        let (moments, next) = State::next(state);
+        let state = moments.map(|[moment_1, moment_2]| LambState {
+            time: next - 1,
+            moment_1,
+            moment_2,
+        });
+        let (tensor, state) = self.inner.step(self.lr.get(), tensor, grad, state);
+        let state = state.map(|s| State::new(s.time, [s.moment_1, s.moment_2]));
+        (tensor, state)
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        Lamb::to_device(state, device)
+        state.on(device)
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use rezero_nn::resnet::{
     Arm as NnArm, CifarResNetConfig, Definition as NnDefinition, PreActDepth, PreActResNetConfig,
 };
@@ -195,6 +196,18 @@ names! {
     }
 }
 names! {
+    /// What matrix products and convolutions are computed in; gates, norms, the residual stream, the loss
+    /// and the optimizer's numbers are f32 throughout, see [`rezero_nn::in_precision`].
+    DType {
+        /// 32 bits.
+        F32 = "f32",
+        /// bfloat16: the range of f32 with 8 bits of precision.
+        BF16 = "bf16",
+        /// IEEE half: 11 bits of precision up to 65,504; the loss is scaled.
+        F16 = "f16",
+    }
+}
+names! {
     /// The optimizer of a parameter group.
     Optim {
         /// Stochastic gradient descent with momentum.
@@ -231,6 +244,17 @@ names! {
         MultiStep = "multi-step",
         /// `lr_start` → `lr` → `lr_low` → `lr_end`, piecewise linear over the run.
         OneCycle = "one-cycle",
+    }
+}
+
+impl DType {
+    /// The type, unless it is f32.
+    pub fn half(self) -> Option<FloatDType> {
+        match self {
+            Self::F32 => None,
+            Self::BF16 => Some(FloatDType::BF16),
+            Self::F16 => Some(FloatDType::F16),
+        }
     }
 }
 
@@ -317,6 +341,8 @@ pub struct Recipe {
     /// instead of keeping their activations; those of an `mlp` are updated there, too, so that their
     /// gradients are never held together.
     pub recompute: bool,
+    /// What products are computed in; all else is f32.
+    pub dtype: DType,
     /// Leave out an epoch's last, smaller batch.
     pub drop_last: bool,
 
@@ -385,7 +411,8 @@ pub struct Recipe {
     pub log_every: usize,
     /// Batches prepared ahead by one thread; 0: none.
     pub prefetch: usize,
-    /// Where to train, see `rezero devices`.
+    /// Where to train, see `rezero devices`; of several devices, `A,B,…`, each takes an equal part of every
+    /// batch.
     pub device: String,
 }
 
@@ -427,6 +454,7 @@ impl Default for Recipe {
             batch: 128,
             accumulate: 1,
             recompute: false,
+            dtype: DType::F32,
             drop_last: false,
             optimizer: Optim::Sgd,
             lr: 0.1,
@@ -685,6 +713,27 @@ impl Recipe {
             }
             Model::ByteLm => self.validate_text()?,
         }
+        check(
+            self.dtype == DType::F32 || !self.recompute,
+            "dtype",
+            "products in half precision are not combined with recompute=true".to_owned(),
+        )?;
+        let devices = self.device.split(',').count();
+        check(
+            devices == 1 || !self.recompute,
+            "device",
+            "recompute=true trains on one device".to_owned(),
+        )?;
+        check(
+            self.batch.is_multiple_of(devices * self.accumulate) || devices == 1,
+            "batch",
+            format!(
+                "{devices} devices and accumulate={} need equal parts: {} is no multiple of {}",
+                self.accumulate,
+                self.batch,
+                devices * self.accumulate
+            ),
+        )?;
         use Arm::*;
         let arms: &[Arm] = match self.model {
             Model::CifarResNet => &[Vanilla, ZeroGamma, ReZero, Gated, FixUp, SkipInit],

@@ -18,15 +18,20 @@ use burn::train::{
     TrainOutput, TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
 };
 
-use crate::checkpoint::{self, Score, State};
+use crate::checkpoint::{self, LossScale, Score, State};
 use crate::data::Loader;
 use crate::error::{Error, Result};
 use crate::metrics::{self, NoLog, Number, Row, Value};
 use crate::model::{Batch, Learnable, Network, Stats, StepOutput, bits, diagnose, mix};
 use crate::optim;
-use crate::recipe::Recipe;
+use crate::parallel::Replicas;
+use crate::recipe::{DType, Recipe};
 use crate::renderer::PlainRenderer;
 use crate::schedule::{Dials, Schedule};
+
+/// The first steps of a process, in which kernels are compiled, chosen by timing and memory is taken:
+/// their speed says nothing about the others'.
+const WARM_UP: usize = 2;
 
 /// Up to how many gates are shown each on their own in the terminal interface.
 const SHOWN_ALPHAS: usize = 32;
@@ -41,6 +46,8 @@ pub struct Training<'a> {
     pub network: Network,
     /// That device.
     pub device: Device,
+    /// All devices that a step is computed on, if there are several; with autodiff, that one first.
+    pub devices: Vec<Device>,
     /// Training batches, starting at the checkpoint's step.
     pub train: Loader,
     /// Validation batches, on the device without autodiff.
@@ -83,12 +90,19 @@ impl Training<'_> {
             schedule: Schedule::new(recipe, steps_per_epoch, dials),
             device: self.device.clone(),
             updated: None,
+            replicas: match self.devices.len() {
+                0 | 1 => None,
+                _ => Some(Replicas::new(&self.devices)?),
+            },
         };
         let mut state = State::default();
         if let Some(reader) = &self.resume {
             state = reader.state()?;
             parts.optimizer = parts.optimizer.load_record(reader.optimizer()?);
             parts.schedule.load_record(reader.scheduler()?);
+        }
+        if recipe.dtype == DType::F16 {
+            state.loss_scale.get_or_insert_default();
         }
         state.recipe = recipe.fingerprint();
         state.data = self.fingerprint;
@@ -103,7 +117,10 @@ impl Training<'_> {
         let steps = recipe.epochs * steps_per_epoch;
         let strategy = Loop {
             recipe: recipe.clone(),
-            device: self.device.clone(),
+            devices: match self.devices.is_empty() {
+                true => vec![self.device.clone()],
+                false => self.devices,
+            },
             steps_per_epoch,
             steps: match recipe.steps {
                 0 => steps,
@@ -182,6 +199,8 @@ struct Parts {
     device: Device,
     /// The learning rate of a step whose update is done.
     updated: Option<f64>,
+    /// The network on several devices.
+    replicas: Option<Replicas>,
 }
 
 impl Parts {
@@ -199,18 +218,21 @@ impl Parts {
     }
 
     /// A step's results and gradients, or nothing of these where it has updated the parameters itself.
-    fn gradients(&mut self, batch: Batch) -> TrainOutput<StepOutput> {
+    fn gradients(&mut self, batch: Batch) -> Result<TrainOutput<StepOutput>> {
+        if let Some(replicas) = &self.replicas {
+            return replicas.step(&self.model, batch);
+        }
         if !self.model.updates_by_segments() {
-            return TrainStep::step(&self.model, batch);
+            return Ok(TrainStep::step(&self.model, batch));
         }
         let lr = self.schedule.step();
         let model = std::mem::replace(&mut self.model, Learnable::stand_in(&self.device));
         let (model, item) = model.step_by_segments(batch, &mut self.optimizer, lr);
         (self.model, self.updated) = (model, Some(lr));
-        TrainOutput {
+        Ok(TrainOutput {
             grads: GradientsParams::new(),
             item,
-        }
+        })
     }
 
     /// Takes an optimizer step and gives its learning rate. The parameters have no other owner, so that they are updated where
@@ -228,7 +250,7 @@ impl Parts {
 
 struct Loop {
     recipe: Recipe,
-    device: Device,
+    devices: Vec<Device>,
     steps_per_epoch: usize,
     /// The run's last step.
     steps: usize,
@@ -275,6 +297,8 @@ impl Loop {
     ) -> Result<Finished> {
         let recipe = &self.recipe;
         let begun = Instant::now();
+        let first = state.step;
+        let mut warm_up = None;
         // An interruption skips a validation that was due, so that it stops at once.
         let validated = state.valid.is_some_and(|valid| valid.step == state.step);
         if self.validation_due(state.step) && !validated {
@@ -299,18 +323,35 @@ impl Loop {
                 // Random draws inside a step are a function of (seed, step), so that a resumed run
                 // repeats them.
                 batch.seed = mix(recipe.seed, state.step as u64);
-                self.device.seed(batch.seed);
-                let mut output = parts.gradients(batch);
+                batch.loss_scale = state.loss_scale.map_or(1.0, |scale| scale.factor);
+                for device in &self.devices {
+                    device.seed(batch.seed);
+                }
+                let mut output = parts.gradients(batch)?;
                 output.item.read();
                 let stats = &mut output.item.stats;
-                if !(stats.loss().is_finite() && stats.grad_norm.is_finite()) {
+                let finite = stats.grad_norm.is_finite();
+                // A factor of the loss that is too large costs a step, and no more.
+                let skipped = !finite && state.loss_scale.is_some_and(LossScale::can_fall);
+                if !(stats.loss().is_finite() && (finite || skipped)) {
                     return Err(diverged(&parts, &state, *stats, &output.grads));
                 }
-                let lr = parts.step(output.grads);
+                state.loss_scale = state.loss_scale.map(|scale| scale.next(finite));
+                let lr = match skipped {
+                    true => parts.schedule.step(),
+                    false => parts.step(output.grads),
+                };
                 state.step += 1;
 
-                stats.items_per_s = stats.items as f64 / last.elapsed().as_secs_f64();
+                let took = last.elapsed().as_secs_f64();
                 last = Instant::now();
+                stats.items_per_s = match state.step - first {
+                    0..=WARM_UP => f64::NAN,
+                    _ => stats.items as f64 / took,
+                };
+                if state.step - first <= WARM_UP {
+                    *warm_up.get_or_insert(0.0) += took;
+                }
                 state.loss_sum += stats.loss_sum;
                 state.correct += stats.correct;
                 state.items += stats.items;
@@ -327,10 +368,12 @@ impl Loop {
                         accuracy: state.correct / state.items as f64,
                         items: state.items,
                         lr: Some(lr),
-                        grad_norm: Some(output.item.stats.grad_norm),
+                        grad_norm: Some(output.item.stats.grad_norm)
+                            .filter(|norm| norm.is_finite()),
                         layer_grad_norm: output.item.layer_norms(),
                         alpha: output.item.alphas.clone(),
-                        items_per_s: output.item.stats.items_per_s,
+                        items_per_s: Some(output.item.stats.items_per_s).filter(|s| s.is_finite()),
+                        warm_up_s: warm_up.take_if(|_| state.step - first >= WARM_UP || end),
                         seconds: begun.elapsed().as_secs_f64(),
                     })?;
                     (state.loss_sum, state.correct, state.items) = (0.0, 0.0, 0);
@@ -467,7 +510,8 @@ impl Loop {
             grad_norm: None,
             layer_grad_norm: Vec::new(),
             alpha: Vec::new(),
-            items_per_s: total.items as f64 / started.elapsed().as_secs_f64(),
+            items_per_s: Some(total.items as f64 / started.elapsed().as_secs_f64()),
+            warm_up_s: None,
             seconds: begun.elapsed().as_secs_f64(),
         })?;
         let score = Score {

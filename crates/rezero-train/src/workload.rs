@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 use rezero_nn::transformer::{LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
-use rezero_nn::{Mlp, MlpConfig, drawn};
+use rezero_nn::{Mlp, MlpConfig, drawn, in_precision};
 
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
@@ -52,6 +52,8 @@ pub struct Workload {
 
 /// The times of a workload's steps, in milliseconds.
 pub struct Timed {
+    /// The first step's, which compiles kernels where a backend does, and is not among the others.
+    pub first_ms: f64,
     /// Each step's.
     pub ms: Vec<f64>,
     /// Images, tokens or rows of a step.
@@ -217,20 +219,20 @@ impl Workload {
         Ok(())
     }
 
-    /// Runs `steps` timed steps on `device`, given without autodiff.
-    pub fn run(&self, steps: usize, device: &Device) -> Timed {
+    /// Runs `steps` timed steps on `device`, given without autodiff; of training, with products in `half`.
+    pub fn run(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let training = device.clone().autodiff();
         training.seed(0);
         match self.kind {
-            Kind::Mlp => self.mlp(steps, &training),
-            Kind::Lm => self.lm(steps, &training),
-            Kind::ResNet => self.resnet(steps, &training),
+            Kind::Mlp => self.mlp(steps, &training, half),
+            Kind::Lm => self.lm(steps, &training, half),
+            Kind::ResNet => self.resnet(steps, &training, half),
             Kind::Decode => self.decode(steps, device),
             Kind::Latency => self.latency(steps, device),
         }
     }
 
-    fn mlp(&self, steps: usize, device: &Device) -> Timed {
+    fn mlp(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let [layers, width, batch] = ["layers", "width", "batch"].map(|key| self.get(key));
         // As bench_pytorch.py and benches/pytorch.py have it, not as the paper.
         let model: Mlp = MlpConfig::new(3072, width, layers, 10)
@@ -244,12 +246,12 @@ impl Workload {
         };
         let x = normal([batch, 3072], device);
         let y = classes(batch, 10, device);
-        train(steps, batch, model, optimizer.into(), |model| {
+        train((steps, batch), model, half, optimizer.into(), |model| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
 
-    fn lm(&self, steps: usize, device: &Device) -> Timed {
+    fn lm(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let (batch, length) = (self.get("batch"), self.get("length"));
         let model = self.language_model(device);
         let optimizer = Adam {
@@ -263,13 +265,19 @@ impl Workload {
         let n = batch * length;
         let x: Tensor<2, Int> = classes(n, VOCAB, device).reshape([batch, length]);
         let y = classes(n, VOCAB, device);
-        train(steps, n, model, optimizer.into(), |model: &RztxLm| {
-            let logits = model.forward(x.clone()).reshape([n, VOCAB]);
-            cross_entropy(logits, y.clone())
-        })
+        train(
+            (steps, n),
+            model,
+            half,
+            optimizer.into(),
+            |model: &RztxLm| {
+                let logits = model.forward(x.clone()).reshape([n, VOCAB]);
+                cross_entropy(logits, y.clone())
+            },
+        )
     }
 
-    fn resnet(&self, steps: usize, device: &Device) -> Timed {
+    fn resnet(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let batch = self.get("batch");
         let model: CifarResNet = CifarResNetConfig::new(self.get("depth")).init(device);
         let optimizer = Sgd {
@@ -279,7 +287,7 @@ impl Workload {
         };
         let x = normal([batch, 3, 32, 32], device);
         let y = classes(batch, 10, device);
-        train(steps, batch, model, optimizer.into(), |model| {
+        train((steps, batch), model, half, optimizer.into(), |model| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
@@ -330,9 +338,9 @@ fn classes(n: usize, classes: usize, device: &Device) -> Tensor<1, Int> {
 
 /// Times steps of forward, mean loss, backward and update, each until the loss has been read.
 fn train<M: Module>(
-    steps: usize,
-    items: usize,
+    (steps, items): (usize, usize),
     model: M,
+    half: Option<FloatDType>,
     mut optimizer: ModuleOptimizer,
     losses: impl Fn(&M) -> Tensor<1>,
 ) -> Timed {
@@ -341,7 +349,10 @@ fn train<M: Module>(
         let Some(before) = model.take() else {
             unreachable!("every step puts the model back")
         };
-        let loss = losses(&before).mean();
+        let loss = match half {
+            Some(half) => losses(&in_precision(before.clone(), half)).mean(),
+            None => losses(&before).mean(),
+        };
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
         // The dials hold the learning rate.
         model = Some(optimizer.step(0.0, before, gradients));
@@ -351,14 +362,22 @@ fn train<M: Module>(
 
 fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
     let mut ms = Vec::with_capacity(steps);
+    let mut first_ms = 0.0;
     for i in 0..WARM_UP + steps {
         let start = Instant::now();
         step();
-        if i >= WARM_UP {
-            ms.push(1e3 * start.elapsed().as_secs_f64());
+        let took = 1e3 * start.elapsed().as_secs_f64();
+        match i {
+            0 => first_ms = took,
+            WARM_UP.. => ms.push(took),
+            _ => {}
         }
     }
-    Timed { ms, items }
+    Timed {
+        first_ms,
+        ms,
+        items,
+    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ const TINY: [&str; 5] = [
     "latency:depth=8,batch=2",
 ];
 /// What PyTorch's half prints too.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     "framework",
     "device",
     "workload",
+    "dtype",
+    "ms_first",
     "ms_min",
     "ms_median",
     "ms_max",

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cli;
+mod dependencies;
 mod model;
 mod recipes;
 mod report;

@@ -41,7 +41,8 @@ fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) -> P
                 "train" => vec![0.1 * i as f32, -0.2 * i as f32, 0.05],
                 _ => Vec::new(),
             },
-            items_per_s: 50.0,
+            items_per_s: Some(50.0),
+            warm_up_s: None,
             seconds: *seconds,
         };
         let valid = row("valid", bpb * std::f64::consts::LN_2);

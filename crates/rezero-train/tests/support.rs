@@ -72,7 +72,7 @@ pub fn cifar_layout(dir: &Path, records: usize) -> PathBuf {
 pub fn rows(run: &Path) -> Vec<Row> {
     let mut rows = rezero_train::metrics::read(run).expect("metrics are read");
     for row in &mut rows {
-        (row.items_per_s, row.seconds) = (0.0, 0.0);
+        (row.items_per_s, row.warm_up_s, row.seconds) = (None, None, 0.0);
     }
     rows
 }

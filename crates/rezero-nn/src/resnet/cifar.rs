@@ -214,7 +214,7 @@ impl CifarResNet {
         if let Some(bias) = &self.bias2 {
             x = x + bias.val().unsqueeze();
         }
-        self.linear.forward(x)
+        fused::linear(&self.linear, x, Activation::Identity)
     }
 
     /// The number of weighted layers, 6n+2.

@@ -195,7 +195,8 @@ impl PreActResNet {
         for block in &self.blocks {
             x = block.forward(x);
         }
-        self.linear.forward(init::global_average_pool(x))
+        let x = init::global_average_pool(x);
+        fused::linear(&self.linear, x, Activation::Identity)
     }
 }
 

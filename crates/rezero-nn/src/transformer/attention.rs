@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::{Activation, Rotation, SelfAttention, linear};
+use rezero_kernels::{Activation, Rotation, SelfAttention, linear, matmul_in};
 
 use super::drop;
 use super::init::{linear as init_linear, scale_columns};
@@ -130,7 +130,7 @@ impl Attention {
             };
             return fused::linear(
                 &self.out_proj,
-                attention.forward(projected),
+                attention.forward_in(projected, self.in_proj.weight.val().dtype()),
                 Activation::Identity,
             );
         }
@@ -197,12 +197,13 @@ impl Attention {
         let [batch, heads, queries, d_head] = q.dims();
         // Scaling the queries is cheaper than scaling the scores.
         let q = q * (1.0 / (d_head as f64).sqrt());
-        let mut scores = q.matmul(k.swap_dims(2, 3));
+        let products = self.in_proj.weight.val().dtype();
+        let mut scores = matmul_in(q, k.swap_dims(2, 3), products);
         if let Some(bias) = bias.scores() {
             scores = scores + bias.clone();
         }
         let weights = drop(&self.dropout, softmax(scores, 3), forced_dropout);
-        let mut context = weights.matmul(v);
+        let mut context = matmul_in(weights, v, products);
         if let Some(alive) = &bias.alive {
             context = context * alive.clone();
         }

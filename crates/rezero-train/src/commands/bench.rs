@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::out;
 use super::train::STACK_BYTES;
 use crate::cli::Bench;
-use crate::device::{resolved, select};
+use crate::device::{computes_in, resolved, select};
 use crate::error::{Error, Result};
 use crate::workload::{Workload, parse};
 
@@ -17,6 +17,9 @@ struct Line {
     framework: String,
     device: String,
     workload: String,
+    dtype: String,
+    /// The first step, which is not among the others.
+    ms_first: f64,
     ms_min: f64,
     ms_median: f64,
     ms_max: f64,
@@ -27,7 +30,10 @@ struct Line {
 
 pub fn run(args: &Bench) -> Result<()> {
     let workloads = parse(&args.workloads)?;
-    select(&args.device)?;
+    let device = select(&args.device)?;
+    if let Some(half) = args.dtype.half() {
+        computes_in(&args.device, &device, half)?;
+    }
     if args.here {
         let [workload] = workloads.as_slice() else {
             return Err(Error::Training("one workload to a process".to_owned()));
@@ -36,9 +42,10 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     if !args.json {
         out!(
-            "{:24} {:>9} {:>9} {:>9} {:>12} {:>9}",
+            "{:24} {:>9} {:>9} {:>9} {:>9} {:>12} {:>9}",
             "workload",
-            "ms min",
+            "ms first",
+            "min",
             "median",
             "max",
             "items/s",
@@ -54,8 +61,9 @@ pub fn run(args: &Bench) -> Result<()> {
             continue;
         }
         out!(
-            "{:24} {:9.2} {:9.2} {:9.2} {:12.1} {:>9}",
+            "{:24} {:9.2} {:9.2} {:9.2} {:9.2} {:12.1} {:>9}",
             line.workload,
+            line.ms_first,
             line.ms_min,
             line.ms_median,
             line.ms_max,
@@ -78,6 +86,7 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
         .args(["bench", "--here", "--json", &workload.name])
         .args(["--device", &args.device])
         .args(["--steps", &args.steps.to_string()])
+        .args(["--dtype", &args.dtype.to_string()])
         .stderr(std::process::Stdio::inherit());
     if let Some(threads) = args.threads {
         command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -100,7 +109,7 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
 }
 
 fn here(args: &Bench, workload: Workload) -> Result<()> {
-    let (device, steps) = (select(&args.device)?, args.steps);
+    let (device, steps, half) = (select(&args.device)?, args.steps, args.dtype.half());
     let name = workload.name.clone();
     let failed = |what: &str| Error::Workload {
         name: name.clone(),
@@ -108,7 +117,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
     };
     let worker = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
-        .spawn(move || workload.run(steps, &device))
+        .spawn(move || workload.run(steps, &device, half))
         .map_err(|e| failed(&format!("cannot start a thread: {e}")))?;
     let mut timed = worker.join().map_err(|_| failed("it panicked"))?;
     timed.ms.sort_by(f64::total_cmp);
@@ -119,6 +128,8 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         framework: format!("rezero {} burn 0.22.1", env!("CARGO_PKG_VERSION")),
         device: resolved(&args.device).to_owned(),
         workload: name.clone(),
+        dtype: args.dtype.to_string(),
+        ms_first: round(timed.first_ms),
         ms_min: round(timed.ms[0]),
         ms_median: round(median),
         ms_max: round(timed.ms[n - 1]),

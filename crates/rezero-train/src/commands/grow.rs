@@ -127,6 +127,7 @@ pub fn run(args: Grow) -> Result<()> {
         run_dir: None,
         resume: true,
         device: None,
+        devices: None,
         offline: args.offline,
         plain: args.plain,
     })

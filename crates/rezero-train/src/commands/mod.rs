@@ -11,7 +11,10 @@ pub mod jacobian;
 pub mod recipes;
 pub mod report;
 pub mod sample;
+pub mod serve;
 pub mod train;
+
+pub(crate) use train::STACK_BYTES;
 
 /// Prints a line of result. A reader that went away (`rezero recipes | head`) is no error; a result
 /// that cannot be written is.

@@ -13,6 +13,7 @@ use crate::cli::Train;
 use crate::data::{Set, Source, eval_loader, train_loader};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::{Network, bits};
 use crate::recipe::{Data, Override, Recipe, Resolved};
 use crate::run_dir::{self, Environment, RunDir};
@@ -22,7 +23,7 @@ pub const RUNS: &str = "runs";
 
 /// Autodiff walks the graph of a deep network by recursion in places; the default stack of a thread
 /// is too small for thousands of layers.
-pub(super) const STACK_BYTES: usize = 256 << 20;
+pub const STACK_BYTES: usize = 256 << 20;
 
 pub fn run(args: Train) -> Result<()> {
     let worker = std::thread::Builder::new()
@@ -42,7 +43,15 @@ fn train(args: &Train) -> Result<()> {
     for change in &resolved.changes {
         say!("{change}");
     }
-    let device = device::select(&recipe.device)?;
+    let devices = device::select_all(&recipe.device)?;
+    let Some(device) = devices.first().cloned() else {
+        unreachable!("a list of names has a first one")
+    };
+    if let Some(half) = recipe.dtype.half() {
+        for (name, device) in recipe.device.split(',').zip(&devices) {
+            device::computes_in(name, device, half)?;
+        }
+    }
     let existing = match args.resume {
         true => Some(RunDir::open(&dir)?),
         false => None,
@@ -105,7 +114,10 @@ fn train(args: &Train) -> Result<()> {
         commands,
         data_dir,
         text,
-        device: format!("{device:?}"),
+        device: match devices.as_slice() {
+            [one] => format!("{one:?}"),
+            several => format!("{several:?}"),
+        },
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         data,
         subset,
@@ -125,19 +137,29 @@ fn train(args: &Train) -> Result<()> {
         }
     );
 
-    let finished = Training {
+    memory::watch(recipe);
+    let training = Training {
         recipe,
         dir: run.path(),
         train,
         valid,
         network,
         device: autodiff,
+        devices: devices
+            .into_iter()
+            .map(burn::tensor::Device::autodiff)
+            .collect(),
         fingerprint,
         resume,
         interrupter: on_signal(),
         plain: args.plain || !std::io::stdout().is_terminal(),
-    }
-    .run()?;
+    };
+    let run_it = std::panic::AssertUnwindSafe(|| training.run());
+    let finished = std::panic::catch_unwind(run_it).unwrap_or_else(|panic| {
+        let message = device::panic_message(panic.as_ref());
+        Err(Error::Training(message.to_owned()))
+    });
+    let finished = finished.map_err(|error| memory::named(error, recipe))?;
     finish(&run, recipe, &finished)
 }
 
@@ -166,12 +188,14 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
 fn plan(args: &Train) -> Result<(Resolved, PathBuf)> {
     let mut overrides = args.overrides.clone();
     overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
-    if let Some(device) = &args.device {
-        overrides.push(Override {
-            key: "device".to_owned(),
-            value: device.clone(),
-        });
-    }
+    let device = match (&args.device, &args.devices) {
+        (base, Some(list)) => Some(device::listed(base.as_deref().unwrap_or("auto"), list)),
+        (device, None) => device.clone(),
+    };
+    overrides.extend(device.map(|value| Override {
+        key: "device".to_owned(),
+        value,
+    }));
     let given = Path::new(&args.recipe);
     if args.resume && given.is_dir() {
         let saved = run_dir::recipe(given)?;

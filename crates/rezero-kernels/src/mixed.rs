@@ -1,0 +1,22 @@
+//! Products in a narrower type than what surrounds them.
+
+use burn::tensor::{DType, Tensor};
+
+/// The matrix product `a b`, computed in `dtype` and given in `a`'s own type.
+///
+/// # Shapes
+///
+/// - `a`: `[.., n, k]`
+/// - `b`: `[.., k, m]`
+/// - output: `[.., n, m]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
+pub fn matmul_in<const D: usize>(a: Tensor<D>, b: Tensor<D>, dtype: DType) -> Tensor<D> {
+    let own = a.dtype();
+    if own == dtype {
+        return a.matmul(b);
+    }
+    a.cast(dtype).matmul(b.cast(dtype)).cast(own)
+}

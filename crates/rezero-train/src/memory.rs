@@ -1,0 +1,91 @@
+//! Running out of memory, said with a batch to try.
+
+use std::io::Write;
+use std::sync::OnceLock;
+
+use rezero_kernels::allocator::on_exhausted;
+
+use crate::error::Error;
+use crate::recipe::Recipe;
+
+/// What devices and their drivers say, in lower case.
+const SIGNS: [&str; 7] = [
+    "out of memory",
+    "outofmemory",
+    "out_of_memory",
+    "not enough memory",
+    "can't allocate",
+    "cannot allocate",
+    "buffer is too big",
+];
+
+/// `error` as [`Error::OutOfMemory`], if that is what it tells of.
+pub fn named(error: Error, recipe: &Recipe) -> Error {
+    match error {
+        Error::Training(message) if tells_of_memory(&message) => {
+            let first = message.lines().next().unwrap_or_default();
+            Error::OutOfMemory(format!("{}; the device says: {first}", advice(recipe)))
+        }
+        other => other,
+    }
+}
+
+/// Makes this machine's own memory running out an error like any other, where the binary's allocator is
+/// [`rezero_kernels::allocator::Allocator`].
+pub fn watch(recipe: &Recipe) {
+    static ADVICE: OnceLock<String> = OnceLock::new();
+    ADVICE.get_or_init(|| advice(recipe));
+    on_exhausted(|bytes| {
+        // Nothing here may need memory.
+        let mut out = std::io::stderr().lock();
+        let advice = ADVICE.get().map_or("", String::as_str);
+        let _ = writeln!(
+            out,
+            "error: out of memory: {advice}; the system refuses {bytes} bytes"
+        );
+        std::process::exit(1);
+    });
+}
+
+fn tells_of_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    SIGNS.iter().any(|sign| message.contains(sign))
+}
+
+fn advice(recipe: &Recipe) -> String {
+    let (batch, parts) = (recipe.batch, recipe.accumulate);
+    match batch / parts {
+        0 | 1 => format!(
+            "a step of {} takes more than there is; try a smaller network",
+            recipe.model_id()
+        ),
+        held => format!(
+            "a step holds {held} items; try accumulate={}, which computes batch={batch} in smaller \
+             parts, or batch={}",
+            parts * 2,
+            batch / 2
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_named_with_a_batch_to_try() {
+        let recipe = Recipe::default();
+        let says = |message: &str| named(Error::Training(message.to_owned()), &recipe).to_string();
+        let text = says("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"");
+        assert!(
+            text.starts_with("out of memory: a step holds 128 items; try accumulate=2"),
+            "{text}"
+        );
+        assert!(text.contains("batch=64"), "{text}");
+        assert!(says("DefaultCPUAllocator: can't allocate memory").starts_with("out of memory"));
+        assert!(!says("index out of bounds").contains("memory"));
+        let one = Recipe { batch: 1, ..recipe };
+        let text = named(Error::Training("out of memory".to_owned()), &one).to_string();
+        assert!(text.contains("smaller network"), "{text}");
+    }
+}

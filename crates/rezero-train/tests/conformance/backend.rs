@@ -1,0 +1,40 @@
+//! The device that `REZERO_TEST_DEVICE` names, and how far it may be from the references.
+
+use std::sync::OnceLock;
+
+use burn::tensor::Device;
+use rezero_train::device::{backend, select};
+
+/// A name as `--device` takes it; without it, Flex.
+pub fn name() -> String {
+    std::env::var("REZERO_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned())
+}
+
+pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || select(&name()).unwrap_or_else(|error| panic!("{error}"));
+    DEVICE.get_or_init(open).clone()
+}
+
+pub fn flex() -> Device {
+    select("flex").expect("the suite is built with flex")
+}
+
+/// The tolerance of the device's backend, see `rezero_train::device::BACKENDS`.
+pub fn tolerance() -> f64 {
+    backend(&name()).expect("a known backend").tolerance
+}
+
+/// What the tolerances of the comparisons with PyTorch, which are Flex's, are multiplied by.
+pub fn slack() -> f64 {
+    tolerance() / backend("flex").expect("a known backend").tolerance
+}
+
+/// One Transformer case in so many is compared: where each new shape compiles kernels, all 132 of them take
+/// hours.
+pub fn every() -> usize {
+    match backend(&name()).map(|b| b.name) {
+        Some("flex" | "ndarray" | "tch" | "remote") => 1,
+        _ => 25,
+    }
+}

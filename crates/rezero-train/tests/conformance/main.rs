@@ -1,0 +1,27 @@
+//! What must hold on every backend, on the device that `REZERO_TEST_DEVICE` names (default: flex):
+//!
+//! - every module's output and gradients are PyTorch's, and both trajectories of training steps, by the
+//!   comparisons of rezero-nn;
+//! - modules that PyTorch has no counterpart of, decoding and half precision agree with Flex;
+//! - data loaders give the same batches;
+//! - a run goes on on another backend.
+//!
+//! Tolerances: the table `BACKENDS` in src/device.rs.
+//!
+//! `REZERO_TEST_DEVICE=vulkan cargo test --release -p rezero-train --features vulkan --test conformance`
+
+mod backend;
+#[path = "../../../rezero-nn/tests/golden.rs"]
+mod golden;
+#[path = "../../../rezero-nn/tests/mlp_golden.rs"]
+mod mlp_golden;
+mod runs;
+#[path = "../../../rezero-nn/tests/support.rs"]
+mod support;
+#[path = "../../../rezero-nn/tests/trajectory.rs"]
+mod trajectory;
+#[path = "../../../rezero-nn/tests/transformer_golden.rs"]
+mod transformer_golden;
+#[path = "../../../rezero-nn/tests/transformer_trajectory.rs"]
+mod transformer_trajectory;
+mod with_flex;

@@ -1,0 +1,134 @@
+//! Runs of the `rezero` command that change the backend.
+
+use std::path::Path;
+
+use rezero_train::metrics::{Row, read};
+
+use crate::backend::{name, tolerance};
+
+#[path = "../support.rs"]
+#[allow(dead_code)]
+mod command;
+use command::{fail, scratch, succeed};
+
+const RECIPE: [&str; 15] = [
+    "enwik8-tiny",
+    "data=wiki-like",
+    "depth=2",
+    "d_model=16",
+    "n_heads=2",
+    "d_ff=32",
+    "context=12",
+    "batch=4",
+    "steps=9",
+    "checkpoint_every=3",
+    "keep=5",
+    "eval_every=100",
+    "valid_items=600",
+    "log_every=1",
+    "alpha_init=0.3",
+];
+
+fn train(dir: &Path, device: &str, more: &[&str]) {
+    let mut args = vec!["train"];
+    args.extend(RECIPE);
+    args.extend(["--plain", "--run-dir", "run", "--device", device]);
+    args.extend(more);
+    succeed(dir, &args);
+}
+
+/// Makes the run one that was stopped after `step`.
+fn rewind(run: &Path, step: usize) {
+    std::fs::remove_file(run.join("DONE")).expect("the run was done");
+    for (at, dir) in rezero_train::checkpoint::list(run).expect("checkpoints") {
+        if at > step {
+            std::fs::remove_dir_all(dir).expect("a checkpoint goes");
+        }
+    }
+}
+
+fn losses(run: &Path) -> Vec<f64> {
+    let rows: Vec<Row> = read(run).expect("metrics");
+    let train = rows.iter().filter(|row| row.split == "train");
+    train.map(|row| row.loss).collect()
+}
+
+/// Three steps on Flex, three on the device with Flex's checkpoint, three on Flex with the device's: the
+/// losses of nine on Flex.
+#[test]
+fn a_run_goes_on_on_another_backend() {
+    let dir = scratch();
+    let run = dir.path().join("run");
+    train(dir.path(), "flex", &[]);
+    let alone = losses(&run);
+    assert_eq!(alone.len(), 9);
+    rewind(&run, 3);
+    train(dir.path(), &name(), &["--resume"]);
+    rewind(&run, 6);
+    train(dir.path(), "flex", &["--resume"]);
+    let together = losses(&run);
+    assert_eq!(together[..3], alone[..3], "the rows before are kept");
+    for (step, (got, want)) in together.iter().zip(&alone).enumerate() {
+        // A step's rounding is in the weights of all that follow.
+        let error = (got / want - 1.0).abs();
+        assert!(
+            error <= 10.0 * tolerance(),
+            "step {}: {got} {want}",
+            step + 1
+        );
+    }
+    let said = succeed(dir.path(), &["eval", "run", "--device", &name(), "--json"]);
+    let flex = succeed(dir.path(), &["eval", "run", "--device", "flex", "--json"]);
+    let bpb = |text: &str| -> f64 {
+        let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        json["bpb"].as_f64().expect("bits per byte")
+    };
+    let (got, want) = (bpb(&said.out), bpb(&flex.out));
+    assert!((got / want - 1.0).abs() <= tolerance(), "{got} {want}");
+}
+
+/// The device and Flex together, half a batch each, is Flex with the whole.
+#[test]
+fn two_devices_are_one_with_the_whole_batch() {
+    let dir = scratch();
+    train(dir.path(), "flex", &[]);
+    let one = losses(&dir.path().join("run"));
+    let second = scratch();
+    let both = format!("{},flex", name());
+    train(second.path(), "auto", &["--devices", &both]);
+    let two = losses(&second.path().join("run"));
+    assert_eq!(one.len(), two.len());
+    for (a, b) in one.iter().zip(&two) {
+        assert!(
+            (a / b - 1.0).abs() <= 1e-4f64.max(10.0 * tolerance()),
+            "{a} {b}"
+        );
+    }
+}
+
+/// A step in half precision, or an error that says that the device has none.
+#[test]
+fn half_precision_runs_or_is_refused() {
+    for dtype in ["bf16", "f16"] {
+        let dir = scratch();
+        let key = format!("dtype={dtype}");
+        let mut args = vec!["train"];
+        args.extend(RECIPE);
+        args.extend(["--plain", "--run-dir", "run", "--device"]);
+        let device = name();
+        args.extend([device.as_str(), key.as_str()]);
+        let said = command::run(dir.path(), &args);
+        if said.code == Some(0) {
+            let losses = losses(&dir.path().join("run"));
+            let (first, last) = (losses[0], losses[losses.len() - 1]);
+            assert!(first < 6.0 && last < first, "{dtype}: {losses:?}");
+        } else {
+            fail(
+                dir.path(),
+                &args,
+                1,
+                &["does not compute in", dtype, "dtype=f32"],
+            );
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What has no counterpart in PyTorch, beside Flex.
+
+use burn::data::dataloader::DataLoader;
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
+use rezero_nn::transformer::{AttentionMask, LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
+use rezero_nn::{
+    Mlp, MlpArm, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, drawn, in_precision,
+};
+
+use crate::backend::{device, flex, tolerance};
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// `max |got − want| / max |want|`.
+fn error(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    assert!(got.iter().all(|x| x.is_finite()));
+    let largest = want.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+    let apart = got
+        .iter()
+        .zip(want)
+        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    f64::from(apart / largest)
+}
+
+fn close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    let error = error(got, want);
+    assert!(error <= tolerance, "{what}: {error:.1e} > {tolerance:.1e}");
+}
+
+fn lm(scheme: ResidualScheme, on: &Device) -> RztxLm {
+    let residual = ResidualConfig::new(scheme).with_rezero(ReZeroConfig::new().with_alpha(0.4));
+    let layer = RztxLayerConfig::new(16, 2)
+        .with_d_ff(24)
+        .with_dropout(0.0)
+        .with_residual(residual.with_d_model(16));
+    let reference = flex();
+    reference.seed(3);
+    let model = RztxLmConfig::new(layer, 2, 10).init(&reference);
+    drawn(model).fork(on)
+}
+
+fn tokens(n: usize, on: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i32> = (0..n as i32).map(|i| (i * 37 + 5) % 256).collect();
+    Tensor::from_data(TensorData::new(ids, [1, n]), on)
+}
+
+/// The gates and norms of every scheme of a Transformer.
+#[test]
+fn residual_schemes() {
+    use ResidualScheme::*;
+    for scheme in [
+        ReZero, PreNorm, PostNorm, Gpt2Norm, SkipInit, LayerScale, DeepNorm, Gated,
+    ] {
+        let on = |device: &Device| {
+            let device = device.clone().autodiff();
+            let model = lm(scheme, &device);
+            let logits = model.forward(tokens(10, &device));
+            let all = values(logits.clone());
+            let grads = logits.powi_scalar(2).mean().backward();
+            let grads = GradientsParams::from_grads(grads, &model);
+            let weight = &model.encoder.layers[0].attention.in_proj.weight;
+            let gradient = grads.get::<2>(weight.id).expect("a gradient");
+            (all, values(gradient))
+        };
+        let ((got, got_grad), (want, want_grad)) = (on(&device()), on(&flex()));
+        close(&format!("{scheme:?}"), &got, &want, tolerance());
+        close(
+            &format!("{scheme:?}, gradient"),
+            &got_grad,
+            &want_grad,
+            4.0 * tolerance(),
+        );
+    }
+}
+
+/// Byte by byte with a cache is the whole text at once.
+#[test]
+fn decoding_with_a_cache() {
+    let device = device();
+    let model = lm(ResidualScheme::ReZero, &device);
+    let all = values(model.forward(tokens(10, &device)));
+    let mut cache = LmCache::default();
+    let mut steps = Vec::new();
+    for i in 0..10 {
+        let token = tokens(10, &device).slice_dim(1, i..i + 1);
+        steps.extend(values(model.forward_cached(token, &mut cache)));
+    }
+    close("cached logits", &steps, &all, 2.0 * tolerance());
+    let reference = lm(ResidualScheme::ReZero, &flex());
+    close(
+        "logits",
+        &all,
+        &values(reference.forward(tokens(10, &flex()))),
+        tolerance(),
+    );
+}
+
+/// A mask's positions do not reach the output.
+#[test]
+fn padding_is_not_seen() {
+    let device = device();
+    let model = lm(ResidualScheme::PreNorm, &device).encoder;
+    let input = |last: f32| {
+        let x: Vec<f32> = (0..6 * 16).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut x = TensorData::new(x, [1, 6, 16]).into_vec::<f32>().unwrap();
+        x[5 * 16..].fill(last);
+        Tensor::<3>::from_data(TensorData::new(x, [1, 6, 16]), &device)
+    };
+    let padding = TensorData::new((0..6).map(|i| i == 5).collect::<Vec<_>>(), [1, 6]);
+    let mask = AttentionMask::none().with_padding(Tensor::from_data(padding, &device));
+    let seen = |last| values(model.forward(input(last), &mask).slice_dim(1, 0..5));
+    assert_eq!(seen(1.0), seen(-3.0));
+}
+
+fn mlp(on: &Device) -> Mlp {
+    let reference = flex();
+    reference.seed(5);
+    let config = MlpConfig::new(20, 24, 6, 4).with_arm(MlpArm::ReZero);
+    let gate = ReZeroConfig::new().with_alpha(0.3);
+    drawn(config.with_rezero(gate).init(&reference)).fork(on)
+}
+
+/// Products in half precision: near f32's results, and gradients of the parameters themselves. A device
+/// that cannot says so.
+#[test]
+fn half_precision() {
+    for (dtype, epsilon) in [
+        (FloatDType::BF16, 2f64.powi(-8)),
+        (FloatDType::F16, 2f64.powi(-11)),
+    ] {
+        let device = device().autodiff();
+        if !device.supports_dtype(DType::from(dtype)) {
+            eprintln!("{device:?} does not compute in {dtype:?}");
+            continue;
+        }
+        let run = |model: &Mlp, used: &Mlp, device: &Device| {
+            let x: Vec<f32> = (0..5 * 20).map(|i| (i as f32 * 0.9).cos()).collect();
+            let y = used.forward(Tensor::from_data(TensorData::new(x, [5, 20]), device));
+            assert_eq!(y.dtype(), DType::F32);
+            let grads =
+                GradientsParams::from_grads(y.clone().powi_scalar(2).sum().backward(), model);
+            let gate = model.layers[2].residual.rezero.as_ref().expect("a gate");
+            let gate = grads.get::<1>(gate.alpha.id).expect("a gradient");
+            let weight = grads
+                .get::<2>(model.layers[2].linear.weight.id)
+                .expect("a gradient");
+            assert_eq!((gate.dtype(), weight.dtype()), (DType::F32, DType::F32));
+            [values(y), values(weight), values(gate)]
+        };
+        let model = mlp(&device);
+        let got = run(&model, &in_precision(model.clone(), dtype), &device);
+        let reference = flex().autodiff();
+        let exact = mlp(&reference);
+        let want = run(&exact, &exact, &reference);
+        for (got, want) in got.iter().zip(&want) {
+            close(&format!("{dtype:?}"), got, want, 20.0 * epsilon);
+            assert!(error(got, want) > 0.0, "{dtype:?} was not used");
+        }
+    }
+}
+
+#[test]
+fn batches_are_the_same_on_every_device() {
+    let config = LoaderConfig {
+        batch_size: 6,
+        seed: 4,
+        shuffle: true,
+        drop_last: true,
+        augment: Augment {
+            crop_padding: 4,
+            flip: true,
+        },
+        normalization: shapes::NORMALIZATION,
+        prefetch: 2,
+    };
+    let batches = |device: &Device| -> Vec<(Vec<f32>, Vec<i64>)> {
+        let set = shapes::generate(Split::Train, 20, 7);
+        let loader = ImageLoader::new(set, config.clone(), device).expect("a loader");
+        let all = loader.iter().map(|batch| {
+            let batch = batch.expect("a batch");
+            let targets = batch.targets.into_data().iter::<i64>().collect();
+            (values(batch.images), targets)
+        });
+        all.collect()
+    };
+    let got = batches(&device());
+    assert_eq!(got.len(), 3);
+    assert_eq!(got, batches(&flex()));
+}
