@@ -1,6 +1,7 @@
 //! `--device NAME`: from a name to a Burn device, with an error that says what is missing.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::nearest::nearest;
@@ -153,6 +154,10 @@ fn one(name: &str) -> Result<Device> {
             backend.name
         )));
     }
+    #[cfg(feature = "tch")]
+    if backend.name == "tch" {
+        libtorch::check().map_err(fail)?;
+    }
     let device = match (backend.name, rest) {
         ("remote", rest) => remote(rest.unwrap_or_default()).map_err(fail)?,
         (_, Some(_)) if !backend.indexed => {
@@ -163,10 +168,6 @@ fn one(name: &str) -> Result<Device> {
         }
         (name, rest) => open(name, rest).map_err(fail)?,
     };
-    #[cfg(feature = "tch")]
-    if backend.name == "tch" {
-        libtorch::check().map_err(fail)?;
-    }
     computes(&device).map_err(fail)?;
     Ok(device)
 }
@@ -197,8 +198,8 @@ pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-/// The devices of a compiled backend that are found on this machine, without opening them.
-pub fn found(name: &str) -> Vec<Device> {
+/// The devices of a compiled backend that are found on this machine, by name, without opening them.
+pub fn found(name: &str) -> Vec<(String, Device)> {
     #[allow(unused_imports)]
     use burn::tensor::DeviceType;
     let kind: Option<DeviceType> = match name {
@@ -224,38 +225,61 @@ pub fn found(name: &str) -> Vec<Device> {
         "tch" => Some(DeviceType::LibTorch),
         _ => None,
     };
-    match kind {
-        Some(kind) => Device::enumerate(kind).into_vec(),
-        None => Vec::new(),
+    let Some(kind) = kind else {
+        return Vec::new();
+    };
+    let devices = Device::enumerate(kind).into_vec().into_iter();
+    // Burn lists libtorch's CUDA devices and leaves its CPU out.
+    #[cfg(feature = "tch")]
+    #[allow(deprecated)] // The backend leaves Burn in 0.23.
+    if name == "tch" {
+        let cuda = devices.enumerate();
+        let cuda = cuda.map(|(i, device)| (format!("tch:cuda:{i}"), device));
+        let cpu = ("tch:cpu".to_owned(), Device::libtorch());
+        return std::iter::once(cpu).chain(cuda).collect();
     }
+    let indexed = BACKENDS.iter().any(|b| b.name == name && b.indexed);
+    let named = |(i, device)| match indexed {
+        true => (format!("{name}:{i}"), device),
+        false => (name.to_owned(), device),
+    };
+    devices.enumerate().map(named).collect()
 }
 
-fn open(name: &str, index: Option<&str>) -> Result<Device, String> {
-    let mut found = found(name);
-    // libtorch names the kind of its device, then the index: tch:cuda:1.
-    let (kind, index) = match (name, index) {
-        ("tch", None) => ("cpu", None),
-        ("tch", Some(rest)) => match rest.split_once(':') {
-            Some((kind, index)) => (kind, Some(index)),
-            None => (rest, None),
+fn open(name: &str, rest: Option<&str>) -> Result<Device, String> {
+    #[cfg(feature = "tch")]
+    #[allow(deprecated)]
+    if (name, rest) == ("tch", Some("mps")) {
+        // Not listed either; whether it is there shows when it computes.
+        return Ok(Device::libtorch_mps());
+    }
+    // libtorch's devices have a kind before the index: tch:cuda:1.
+    let (prefix, index) = match (name, rest) {
+        ("tch", None | Some("cpu")) => ("tch:cpu", None),
+        ("tch", Some(rest)) => match rest.strip_prefix("cuda") {
+            Some("") => ("tch:cuda", None),
+            Some(index) if index.starts_with(':') => ("tch:cuda", Some(&index[1..])),
+            _ => {
+                return Err("libtorch has tch:cpu, tch:cuda:N and tch:mps".to_owned());
+            }
         },
-        (_, index) => ("", index),
+        (_, index) => (name, index),
     };
-    found.retain(|device| format!("{device:?}").to_lowercase().contains(kind));
-    let count = found.len();
     let index = match index {
         None => 0,
         Some(text) => text
             .parse::<usize>()
-            .map_err(|_| format!("`{text}` is not a device index; write for example {name}:0"))?,
+            .map_err(|_| format!("`{text}` is not a device index; write for example {prefix}:0"))?,
     };
-    match count {
+    let mut found = found(name);
+    found.retain(|(name, _)| name.starts_with(prefix));
+    match found.len() {
         0 => Err("no such device was found on this machine (is its driver installed?)".to_owned()),
-        _ if index >= count => Err(format!(
+        count if index >= count => Err(format!(
             "index {index} is out of range, {count} found (0 to {})",
             count - 1
         )),
-        _ => Ok(found.swap_remove(index)),
+        _ => Ok(found.swap_remove(index).1),
     }
 }
 
@@ -304,7 +328,7 @@ fn remote(_address: &str) -> Result<Device, String> {
 }
 
 /// A device as people call it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Description {
     /// The part's name.
     pub name: String,
@@ -314,7 +338,7 @@ pub struct Description {
 
 /// What a device is. Opens a GPU.
 pub fn describe(device: &Device) -> Description {
-    #[cfg(feature = "cubecl")]
+    #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(cube) = device.as_dispatch() {
         let client = cube.client();
         let properties = client.properties();

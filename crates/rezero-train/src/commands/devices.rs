@@ -1,69 +1,54 @@
 //! `rezero devices`
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use serde::de::DeserializeOwned;
 
 use super::out;
 use crate::check::{self, Outcome};
 use crate::cli::Devices;
-use crate::device::{self, BACKENDS, describe, found, select};
+use crate::device::{self, BACKENDS, Description, describe, found, select};
 use crate::error::{Error, Result};
 
 pub fn run(args: &Devices) -> Result<()> {
-    if args.here {
-        return here(&args.names);
+    match (args.here, args.check) {
+        (true, check) => here(&args.names, check),
+        (false, true) => check_all(&args.names),
+        (false, false) => list(&args.names),
     }
-    if args.check {
-        return check_all(&args.names);
-    }
-    for name in &args.names {
+}
+
+fn list(names: &[String]) -> Result<()> {
+    for name in names {
         line(name)?;
     }
-    if args.names.is_empty() {
-        out!("compiled in:");
-        for backend in BACKENDS.iter().filter(|b| b.compiled) {
-            out!("  {:8} {}", backend.name, backend.about);
-            if backend.name == "remote" {
-                continue;
-            }
-            let names = names(backend.name);
-            if names.is_empty() {
-                out!("           none found (is its driver installed?)");
-            }
-            for name in names {
-                line(&name)?;
-            }
+    if !names.is_empty() {
+        return Ok(());
+    }
+    out!("compiled in:");
+    for backend in BACKENDS.iter().filter(|b| b.compiled) {
+        out!("  {:8} {}", backend.name, backend.about);
+        if backend.name == "remote" {
+            continue;
         }
-        out!("to add, build with --features NAME:");
-        for backend in BACKENDS.iter().filter(|b| !b.compiled) {
-            out!("  {:8} {}", backend.name, backend.about);
+        let found = found(backend.name);
+        if found.is_empty() {
+            out!("           none found (is its driver installed?)");
         }
+        for (name, _) in found {
+            line(&name)?;
+        }
+    }
+    out!("to add, build with --features NAME:");
+    for backend in BACKENDS.iter().filter(|b| !b.compiled) {
+        out!("  {:8} {}", backend.name, backend.about);
     }
     Ok(())
 }
 
-/// What the devices of a backend that are found here are called.
-fn names(backend: &str) -> Vec<String> {
-    let all = found(backend);
-    let indexed = BACKENDS.iter().any(|b| b.name == backend && b.indexed);
-    let name = |(i, device): (usize, &burn::tensor::Device)| match (backend, indexed) {
-        (_, false) => backend.to_owned(),
-        ("tch", _) => {
-            // As Burn writes it: LibTorch(Cpu), LibTorch(Cuda(1)).
-            let text = format!("{device:?}").to_lowercase();
-            let words = text.split(|c: char| !c.is_alphanumeric());
-            let words: Vec<_> = words
-                .filter(|w| !w.is_empty() && *w != "libtorch")
-                .collect();
-            format!("tch:{}", words.join(":"))
-        }
-        _ => format!("{backend}:{i}"),
-    };
-    all.iter().enumerate().map(name).collect()
-}
-
 /// A device's line in the list. A driver that fails is reported there.
 fn line(name: &str) -> Result<()> {
-    match select(name).map(|device| describe(&device)) {
+    match in_own_process::<Description>(name, false) {
         Ok(found) => {
             let memory = found.memory.map_or("memory unknown".to_owned(), |bytes| {
                 format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
@@ -75,7 +60,7 @@ fn line(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks every device in a process of its own, which a driver may end as it likes.
+/// Checks every device.
 fn check_all(wanted: &[String]) -> Result<()> {
     if !device::backend("flex").is_some_and(|flex| flex.compiled) {
         return Err(Error::Device {
@@ -86,7 +71,10 @@ fn check_all(wanted: &[String]) -> Result<()> {
     let all: Vec<String> = match wanted {
         [] => {
             let compiled = BACKENDS.iter().filter(|b| b.compiled);
-            compiled.flat_map(|b| names(b.name)).collect()
+            compiled
+                .flat_map(|b| found(b.name))
+                .map(|(name, _)| name)
+                .collect()
         }
         wanted => wanted.to_vec(),
     };
@@ -94,7 +82,7 @@ fn check_all(wanted: &[String]) -> Result<()> {
     for name in all {
         out!("{name}");
         let allowed = device::backend(&name).map_or(0.0, |b| b.tolerance);
-        match in_own_process(&name) {
+        match in_own_process::<Vec<Outcome>>(&name, true) {
             Ok(parts) => {
                 for part in &parts {
                     let verdict = if part.error <= allowed {
@@ -124,7 +112,8 @@ fn check_all(wanted: &[String]) -> Result<()> {
     }
 }
 
-fn in_own_process(name: &str) -> Result<Vec<Outcome>> {
+/// What `--here` prints for a device, from a process of its own, which a driver may end as it likes.
+fn in_own_process<T: DeserializeOwned>(name: &str, check: bool) -> Result<T> {
     let fail = |message: String| Error::Device {
         name: name.to_owned(),
         message,
@@ -132,30 +121,34 @@ fn in_own_process(name: &str) -> Result<Vec<Outcome>> {
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let output = Command::new(&program)
         .args(["devices", "--here", name])
-        .stderr(Stdio::piped())
+        .args(check.then_some("--check"))
         .output()
         .map_err(|e| Error::io("start", &program, e))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let said = text.lines().rev().find(|line| !line.trim().is_empty());
         let said = said.unwrap_or_default().trim_start_matches("error: ");
-        return Err(fail(format!(
-            "its process ended with {}: {said}",
-            output.status
-        )));
+        // An error of ours names the device already.
+        let ours = said.strip_prefix(&format!("device `{name}`: "));
+        return Err(fail(match ours {
+            Some(message) => message.to_owned(),
+            None => format!("its driver ended the process ({}): {said}", output.status),
+        }));
     }
     serde_json::from_slice(&output.stdout)
         .map_err(|e| fail(format!("its process wrote no result: {e}")))
 }
 
-fn here(names: &[String]) -> Result<()> {
+fn here(names: &[String], check: bool) -> Result<()> {
     let [name] = names else {
         return Err(Error::Training("one device to a process".to_owned()));
     };
-    let (device, reference) = (select(name)?, select("flex")?);
-    let outcomes = check::run(&device, &reference);
-    let text = serde_json::to_string(&outcomes)
-        .map_err(|e| Error::Training(format!("cannot write JSON: {e}")))?;
+    let device = select(name)?;
+    let text = match check {
+        true => serde_json::to_string(&check::run(&device, &select("flex")?)),
+        false => serde_json::to_string(&describe(&device)),
+    };
+    let text = text.map_err(|e| Error::Training(format!("cannot write JSON: {e}")))?;
     out!("{text}");
     Ok(())
 }
