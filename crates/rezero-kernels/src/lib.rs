@@ -12,6 +12,7 @@
 //! | [`linear`] | `act(x W + b)` |
 //! | [`gated_sum`] | `x + α · f` |
 //! | [`gated_linear`] | `x + α · relu(x W + b)` |
+//! | [`gelu`] | `x · Φ(x)` |
 //! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
 //! | [`normalize`] | either with given statistics, outside of training |
@@ -34,6 +35,7 @@ mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod gate;
+mod gelu;
 mod linear;
 mod mixed;
 mod optim;
@@ -43,6 +45,7 @@ pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
 pub use cross_entropy::cross_entropy;
 pub use gate::gated_sum;
+pub use gelu::gelu;
 pub use linear::{Activation, gated_linear, linear};
 pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, SgdStep};

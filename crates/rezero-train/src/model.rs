@@ -83,19 +83,35 @@ macro_rules! each {
     };
 }
 
+/// Where weights are drawn: every backend has random numbers of its own.
+#[cfg(feature = "flex")]
+fn drawing(device: &Device) -> Device {
+    match device.is_autodiff() {
+        true => Device::flex().autodiff(),
+        false => Device::flex(),
+    }
+}
+
+#[cfg(not(feature = "flex"))]
+fn drawing(device: &Device) -> Device {
+    device.clone()
+}
+
 impl Network {
     /// Builds the network of `recipe` and draws its weights, in the order of its parameters.
     ///
-    /// They are a function of the seed, see [`rezero_nn::drawn`].
+    /// They are a function of the seed, see [`rezero_nn::drawn`], and with feature `flex`, where they are
+    /// drawn on the CPU, not of the device.
     pub fn new(recipe: &Recipe, num_classes: usize, device: &Device) -> Self {
-        device.seed(recipe.seed);
+        let host = drawing(device);
+        host.seed(recipe.seed);
         let network = match recipe.model {
-            Model::CifarResNet => Self::Cifar(recipe.cifar_resnet(num_classes).init(device)),
-            Model::PreActResNet => Self::PreAct(recipe.preact_resnet(num_classes).init(device)),
-            Model::Mlp => Self::Mlp(recipe.mlp(PIXELS, num_classes).init(device)),
-            Model::ByteLm => Self::Lm(recipe.byte_lm().init(device)),
+            Model::CifarResNet => Self::Cifar(recipe.cifar_resnet(num_classes).init(&host)),
+            Model::PreActResNet => Self::PreAct(recipe.preact_resnet(num_classes).init(&host)),
+            Model::Mlp => Self::Mlp(recipe.mlp(PIXELS, num_classes).init(&host)),
+            Model::ByteLm => Self::Lm(recipe.byte_lm().init(&host)),
         };
-        rezero_nn::drawn(network)
+        rezero_nn::drawn(network).fork(device)
     }
 
     /// The network with new layers up to the depth of `recipe`, see [`Grow`]; their weights are drawn
@@ -317,16 +333,19 @@ impl Items {
         }
     }
 
-    /// The same items on another device.
+    /// The same items on another device, integers in the type that it computes in.
     pub(crate) fn to_device(self, device: &Device) -> Self {
+        fn ints<const D: usize>(ids: Tensor<D, Int>, device: &Device) -> Tensor<D, Int> {
+            ids.to_device(device).cast(device.settings().int_dtype)
+        }
         match self {
             Self::Images(batch) => Self::Images(ImageBatch {
                 images: batch.images.to_device(device),
-                targets: batch.targets.to_device(device),
+                targets: ints(batch.targets, device),
             }),
             Self::Text(batch) => Self::Text(TextBatch {
-                inputs: batch.inputs.to_device(device),
-                targets: batch.targets.to_device(device),
+                inputs: ints(batch.inputs, device),
+                targets: ints(batch.targets, device),
                 weights: batch.weights.map(|weights| weights.to_device(device)),
                 scored: batch.scored,
             }),

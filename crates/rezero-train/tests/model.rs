@@ -24,6 +24,7 @@ fn batch(device: &Device) -> Batch {
             targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
         }),
         seed: 0,
+        loss_scale: 1.0,
     }
 }
 

@@ -4,7 +4,9 @@ use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor, s};
+use burn::tensor::module::avg_pool2d;
+use burn::tensor::ops::AvgPoolOptions;
+use burn::tensor::{Device, Tensor};
 use rezero_kernels::Activation;
 
 use super::cifar::{Arm, Definition};
@@ -275,8 +277,11 @@ impl Shortcut {
         if self.is_identity() {
             return x;
         }
-        let stride = self.stride as isize;
-        let mut x = x.slice(s![.., .., ..;stride, ..;stride]);
+        // Every second pixel. A slice with steps has no gradient on Burn's libtorch.
+        let mut x = match self.stride {
+            1 => x,
+            stride => avg_pool2d(x, AvgPoolOptions::new([1, 1]).with_stride([stride; 2])),
+        };
         if let Some(norm) = &self.norm {
             x = norm.forward(x);
         }

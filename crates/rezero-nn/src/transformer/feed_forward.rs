@@ -3,9 +3,9 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::activation::{gelu, silu};
+use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::Activation as Act;
+use rezero_kernels::{Activation as Act, gelu};
 
 use super::drop;
 use super::init::{linear, scale_columns};

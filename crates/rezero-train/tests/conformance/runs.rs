@@ -109,6 +109,9 @@ fn two_devices_are_one_with_the_whole_batch() {
 /// A step in half precision, or an error that says that the device has none.
 #[test]
 fn half_precision_runs_or_is_refused() {
+    let exact = scratch();
+    train(exact.path(), &name(), &[]);
+    let exact = losses(&exact.path().join("run"));
     for dtype in ["bf16", "f16"] {
         let dir = scratch();
         let key = format!("dtype={dtype}");
@@ -120,8 +123,11 @@ fn half_precision_runs_or_is_refused() {
         let said = command::run(dir.path(), &args);
         if said.code == Some(0) {
             let losses = losses(&dir.path().join("run"));
-            let (first, last) = (losses[0], losses[losses.len() - 1]);
-            assert!(first < 6.0 && last < first, "{dtype}: {losses:?}");
+            assert_eq!(losses.len(), exact.len());
+            assert_ne!(losses, exact, "{dtype} was not used");
+            for (half, full) in losses.iter().zip(&exact) {
+                assert!((half / full - 1.0).abs() < 2e-2, "{dtype}: {half} {full}");
+            }
         } else {
             fail(
                 dir.path(),

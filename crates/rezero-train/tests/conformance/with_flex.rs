@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
 use rezero_nn::transformer::{AttentionMask, LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
 use rezero_nn::{
-    Mlp, MlpArm, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, drawn, in_precision,
+    Mlp, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, drawn, in_precision,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -33,13 +33,21 @@ fn close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
     assert!(error <= tolerance, "{what}: {error:.1e} > {tolerance:.1e}");
 }
 
+/// Flex, with autodiff if `device` is.
+fn flex_like(device: &Device) -> Device {
+    match device.is_autodiff() {
+        true => flex().autodiff(),
+        false => flex(),
+    }
+}
+
 fn lm(scheme: ResidualScheme, on: &Device) -> RztxLm {
     let residual = ResidualConfig::new(scheme).with_rezero(ReZeroConfig::new().with_alpha(0.4));
     let layer = RztxLayerConfig::new(16, 2)
         .with_d_ff(24)
         .with_dropout(0.0)
         .with_residual(residual.with_d_model(16));
-    let reference = flex();
+    let reference = flex_like(on);
     reference.seed(3);
     let model = RztxLmConfig::new(layer, 2, 10).init(&reference);
     drawn(model).fork(on)
@@ -107,8 +115,7 @@ fn padding_is_not_seen() {
     let device = device();
     let model = lm(ResidualScheme::PreNorm, &device).encoder;
     let input = |last: f32| {
-        let x: Vec<f32> = (0..6 * 16).map(|i| (i as f32 * 0.7).sin()).collect();
-        let mut x = TensorData::new(x, [1, 6, 16]).into_vec::<f32>().unwrap();
+        let mut x: Vec<f32> = (0..6 * 16).map(|i| (i as f32 * 0.7).sin()).collect();
         x[5 * 16..].fill(last);
         Tensor::<3>::from_data(TensorData::new(x, [1, 6, 16]), &device)
     };
@@ -119,11 +126,12 @@ fn padding_is_not_seen() {
 }
 
 fn mlp(on: &Device) -> Mlp {
-    let reference = flex();
+    let reference = flex_like(on);
     reference.seed(5);
-    let config = MlpConfig::new(20, 24, 6, 4).with_arm(MlpArm::ReZero);
     let gate = ReZeroConfig::new().with_alpha(0.3);
-    drawn(config.with_rezero(gate).init(&reference)).fork(on)
+    let residual = ResidualConfig::new(ResidualScheme::ReZero).with_rezero(gate);
+    let config = MlpConfig::new(20, 24, 6, 4).with_residual(residual);
+    drawn(config.init(&reference)).fork(on)
 }
 
 /// Products in half precision: near f32's results, and gradients of the parameters themselves. A device
