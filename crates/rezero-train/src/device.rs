@@ -317,7 +317,7 @@ fn remote(address: &str) -> Result<Device, String> {
             device_count.saturating_sub(1)
         ),
         other => {
-            format!("cannot connect: {other} (does `rezero serve` run there, of the same version?)")
+            format!("cannot connect to `rezero serve` of this version: {other}")
         }
     })
 }
@@ -325,6 +325,21 @@ fn remote(address: &str) -> Result<Device, String> {
 #[cfg(not(feature = "remote"))]
 fn remote(_address: &str) -> Result<Device, String> {
     Err("this binary was built without it".to_owned())
+}
+
+/// `error`, if the connection to a server of `device` ended, with what to do.
+pub fn lost(error: Error, device: &str) -> Error {
+    let remote = device.contains("remote:");
+    match error {
+        Error::Training(message) if remote && message.contains("RecvError") => Error::Device {
+            name: device.to_owned(),
+            message:
+                "the connection was lost; --resume continues from the last checkpoint, on any \
+                      --device"
+                    .to_owned(),
+        },
+        other => other,
+    }
 }
 
 /// A device as people call it.
@@ -351,7 +366,10 @@ pub fn describe(device: &Device) -> Description {
         };
     }
     let text = format!("{device:?}").to_lowercase();
-    match text.contains("cuda") || text.contains("mps") {
+    match ["cuda", "mps", "remote"]
+        .iter()
+        .any(|kind| text.contains(kind))
+    {
         true => Description {
             name: format!("{device:?}"),
             memory: None,

@@ -22,6 +22,12 @@ pub fn run(args: &Serve) -> Result<()> {
              (for example {TOKEN}=$(openssl rand -hex 16))"
         ))
     })?;
+    let shares = |name: &str| !matches!(name.split(':').next(), Some("tch" | "remote"));
+    if let Some(name) = args.device.split(',').find(|name| !shares(name.trim())) {
+        return Err(Error::Serve(format!(
+            "`{name}` cannot be served, by Burn's limits; every backend but tch and remote can"
+        )));
+    }
     let devices = select_all(&args.device)?;
     let listener = TcpListener::bind(&args.listen)
         .map_err(|e| Error::Serve(format!("cannot listen on {}: {e}", args.listen)))?;

@@ -126,10 +126,10 @@ fn train(args: &Train) -> Result<()> {
     };
     run.describe(&resolved, &environment)?;
     say!(
-        "{} · {} parameters · {:?} · {}{}",
+        "{} · {} parameters · {} · {}{}",
         recipe.model_id(),
         network.parameter_count(),
-        device,
+        device::resolved(&recipe.device),
         dir.display(),
         match step {
             0 => String::new(),
@@ -159,7 +159,8 @@ fn train(args: &Train) -> Result<()> {
         let message = device::panic_message(panic.as_ref());
         Err(Error::Training(message.to_owned()))
     });
-    let finished = finished.map_err(|error| memory::named(error, recipe))?;
+    let finished =
+        finished.map_err(|error| device::lost(memory::named(error, recipe), &recipe.device))?;
     finish(&run, recipe, &finished)
 }
 

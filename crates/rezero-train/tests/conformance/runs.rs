@@ -138,3 +138,87 @@ fn half_precision_runs_or_is_refused() {
         }
     }
 }
+
+/// A run on a server that shares this device is a run on the device; who has no token, or a wrong one, is
+/// refused.
+#[cfg(feature = "remote")]
+#[test]
+fn a_run_on_a_server() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    struct Server(std::process::Child);
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    let dir = scratch();
+    let device = name();
+    let serve = [
+        "serve",
+        "--device",
+        device.as_str(),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    fail(dir.path(), &serve, 1, &["must show a token"]);
+    if matches!(device.split(':').next(), Some("tch" | "remote")) {
+        let mut command = command::rezero(dir.path(), &serve);
+        let said = command.env("REZERO_TOKEN", "a-token").output();
+        let said = command::Said::from(said.expect("the command starts"));
+        assert_eq!(said.code, Some(1));
+        assert!(said.err.contains("cannot be served"), "{}", said.err);
+        return;
+    }
+    let mut command = command::rezero(dir.path(), &serve);
+    command
+        .env("REZERO_TOKEN", "a-token")
+        .stderr(Stdio::piped());
+    let mut server = Server(command.spawn().expect("the server starts"));
+    let lines = BufReader::new(server.0.stderr.take().expect("its standard error"));
+    // It must be read on, or the server would wait for its reader.
+    let mut lines = lines.lines().map_while(Result::ok);
+    let line = lines.find(|line| line.starts_with("serving"));
+    let address = line.and_then(|line| Some(line.split("remote:").nth(1)?.to_owned()));
+    let address = address.expect("the server's address");
+    std::thread::spawn(move || lines.for_each(drop));
+
+    let remote = format!("remote:{address}");
+    let train = |remote: &str, token: Option<&str>, run: &str| {
+        let mut args = vec!["train"];
+        args.extend(RECIPE);
+        args.extend(["--plain", "--run-dir", run, "--device", remote]);
+        let mut command = command::rezero(dir.path(), &args);
+        command.env_remove("REZERO_TOKEN");
+        if let Some(token) = token {
+            command.env("REZERO_TOKEN", token);
+        }
+        command::Said::from(command.output().expect("the command starts"))
+    };
+    for (token, says) in [
+        (None, "wants a token"),
+        (Some("other"), "refuses the token"),
+    ] {
+        let said = train(&remote, token, "refused");
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains(says), "{}", said.err);
+    }
+    let said = train(&format!("{remote}#7"), Some("a-token"), "refused");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("out of range"), "{}", said.err);
+
+    let said = train(&remote, Some("a-token"), "served");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    self::train(dir.path(), &device, &[]);
+    let (served, own) = (
+        losses(&dir.path().join("served")),
+        losses(&dir.path().join("run")),
+    );
+    assert_eq!(served.len(), 9);
+    for (got, want) in served.iter().zip(&own) {
+        assert!((got / want - 1.0).abs() <= tolerance(), "{got} {want}");
+    }
+}
