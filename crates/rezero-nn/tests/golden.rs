@@ -11,7 +11,7 @@ use rezero_nn::resnet::{
     PreActResNet, PreActResNetConfig,
 };
 
-use crate::backend::device;
+use crate::backend::{device, every};
 use crate::support::{
     Array, Checks, Fixture, Named, cross_entropy, images, set_closed_form, targets,
 };
@@ -390,7 +390,7 @@ const PREACT_NETWORKS: &[(&str, PreActDepth, ResidualScheme)] = &[
 #[test]
 fn cifar_networks() {
     let device = device().autodiff();
-    for &(case, depth, arm, definition) in NETWORKS {
+    for &(case, depth, arm, definition) in NETWORKS.iter().step_by(every()) {
         let config = CifarResNetConfig::new(depth)
             .with_arm(arm)
             .with_definition(definition);
@@ -401,7 +401,7 @@ fn cifar_networks() {
 #[test]
 fn preact_networks() {
     let device = device().autodiff();
-    for &(case, depth, scheme) in PREACT_NETWORKS {
+    for &(case, depth, scheme) in PREACT_NETWORKS.iter().step_by(every()) {
         let config = PreActResNetConfig::new(depth).with_scheme(scheme);
         check_network(case, config.init(&device), &device);
     }

@@ -176,8 +176,8 @@ fn one(name: &str) -> Result<Device> {
 fn computes(device: &Device) -> Result<(), String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let ones = Tensor::<1>::ones([2], device);
-    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ones.sum().into_data()));
+    let sum = || Tensor::<1>::ones([2], device).sum().into_data();
+    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(sum));
     std::panic::set_hook(hook);
     match sum {
         Ok(sum) if sum.iter::<f32>().eq([2.0]) => Ok(()),
