@@ -40,6 +40,9 @@ part() {
     echo "== $name"
     if timeout -k 10 "$limit" "$@" >"$out/$name.log" 2>&1; then
         touch "$out/$name.ok"
+    elif grep -q "it does not compute in" "$out/$name.log"; then
+        # A device without a type is a result.
+        touch "$out/$name.ok"
     else
         echo "   failed with $? ($out/$name.log): $(tail -n 1 "$out/$name.log")"
         failed=1

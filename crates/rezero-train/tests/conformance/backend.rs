@@ -38,6 +38,6 @@ pub fn every() -> usize {
     }
     match backend(&name()).map(|b| b.name) {
         Some("flex" | "ndarray" | "tch" | "remote") => 1,
-        _ => 25,
+        _ => 50,
     }
 }

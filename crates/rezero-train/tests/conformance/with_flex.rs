@@ -168,7 +168,8 @@ fn half_precision() {
         let want = run(&exact, &exact, &reference);
         for (got, want) in got.iter().zip(&want) {
             close(&format!("{dtype:?}"), got, want, 20.0 * epsilon);
-            assert!(error(got, want) > 0.0, "{dtype:?} was not used");
+            // Products in f32 are a hundred times closer.
+            assert!(error(got, want) > epsilon / 16.0, "{dtype:?} was not used");
         }
     }
 }
