@@ -84,6 +84,7 @@ fn train(recipe: &Recipe, dir: &Path) {
         train: train_loader(recipe, images(STEPS + 1), 0, &autodiff).expect("a loader"),
         valid: eval_loader(recipe, images(1), &device).expect("a loader"),
         device: autodiff,
+        devices: Vec::new(),
         fingerprint: String::new(),
         resume: None,
         interrupter: Interrupter::new(),

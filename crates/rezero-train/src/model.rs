@@ -334,7 +334,7 @@ impl Items {
     }
 
     /// The same items on another device, integers in the type that it computes in.
-    pub(crate) fn to_device(self, device: &Device) -> Self {
+    pub(crate) fn on(self, device: &Device) -> Self {
         fn ints<const D: usize>(ids: Tensor<D, Int>, device: &Device) -> Tensor<D, Int> {
             ids.to_device(device).cast(device.settings().int_dtype)
         }
@@ -509,7 +509,7 @@ pub(crate) struct Sums {
 
 impl Sums {
     /// The numbers alone, on another device.
-    pub(crate) fn to_device(self, device: &Device) -> Self {
+    pub(crate) fn on(self, device: &Device) -> Self {
         Self {
             loss: self.loss.inner().to_device(device),
             correct: self.correct.to_device(device),

@@ -80,7 +80,7 @@ impl Replicas {
             match answer.unwrap_or_else(|_| Err("its thread ended".to_owned())) {
                 Ok((sums, gradients)) => {
                     sum.accumulate(model, gradients.to_device(&inner, model));
-                    parts.extend(sums.into_iter().map(|part| part.to_device(&inner)));
+                    parts.extend(sums.into_iter().map(|part| part.on(&inner)));
                 }
                 Err(message) => {
                     failed.get_or_insert(format!("{:?}: {message}", worker.device));
@@ -124,7 +124,7 @@ impl Worker {
 impl Job {
     fn run(self, device: &Device) -> (Vec<Sums>, GradientsParams) {
         let model = self.model.fork(device);
-        let items = self.items.to_device(device);
+        let items = self.items.on(device);
         model.gradients(items, self.total, self.seed, self.loss_scale)
     }
 }
