@@ -219,6 +219,11 @@ impl Workload {
         Ok(())
     }
 
+    /// Whether its steps are of training, which `half` is for in [`run`](Self::run).
+    pub fn trains(&self) -> bool {
+        matches!(self.kind, Kind::Mlp | Kind::Lm | Kind::ResNet)
+    }
+
     /// Runs `steps` timed steps on `device`, given without autodiff; of training, with products in `half`.
     pub fn run(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let training = device.clone().autodiff();

@@ -93,4 +93,6 @@ fn what_cannot_be_run_is_refused_before_anything_is() {
     }
     let args = ["bench", "mlp-2", "--device", "fleks"];
     fail(dir.path(), &args, 1, &["did you mean `flex`?"]);
+    let args = ["bench", "mlp-2,latency", "--dtype", "bf16"];
+    fail(dir.path(), &args, 1, &["`latency`", "training steps"]);
 }

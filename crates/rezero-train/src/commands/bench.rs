@@ -33,6 +33,12 @@ pub fn run(args: &Bench) -> Result<()> {
     let device = select(&args.device)?;
     if let Some(half) = args.dtype.half() {
         computes_in(&args.device, &device, half)?;
+        if let Some(other) = workloads.iter().find(|w| !w.trains()) {
+            return Err(Error::Workload {
+                name: other.name.clone(),
+                message: format!("--dtype {} is for training steps", args.dtype),
+            });
+        }
     }
     if args.here {
         let [workload] = workloads.as_slice() else {
