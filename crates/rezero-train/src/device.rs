@@ -184,8 +184,18 @@ fn computes(device: &Device) -> Result<(), String> {
         Ok(_) => Err("1 + 1 is not 2 on it; its driver is broken".to_owned()),
         Err(panic) => Err(format!(
             "it does not start: {} (is its driver installed?)",
-            panic_message(panic.as_ref()).trim()
+            beginning(panic_message(panic.as_ref()))
         )),
+    }
+}
+
+/// The first line of what a driver says, and no more than 200 characters of it: libtorch lists all it knows.
+pub fn beginning(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.split("\\n").next().unwrap_or_default().trim();
+    match line.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
     }
 }
 
@@ -366,15 +376,18 @@ pub fn describe(device: &Device) -> Description {
         };
     }
     let text = format!("{device:?}").to_lowercase();
-    match ["cuda", "mps", "remote"]
-        .iter()
-        .any(|kind| text.contains(kind))
-    {
-        true => Description {
-            name: format!("{device:?}"),
-            memory: None,
-        },
-        false => processor(),
+    let name = if text.contains("remote") {
+        "a device of another machine"
+    } else if text.contains("cuda") {
+        "a GPU of libtorch"
+    } else if text.contains("mps") {
+        "an Apple GPU of libtorch"
+    } else {
+        return processor();
+    };
+    Description {
+        name: name.to_owned(),
+        memory: None,
     }
 }
 
@@ -476,6 +489,13 @@ mod tests {
         assert!(message.contains("did you mean `flex`?"), "{message}");
         let message = select("flex:0").unwrap_err().to_string();
         assert!(message.contains("takes no index"), "{message}");
+    }
+
+    #[test]
+    fn a_driver_is_cut_short() {
+        assert_eq!(beginning("one\ntwo"), "one");
+        assert_eq!(beginning(r#"Torch("one\ntwo")"#), "Torch(\"one");
+        assert_eq!(beginning(&"ä".repeat(300)), format!("{}…", "ä".repeat(200)));
     }
 
     #[test]

@@ -23,8 +23,8 @@ const SIGNS: [&str; 7] = [
 pub fn named(error: Error, recipe: &Recipe) -> Error {
     match error {
         Error::Training(message) if tells_of_memory(&message) => {
-            let first = message.lines().next().unwrap_or_default();
-            Error::OutOfMemory(format!("{}; the device says: {first}", advice(recipe)))
+            let said = crate::device::beginning(&message);
+            Error::OutOfMemory(format!("{}; the device says: {said}", advice(recipe)))
         }
         other => other,
     }
