@@ -101,9 +101,18 @@ pub fn select_all(names: &str) -> Result<Vec<Device>> {
 
 /// The names that `--devices LIST` stands for with `--device BASE`: a number is an index of that backend.
 pub fn listed(base: &str, list: &str) -> String {
+    let base = resolved(base);
+    // A server's devices come after a #, and a number before it is its port.
+    let (base, mark) = match base.strip_prefix("remote:") {
+        Some(_) => (base.split('#').next().unwrap_or(base), '#'),
+        None => match base.rsplit_once(':') {
+            Some((kind, index)) if index.parse::<usize>().is_ok() => (kind, ':'),
+            _ => (base, ':'),
+        },
+    };
     let names = list.split(',').map(str::trim);
     let names = names.map(|name| match name.parse::<usize>() {
-        Ok(index) => format!("{}:{index}", resolved(base)),
+        Ok(index) => format!("{base}{mark}{index}"),
         Err(_) => name.to_owned(),
     });
     names.collect::<Vec<_>>().join(",")
@@ -483,6 +492,11 @@ mod tests {
     fn lists_of_devices() {
         assert_eq!(listed("cuda", "0, 1"), "cuda:0,cuda:1");
         assert_eq!(listed("auto", "flex,flex"), "flex,flex");
+        assert_eq!(listed("tch:cuda:1", "0,1"), "tch:cuda:0,tch:cuda:1");
+        assert_eq!(
+            listed("remote:a:30#1", "0,2"),
+            "remote:a:30#0,remote:a:30#2"
+        );
         let both = select_all("flex,flex").unwrap();
         assert_eq!(both.len(), 2);
         let message = select_all("flex,flx").unwrap_err().to_string();
