@@ -46,7 +46,7 @@ test-cuda: (conformance "cuda" "cuda")
 
 [private]
 conformance DEVICE FEATURE:
-    REZERO_TEST_DEVICE={{DEVICE}} cargo test --release -p rezero-train --features {{ if features == "" { FEATURE + ",remote" } else { features } }} --test conformance -- --test-threads 1
+    REZERO_TEST_DEVICE={{DEVICE}} cargo test --release -p rezero-train --features {{ if features == "" { FEATURE } else { features } }},remote --test conformance -- --test-threads 1
 
 # List the devices and check that they compute what Flex does
 devices *ARGS:

@@ -67,7 +67,8 @@ pub struct Train {
     /// Continue the run from its last checkpoint
     #[arg(long)]
     pub resume: bool,
-    /// Where to train, as device=NAME; see `rezero devices`
+    /// Where to train, as device=NAME; see `rezero devices`; remote:HOST:PORT reads its token from
+    /// REZERO_TOKEN [default: auto]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Train on several devices at once: indices of --device, or names; each takes an equal part of

@@ -130,7 +130,7 @@ pub fn computes_in(name: &str, device: &Device, dtype: FloatDType) -> Result<()>
     let dtype = format!("{dtype:?}").to_lowercase();
     Err(Error::Device {
         name: name.to_owned(),
-        message: format!("it does not compute in {dtype}; train with dtype=f32"),
+        message: format!("it does not compute in {dtype}; use f32"),
     })
 }
 
@@ -336,7 +336,7 @@ fn remote(address: &str) -> Result<Device, String> {
             device_count.saturating_sub(1)
         ),
         other => {
-            format!("cannot connect to `rezero serve` of this version: {other}")
+            format!("cannot connect to `rezero serve`: {other}")
         }
     })
 }

@@ -111,7 +111,7 @@ pub enum Error {
     #[error("cannot sample: {0}")]
     Sampling(#[from] rezero_nn::transformer::SamplingError),
     /// Devices whose results are not Flex's.
-    #[error("the self-test failed on {0}: do not train there; update its driver, or report it")]
+    #[error("the check failed on {0}, as said above: do not train there")]
     SelfTest(String),
     /// A device cannot be served.
     #[error("cannot serve: {0}")]

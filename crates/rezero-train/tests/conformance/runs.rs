@@ -129,7 +129,7 @@ fn half_precision_runs_or_is_refused() {
                 dir.path(),
                 &args,
                 1,
-                &["does not compute in", dtype, "dtype=f32"],
+                &["does not compute in", dtype, "use f32"],
             );
         }
     }
