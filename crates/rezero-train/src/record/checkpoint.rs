@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::optim::OptimizerRecord;
@@ -24,11 +24,12 @@ use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::write::{write_atomic, write_synced};
 use crate::error::{Error, Result};
-use crate::model::Network;
+use crate::fit::{LossScale, Model, Score, Totals};
 
 /// The layout that this version writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The version of burn, which defines the `.bpk` files.
 pub const BURN_VERSION: &str = "0.22.1";
 
@@ -46,96 +47,32 @@ pub struct State {
     pub step: usize,
     /// How many bytes of `metrics.jsonl` belong to these steps.
     pub metrics_bytes: u64,
-    /// SHA-256 of the recipe, see [`Recipe::fingerprint`](crate::recipe::Recipe::fingerprint).
+    /// SHA-256 of the recipe without `[run]`.
     pub recipe: String,
     /// SHA-256 of the training and the validation data.
     pub data: String,
-    /// Sum of losses since the last row of `metrics.jsonl`.
-    pub loss_sum: f64,
-    /// Correct classifications since the last row.
-    pub correct: f64,
-    /// Items since the last row.
-    pub items: usize,
+    /// Sums since the last row of `metrics.jsonl`.
+    pub since: Totals,
     /// The latest validation.
     pub valid: Option<Score>,
     /// The best validation.
     pub best: Option<Score>,
-    /// The first step whose validation reached the recipe's `target_bpb`.
-    #[serde(default)]
+    /// The first step whose validation reached `run.target`.
     pub target_step: Option<usize>,
-    /// The factor of the loss, under `dtype=f16`.
-    #[serde(default)]
+    /// The factor of the loss, under `train.dtype = "f16"`.
     pub loss_scale: Option<LossScale>,
-}
-
-/// A factor for the loss that is as large as gradients in half precision can bear: Micikevicius et al.,
-/// [arXiv 1710.03740](https://arxiv.org/abs/1710.03740), section 3.2, with PyTorch's constants.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LossScale {
-    /// The factor.
-    pub factor: f64,
-    /// Steps since it was changed.
-    pub steps: usize,
-}
-
-impl Default for LossScale {
-    fn default() -> Self {
-        Self {
-            factor: 65_536.0,
-            steps: 0,
-        }
-    }
-}
-
-impl LossScale {
-    /// After a step whose gradients were finite, or were not.
-    pub fn next(self, finite: bool) -> Self {
-        let (factor, steps) = match (finite, self.steps + 1) {
-            (false, _) => (self.factor / 2.0, 0),
-            (true, 2_000) => (self.factor * 2.0, 0),
-            (true, steps) => (self.factor, steps),
-        };
-        Self { factor, steps }
-    }
-
-    /// Whether gradients that are not finite can be the factor's fault.
-    pub fn can_fall(self) -> bool {
-        self.factor > 1.0
-    }
-}
-
-/// A validation result.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// The step it was taken at.
-    pub step: usize,
-    /// Share of items classified correctly.
-    pub accuracy: f64,
-    /// Mean cross-entropy, nats.
-    pub loss: f64,
-}
-
-impl Score {
-    /// A lower loss if `by_loss`; else a higher accuracy, or the same at a lower loss.
-    pub fn better_than(&self, other: &Score, by_loss: bool) -> bool {
-        let lower = self.loss < other.loss;
-        if by_loss {
-            return lower;
-        }
-        self.accuracy > other.accuracy || (self.accuracy == other.accuracy && lower)
-    }
 }
 
 /// What commits a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The layout; this version writes and reads 1.
+    /// The layout; this version writes and reads 2.
     pub format: u32,
     /// The version of this crate.
     pub version: String,
     /// The version of burn.
     pub burn: String,
-    /// [`Recipe::model_id`](crate::recipe::Recipe::model_id).
+    /// What the model is: two with the same text have the same parameters.
     pub model: String,
     /// How many values the model learns.
     pub parameters: usize,
@@ -170,6 +107,43 @@ pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
         }
     }
     Ok(found)
+}
+
+/// The checkpoint of the run that `which` names: `best`, `last` or a step.
+///
+/// # Errors
+///
+/// If there is none, or it is damaged or of another model.
+pub fn choose(run: &Path, which: &str, model: &str) -> Result<Reader> {
+    let all = list(run)?;
+    let fail = |message: String| Error::Run {
+        dir: run.to_owned(),
+        message,
+    };
+    let (_, newest) = all
+        .last_key_value()
+        .ok_or_else(|| fail("has no checkpoint yet".to_owned()))?;
+    match which {
+        "last" => Reader::open(newest, model),
+        "best" => {
+            let newest = Reader::open(newest, model)?;
+            match newest.state()?.best.and_then(|best| all.get(&best.step)) {
+                Some(dir) => Reader::open(dir, model),
+                None => Ok(newest),
+            }
+        }
+        step => {
+            let steps: Vec<String> = all.keys().map(usize::to_string).collect();
+            let dir = step.parse().ok().and_then(|step: usize| all.get(&step));
+            let dir = dir.ok_or_else(|| {
+                fail(format!(
+                    "has no checkpoint `{step}`; choose best, last or one of: {}",
+                    steps.join(", ")
+                ))
+            })?;
+            Reader::open(dir, model)
+        }
+    }
 }
 
 /// Reads checkpoints of one model.
@@ -262,12 +236,12 @@ impl Reader {
         Ok(state)
     }
 
-    /// `network` with this checkpoint's weights.
+    /// `model` with the checkpoint's weights.
     ///
     /// # Errors
     ///
-    /// If the weights do not fit.
-    pub fn load_network(&self, network: Network) -> Result<Network> {
+    /// If they are damaged, or of another model.
+    pub fn load<M: Model>(&self, model: M) -> Result<M> {
         // Burn reads a file's tensors when they are used; by then a run that goes on may have removed
         // the checkpoint. These are the bytes that are verified.
         let path = self.dir.join(MODEL);
@@ -277,8 +251,8 @@ impl Reader {
         }
         let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
             .map_err(|e| self.fail(MODEL, e))?;
-        network
-            .try_load_record(record)
+        model
+            .with_weights(record)
             .map_err(|e| self.fail(MODEL, e))
     }
 
@@ -381,7 +355,7 @@ impl Writer {
     pub fn save(
         &self,
         state: &State,
-        network: Network,
+        model: impl Model,
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
@@ -411,7 +385,7 @@ impl Writer {
         let text = |e: RecordError| fail(e.to_string());
         optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
-        network.into_record().save(dir.join(MODEL)).map_err(text)?;
+        model.to_weights().save(dir.join(MODEL)).map_err(text)?;
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
         write_synced(&dir.join(STATE), &json)?;
 
@@ -443,31 +417,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// Writes `bytes` to a sibling file, forces it to disk and renames it to `path`.
-///
-/// # Errors
-///
-/// If a step of that fails; `path` is as before then.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temp = path.with_extension("tmp");
-    write_synced(&temp, bytes)?;
-    fs::rename(&temp, path).map_err(|e| Error::io("rename to", path, e))?;
-    // A rename is durable once its directory is.
-    if let Some(parent) = path.parent()
-        && let Ok(dir) = File::open(parent)
-    {
-        let _ = dir.sync_all();
-    }
-    Ok(())
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    File::create(path)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .map_err(|e| Error::io("write", path, e))
 }

@@ -17,37 +17,39 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Prints a line every few seconds and one at the end of each split.
 #[derive(Debug)]
 pub struct PlainRenderer {
-    names: Vec<(MetricId, String)>,
+    /// The metrics that lines have, with their heads there.
+    columns: Vec<(MetricId, String)>,
     latest: BTreeMap<usize, f64>,
     epoch: usize,
     epochs: usize,
     split: String,
     done: usize,
     total: usize,
-    /// Windows a step, of text, which has no epochs to speak of.
-    windows: Option<usize>,
+    /// Rows in a step, where the run is one epoch that is counted in steps.
+    rows: Option<usize>,
     last: Option<Instant>,
 }
 
 impl PlainRenderer {
-    /// A renderer whose next epoch is `epoch`, counted from 1; of text with so many windows a step.
-    pub fn new(epoch: usize, windows: Option<usize>) -> Self {
+    /// A renderer whose next epoch is `epoch`, counted from 1; of a run that is counted in steps, with so
+    /// many rows in each.
+    pub fn new(epoch: usize, rows: Option<usize>) -> Self {
         Self {
-            names: Vec::new(),
+            columns: Vec::new(),
             latest: BTreeMap::new(),
             epoch,
             epochs: 0,
             split: String::new(),
             done: 0,
             total: 0,
-            windows,
+            rows,
             last: None,
         }
     }
 
     fn update(&mut self, state: MetricState) {
         if let MetricState::Numeric(entry, Some(value)) = state
-            && let Some(i) = self.names.iter().position(|(id, _)| *id == entry.metric_id)
+            && let Some(i) = self.columns.iter().position(|(id, _)| *id == entry.metric_id)
         {
             self.latest.insert(i, value.current());
         }
@@ -57,14 +59,12 @@ impl PlainRenderer {
         let values: Vec<String> = self
             .latest
             .iter()
-            .map(|(i, value)| (self.names[*i].1.as_str(), value))
-            // One line has no room for each gate; their mean is there.
-            .filter(|(name, value)| value.is_finite() && !name.starts_with("alpha "))
-            .map(|(name, value)| format!("{} {}", short(name), digits(*value)))
+            .filter(|(_, value)| value.is_finite())
+            .map(|(i, value)| format!("{} {}", self.columns[*i].1, digits(*value)))
             .collect();
         // Progress is no result: it goes where it does not mix with one, and a closed pipe must not
         // end a run.
-        let place = match (self.windows, self.split.as_str()) {
+        let place = match (self.rows, self.split.as_str()) {
             (Some(n), "train") => format!("step  {:>6}/{}", self.done / n, self.total / n),
             (Some(_), split) => format!("{split} {:>6}/{}", self.done, self.total),
             (None, split) => format!(
@@ -73,20 +73,6 @@ impl PlainRenderer {
             ),
         };
         let _ = writeln!(std::io::stderr(), "{place}  {}", values.join("  "));
-    }
-}
-
-fn short(name: &str) -> &str {
-    match name {
-        "Loss" => "loss",
-        "Accuracy" => "acc%",
-        "Gradient norm" => "|g|",
-        "Bits per byte" => "bpb",
-        "Images per second" => "img/s",
-        "Bytes per second" => "byte/s",
-        "Learning Rate" => "lr",
-        "mean |alpha|" => "|alpha|",
-        other => other,
     }
 }
 
@@ -173,7 +159,9 @@ impl MetricsRenderer for PlainRenderer {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, definition: MetricDefinition) {
-        let name = definition.name.to_string();
-        self.names.push((definition.metric_id, name));
+        // Our metrics have their head in a line as their description.
+        if let Some(head) = definition.description {
+            self.columns.push((definition.metric_id, head));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use rezero_kernels::allocator::on_exhausted;
 
 use crate::error::Error;
-use crate::recipe::Recipe;
+use crate::recipe::Train;
 
 /// What devices and their drivers say, in lower case.
 const SIGNS: [&str; 7] = [
@@ -19,12 +19,12 @@ const SIGNS: [&str; 7] = [
     "buffer is too big",
 ];
 
-/// `error` as [`Error::OutOfMemory`], if that is what it tells of.
-pub fn named(error: Error, recipe: &Recipe) -> Error {
+/// `error` as [`Error::OutOfMemory`] with `advice`, if that is what it tells of.
+pub fn named(error: Error, advice: &str) -> Error {
     match error {
         Error::Training(message) if tells_of_memory(&message) => {
             let said = crate::device::beginning(&message);
-            Error::OutOfMemory(format!("{}; the device says: {said}", advice(recipe)))
+            Error::OutOfMemory(format!("{advice}; the device says: {said}"))
         }
         other => other,
     }
@@ -32,9 +32,9 @@ pub fn named(error: Error, recipe: &Recipe) -> Error {
 
 /// Makes this machine's own memory running out an error like any other, where the binary's allocator is
 /// [`rezero_kernels::allocator::Allocator`].
-pub fn watch(recipe: &Recipe) {
+pub fn watch(advice: &str) {
     static ADVICE: OnceLock<String> = OnceLock::new();
-    ADVICE.get_or_init(|| advice(recipe));
+    ADVICE.get_or_init(|| advice.to_owned());
     on_exhausted(|bytes| {
         // Nothing here may need memory.
         let mut out = std::io::stderr().lock();
@@ -52,13 +52,13 @@ fn tells_of_memory(message: &str) -> bool {
     SIGNS.iter().any(|sign| message.contains(sign))
 }
 
-fn advice(recipe: &Recipe) -> String {
-    let (batch, parts) = (recipe.batch, recipe.accumulate);
+/// What to try where a step of `model` takes more memory than there is.
+pub fn advice(model: &str, train: &Train) -> String {
+    let (batch, parts) = (train.batch, train.accumulate);
     match batch / parts {
-        0 | 1 => format!(
-            "a step of {} takes more than there is; try a smaller network",
-            recipe.model_id()
-        ),
+        0 | 1 => {
+            format!("a step of {model} takes more than there is; try a smaller network")
+        }
         held => format!(
             "a step holds {held} items; try accumulate={}, which computes batch={batch} in smaller \
              parts, or batch={}",
@@ -74,18 +74,23 @@ mod tests {
 
     #[test]
     fn memory_is_named_with_a_batch_to_try() {
-        let recipe = Recipe::default();
-        let says = |message: &str| named(Error::Training(message.to_owned()), &recipe).to_string();
-        let text = says("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"");
+        let train = Train::default();
+        let says = |message: &str, train: &Train| {
+            let error = Error::Training(message.to_owned());
+            named(error, &advice("an mlp", train)).to_string()
+        };
+        let text = says("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"", &train);
         assert!(
             text.starts_with("out of memory: a step holds 128 items; try accumulate=2"),
             "{text}"
         );
         assert!(text.contains("batch=64"), "{text}");
-        assert!(says("DefaultCPUAllocator: can't allocate memory").starts_with("out of memory"));
-        assert!(!says("index out of bounds").contains("memory"));
-        let one = Recipe { batch: 1, ..recipe };
-        let text = named(Error::Training("out of memory".to_owned()), &one).to_string();
+        assert!(
+            says("DefaultCPUAllocator: can't allocate memory", &train).starts_with("out of memory")
+        );
+        assert!(!says("index out of bounds", &train).contains("memory"));
+        let one = Train { batch: 1, ..train };
+        let text = says("out of memory", &one);
         assert!(text.contains("smaller network"), "{text}");
     }
 }

@@ -1,52 +1,81 @@
-//! The optimizers of a run: one per parameter group, each following the [`Dials`].
+//! The optimizers of a run: one for each parameter group, each following the schedule's [`Rates`].
 
-use burn::module::ParamGroup;
+use burn::module::{Module, ParamGroup};
 use burn::optim::{
     Lamb, LambConfig, LambState, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink,
     StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
-use rezero_nn::alpha_group;
 
-use crate::recipe::{AlphaOptim, Optim, Recipe};
-use crate::schedule::{Dial, Dials};
+use super::schedule::{Rate, Rates};
+use crate::recipe::{self, Betas, GateOptimizer, Gates};
 
 /// PyTorch's AdaGrad ε; Burn's default is 1e-5.
 const ADAGRAD_EPSILON: f64 = 1e-10;
 
-/// The optimizer of `recipe`: weights, then biases, then gates; the last matching group wins.
-pub fn build(recipe: &Recipe, dials: &Dials) -> ModuleOptimizer {
-    let groups = Groups { recipe, dials };
-    let decay = recipe.weight_decay;
-    let mut optimizer = match groups.of(recipe.optimizer, decay, &dials.lr) {
-        Group::Sgd(o) => ModuleOptimizer::from(o),
-        Group::AdaGrad(o) => ModuleOptimizer::from(o),
-        Group::Adam(o) => ModuleOptimizer::from(o),
-        Group::Lamb(o) => ModuleOptimizer::from(o),
-    };
-    let mut add = |which: ParamGroup, group: Group| {
-        let base = optimizer.clone();
-        optimizer = match group {
-            Group::Sgd(o) => base.with_group(which, o, None),
-            Group::AdaGrad(o) => base.with_group(which, o, None),
-            Group::Adam(o) => base.with_group(which, o, None),
-            Group::Lamb(o) => base.with_group(which, o, None),
-        };
-    };
-    if recipe.bias_lr > 0.0 {
-        let group = groups.of(recipe.optimizer, decay, &dials.bias_lr);
-        add(bias_group(), group);
+/// The optimizer of `module`: weights, then biases, then gates; the last matching group wins.
+pub fn build<M: Module>(
+    weights: &recipe::Optimizer,
+    gates: &Gates,
+    rates: &Rates,
+    module: &M,
+) -> ModuleOptimizer {
+    let rule = |lr: &Rate| rule(weights, lr.clone(), rates);
+    let mut optimizer = rule(&rates.lr).alone();
+    if let recipe::Optimizer::Sgd(sgd) = weights
+        && sgd.bias_lr > 0.0
+    {
+        optimizer = rule(&rates.bias_lr).join(optimizer, bias_group());
     }
-    let gates = match recipe.alpha_optimizer {
-        AlphaOptim::Shared => return optimizer,
-        AlphaOptim::Sgd => Optim::Sgd,
-        AlphaOptim::AdaGrad => Optim::AdaGrad,
-        AlphaOptim::Adam => Optim::Adam,
+    let (lr, weight_decay) = (rates.alpha_lr.clone(), gates.alpha_weight_decay);
+    let own: Box<dyn Rule> = match gates.alpha_optimizer {
+        GateOptimizer::Shared => return optimizer,
+        GateOptimizer::Sgd => Box::new(Sgd {
+            lr,
+            momentum: rates.momentum.clone(),
+            weight_decay,
+        }),
+        GateOptimizer::AdaGrad => Box::new(AdaGrad {
+            lr,
+            epsilon: ADAGRAD_EPSILON,
+            weight_decay,
+        }),
+        GateOptimizer::Adam => {
+            let betas = weights.betas().unwrap_or_default();
+            Box::new(Adam::new(lr, betas, weight_decay, false))
+        }
     };
-    let group = groups.of(gates, recipe.alpha_weight_decay, &dials.alpha_lr);
-    add(alpha_group(), group);
-    optimizer
+    own.join(optimizer, rezero_nn::gate_group(module))
+}
+
+/// The rule of `[optimizer]` at a learning rate.
+fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
+    let weight_decay = section.weight_decay();
+    let betas = section.betas().unwrap_or_default();
+    match section {
+        recipe::Optimizer::Sgd(_) => Box::new(Sgd {
+            lr,
+            momentum: rates.momentum.clone(),
+            weight_decay,
+        }),
+        recipe::Optimizer::AdaGrad(_) => Box::new(AdaGrad {
+            lr,
+            epsilon: ADAGRAD_EPSILON,
+            weight_decay,
+        }),
+        recipe::Optimizer::Adam(_) => Box::new(Adam::new(lr, betas, weight_decay, false)),
+        recipe::Optimizer::AdamW(_) => Box::new(Adam::new(lr, betas, weight_decay, true)),
+        recipe::Optimizer::Lamb(_) => Box::new(RatedLamb {
+            inner: LambConfig::new()
+                .with_beta_1(betas.beta1 as f32)
+                .with_beta_2(betas.beta2 as f32)
+                .with_epsilon(betas.epsilon as f32)
+                .with_weight_decay(weight_decay as f32)
+                .build(),
+            lr,
+        }),
+    }
 }
 
 /// What the authors' table code gives a learning rate of its own: every parameter whose PyTorch
@@ -56,51 +85,22 @@ fn bias_group() -> ParamGroup {
         .expect("the pattern is a valid regular expression")
 }
 
-/// An optimizer of one of the kinds, which are types of their own.
-enum Group {
-    Sgd(Sgd),
-    AdaGrad(AdaGrad),
-    Adam(Adam),
-    Lamb(DialedLamb),
+/// An optimizer of any type, to be put into a [`ModuleOptimizer`].
+trait Rule {
+    fn alone(self: Box<Self>) -> ModuleOptimizer;
+    fn join(self: Box<Self>, base: ModuleOptimizer, group: ParamGroup) -> ModuleOptimizer;
 }
 
-struct Groups<'a> {
-    recipe: &'a Recipe,
-    dials: &'a Dials,
-}
+impl<O> Rule for O
+where
+    O: Optimizer + Clone + Send + Sync + 'static,
+{
+    fn alone(self: Box<Self>) -> ModuleOptimizer {
+        ModuleOptimizer::from(*self)
+    }
 
-impl Groups<'_> {
-    fn of(&self, kind: Optim, weight_decay: f64, lr: &Dial) -> Group {
-        let (r, lr) = (self.recipe, lr.clone());
-        match kind {
-            Optim::Sgd => Group::Sgd(Sgd {
-                lr,
-                momentum: self.dials.momentum.clone(),
-                weight_decay,
-            }),
-            Optim::AdaGrad => Group::AdaGrad(AdaGrad {
-                lr,
-                epsilon: ADAGRAD_EPSILON,
-                weight_decay,
-            }),
-            Optim::Adam | Optim::AdamW => Group::Adam(Adam {
-                lr,
-                beta_1: r.beta1,
-                beta_2: r.beta2,
-                epsilon: r.epsilon,
-                weight_decay,
-                decoupled: kind == Optim::AdamW,
-            }),
-            Optim::Lamb => Group::Lamb(DialedLamb {
-                inner: LambConfig::new()
-                    .with_beta_1(r.beta1 as f32)
-                    .with_beta_2(r.beta2 as f32)
-                    .with_epsilon(r.epsilon as f32)
-                    .with_weight_decay(weight_decay as f32)
-                    .build(),
-                lr,
-            }),
-        }
+    fn join(self: Box<Self>, base: ModuleOptimizer, group: ParamGroup) -> ModuleOptimizer {
+        base.with_group(group, *self, None)
     }
 }
 
@@ -167,13 +167,13 @@ impl<const D: usize> RecordState for State<D> {
     }
 }
 
-/// [`SgdStep`] with dials for the learning rate and the momentum.
+/// [`SgdStep`] that reads the learning rate and the momentum.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     /// The learning rate.
-    pub lr: Dial,
+    pub lr: Rate,
     /// The momentum.
-    pub momentum: Dial,
+    pub momentum: Rate,
     /// Weight decay, added to the gradient.
     pub weight_decay: f64,
 }
@@ -203,11 +203,11 @@ impl Optimizer for Sgd {
     }
 }
 
-/// [`AdaGradStep`] with a dial for the learning rate.
+/// [`AdaGradStep`] that reads its learning rate from a [`Rate`].
 #[derive(Clone, Debug)]
 pub struct AdaGrad {
     /// The learning rate.
-    pub lr: Dial,
+    pub lr: Rate,
     /// Added to the root of the sum of squares.
     pub epsilon: f64,
     /// Weight decay, added to the gradient.
@@ -239,11 +239,11 @@ impl Optimizer for AdaGrad {
     }
 }
 
-/// [`AdamStep`], or AdamW's, with a dial for the learning rate.
+/// [`AdamStep`], or that of AdamW, that reads its learning rate from a [`Rate`].
 #[derive(Clone, Debug)]
 pub struct Adam {
     /// The learning rate.
-    pub lr: Dial,
+    pub lr: Rate,
     /// The decay of the first moment.
     pub beta_1: f64,
     /// The decay of the second moment.
@@ -254,6 +254,19 @@ pub struct Adam {
     pub weight_decay: f64,
     /// Whether the decay is AdamW's instead of a part of the gradient.
     pub decoupled: bool,
+}
+
+impl Adam {
+    fn new(lr: Rate, betas: Betas, weight_decay: f64, decoupled: bool) -> Self {
+        Self {
+            lr,
+            beta_1: betas.beta1,
+            beta_2: betas.beta2,
+            epsilon: betas.epsilon,
+            weight_decay,
+            decoupled,
+        }
+    }
 }
 
 impl Optimizer for Adam {
@@ -285,14 +298,14 @@ impl Optimizer for Adam {
     }
 }
 
-/// Burn's LAMB with a dial for the learning rate.
+/// Burn's LAMB that reads its learning rate from a [`Rate`].
 #[derive(Clone)]
-struct DialedLamb {
+struct RatedLamb {
     inner: Lamb,
-    lr: Dial,
+    lr: Rate,
 }
 
-impl Optimizer for DialedLamb {
+impl Optimizer for RatedLamb {
     type State<const D: usize> = State<D>;
 
     fn step<const D: usize>(

@@ -1,4 +1,4 @@
-//! A training step on several devices: a replica of the network on each, an equal part of the batch for
+//! A training step on several devices: a replica of the model on each, an equal part of the batch for
 //! each, and the sum of their gradients, which is that of one device with the whole batch.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,27 +7,29 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
 use burn::train::TrainOutput;
+use rezero_data::rng::mix;
 
-use crate::commands::STACK_BYTES;
+use super::STACK_BYTES;
+use super::model::{Batch, Model, Sums, split};
+use super::step::{Input, Output, Trainee};
 use crate::device::panic_message;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Items, Learnable, StepOutput, Sums, mix};
 
 /// A thread for each device.
-pub struct Replicas {
-    workers: Vec<Worker>,
+pub(super) struct Replicas<M: Model> {
+    workers: Vec<Worker<M>>,
     main: Device,
 }
 
-struct Worker {
+struct Worker<M: Model> {
     device: Device,
-    jobs: Sender<Job>,
+    jobs: Sender<Job<M>>,
     answers: Receiver<Answer>,
 }
 
-struct Job {
-    model: Learnable,
-    items: Items,
+struct Job<M: Model> {
+    model: Trainee<M>,
+    batch: M::Batch,
     total: usize,
     seed: u64,
     loss_scale: f64,
@@ -35,13 +37,9 @@ struct Job {
 
 type Answer = Result<(Vec<Sums>, GradientsParams), String>;
 
-impl Replicas {
+impl<M: Model> Replicas<M> {
     /// Starts a thread for each of `devices`, which are with autodiff; the first is the one that has the
     /// parameters.
-    ///
-    /// # Errors
-    ///
-    /// If a thread cannot be started.
     pub fn new(devices: &[Device]) -> Result<Self> {
         let main = devices.first().cloned();
         let main = main.ok_or_else(|| Error::Training("no device".to_owned()))?;
@@ -50,21 +48,17 @@ impl Replicas {
     }
 
     /// The step's results and the gradients of `model`, on the first device.
-    ///
-    /// # Errors
-    ///
-    /// If a device fails.
-    pub fn step(&self, model: &Learnable, batch: Batch) -> Result<TrainOutput<StepOutput>> {
-        let total = batch.items.scored();
-        let shards = batch.items.split(self.workers.len());
+    pub fn step(&self, model: &Trainee<M>, input: Input<M::Batch>) -> Result<TrainOutput<Output>> {
+        let total = input.batch.items();
+        let shards = split(input.batch, self.workers.len());
         let busy = &self.workers[..shards.len()];
-        for (i, (worker, items)) in busy.iter().zip(shards).enumerate() {
+        for (i, (worker, batch)) in busy.iter().zip(shards).enumerate() {
             let job = Job {
                 model: model.clone(),
-                items,
+                batch,
                 total,
-                seed: mix(batch.seed, i as u64),
-                loss_scale: batch.loss_scale,
+                seed: mix(input.seed, i as u64),
+                loss_scale: input.loss_scale,
             };
             // A thread that is gone does not answer either, which is reported below.
             let _ = worker.jobs.send(job);
@@ -79,7 +73,7 @@ impl Replicas {
             let answer = worker.answers.recv();
             match answer.unwrap_or_else(|_| Err("its thread ended".to_owned())) {
                 Ok((sums, gradients)) => {
-                    sum.accumulate(model, gradients.to_device(&inner, model));
+                    sum.accumulate(&model.model, gradients.to_device(&inner, &model.model));
                     parts.extend(sums.into_iter().map(|part| part.on(&inner)));
                 }
                 Err(message) => {
@@ -89,14 +83,14 @@ impl Replicas {
         }
         match failed {
             Some(message) => Err(Error::Training(message)),
-            None => Ok(model.output(parts, sum.grads(), total, batch.loss_scale)),
+            None => Ok(model.output(parts, sum.grads(), total, input.loss_scale)),
         }
     }
 }
 
-impl Worker {
+impl<M: Model> Worker<M> {
     fn start(device: &Device) -> Result<Self> {
-        let (jobs, inbox) = channel::<Job>();
+        let (jobs, inbox) = channel::<Job<M>>();
         let (outbox, answers) = channel();
         let own = device.clone();
         std::thread::Builder::new()
@@ -121,10 +115,10 @@ impl Worker {
     }
 }
 
-impl Job {
+impl<M: Model> Job<M> {
     fn run(self, device: &Device) -> (Vec<Sums>, GradientsParams) {
         let model = self.model.fork(device);
-        let items = self.items.on(device);
-        model.gradients(items, self.total, self.seed, self.loss_scale)
+        let batch = self.batch.to_device(device);
+        model.gradients(batch, self.total, self.seed, self.loss_scale)
     }
 }

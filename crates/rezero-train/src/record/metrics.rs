@@ -1,22 +1,13 @@
-//! The run's numbers: `metrics.jsonl`, and the same values as metrics of burn's Learner.
+//! The run's numbers: `metrics.jsonl`.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use burn::tensor::TensorReadError;
-use burn::train::logger::MetricLogger;
-use burn::train::metric::state::{FormatOptions, NumericMetricState};
-use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
-use burn::train::metric::{
-    Adaptor, Metric, MetricAttributes, MetricDefinition, MetricMetadata, MetricName, Numeric,
-    NumericAttributes, NumericEntry, SerializedEntry,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{Stats, StepOutput};
 
 /// The name of the metrics file in a run directory.
 pub const FILE: &str = "metrics.jsonl";
@@ -33,20 +24,19 @@ pub struct Row {
     pub step: usize,
     /// The epoch that the step belongs to, from 1.
     pub epoch: usize,
-    /// Mean cross-entropy by item, nats; since the last `train` row, or over the whole split.
+    /// Mean loss by item; since the last `train` row, or over the whole split.
     pub loss: f64,
-    /// The same in bits per byte (text).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bpb: Option<f64>,
-    /// Share of items, images or bytes, predicted correctly.
-    pub accuracy: f64,
+    /// The task's metrics by name: `accuracy`, the share that is predicted correctly; of text `bpb`, bits
+    /// per byte.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
     /// How many items the row is over.
     pub items: usize,
     /// Learning rate of the weights (`train`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// Global L2 norm of the gradients at this step, before clipping (`train`); none where the step was
-    /// skipped because they were too large for `dtype=f16`.
+    /// skipped because they were too large for `train.dtype = "f16"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_norm: Option<f64>,
     /// L2 norm of each residual layer's gradients at this step, before clipping, in forward order
@@ -177,161 +167,4 @@ pub fn read(run: &Path) -> Result<Vec<Row>> {
             })
         })
         .collect()
-}
-
-/// Which value of a [`StepOutput`] a metric shows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
-    /// Mean cross-entropy, weighted by items.
-    Loss,
-    /// Mean cross-entropy in bits, weighted by items.
-    Bits,
-    /// Percentage classified correctly, weighted by items.
-    Accuracy,
-    /// Global gradient norm.
-    GradNorm,
-    /// Items a second, by this name.
-    Speed(&'static str),
-    /// The gate of this index.
-    Alpha(usize),
-    /// The mean magnitude of all gates.
-    MeanAlpha,
-}
-
-impl Value {
-    fn of(self, output: &StepOutput) -> f64 {
-        match self {
-            Self::Loss => output.stats.loss(),
-            Self::Bits => output.stats.bits(),
-            Self::Accuracy => 100.0 * output.stats.accuracy(),
-            Self::GradNorm => output.stats.grad_norm,
-            Self::Speed(_) => output.stats.items_per_s,
-            Self::Alpha(i) => output.alphas.get(i).map_or(f64::NAN, |a| f64::from(*a)),
-            Self::MeanAlpha => {
-                let sum: f64 = output.alphas.iter().map(|a| f64::from(a.abs())).sum();
-                sum / output.alphas.len() as f64
-            }
-        }
-    }
-}
-
-/// One number of a step as a metric of burn's Learner, averaged over an epoch by item.
-#[derive(Clone)]
-pub struct Number {
-    name: MetricName,
-    value: Value,
-    unit: Option<&'static str>,
-    higher_is_better: bool,
-    state: NumericMetricState,
-}
-
-/// What [`Number`] reads.
-pub struct NumberInput(StepOutput);
-
-impl Adaptor<NumberInput> for StepOutput {
-    fn adapt(&self) -> NumberInput {
-        NumberInput(self.clone())
-    }
-}
-
-impl Number {
-    /// The metric for `value`.
-    pub fn new(value: Value) -> Self {
-        let (name, unit, higher_is_better) = match value {
-            Value::Loss => ("Loss".to_owned(), None, false),
-            Value::Bits => ("Bits per byte".to_owned(), None, false),
-            Value::Accuracy => ("Accuracy".to_owned(), Some("%"), true),
-            Value::GradNorm => ("Gradient norm".to_owned(), None, false),
-            Value::Speed(name) => (name.to_owned(), None, true),
-            Value::Alpha(i) => (format!("alpha {i:02}"), None, true),
-            Value::MeanAlpha => ("mean |alpha|".to_owned(), None, true),
-        };
-        Self {
-            name: Arc::new(name),
-            value,
-            unit,
-            higher_is_better,
-            state: NumericMetricState::new(),
-        }
-    }
-
-    fn format(&self) -> FormatOptions {
-        let options = FormatOptions::new(self.name.clone()).precision(4);
-        match self.unit {
-            Some(unit) => options.unit(unit),
-            None => options,
-        }
-    }
-}
-
-impl Metric for Number {
-    type Input = NumberInput;
-
-    fn name(&self) -> MetricName {
-        self.name.clone()
-    }
-
-    fn attributes(&self) -> MetricAttributes {
-        NumericAttributes {
-            unit: self.unit.map(str::to_owned),
-            higher_is_better: self.higher_is_better,
-        }
-        .into()
-    }
-
-    fn update(
-        &mut self,
-        input: &NumberInput,
-        _metadata: &MetricMetadata,
-    ) -> Result<SerializedEntry, TensorReadError> {
-        let Stats { items, .. } = input.0.stats;
-        let value = self.value.of(&input.0);
-        // A speed that was not measured has no part in the mean.
-        if value.is_finite() || !matches!(self.value, Value::Speed(_)) {
-            self.state.update(value, items);
-        }
-        Ok(self.state.compute_update(self.format()))
-    }
-
-    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        Ok(self.state.compute_final(self.format()))
-    }
-
-    fn clear(&mut self) {
-        self.state.reset();
-    }
-}
-
-impl Numeric for Number {
-    fn value(&self) -> Option<NumericEntry> {
-        Some(self.state.current_value())
-    }
-
-    fn running_value(&self) -> Option<NumericEntry> {
-        Some(self.state.running_value())
-    }
-
-    fn final_value(&self) -> NumericEntry {
-        self.state.final_value()
-    }
-}
-
-/// Keeps burn from writing a log file per metric and epoch: `metrics.jsonl` has every value.
-pub struct NoLog;
-
-impl MetricLogger for NoLog {
-    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
-
-    fn read_numeric(
-        &mut self,
-        name: &str,
-        _epoch: usize,
-        _split: &Split,
-    ) -> Result<Vec<NumericEntry>, String> {
-        Err(format!("{name} is in {FILE}"))
-    }
-
-    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
-
-    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
 }

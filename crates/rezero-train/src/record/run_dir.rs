@@ -4,11 +4,9 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use crate::checkpoint::{self, BURN_VERSION, write_atomic};
+use super::environment::Environment;
+use super::{checkpoint, metrics, write_atomic};
 use crate::error::{Error, Result};
-use crate::recipe::{Recipe, Resolved};
 
 const RECIPE: &str = "recipe.toml";
 const ENV: &str = "env.json";
@@ -24,45 +22,6 @@ pub struct RunDir {
     path: PathBuf,
     // Held until the process ends, however it ends.
     _lock: File,
-}
-
-/// What `env.json` records of the process that runs, beside the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Environment {
-    /// The command line of every process that worked on the run, the first one first.
-    pub commands: Vec<Vec<String>>,
-    /// Where the data is, if a place was given.
-    pub data_dir: Option<PathBuf>,
-    /// The file that `data=text` reads.
-    #[serde(default)]
-    pub text: Option<PathBuf>,
-    /// The device, as the backend names it.
-    pub device: String,
-    /// Logical processors.
-    pub processors: usize,
-    /// The training data: name, images or bytes, SHA-256.
-    pub data: String,
-    /// Whether the data is a subset of the official set.
-    pub subset: bool,
-    /// How many values the model learns.
-    pub parameters: usize,
-    /// The run that it was grown from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grown_from: Option<PathBuf>,
-}
-
-#[derive(Serialize)]
-struct EnvironmentFile<'a> {
-    version: &'static str,
-    commit: &'static str,
-    dirty: bool,
-    burn: &'static str,
-    rustc: &'static str,
-    os: &'static str,
-    arch: &'static str,
-    seed: u64,
-    #[serde(flatten)]
-    environment: &'a Environment,
 }
 
 impl RunDir {
@@ -129,33 +88,43 @@ impl RunDir {
         &self.path
     }
 
-    /// Writes what the run is, before its first step. `env.json` is rewritten on resume.
+    /// Writes what the run is, before its first step: a name and the sections of its recipe.
+    /// `env.json` is rewritten on resume.
     ///
     /// # Errors
     ///
     /// If a file cannot be written.
-    pub fn describe(&self, resolved: &Resolved, environment: &Environment) -> Result<()> {
-        let env = EnvironmentFile {
-            version: env!("CARGO_PKG_VERSION"),
-            commit: env!("REZERO_COMMIT"),
-            dirty: env!("REZERO_DIRTY") == "true",
-            burn: BURN_VERSION,
-            rustc: env!("REZERO_RUSTC"),
-            os: std::env::consts::OS,
-            arch: std::env::consts::ARCH,
-            seed: resolved.recipe.seed,
-            environment,
-        };
-        let json = serde_json::to_vec_pretty(&env).expect("an environment is JSON");
-        write_atomic(&self.path.join(ENV), &json)?;
+    pub fn describe(
+        &self,
+        name: &str,
+        recipe: &str,
+        seed: u64,
+        environment: &Environment,
+    ) -> Result<()> {
+        write_atomic(&self.path.join(ENV), &environment.to_json(seed))?;
         // Last: a directory with a recipe is a run.
-        let text = format!("# {}\n{}", resolved.name, resolved.recipe.to_toml());
+        let text = format!("# {name}\n\n{recipe}");
         write_atomic(&self.path.join(RECIPE), text.as_bytes())
     }
 
     /// Whether the run is complete.
     pub fn is_done(&self) -> bool {
         self.path.join(DONE).exists()
+    }
+
+    /// Makes a complete run one that goes on.
+    ///
+    /// # Errors
+    ///
+    /// If the mark cannot be removed.
+    pub fn reopen(&self) -> Result<()> {
+        let done = self.path.join(DONE);
+        match fs::remove_file(&done) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &done, e))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Marks the run as complete.
@@ -198,12 +167,12 @@ impl RunDir {
     }
 }
 
-/// The recipe of the run at `path`.
+/// The name of the run at `path` and the text of its recipe.
 ///
 /// # Errors
 ///
-/// If there is no run or its recipe does not parse.
-pub fn recipe(path: &Path) -> Result<Resolved> {
+/// If there is no run.
+pub fn recipe(path: &Path) -> Result<(String, String)> {
     let file = path.join(RECIPE);
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
@@ -216,12 +185,12 @@ pub fn recipe(path: &Path) -> Result<Resolved> {
         Err(e) => return Err(Error::io("read", &file, e)),
     };
     let name = text.lines().next().and_then(|line| line.strip_prefix("# "));
-    Recipe::parse(name.unwrap_or("run"), &text)?.with(&[])
+    Ok((name.unwrap_or("run").to_owned(), text))
 }
 
 /// Whether anything of a run is at `path`, its recipe lost or not.
 fn holds_run(path: &Path) -> bool {
-    [RECIPE, crate::metrics::FILE, "checkpoints"]
+    [RECIPE, metrics::FILE, "checkpoints"]
         .iter()
         .any(|name| path.join(name).exists())
 }

@@ -1,0 +1,51 @@
+//! The loop: it trains any module that knows the loss of a batch.
+//!
+//! - [`Model`] is what the loop asks of a module: the summed loss of a [`Batch`], and other sums.
+//! - [`Task`] says what is counted and what the model is measured by.
+//! - [`Source`] gives the batches, as functions of the seed and the step; [`DatasetSource`] makes one of
+//!   any Burn `Dataset`.
+//! - [`Trainer`] puts them together with the sections of a recipe ([`Settings`](crate::recipe::Settings))
+//!   and a run directory.
+//!
+//! Clipping by the global norm, accumulation, half precision with a scaled loss, several devices,
+//! divergence, metrics, checkpoints, exact resume and reports work for every module. Burn's
+//! `SupervisedTraining` runs underneath: it has the metrics, the terminal interface and the interrupter,
+//! and our loop is its learning strategy.
+
+mod devices;
+mod diagnose;
+mod loss_scale;
+mod memory;
+mod model;
+mod norms;
+mod optimizer;
+mod parts;
+mod progress;
+mod schedule;
+mod shown;
+mod source;
+mod step;
+mod strategy;
+mod task;
+mod terminal;
+mod trainer;
+
+pub use diagnose::diagnose;
+pub use loss_scale::LossScale;
+pub use model::{Batch, Model, Pass, Sums, integers_on};
+pub use norms::{Norms, clip_global_norm};
+pub use optimizer::{AdaGrad, Adam, Sgd, build as build_optimizer};
+pub use parts::PartUpdate;
+pub use schedule::{Rate, Rates, Scheduler};
+pub use source::{Batches, DatasetSource, Source};
+pub use step::{Input, Output, Trainee};
+pub use strategy::Finished;
+pub use task::{ACCURACY, BITS_PER_BYTE, Described, LOSS, Metric, Score, Task, Totals, bits};
+pub use trainer::{Trainer, on_a_big_stack};
+
+pub(crate) use strategy::Fit;
+pub(crate) use trainer::launch;
+
+/// Autodiff walks the graph of a deep network by recursion in places; the default stack of a thread
+/// is too small for thousands of layers.
+pub const STACK_BYTES: usize = 256 << 20;

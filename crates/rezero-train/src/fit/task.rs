@@ -1,0 +1,223 @@
+//! What a task calls its items and how it measures a model.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a model is asked for: the name of its items, and the metrics that its sums make, the first of
+/// which decides which checkpoint is the best.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What is counted: `images`, `bytes`.
+    pub items: &'static str,
+    /// What is measured, beside the loss; the first decides. Without one, the loss does.
+    pub metrics: Vec<Metric>,
+}
+
+/// A number made of a batch's or a split's sums.
+#[derive(Clone, Debug)]
+pub struct Metric {
+    /// Its name in `metrics.jsonl`.
+    pub key: &'static str,
+    /// Its name in figures and in the terminal interface.
+    pub label: &'static str,
+    /// Its name in a line of progress.
+    pub short: &'static str,
+    /// What it is multiplied by to be shown: 100 for percent.
+    pub shown_times: f64,
+    /// The sign behind it, where it is shown.
+    pub sign: &'static str,
+    /// Digits after the point in tables.
+    pub digits: usize,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// How it is computed.
+    pub of: fn(&Totals) -> f64,
+}
+
+/// Sums over items: of a batch, since the last row, or of a whole split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Totals {
+    /// How many items.
+    pub items: usize,
+    /// The sum of their losses.
+    pub loss: f64,
+    /// Other sums by name.
+    pub named: BTreeMap<String, f64>,
+}
+
+impl Totals {
+    /// The mean loss.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.items as f64
+    }
+
+    /// The mean of the sum of that name; NaN where there is none.
+    pub fn mean(&self, name: &str) -> f64 {
+        let sum = self.named.get(name).copied().unwrap_or(f64::NAN);
+        sum / self.items as f64
+    }
+
+    /// Adds the sums of other items.
+    pub fn add(&mut self, other: &Self) {
+        self.items += other.items;
+        self.loss += other.loss;
+        for (name, sum) in &other.named {
+            *self.named.entry(name.clone()).or_default() += sum;
+        }
+    }
+}
+
+/// Nats as bits.
+pub fn bits(nats: f64) -> f64 {
+    nats / std::f64::consts::LN_2
+}
+
+/// The share of items that are predicted correctly.
+pub const ACCURACY: Metric = Metric {
+    key: "accuracy",
+    label: "Accuracy",
+    short: "acc%",
+    shown_times: 100.0,
+    sign: " %",
+    digits: 1,
+    higher_is_better: true,
+    of: |totals| totals.mean("correct"),
+};
+
+/// The cross-entropy in bits per byte.
+pub const BITS_PER_BYTE: Metric = Metric {
+    key: "bpb",
+    label: "Bits per byte",
+    short: "bpb",
+    shown_times: 1.0,
+    sign: " bpb",
+    digits: 3,
+    higher_is_better: false,
+    of: |totals| bits(totals.mean_loss()),
+};
+
+/// The mean loss, for tasks that have no other measure.
+pub const LOSS: Metric = Metric {
+    key: "loss",
+    label: "Loss",
+    short: "loss",
+    shown_times: 1.0,
+    sign: "",
+    digits: 4,
+    higher_is_better: false,
+    of: Totals::mean_loss,
+};
+
+impl Task {
+    /// A task that is measured by its loss; `items` is what is counted.
+    pub fn new(items: &'static str) -> Self {
+        Self {
+            items,
+            metrics: Vec::new(),
+        }
+    }
+
+    /// Adds a metric; the first that is added decides which checkpoint is the best.
+    #[must_use]
+    pub fn with(mut self, metric: Metric) -> Self {
+        self.metrics.push(metric);
+        self
+    }
+
+    /// A task that is measured by the share of `items` that are classified correctly, see
+    /// [`Sums::of_logits`](super::Sums::of_logits).
+    pub fn classification(items: &'static str) -> Self {
+        Self::new(items).with(ACCURACY)
+    }
+
+    /// The metric that decides.
+    pub fn measure(&self) -> &Metric {
+        self.metrics.first().unwrap_or(&LOSS)
+    }
+
+    /// What a run records of it.
+    pub fn described(&self) -> Described {
+        let measure = self.measure();
+        Described {
+            items: self.items.to_owned(),
+            key: measure.key.to_owned(),
+            label: measure.label.to_owned(),
+            shown_times: measure.shown_times,
+            sign: measure.sign.to_owned(),
+            digits: measure.digits,
+            higher_is_better: measure.higher_is_better,
+        }
+    }
+
+    pub(crate) fn values(&self, totals: &Totals) -> BTreeMap<String, f64> {
+        let values = self.metrics.iter();
+        values
+            .map(|metric| (metric.key.to_owned(), (metric.of)(totals)))
+            .collect()
+    }
+}
+
+/// A task as `env.json` records it, for reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Described {
+    /// What is counted.
+    pub items: String,
+    /// The measure's name in `metrics.jsonl`.
+    pub key: String,
+    /// Its name in figures.
+    pub label: String,
+    /// What it is multiplied by to be shown.
+    pub shown_times: f64,
+    /// The sign behind it.
+    pub sign: String,
+    /// Digits after the point in tables.
+    pub digits: usize,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+}
+
+impl Described {
+    /// A value with its sign.
+    pub fn text(&self, value: f64) -> String {
+        format!(
+            "{:.*}{}",
+            self.digits + 1,
+            self.shown_times * value,
+            self.sign
+        )
+    }
+}
+
+/// A validation result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The step it was taken at.
+    pub step: usize,
+    /// The mean loss.
+    pub loss: f64,
+    /// The task's measure.
+    pub measure: f64,
+}
+
+impl Score {
+    /// Whether it is better than `other` by `measure`, or as good at a lower loss.
+    pub fn better_than(&self, other: &Self, measure: &Metric) -> bool {
+        let lower = self.loss < other.loss;
+        let better = match measure.higher_is_better {
+            true => self.measure > other.measure,
+            false => self.measure < other.measure,
+        };
+        better || (self.measure == other.measure && lower)
+    }
+
+    /// Whether it is at least as good as `target`, as the measure is shown.
+    pub fn reaches(&self, target: f64, measure: &Metric) -> bool {
+        let shown = self.measure * measure.shown_times;
+        match measure.higher_is_better {
+            true => shown >= target,
+            false => shown <= target,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Burn's terminal interface puts the terminal in raw mode, where Ctrl-C is a key that it does
+//! not listen to.
+
+/// Lets Ctrl-C raise a signal again once the interface is up.
+#[cfg(unix)]
+pub(super) fn keep_ctrl_c() {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    use std::io::IsTerminal;
+    use std::time::Duration;
+
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return;
+    }
+    // The interface starts on a thread of its own and does not say when it is ready.
+    std::thread::spawn(|| {
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(100));
+            let stdin = std::io::stdin();
+            let Ok(mut modes) = tcgetattr(&stdin) else {
+                return;
+            };
+            if !modes.local_modes.contains(LocalModes::ISIG) {
+                modes.local_modes |= LocalModes::ISIG;
+                let _ = tcsetattr(&stdin, OptionalActions::Now, &modes);
+                return;
+            }
+        }
+    });
+}
+
+/// Other systems keep their way of ending a process.
+#[cfg(not(unix))]
+pub(super) fn keep_ctrl_c() {}

@@ -1,0 +1,248 @@
+//! A run of a module: from settings to a run directory.
+
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use burn::train::Interrupter;
+
+use super::model::Model;
+use super::source::Source;
+use super::strategy::{Finished, Fit};
+use super::task::Task;
+use super::{STACK_BYTES, memory};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::recipe::{Settings, fingerprint};
+use crate::record::{Environment, Opening};
+
+/// Trains a module of one's own on data of one's own: a run directory with metrics and checkpoints, exact
+/// resume, and everything that `rezero report` shows.
+///
+/// ```no_run
+/// use burn::data::dataset::InMemDataset;
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use rezero_train::fit::{DatasetSource, Model, Sums, Task, Trainer};
+/// use rezero_train::recipe::Settings;
+///
+/// #[derive(Module, Debug)]
+/// struct Line {
+///     linear: Linear,
+/// }
+///
+/// impl Model for Line {
+///     type Batch = (Tensor<2>, Tensor<2>);
+///
+///     fn loss(&self, (x, y): &Self::Batch) -> Sums {
+///         Sums::new((self.linear.forward(x.clone()) - y.clone()).square().sum())
+///     }
+/// }
+///
+/// # fn main() -> rezero_train::error::Result<()> {
+/// let settings = Settings::parse("[train]\nbatch = 4\n[run]\nepochs = 2")?;
+/// let numbers = || InMemDataset::new((0..100).map(|i| i as f32 / 100.0).collect());
+/// let batch = |x: Vec<f32>, device: &Device| {
+///     let x = Tensor::<1>::from_floats(x.as_slice(), device).unsqueeze_dim(1);
+///     (x.clone(), x * 3.0)
+/// };
+/// let finished = Trainer::new("runs/line", settings, Task::new("numbers")).fit(
+///     |device| Line { linear: LinearConfig::new(1, 1).init(device) },
+///     DatasetSource::new(numbers(), 4, batch).shuffled(1),
+///     DatasetSource::new(numbers(), 50, batch),
+/// )?;
+/// assert_eq!(finished.state.step, 50);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Trainer {
+    dir: PathBuf,
+    settings: Settings,
+    task: Task,
+    model: toml::Table,
+    data: [String; 2],
+    resume: bool,
+    plain: bool,
+}
+
+impl Trainer {
+    /// A run at `dir` with these settings.
+    pub fn new(dir: impl AsRef<Path>, settings: Settings, task: Task) -> Self {
+        Self {
+            dir: dir.as_ref().to_owned(),
+            settings,
+            task,
+            model: toml::Table::new(),
+            data: Default::default(),
+            resume: false,
+            plain: !std::io::stdout().is_terminal(),
+        }
+    }
+
+    /// A line of the run's `[model]` section, such as its depth: a report tells runs apart by them, and
+    /// takes `scheme` for the arm's name.
+    #[must_use]
+    pub fn with_model(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.model.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// The data's name and a fingerprint of its content: a run is only continued on the same.
+    #[must_use]
+    pub fn with_data(mut self, name: &str, fingerprint: &str) -> Self {
+        self.data = [name.to_owned(), fingerprint.to_owned()];
+        self
+    }
+
+    /// Continues the run that is at the directory, if there is one.
+    #[must_use]
+    pub fn with_resume(self, resume: bool) -> Self {
+        Self { resume, ..self }
+    }
+
+    /// Lines of progress instead of the terminal interface.
+    #[must_use]
+    pub fn with_plain(self, plain: bool) -> Self {
+        Self { plain, ..self }
+    }
+
+    /// Trains what `init` makes on the device of `run.device`, which is seeded by `train.seed`, until the
+    /// end of the settings. A run that is complete already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// If the directory holds a run and is not to be resumed, the run that is there is of other settings
+    /// (but for `[run]`), data or another model; [`Error::Diverged`] if the loss or a gradient is not
+    /// finite; else what went wrong with data, files or the device.
+    pub fn fit<M, T, V>(
+        self,
+        init: impl FnOnce(&Device) -> M + Send,
+        train: T,
+        valid: V,
+    ) -> Result<Finished>
+    where
+        M: Model,
+        T: Source<Batch = M::Batch>,
+        V: Source<Batch = M::Batch>,
+    {
+        on_a_big_stack(|| self.fit_here(init, train, valid))
+    }
+
+    fn fit_here<M, T, V>(
+        self,
+        init: impl FnOnce(&Device) -> M,
+        train: T,
+        valid: V,
+    ) -> Result<Finished>
+    where
+        M: Model,
+        T: Source<Batch = M::Batch>,
+        V: Source<Batch = M::Batch>,
+    {
+        let settings = &self.settings;
+        let devices = device::for_training(&settings.run.device, settings.train.dtype)?;
+        let Some(device) = devices.first().cloned() else {
+            return Err(Error::Training("no device".to_owned()));
+        };
+        let model = &self.model;
+        let name = std::any::type_name::<M>();
+        let identity = format!("{name} {}", toml::to_string(model).unwrap_or_default());
+        let exists = self.resume && self.dir.join("recipe.toml").exists();
+        let opening = match exists {
+            true => Opening::resume(&self.dir, &identity)?,
+            false => Opening::new(&self.dir),
+        };
+        let mut sections = settings.to_tables();
+        if !model.is_empty() {
+            sections.insert("model", model.clone());
+        }
+        let [data, print] = &self.data;
+        let fingerprints = [fingerprint(&sections, settings), print.clone()];
+        opening.continues([&fingerprints[0], &fingerprints[1]])?;
+        let per_epoch = settings.run.epochs * train.batches_per_epoch();
+        let steps = match settings.run.steps {
+            0 => per_epoch,
+            limit => limit.min(per_epoch),
+        };
+        if opening.is_done() && opening.state.step >= steps {
+            return Ok(Finished {
+                state: opening.state,
+                interrupted: false,
+                seconds: 0.0,
+            });
+        }
+        device.seed(settings.train.seed);
+        let mut model = rezero_nn::drawn(init(&device));
+        if let Some(reader) = &opening.start {
+            model = reader.load(model)?;
+        }
+        let environment = Environment {
+            device: device::described(&devices),
+            data: data.clone(),
+            parameters: rezero_nn::parameter_count(&model),
+            task: Some(self.task.described()),
+            ..Environment::here(opening.before.clone())
+        };
+        let start = opening.start.clone();
+        let text = crate::recipe::text(&sections);
+        let title = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        let run = opening.begin(&title, &text, settings.train.seed, &environment)?;
+        let finished = launch(Fit {
+            settings,
+            task: self.task.clone(),
+            dir: run.path(),
+            model,
+            devices,
+            train,
+            valid,
+            epochs: settings.run.epochs,
+            identity,
+            fingerprints,
+            start,
+            interrupter: Interrupter::new(),
+            plain: self.plain,
+        })?;
+        if !finished.interrupted {
+            run.done(&self.task.summary(settings.run.target, &finished.state))?;
+        }
+        Ok(finished)
+    }
+}
+
+/// Runs what is ready, and names what went wrong.
+pub(crate) fn launch<M, T, V>(fit: Fit<'_, M, T, V>) -> Result<Finished>
+where
+    M: Model,
+    T: Source<Batch = M::Batch>,
+    V: Source<Batch = M::Batch>,
+{
+    let advice = memory::advice(&fit.identity, &fit.settings.train);
+    memory::watch(&advice);
+    let device = fit.settings.run.device.clone();
+    let finished = catch_unwind(AssertUnwindSafe(|| fit.run())).unwrap_or_else(|panic| {
+        let message = device::panic_message(panic.as_ref());
+        Err(Error::Training(message.to_owned()))
+    });
+    finished.map_err(|error| device::lost(memory::named(error, &advice), &device))
+}
+
+/// Runs `work` on a thread whose stack is large enough for networks of thousands of layers.
+///
+/// # Errors
+///
+/// What `work` returns, or if no thread can be started.
+pub fn on_a_big_stack<R: Send>(work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new()
+            .name("train".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(|e| Error::Training(format!("cannot start a thread: {e}")))?;
+        worker
+            .join()
+            .unwrap_or_else(|_| Err(Error::Training("the training thread panicked".to_owned())))
+    })
+}

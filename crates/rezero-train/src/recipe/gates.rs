@@ -1,0 +1,112 @@
+//! `[gates]`: how α begins and how it moves.
+
+use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{check, nonnegative};
+use crate::error::Result;
+
+/// The gates α of the schemes that have them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gates {
+    /// α at the start.
+    pub alpha_init: f64,
+    /// One α for each channel instead of one for each layer.
+    pub alpha_per_channel: bool,
+    /// Whether α is learned.
+    pub alpha_trainable: bool,
+    /// Whether the sub-layers of a Transformer's layer share one α.
+    pub alpha_shared: bool,
+    /// The gate is C · tanh(α / C) for this C; 0: α itself.
+    pub alpha_bound: f64,
+    /// The optimizer of the gates.
+    pub alpha_optimizer: GateOptimizer,
+    /// Learning rate of the gates' own optimizer.
+    pub alpha_lr: f64,
+    /// L2 penalty on the gates under their own optimizer.
+    pub alpha_weight_decay: f64,
+}
+
+/// The optimizer of the gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GateOptimizer {
+    /// That of the weights, with their learning rate and weight decay.
+    Shared,
+    /// SGD with the momentum of the weights; alpha_lr is scheduled as theirs is.
+    Sgd,
+    /// AdaGrad at a constant alpha_lr.
+    AdaGrad,
+    /// Adam; alpha_lr is scheduled as that of the weights is.
+    Adam,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            alpha_init: 0.0,
+            alpha_per_channel: false,
+            alpha_trainable: true,
+            alpha_shared: true,
+            alpha_bound: 0.0,
+            alpha_optimizer: GateOptimizer::Shared,
+            alpha_lr: 0.1,
+            alpha_weight_decay: 0.0,
+        }
+    }
+}
+
+impl Gates {
+    /// The residual connection of a network with these gates.
+    pub fn residual(&self, scheme: ResidualScheme) -> ResidualConfig {
+        let rezero = ReZeroConfig::new()
+            .with_alpha(self.alpha_init)
+            .with_trainable(self.alpha_trainable)
+            .with_bound((self.alpha_bound > 0.0).then_some(self.alpha_bound));
+        ResidualConfig::new(scheme)
+            .with_rezero(rezero)
+            .with_per_channel(self.alpha_per_channel)
+            .with_share_alpha(self.alpha_shared)
+    }
+
+    /// The part of a model's identity that gates decide.
+    pub fn identity(&self, scheme: ResidualScheme, sub_layers: bool) -> String {
+        let mut text = String::new();
+        if !scheme.has_gate() {
+            return text;
+        }
+        if sub_layers && scheme.shares_gate() && !self.alpha_shared {
+            text.push_str(" alpha=per-sub-layer");
+        }
+        if self.alpha_per_channel {
+            text.push_str(" alpha=per-channel");
+        }
+        if self.alpha_bound > 0.0 {
+            text.push_str(&format!(" alpha_bound={}", self.alpha_bound));
+        }
+        text
+    }
+
+    /// Keys that have no effect beside the others, each with the reason.
+    pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        match self.alpha_optimizer {
+            GateOptimizer::Shared => ["alpha_lr", "alpha_weight_decay"]
+                .map(|key| (key, "needs alpha_optimizer other than shared".to_owned()))
+                .to_vec(),
+            GateOptimizer::Sgd | GateOptimizer::AdaGrad | GateOptimizer::Adam => Vec::new(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        check(
+            self.alpha_init.is_finite(),
+            "gates.alpha_init",
+            format!("must be finite, got {}", self.alpha_init),
+        )?;
+        nonnegative("gates.alpha_bound", self.alpha_bound)?;
+        nonnegative("gates.alpha_lr", self.alpha_lr)?;
+        nonnegative("gates.alpha_weight_decay", self.alpha_weight_decay)
+    }
+}

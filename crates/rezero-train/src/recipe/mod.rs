@@ -1,0 +1,313 @@
+//! A recipe: everything that decides a run's numbers, in sections.
+//!
+//! | section | what | what may be set |
+//! | - | - | - |
+//! | `[model]` | the network | the keys of its `family`, each a struct of [`zoo`](crate::zoo) |
+//! | `[data]` | what it learns from | [`ImageData`] or [`TextData`], as the family has it |
+//! | `[optimizer]` | how the weights move | the keys of its `kind`, see [`Optimizer`] |
+//! | `[gates]` | how α begins and moves | [`Gates`] |
+//! | `[schedule]` | how learning rates move | the keys of its `kind`, see [`Schedule`] |
+//! | `[train]` | how a step is computed | [`Train`] |
+//! | `[run]` | what may change on resume | [`Run`] |
+//!
+//! The recipes that ship are files in `recipes/`, embedded in the binary; they hold what differs from
+//! the defaults. Any key can be overridden as `key=value` where its name is unique, else as
+//! `section.key=value`. A key that has no effect beside the others is refused.
+
+pub(crate) mod check;
+mod data;
+mod embedded;
+mod gates;
+mod help;
+mod optimizer;
+mod overrides;
+mod run;
+mod schedule;
+mod sections;
+mod settings;
+mod train;
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+pub use data::{ImageData, ImageSource, Pixels, TextData, TextSource};
+pub use embedded::EMBEDDED;
+pub use gates::{GateOptimizer, Gates};
+pub use help::{described, parts, schema};
+pub use optimizer::{AdaGrad, Adam, AdamW, Betas, Lamb, Optimizer, Sgd};
+pub use overrides::Override;
+pub use run::Run;
+pub use schedule::{Constant, MultiStep, OneCycle, Schedule};
+pub use sections::Tables;
+pub use settings::Settings;
+pub use train::{DType, Train};
+
+use crate::error::{Error, Result};
+use crate::record::run_dir;
+use crate::task::{Domain, Images, Text};
+use rezero_data::nearest;
+use sections::Draft;
+pub(crate) use sections::{Idle, complete, schema_of, table};
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// The network and its data.
+    pub task: TaskRecipe,
+    /// How it is trained.
+    pub settings: Settings,
+}
+
+/// The network and what it learns from, which go together.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskRecipe {
+    /// Classes of images.
+    Images(TaskOf<Images>),
+    /// The bytes of a text.
+    Text(TaskOf<Text>),
+}
+
+/// The sections `[model]` and `[data]` of one kind of task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskOf<D: Domain> {
+    /// The network.
+    pub model: D::Family,
+    /// What it learns from.
+    pub data: D::Data,
+}
+
+/// Does the same with whichever task a recipe is of.
+macro_rules! with_task {
+    ($task:expr, $of:ident => $result:expr) => {
+        match $task {
+            $crate::recipe::TaskRecipe::Images($of) => $result,
+            $crate::recipe::TaskRecipe::Text($of) => $result,
+        }
+    };
+}
+pub(crate) use with_task;
+
+/// A recipe with the name it goes by and the changes that overrides made to it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The recipe's name, or the stem of its file.
+    pub name: String,
+    /// The final values.
+    pub recipe: Recipe,
+    /// `key: old -> new` for every override, in key order.
+    pub changes: Vec<String>,
+    draft: Draft,
+}
+
+impl Recipe {
+    /// Finds `name` among the embedded recipes or, if it ends in `.toml`, on disk, applies
+    /// `overrides` and validates the result.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such recipe, it does not parse, a section or a key is unknown, a value is of the
+    /// wrong type or out of range, or a key has no effect. Messages name the nearest valid key.
+    pub fn resolve(name: &str, overrides: &[Override]) -> Result<Resolved> {
+        let (short, text) = if name.ends_with(".toml") {
+            let text = embedded::read_file(name)?;
+            let stem = Path::new(name).file_stem().unwrap_or_default();
+            (stem.to_string_lossy().into_owned(), text)
+        } else {
+            let found = EMBEDDED.iter().find(|(n, _)| *n == name);
+            let (_, text) = found.ok_or_else(|| Error::UnknownRecipe {
+                name: name.to_owned(),
+                nearest: nearest(name, EMBEDDED.iter().map(|(n, _)| *n)).map(str::to_owned),
+            })?;
+            (name.to_owned(), (*text).to_owned())
+        };
+        Self::parse(&short, &text)?.with(overrides)
+    }
+
+    /// Parses the text of a recipe file.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn parse(name: &str, text: &str) -> Result<Resolved> {
+        let draft = Draft::parse(name, text, sections::OF_A_RECIPE)?;
+        let recipe = Self::of(&draft.complete()?)?;
+        if let Some(Idle { key, why }) = recipe.idle().into_iter().find(|idle| draft.sets(&idle.key))
+        {
+            return Err(Error::RecipeValue {
+                key,
+                message: format!("has no effect: {why}"),
+            });
+        }
+        recipe.check()?;
+        Ok(Resolved {
+            name: name.to_owned(),
+            recipe,
+            changes: Vec::new(),
+            draft,
+        })
+    }
+
+    /// The recipe of the run at `dir`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no run, or its recipe is not one of this program's.
+    pub fn of_run(dir: &Path) -> Result<Resolved> {
+        let (name, text) = run_dir::recipe(dir)?;
+        Self::parse(&name, &text)
+    }
+
+    fn of(tables: &Tables) -> Result<Self> {
+        let table = |name: &str| tables.get(name).cloned().unwrap_or_default();
+        let (model, data) = (table("model"), table("data"));
+        let task = match crate::zoo::is_of_text(&model) {
+            false => TaskRecipe::Images(TaskOf {
+                model: sections::typed("model", model)?,
+                data: sections::typed("data", data)?,
+            }),
+            true => TaskRecipe::Text(TaskOf {
+                model: sections::typed("model", model)?,
+                data: sections::typed("data", data)?,
+            }),
+        };
+        Ok(Self {
+            task,
+            settings: Settings::of(tables)?,
+        })
+    }
+
+    /// Every section, with all keys that have an effect.
+    pub fn to_tables(&self) -> Tables {
+        let mut tables = self.settings.to_tables();
+        let (model, data) = with_task!(&self.task, of => (
+            sections::table(&of.model),
+            sections::table(&of.data),
+        ));
+        tables.insert("model", model);
+        tables.insert("data", data);
+        for Idle { key, .. } in self.idle() {
+            if let Some((section, key)) = key.split_once('.')
+                && let Some(table) = tables.get_mut(section)
+            {
+                table.remove(key);
+            }
+        }
+        tables.retain(|_, table| !table.is_empty());
+        tables
+    }
+
+    /// The recipe as the text of a recipe file, with all keys that have an effect.
+    pub fn to_toml(&self) -> String {
+        text(&self.to_tables())
+    }
+
+    /// SHA-256 of everything that decides the run's numbers: a run is continued with the same value.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.to_tables(), &self.settings)
+    }
+
+    /// What a checkpoint's weights fit: two recipes with the same text build the same network.
+    pub fn identity(&self) -> String {
+        with_task!(&self.task, of => crate::zoo::identity(of, &self.settings.gates))
+    }
+
+    /// Checks ranges and combinations.
+    fn check(&self) -> Result<()> {
+        self.settings.check()?;
+        with_task!(&self.task, of => crate::zoo::check(of, &self.settings))
+    }
+
+    /// Keys that have no effect beside the others.
+    fn idle(&self) -> Vec<Idle> {
+        let mut idle = self.settings.idle();
+        idle.extend(with_task!(&self.task, of => crate::zoo::idle(of)));
+        idle
+    }
+}
+
+/// Sections as the text of a file, in the order of the [module's](self) table.
+pub(crate) fn text(tables: &Tables) -> String {
+    let mut text = String::new();
+    for name in sections::OF_A_RECIPE {
+        if let Some(table) = tables.get(name) {
+            let body = toml::to_string(table).expect("a table is TOML");
+            text.push_str(&format!("[{name}]\n{body}\n"));
+        }
+    }
+    text
+}
+
+/// SHA-256 of what decides the numbers: all sections but `[run]`, and how long the run is where the
+/// schedule depends on it.
+pub(crate) fn fingerprint(tables: &Tables, settings: &Settings) -> String {
+    let mut kept = tables.clone();
+    kept.remove("run");
+    let mut text = text(&kept);
+    if settings.schedule.spans_the_run() {
+        text.push_str(&format!("{} epochs", settings.run.epochs));
+    }
+    let digest = Sha256::digest(text);
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Resolved {
+    /// Applies `overrides` and validates the result.
+    ///
+    /// An override that chooses another kind of optimizer, schedule, family or scheme takes the file's
+    /// keys with it that the new kind does not have.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recipe::resolve`].
+    pub fn with(self, overrides: &[Override]) -> Result<Self> {
+        if overrides.is_empty() {
+            return Ok(self);
+        }
+        let before = self.recipe.to_tables();
+        let mut draft = self.draft.given(overrides)?;
+        let recipe = loop {
+            let recipe = Recipe::of(&draft.complete()?)?;
+            let idle = recipe.idle();
+            if let Some(Idle { key, why }) = idle.iter().find(|idle| draft.gives(&idle.key)) {
+                return Err(Error::RecipeValue {
+                    key: key.clone(),
+                    message: format!("has no effect: {why}"),
+                });
+            }
+            // The file's own keys had one until the overrides came.
+            let dropped = idle.iter().filter(|idle| draft.drop(&idle.key)).count();
+            if dropped == 0 {
+                break recipe;
+            }
+        };
+        recipe.check()?;
+        let changes = draft.changes(&before, &recipe.to_tables());
+        Ok(Self {
+            name: self.name,
+            recipe,
+            changes,
+            draft,
+        })
+    }
+
+    /// A folder name that tells runs of different settings apart: the recipe's name and every
+    /// override.
+    pub fn run_name(&self) -> String {
+        let mut name = self.name.clone();
+        for (key, value) in self.draft.overrides(&self.recipe.to_tables()) {
+            let text = match value {
+                toml::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            name.push_str(&format!("_{key}={text}"));
+        }
+        name.chars()
+            .map(|c| match c {
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' | '=' => c,
+                _ => '-',
+            })
+            .take(200)
+            .collect()
+    }
+}

@@ -1,0 +1,243 @@
+//! `[optimizer]`: how the weights move.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{check, in_f32, nonnegative, rising};
+use crate::error::Result;
+
+/// The optimizer of the weights; each kind has keys of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum.
+    Sgd(Sgd),
+    /// AdaGrad: Duchi, Hazan and Singer, 2011.
+    AdaGrad(AdaGrad),
+    /// Adam: Kingma and Ba, arXiv 1412.6980.
+    Adam(Adam),
+    /// Adam with decoupled weight decay: Loshchilov and Hutter, arXiv 1711.05101.
+    AdamW(AdamW),
+    /// LAMB: You et al., arXiv 1904.00962; its trust ratio has no clamp.
+    Lamb(Lamb),
+}
+
+/// The keys of `kind = "sgd"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sgd {
+    /// Learning rate; the peak under schedule.kind = "one-cycle".
+    pub lr: f64,
+    /// Momentum; the highest under schedule.kind = "one-cycle".
+    pub momentum: f64,
+    /// L2 penalty, added to the gradient of each parameter that has no group of its own.
+    pub weight_decay: f64,
+    /// Learning rate of biases, batch norm's β and FixUp's scalars; 0: that of the weights.
+    pub bias_lr: f64,
+    /// Factor of bias_lr at each epoch in bias_milestones.
+    pub bias_gamma: f64,
+    /// Epochs at which bias_lr is multiplied by bias_gamma.
+    pub bias_milestones: Vec<usize>,
+}
+
+/// The keys of `kind = "adagrad"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdaGrad {
+    /// Learning rate.
+    pub lr: f64,
+    /// L2 penalty, added to the gradient.
+    pub weight_decay: f64,
+}
+
+macro_rules! adam_like {
+    ($(#[$doc:meta])* $name:ident { $(#[$decay:meta])* weight_decay = $default:literal }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            /// Learning rate.
+            pub lr: f64,
+            /// Decay of the first moment.
+            pub beta1: f64,
+            /// Decay of the second moment.
+            pub beta2: f64,
+            /// Added to the second moment's root.
+            pub epsilon: f64,
+            $(#[$decay])*
+            pub weight_decay: f64,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                let Betas { beta1, beta2, epsilon } = Betas::default();
+                Self { lr: 1e-3, beta1, beta2, epsilon, weight_decay: $default }
+            }
+        }
+    };
+}
+adam_like! {
+    /// The keys of `kind = "adam"`.
+    Adam {
+        /// L2 penalty, added to the gradient.
+        weight_decay = 0.0
+    }
+}
+adam_like! {
+    /// The keys of `kind = "adamw"`.
+    AdamW {
+        /// Decoupled weight decay: weights shrink by lr · weight_decay in each step.
+        weight_decay = 0.01
+    }
+}
+adam_like! {
+    /// The keys of `kind = "lamb"`.
+    Lamb {
+        /// Weight decay, added to the update before the trust ratio.
+        weight_decay = 0.0
+    }
+}
+
+/// What Adam and its relatives average by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Betas {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the second moment's root.
+    pub epsilon: f64,
+}
+
+impl Default for Betas {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+        }
+    }
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self {
+            lr: 0.1,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            bias_lr: 0.0,
+            bias_gamma: 1.0,
+            bias_milestones: Vec::new(),
+        }
+    }
+}
+
+impl Default for AdaGrad {
+    fn default() -> Self {
+        Self {
+            lr: 0.01,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::Sgd(Sgd::default())
+    }
+}
+
+impl Optimizer {
+    /// The learning rate of the weights, before the schedule.
+    pub fn lr(&self) -> f64 {
+        match self {
+            Self::Sgd(o) => o.lr,
+            Self::AdaGrad(o) => o.lr,
+            Self::Adam(o) => o.lr,
+            Self::AdamW(o) => o.lr,
+            Self::Lamb(o) => o.lr,
+        }
+    }
+
+    /// The penalty on the weights.
+    pub fn weight_decay(&self) -> f64 {
+        match self {
+            Self::Sgd(o) => o.weight_decay,
+            Self::AdaGrad(o) => o.weight_decay,
+            Self::Adam(o) => o.weight_decay,
+            Self::AdamW(o) => o.weight_decay,
+            Self::Lamb(o) => o.weight_decay,
+        }
+    }
+
+    /// The momentum of the optimizers that have one.
+    pub fn momentum(&self) -> Option<f64> {
+        match self {
+            Self::Sgd(o) => Some(o.momentum),
+            Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => None,
+        }
+    }
+
+    /// What the moments are averaged by, in the optimizers that have two.
+    pub fn betas(&self) -> Option<Betas> {
+        let (beta1, beta2, epsilon) = match self {
+            Self::Sgd(_) | Self::AdaGrad(_) => return None,
+            Self::Adam(o) => (o.beta1, o.beta2, o.epsilon),
+            Self::AdamW(o) => (o.beta1, o.beta2, o.epsilon),
+            Self::Lamb(o) => (o.beta1, o.beta2, o.epsilon),
+        };
+        Some(Betas {
+            beta1,
+            beta2,
+            epsilon,
+        })
+    }
+
+    /// Keys that have no effect beside the others, each with the reason.
+    pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Sgd(o) if o.bias_lr == 0.0 => ["bias_gamma", "bias_milestones"]
+                .map(|key| (key, "needs bias_lr above 0".to_owned()))
+                .to_vec(),
+            Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        nonnegative("optimizer.lr", self.lr())?;
+        nonnegative("optimizer.weight_decay", self.weight_decay())?;
+        if let Some(momentum) = self.momentum() {
+            check(
+                (0.0..1.0).contains(&momentum),
+                "optimizer.momentum",
+                format!("must be in [0, 1), got {momentum}"),
+            )?;
+        }
+        if let Some(betas) = self.betas() {
+            for (key, value) in [
+                ("optimizer.beta1", betas.beta1),
+                ("optimizer.beta2", betas.beta2),
+            ] {
+                check(
+                    (0.0..1.0).contains(&in_f32(value)),
+                    key,
+                    format!("must be in [0, 1) as f32, got {value}"),
+                )?;
+            }
+            let epsilon = in_f32(betas.epsilon);
+            check(
+                epsilon.is_finite() && epsilon > 0.0,
+                "optimizer.epsilon",
+                format!("must be finite and above 0 as f32, got {}", betas.epsilon),
+            )?;
+        }
+        if let Self::Sgd(o) = self {
+            nonnegative("optimizer.bias_lr", o.bias_lr)?;
+            nonnegative("optimizer.bias_gamma", o.bias_gamma)?;
+            rising("optimizer.bias_milestones", &o.bias_milestones)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! `[run]`: what may change when a run is resumed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{check, nonnegative, positive};
+use crate::error::Result;
+
+/// How long, where and how often: exactly the keys that may change when a run is resumed. None of them
+/// changes the numbers of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Run {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Stop after so many steps, within epochs; 0: no limit. Of text, the length of the run.
+    pub steps: usize,
+    /// Validate every so many steps; 0: after each epoch. Always at the end.
+    pub eval_every: usize,
+    /// The first validation that reaches this result is reported: bits per byte of text, percent
+    /// correct of images; 0: none is.
+    pub target: f64,
+    /// Checkpoint every so many steps; 0: after each validation. Always at the end.
+    pub checkpoint_every: usize,
+    /// How many of the newest checkpoints are kept, beside the best.
+    pub keep: usize,
+    /// Steps between rows of metrics.jsonl, each the mean over the steps since the last.
+    pub log_every: usize,
+    /// Batches prepared ahead by one thread; 0: none.
+    pub prefetch: usize,
+    /// Where to train, see `rezero devices`; of several devices, `A,B,…`, each takes an equal part of
+    /// every batch.
+    pub device: String,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            epochs: 200,
+            steps: 0,
+            eval_every: 0,
+            target: 0.0,
+            checkpoint_every: 0,
+            keep: 2,
+            log_every: 1,
+            prefetch: 4,
+            device: "auto".to_owned(),
+        }
+    }
+}
+
+impl Run {
+    /// How many devices a step is computed on.
+    pub fn devices(&self) -> usize {
+        self.device.split(',').count()
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        for (key, value) in [("run.keep", self.keep), ("run.log_every", self.log_every)] {
+            check(value > 0, key, "must be at least 1, got 0".to_owned())?;
+        }
+        positive("run.epochs", self.epochs, 1_000_000)?;
+        for (key, value, most) in [
+            ("run.prefetch", self.prefetch, 1_024),
+            ("run.steps", self.steps, 1 << 40),
+        ] {
+            check(
+                value <= most,
+                key,
+                format!("must be at most {most}, got {value}"),
+            )?;
+        }
+        nonnegative("run.target", self.target)
+    }
+}

@@ -1,0 +1,469 @@
+//! From the text of a file and `key=value`s to complete sections.
+
+use std::collections::BTreeMap;
+
+use rezero_data::nearest;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::overrides::Override;
+use super::{Gates, ImageData, Optimizer, Run, Schedule, TextData, Train};
+use crate::error::{Error, Result};
+use crate::zoo;
+
+/// Sections by name.
+pub type Tables = BTreeMap<&'static str, Table>;
+
+/// The sections of a recipe, in the order of a file.
+pub(crate) const OF_A_RECIPE: &[&str] = &[
+    "model",
+    "data",
+    "optimizer",
+    "gates",
+    "schedule",
+    "train",
+    "run",
+];
+/// Those of a model of one's own.
+pub(super) const OF_SETTINGS: &[&str] = &["optimizer", "gates", "schedule", "train", "run"];
+
+/// A section, or one of its kinds: what keys there are.
+pub(super) struct Spec {
+    /// The section.
+    pub section: &'static str,
+    /// The key that says which kind of section it is, where it comes in kinds.
+    pub tag: Option<&'static str>,
+    /// The kind.
+    pub kind: String,
+    /// A table of some keys with all others at their defaults, or why it cannot be read.
+    complete: fn(Table) -> Result<Table, String>,
+    /// The JSON schema of all kinds.
+    pub schema: serde_json::Value,
+}
+
+/// A key that has no effect beside the others, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Idle {
+    /// `section.key`
+    pub key: String,
+    pub why: String,
+}
+
+impl Idle {
+    pub fn new(section: &str, key: &str, why: impl Into<String>) -> Self {
+        Self {
+            key: format!("{section}.{key}"),
+            why: why.into(),
+        }
+    }
+}
+
+/// A section as a table.
+pub(crate) fn table<S: Serialize>(section: &S) -> Table {
+    Table::try_from(section).expect("a section is a TOML table")
+}
+
+/// A complete table as its section.
+pub(super) fn typed<S: DeserializeOwned>(section: &str, table: Table) -> Result<S> {
+    table.try_into().map_err(|e: toml::de::Error| Error::RecipeValue {
+        key: section.to_owned(),
+        message: e.message().to_owned(),
+    })
+}
+
+pub(crate) fn complete<S: Serialize + DeserializeOwned>(given: Table) -> Result<Table, String> {
+    let section: S = given
+        .try_into()
+        .map_err(|e: toml::de::Error| e.message().to_owned())?;
+    Ok(table(&section))
+}
+
+pub(crate) fn schema_of<S: JsonSchema>() -> serde_json::Value {
+    let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<S>().into()
+}
+
+/// The kinds of a section. `[data]` has one for each task.
+pub(super) fn specs(section: &'static str) -> Vec<Spec> {
+    let one = |kind: &str, complete, schema| Spec {
+        section,
+        tag: None,
+        kind: kind.to_owned(),
+        complete,
+        schema,
+    };
+    let tagged = |tag: &'static str, complete, schema: serde_json::Value| {
+        let kinds = kinds(&schema, tag).into_iter();
+        kinds
+            .map(|kind| Spec {
+                section,
+                tag: Some(tag),
+                kind,
+                complete,
+                schema: schema.clone(),
+            })
+            .collect()
+    };
+    match section {
+        "model" => tagged("family", zoo::complete, zoo::schema()),
+        "data" => vec![
+            one("images", complete::<ImageData>, schema_of::<ImageData>()),
+            one("text", complete::<TextData>, schema_of::<TextData>()),
+        ],
+        "optimizer" => tagged("kind", complete::<Optimizer>, schema_of::<Optimizer>()),
+        "gates" => vec![one("gates", complete::<Gates>, schema_of::<Gates>())],
+        "schedule" => tagged("kind", complete::<Schedule>, schema_of::<Schedule>()),
+        "train" => vec![one("train", complete::<Train>, schema_of::<Train>())],
+        "run" => vec![one("run", complete::<Run>, schema_of::<Run>())],
+        other => panic!("there is no section {other}"),
+    }
+}
+
+/// The values of a tag, which the schema lists one for each kind.
+fn kinds(schema: &serde_json::Value, tag: &str) -> Vec<String> {
+    let kinds = schema["oneOf"].as_array().into_iter().flatten();
+    kinds
+        .filter_map(|kind| Some(kind["properties"][tag]["const"].as_str()?.to_owned()))
+        .collect()
+}
+
+impl Spec {
+    /// All keys at their defaults.
+    pub fn defaults(&self) -> Table {
+        (self.complete)(self.base()).expect("a kind has defaults")
+    }
+
+    /// The tag alone.
+    fn base(&self) -> Table {
+        let mut base = Table::new();
+        if let Some(tag) = self.tag {
+            base.insert(tag.to_owned(), Value::String(self.kind.clone()));
+        }
+        base
+    }
+
+    /// What it is called beside the others: `kind=sgd`, `[train]`.
+    fn called(&self) -> String {
+        match self.tag {
+            Some(tag) => format!("{tag}={}", self.kind),
+            None if self.section == "data" => format!("[data] of {}", self.kind),
+            None => format!("[{}]", self.section),
+        }
+    }
+
+    /// A value of a key as the section writes it, so that `lr=1` is the float it is.
+    fn value(&self, key: &str, value: &Value) -> Result<Value> {
+        let mut single = self.base();
+        single.insert(key.to_owned(), value.clone());
+        let typed = (self.complete)(single).map_err(|message| {
+            let hint = suggestion(&message, value).unwrap_or_default();
+            Error::RecipeValue {
+                key: format!("{}.{key}", self.section),
+                message: format!("{message}{hint}"),
+            }
+        })?;
+        Ok(typed[key].clone())
+    }
+}
+
+/// A recipe before its sections are complete: the keys of a file, and those of the command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    sections: &'static [&'static str],
+    file: Tables,
+    given: Tables,
+}
+
+impl Draft {
+    /// Parses a file.
+    pub fn parse(name: &str, text: &str, sections: &'static [&'static str]) -> Result<Self> {
+        let bad = |message: String| Error::Recipe {
+            name: name.to_owned(),
+            message,
+        };
+        let table: Table = text.parse().map_err(|e| bad(format!("{e}")))?;
+        let mut draft = Self {
+            sections,
+            file: Tables::new(),
+            given: Tables::new(),
+        };
+        for (key, value) in table {
+            let section = sections.iter().find(|section| **section == key);
+            match (section, value) {
+                (Some(section), Value::Table(table)) => {
+                    draft.file.insert(section, table);
+                }
+                (Some(section), _) => {
+                    return Err(bad(format!("`{section}` is a section: write [{section}]")));
+                }
+                (None, Value::Table(_)) => {
+                    let meant = nearest(&key, sections.iter().copied());
+                    let hint = meant.map_or(String::new(), |m| format!(", did you mean [{m}]?"));
+                    return Err(bad(format!(
+                        "unknown section [{key}]{hint} (there are {})",
+                        sections.join(", ")
+                    )));
+                }
+                (None, _) => {
+                    let place = match draft.locate(&key) {
+                        Ok((section, _)) => format!("it belongs to [{section}]"),
+                        Err(_) => format!("there are {}", sections.join(", ")),
+                    };
+                    return Err(bad(format!("key `{key}` stands outside of a section; {place}")));
+                }
+            }
+        }
+        Ok(draft)
+    }
+
+    /// The same with more keys from the command line.
+    pub fn given(mut self, overrides: &[Override]) -> Result<Self> {
+        for change in overrides {
+            let (section, key) = self.locate(&change.key)?;
+            let table = self.given.entry(section).or_default();
+            table.insert(key, change.parsed());
+        }
+        Ok(self)
+    }
+
+    /// Whether the file sets `section.key`.
+    pub fn sets(&self, key: &str) -> bool {
+        has(&self.file, key)
+    }
+
+    /// Whether the command line sets `section.key`.
+    pub fn gives(&self, key: &str) -> bool {
+        has(&self.given, key)
+    }
+
+    /// Takes `section.key` out of the file's; whether it was there.
+    pub fn drop(&mut self, key: &str) -> bool {
+        let Some((section, key)) = key.split_once('.') else {
+            return false;
+        };
+        let table = self.file.get_mut(section);
+        table.is_some_and(|table| table.remove(key).is_some())
+    }
+
+    /// Every section with all its keys.
+    pub fn complete(&self) -> Result<Tables> {
+        let (none, mut tables) = (Table::new(), Tables::new());
+        for &section in self.sections {
+            let file = self.file.get(section).unwrap_or(&none);
+            let given = self.given.get(section).unwrap_or(&none);
+            let spec = self.spec(section, tables.get("model"), file, given)?;
+            let mut table = spec.defaults();
+            for (key, value) in file {
+                // A file fits its own kind; the command line may have chosen another.
+                let lenient = !self.given.is_empty();
+                match spec.fits(&table, key, value) {
+                    Ok(value) => {
+                        table.insert(key.clone(), value);
+                    }
+                    Err(_) if lenient => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            for (key, value) in given {
+                let value = spec.fits(&table, key, value)?;
+                table.insert(key.clone(), value);
+            }
+            tables.insert(section, table);
+        }
+        Ok(tables)
+    }
+
+    /// The kind that a section is of.
+    fn spec(
+        &self,
+        section: &'static str,
+        model: Option<&Table>,
+        file: &Table,
+        given: &Table,
+    ) -> Result<Spec> {
+        let all = specs(section);
+        let tag = all.first().and_then(|spec| spec.tag);
+        let wanted = match (tag, model) {
+            (Some(tag), _) => match given.get(tag).or(file.get(tag)) {
+                Some(Value::String(kind)) => Some(kind.as_str()),
+                Some(other) => {
+                    return Err(Error::RecipeValue {
+                        key: format!("{section}.{tag}"),
+                        message: format!("must be a name, got {other}"),
+                    });
+                }
+                None => None,
+            },
+            (None, Some(model)) if section == "data" => Some(match zoo::is_of_text(model) {
+                true => "text",
+                false => "images",
+            }),
+            (None, _) => None,
+        };
+        let names: Vec<String> = all.iter().map(|spec| spec.kind.clone()).collect();
+        let mut all = all.into_iter();
+        let found = match wanted {
+            Some(wanted) => all.find(|spec| spec.kind == wanted),
+            None => all.next(),
+        };
+        found.ok_or_else(|| {
+            let (wanted, tag) = (wanted.unwrap_or_default(), tag.unwrap_or_default());
+            let meant = nearest(wanted, names.iter().map(String::as_str));
+            let hint = meant.map_or(String::new(), |m| format!("; did you mean `{m}`?"));
+            Error::RecipeValue {
+                key: format!("{section}.{tag}"),
+                message: format!(
+                    "there is no `{wanted}`, there are {}{hint}",
+                    names.join(", ")
+                ),
+            }
+        })
+    }
+
+    /// The section and key that a name stands for: `lr`, `optimizer.lr`, or `optimizer` for its kind.
+    fn locate(&self, name: &str) -> Result<(&'static str, String)> {
+        if let Some((section, key)) = name.split_once('.') {
+            let found = self.sections.iter().find(|s| **s == section);
+            return match found {
+                Some(section) => Ok((*section, key.to_owned())),
+                None => Err(Error::UnknownKey {
+                    key: name.to_owned(),
+                    nearest: nearest(section, self.sections.iter().copied())
+                        .map(|section| format!("{section}.{key}")),
+                }),
+            };
+        }
+        let mut found: Vec<&'static str> = Vec::new();
+        let mut all: Vec<String> = Vec::new();
+        for &section in self.sections {
+            let specs = specs(section);
+            // What `data=enwik8` and `optimizer=adam` set.
+            let of_its_name = match section {
+                "data" => Some("set"),
+                _ => specs.first().and_then(|spec| spec.tag),
+            };
+            if let (true, Some(key)) = (section == name, of_its_name) {
+                return Ok((section, key.to_owned()));
+            }
+            let keys: Vec<String> = specs
+                .iter()
+                .flat_map(|spec| spec.defaults().keys().cloned().collect::<Vec<_>>())
+                .collect();
+            if keys.iter().any(|key| key == name) {
+                found.push(section);
+            }
+            all.extend(keys);
+        }
+        match found.as_slice() {
+            [one] => Ok((*one, name.to_owned())),
+            [] => Err(Error::UnknownKey {
+                key: name.to_owned(),
+                nearest: nearest(name, all.iter().map(String::as_str)).map(str::to_owned),
+            }),
+            several => {
+                let full: Vec<String> = several.iter().map(|s| format!("{s}.{name}")).collect();
+                Err(Error::RecipeValue {
+                    key: name.to_owned(),
+                    message: format!("several sections have it: write {}", full.join(" or ")),
+                })
+            }
+        }
+    }
+
+    /// The shortest name of `section.key`.
+    fn short(&self, section: &'static str, key: &str) -> String {
+        for name in [section, key] {
+            if self.locate(name).is_ok_and(|(s, k)| s == section && k == key) {
+                return name.to_owned();
+            }
+        }
+        format!("{section}.{key}")
+    }
+
+    /// `key: old -> new` of every key that the command line changed, in the order of the keys.
+    pub fn changes(&self, before: &Tables, after: &Tables) -> Vec<String> {
+        let given = self.overrides(after);
+        let mut changes = Vec::new();
+        for (name, new) in given {
+            let Ok((section, key)) = self.locate(&name) else {
+                continue;
+            };
+            let old = before.get(section).and_then(|table| table.get(&key));
+            match old {
+                Some(old) if *old == new => {}
+                Some(old) => changes.push(format!("{name}: {old} -> {new}")),
+                None => changes.push(format!("{name}: {new}")),
+            }
+        }
+        changes
+    }
+
+    /// The keys of the command line by their shortest names, with the values that they came to have.
+    pub fn overrides(&self, after: &Tables) -> BTreeMap<String, Value> {
+        let mut all = BTreeMap::new();
+        for (&section, table) in &self.given {
+            for key in table.keys() {
+                if let Some(value) = after.get(section).and_then(|table| table.get(key)) {
+                    all.insert(self.short(section, key), value.clone());
+                }
+            }
+        }
+        all
+    }
+}
+
+fn has(tables: &Tables, key: &str) -> bool {
+    let Some((section, key)) = key.split_once('.') else {
+        return false;
+    };
+    tables
+        .get(section)
+        .is_some_and(|table| table.contains_key(key))
+}
+
+impl Spec {
+    /// The value of a key of `table`, or why it cannot have it.
+    fn fits(&self, table: &Table, key: &str, value: &Value) -> Result<Value> {
+        if Some(key) == self.tag || table.contains_key(key) {
+            return self.value(key, value);
+        }
+        let others: Vec<String> = specs(self.section)
+            .iter()
+            .filter(|spec| spec.defaults().contains_key(key))
+            .map(Self::called)
+            .collect();
+        let own: Vec<&str> = table.keys().map(String::as_str).collect();
+        let full = format!("{}.{key}", self.section);
+        Err(match others.is_empty() {
+            true => Error::UnknownKey {
+                key: full,
+                nearest: nearest(key, own.iter().copied())
+                    .map(|meant| format!("{}.{meant}", self.section)),
+            },
+            false => Error::RecipeValue {
+                key: full,
+                message: format!(
+                    "is a key of {}; {} has {}",
+                    others.join(" and "),
+                    self.called(),
+                    own.join(", ")
+                ),
+            },
+        })
+    }
+}
+
+/// The valid names of an enum, which serde lists in backticks.
+pub(super) fn expected_names(message: &str) -> impl Iterator<Item = &str> {
+    let (_, list) = message.split_once("expected").unwrap_or_default();
+    list.split('`').skip(1).step_by(2)
+}
+
+/// Which of the valid names was probably meant.
+fn suggestion(message: &str, value: &Value) -> Option<String> {
+    let meant = nearest(value.as_str()?, expected_names(message))?;
+    Some(format!("; did you mean `{meant}`?"))
+}

@@ -1,0 +1,99 @@
+//! `[train]`: how a step is computed.
+
+use burn::tensor::FloatDType;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{nonnegative, positive};
+use crate::error::Result;
+
+/// How a step is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Train {
+    /// Seeds weights, data order, augmentation and dropout.
+    pub seed: u64,
+    /// Images, or windows of text, in a step.
+    pub batch: usize,
+    /// Computes each step's batch in so many parts, whose gradients are averaged: the same step in
+    /// less memory. (Batch norm sees the parts.)
+    pub accumulate: usize,
+    /// Runs layers again in the backward pass instead of keeping their activations: each layer of a
+    /// byte-lm; of an mlp each √depth layers, which are updated there too, so that their gradients are
+    /// never held together.
+    pub recompute: bool,
+    /// What matrix products and convolutions are computed in; all else is f32.
+    pub dtype: DType,
+    /// Largest global L2 norm of all gradients together; 0: no clipping.
+    pub clip_norm: f64,
+}
+
+/// What matrix products and convolutions are computed in; gates, norms, the residual stream, the loss
+/// and the optimizer's numbers are f32 throughout, see [`rezero_nn::in_precision`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lowercase")]
+pub enum DType {
+    /// 32 bits.
+    F32,
+    /// bfloat16: the range of f32 with 8 bits of precision.
+    BF16,
+    /// IEEE half: 11 bits of precision up to 65,504; the loss is scaled.
+    F16,
+}
+
+impl DType {
+    /// The type, unless it is f32.
+    pub fn half(self) -> Option<FloatDType> {
+        match self {
+            Self::F32 => None,
+            Self::BF16 => Some(FloatDType::BF16),
+            Self::F16 => Some(FloatDType::F16),
+        }
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::BF16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            batch: 128,
+            accumulate: 1,
+            recompute: false,
+            dtype: DType::F32,
+            clip_norm: 0.0,
+        }
+    }
+}
+
+impl Train {
+    pub(super) fn check(&self) -> Result<()> {
+        positive("train.batch", self.batch, 1 << 20)?;
+        if self.accumulate == 0 || self.accumulate > self.batch {
+            super::check::check(
+                false,
+                "train.accumulate",
+                format!(
+                    "must be between 1 and the batch of {}, got {}",
+                    self.batch, self.accumulate
+                ),
+            )?;
+        }
+        super::check::check(
+            self.dtype == DType::F32 || !self.recompute,
+            "train.dtype",
+            "products in half precision are not combined with recompute=true".to_owned(),
+        )?;
+        nonnegative("train.clip_norm", self.clip_norm)
+    }
+}

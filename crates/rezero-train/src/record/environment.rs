@@ -1,0 +1,78 @@
+//! `env.json`: under what a run was computed.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::BURN_VERSION;
+use crate::fit::Described;
+
+/// What `env.json` records of the process that runs, beside the recipe.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Environment {
+    /// The command line of every process that worked on the run, the first one first.
+    pub commands: Vec<Vec<String>>,
+    /// Where the data is, if a place was given.
+    #[serde(default)]
+    pub data_dir: Option<PathBuf>,
+    /// The file that `data.set = "text"` reads.
+    #[serde(default)]
+    pub text: Option<PathBuf>,
+    /// The device, as the backend names it.
+    pub device: String,
+    /// Logical processors.
+    pub processors: usize,
+    /// The training data: name, images or bytes, SHA-256.
+    pub data: String,
+    /// Whether the data is a subset of the official set.
+    pub subset: bool,
+    /// How many values the model learns.
+    pub parameters: usize,
+    /// What the model is measured by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Described>,
+    /// The run that it was grown from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown_from: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Of this process: its command line after those of `before`, if it goes on with a run, whose places
+    /// it takes over.
+    pub fn here(before: Option<Self>) -> Self {
+        let mut environment = before.unwrap_or_default();
+        environment.commands.push(std::env::args().collect());
+        environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
+        environment
+    }
+
+    /// The text of `env.json`.
+    pub(super) fn to_json(&self, seed: u64) -> Vec<u8> {
+        let file = EnvironmentFile {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("REZERO_COMMIT"),
+            dirty: env!("REZERO_DIRTY") == "true",
+            burn: BURN_VERSION,
+            rustc: env!("REZERO_RUSTC"),
+            os: std::env::consts::OS,
+            arch: std::env::consts::ARCH,
+            seed,
+            environment: self,
+        };
+        serde_json::to_vec_pretty(&file).expect("an environment is JSON")
+    }
+}
+
+#[derive(Serialize)]
+struct EnvironmentFile<'a> {
+    version: &'static str,
+    commit: &'static str,
+    dirty: bool,
+    burn: &'static str,
+    rustc: &'static str,
+    os: &'static str,
+    arch: &'static str,
+    seed: u64,
+    #[serde(flatten)]
+    environment: &'a Environment,
+}

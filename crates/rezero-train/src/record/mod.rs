@@ -1,0 +1,15 @@
+//! What a run leaves behind: its directory, its checkpoints, its numbers.
+
+pub mod checkpoint;
+mod environment;
+pub mod metrics;
+mod opening;
+pub mod run_dir;
+mod write;
+
+pub use checkpoint::{Reader, State};
+pub use environment::Environment;
+pub use metrics::Row;
+pub use opening::Opening;
+pub use run_dir::RunDir;
+pub use write::write_atomic;

@@ -1,0 +1,117 @@
+//! A run directory that a run is to be begun or continued in.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, Reader, State};
+use super::environment::Environment;
+use super::run_dir::{self, RunDir};
+use crate::error::{Error, Result};
+
+/// A place for a run, before anything of it is written: a run that cannot begin leaves no directory
+/// behind.
+#[derive(Debug)]
+pub struct Opening {
+    dir: PathBuf,
+    /// Locked, where it holds a run already.
+    run: Option<RunDir>,
+    /// The checkpoint to continue from.
+    pub start: Option<Reader>,
+    /// Where the run stands.
+    pub state: State,
+    /// What was recorded of the processes before.
+    pub before: Option<Environment>,
+}
+
+impl Opening {
+    /// For a new run at `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            run: None,
+            start: None,
+            state: State::default(),
+            before: None,
+        }
+    }
+
+    /// To continue the run at `dir`, of a model that `identity` says.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, it is in use, or its last checkpoint is damaged or of another model.
+    pub fn resume(dir: &Path, identity: &str) -> Result<Self> {
+        let run = RunDir::open(dir)?;
+        let start = match checkpoint::list(dir)?.last_key_value() {
+            Some((_, checkpoint)) => Some(Reader::open(checkpoint, identity)?),
+            None => None,
+        };
+        Ok(Self {
+            state: match &start {
+                Some(reader) => reader.state()?,
+                None => State::default(),
+            },
+            before: run_dir::environment(dir),
+            dir: dir.to_owned(),
+            run: Some(run),
+            start,
+        })
+    }
+
+    /// Whether the run came to its end.
+    pub fn is_done(&self) -> bool {
+        self.run.as_ref().is_some_and(RunDir::is_done)
+    }
+
+    /// Checks that the checkpoint is of this recipe and this data, given as SHA-256.
+    ///
+    /// # Errors
+    ///
+    /// If it is of another.
+    pub fn continues(&self, [recipe, data]: [&str; 2]) -> Result<()> {
+        if self.start.is_none() {
+            return Ok(());
+        }
+        if self.state.recipe != recipe {
+            return Err(self.fail(
+                "its last checkpoint is of another recipe than recipe.toml is now; restore it, or \
+                 start a new run",
+            ));
+        }
+        // A run that was imported has seen no data yet.
+        if !self.state.data.is_empty() && self.state.data != data {
+            return Err(self.fail(
+                "was trained on other data than is here now; give the same --data-dir or --text",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Creates the directory of a new run, and writes what the run is.
+    ///
+    /// # Errors
+    ///
+    /// If the directory holds a run already, is in use or cannot be written.
+    pub fn begin(
+        self,
+        name: &str,
+        recipe: &str,
+        seed: u64,
+        environment: &Environment,
+    ) -> Result<RunDir> {
+        let run = match self.run {
+            Some(run) => run,
+            None => RunDir::create(&self.dir)?,
+        };
+        run.clean()?;
+        run.describe(name, recipe, seed, environment)?;
+        run.reopen()?;
+        Ok(run)
+    }
+
+    fn fail(&self, message: &str) -> Error {
+        Error::Run {
+            dir: self.dir.clone(),
+            message: message.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Where data sets are, and what is asked of a split of one.
+
+use std::path::{Path, PathBuf};
+
+use rezero_data::{ImageSet, Split, Text, fetch, registry};
+
+use crate::error::Result;
+
+/// Where data sets are kept unless `--data-dir` says otherwise.
+pub const DEFAULT_DIR: &str = "datasets";
+
+/// Where a command may look for data.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// `--text`: the file that `data.set = "text"` reads.
+    pub text: Option<PathBuf>,
+    /// `--data-dir`: used as it is, nothing is downloaded into it.
+    pub dir: Option<PathBuf>,
+    /// `--offline`: never use the network.
+    pub offline: bool,
+}
+
+impl Places {
+    /// The folder of a data set of the registry, which is fetched if it is absent.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+        if let Some(dir) = &self.dir {
+            return Ok(dir.clone());
+        }
+        let options = fetch::Options {
+            dir: Path::new(DEFAULT_DIR).to_owned(),
+            offline: self.offline,
+            ..fetch::Options::default()
+        };
+        Ok(fetch::fetch(registry::find(name)?, &options)?)
+    }
+}
+
+/// The size of the split among training, validation and test.
+pub(super) fn of_split(sizes: [usize; 3], split: Split) -> usize {
+    match split {
+        Split::Train => sizes[0],
+        Split::Valid => sizes[1],
+        Split::Test => sizes[2],
+    }
+}
+
+/// What is fixed of a built-in data set, whatever the run's seed.
+pub(super) const BUILT_IN_SEED: u64 = 0;
+
+/// A split of a data set.
+pub trait DataSet: Clone {
+    /// The data set's name.
+    fn name(&self) -> &str;
+
+    /// How many items there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is less than the official set has.
+    fn is_subset(&self) -> bool;
+
+    /// SHA-256 of the data.
+    fn fingerprint(&self) -> String;
+
+    /// The first `n` items.
+    #[must_use]
+    fn first(&self, n: usize) -> Self;
+}
+
+macro_rules! data_set {
+    ($($set:ty),*) => {$(
+        impl DataSet for $set {
+            fn name(&self) -> &str {
+                Self::name(self)
+            }
+
+            fn len(&self) -> usize {
+                Self::len(self)
+            }
+
+            fn is_subset(&self) -> bool {
+                Self::is_subset(self)
+            }
+
+            fn fingerprint(&self) -> String {
+                Self::fingerprint(self)
+            }
+
+            fn first(&self, n: usize) -> Self {
+                self.take(n)
+            }
+        }
+    )*};
+}
+data_set!(ImageSet, Text);
+
+/// `set`, or its first `limit` items where there is a limit.
+pub(super) fn limited<S: DataSet>(set: S, limit: usize) -> S {
+    match limit {
+        0 => set,
+        limit => set.first(limit),
+    }
+}

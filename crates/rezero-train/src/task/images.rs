@@ -1,0 +1,199 @@
+//! Classes of images.
+
+use std::ops::Range;
+
+use burn::tensor::Device;
+use rezero_data::{
+    Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
+    cifar10, shapes,
+};
+
+use super::Domain;
+use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
+use crate::error::Result;
+use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
+use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf};
+use crate::zoo;
+
+/// How many images `shapes` has: training, validation, test.
+const SHAPES: [usize; 3] = [10_000, 1_000, 1_000];
+
+/// Classification of images, measured by accuracy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Images;
+
+/// The form of images and of their classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageForm {
+    /// Channels, height and width.
+    pub shape: ImageShape,
+    /// How many classes.
+    pub num_classes: usize,
+}
+
+/// A data set of images as a row: what it is, and how it is opened.
+struct Row {
+    form: ImageForm,
+    normalization: fn() -> Normalization,
+    open: fn(&Places, Split) -> Result<ImageSet>,
+}
+
+const RGB_32: ImageForm = ImageForm {
+    shape: ImageShape {
+        channels: 3,
+        height: 32,
+        width: 32,
+    },
+    num_classes: 10,
+};
+
+/// The table of sources.
+fn row(source: ImageSource) -> Row {
+    match source {
+        ImageSource::Cifar10 => Row {
+            form: RGB_32,
+            normalization: cifar10::normalization_table,
+            open: |places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+        },
+        ImageSource::Shapes => Row {
+            form: RGB_32,
+            normalization: shapes::normalization,
+            open: |_, split| Ok(shapes::generate(split, of_split(SHAPES, split), BUILT_IN_SEED)),
+        },
+    }
+}
+
+fn normalization(data: &ImageData) -> Normalization {
+    let row = row(data.set);
+    match data.normalization {
+        Pixels::Auto => (row.normalization)(),
+        Pixels::Table => cifar10::normalization_table(),
+        Pixels::Notebook => cifar10::normalization_notebook(),
+        Pixels::Superconvergence => cifar10::normalization_superconvergence(),
+        Pixels::Half => Normalization::half(row.form.shape.channels),
+    }
+}
+
+impl Domain for Images {
+    type Batch = ImageBatch;
+    type Network = zoo::images::Network;
+    type Family = zoo::images::Family;
+    type Data = ImageData;
+    type Set = ImageSet;
+    type Source = ImageLoader;
+    type Form = ImageForm;
+
+    fn task() -> Task {
+        Task::classification("images")
+    }
+
+    fn open(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
+        let set = (row(data.set).open)(places, split)?;
+        Ok(match split {
+            Split::Train => limited(set, data.train_items),
+            Split::Valid => limited(set, data.valid_items),
+            Split::Test => set,
+        })
+    }
+
+    fn form(data: &ImageData) -> ImageForm {
+        row(data.set).form
+    }
+
+    fn epochs(settings: &Settings) -> usize {
+        settings.run.epochs
+    }
+
+    fn for_training(
+        of: &TaskOf<Self>,
+        settings: &Settings,
+        set: ImageSet,
+        device: &Device,
+    ) -> Result<ImageLoader> {
+        let config = LoaderConfig {
+            batch_size: settings.train.batch,
+            seed: settings.train.seed,
+            shuffle: true,
+            drop_last: of.data.drop_last,
+            augment: Augment {
+                crop_padding: of.data.crop_padding,
+                flip: of.data.flip,
+            },
+            normalization: normalization(&of.data),
+            prefetch: settings.run.prefetch,
+        };
+        Ok(ImageLoader::new(set, config, device)?)
+    }
+
+    fn for_scoring(
+        of: &TaskOf<Self>,
+        settings: &Settings,
+        set: ImageSet,
+        device: &Device,
+    ) -> Result<ImageLoader> {
+        let config = LoaderConfig {
+            // As large as what a training step holds at a time.
+            batch_size: settings.train.batch.div_ceil(settings.train.accumulate),
+            seed: 0,
+            shuffle: false,
+            drop_last: false,
+            augment: Augment::NONE,
+            normalization: normalization(&of.data),
+            prefetch: settings.run.prefetch,
+        };
+        Ok(ImageLoader::new(set, config, device)?)
+    }
+
+    fn check(of: &TaskOf<Self>, _settings: &Settings) -> Result<()> {
+        of.data.check()
+    }
+
+    fn idle() -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    fn reads_a_file(_data: &ImageData) -> bool {
+        false
+    }
+}
+
+/// The sums of class logits, `[batch, classes]`.
+pub(crate) fn sums(logits: burn::Tensor<2>, batch: &ImageBatch) -> Sums {
+    Sums::of_logits(logits, batch.targets.clone(), None)
+}
+
+impl fit::Batch for ImageBatch {
+    fn rows(&self) -> usize {
+        self.targets.dims()[0]
+    }
+
+    fn narrow(&self, range: Range<usize>) -> Self {
+        Self {
+            images: self.images.clone().slice_dim(0, range.clone()),
+            targets: self.targets.clone().slice_dim(0, range),
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            images: self.images.to_device(device),
+            targets: integers_on(self.targets, device),
+        }
+    }
+}
+
+impl Source for ImageLoader {
+    type Batch = ImageBatch;
+
+    fn batches_per_epoch(&self) -> usize {
+        Self::batches_per_epoch(self)
+    }
+
+    fn rows_per_epoch(&self) -> usize {
+        burn::data::dataloader::DataLoader::num_items(self)
+    }
+
+    fn from_step(&self, step: usize, device: &Device) -> Batches<ImageBatch> {
+        Box::new(self.clone().on(device).from_step(step))
+    }
+}

@@ -1,0 +1,212 @@
+//! The bytes of a text.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor};
+use rezero_data::{ScoringConfig, Split, TextBatch, TextLoader, WindowConfig, corpus};
+
+use super::Domain;
+use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
+use crate::error::{Error, Result};
+use crate::fit::{self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, integers_on};
+use crate::recipe::check::{check, positive};
+use crate::recipe::{Schedule, Settings, TaskOf, TextData, TextSource};
+use crate::zoo::{self, Families};
+
+/// How many bytes `wiki-like` has: training, validation, test.
+const WIKI_LIKE: [usize; 3] = [3_600_000, 200_000, 200_000];
+/// Thirty times the paper's batch of 1080 windows of 512 bytes.
+const MAX_STEP: usize = 1 << 24;
+
+/// Prediction of the next byte, measured in bits per byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text;
+
+/// The form of a text: bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteForm {
+    /// How many tokens there are.
+    pub vocab_size: usize,
+}
+
+impl TaskOf<Text> {
+    /// Bytes between the windows of an evaluation.
+    pub fn stride(&self) -> usize {
+        match self.data.stride {
+            0 => self.model.context(),
+            stride => stride,
+        }
+    }
+}
+
+impl Domain for Text {
+    type Batch = TextBatch;
+    type Network = zoo::text::Network;
+    type Family = zoo::text::Family;
+    type Data = TextData;
+    type Set = rezero_data::Text;
+    type Source = TextLoader;
+    type Form = ByteForm;
+
+    fn task() -> Task {
+        Task::new("bytes").with(BITS_PER_BYTE).with(ACCURACY)
+    }
+
+    fn open(data: &TextData, places: &Places, split: Split) -> Result<rezero_data::Text> {
+        let text = match data.set {
+            TextSource::WikiLike => {
+                corpus::wiki_like(of_split(WIKI_LIKE, split), BUILT_IN_SEED, split)
+            }
+            TextSource::Enwik8 => corpus::enwik8(&places.folder("enwik8")?, split)?,
+            TextSource::Text => {
+                let file = places.text.as_ref().ok_or_else(|| Error::RecipeValue {
+                    key: "data.set".to_owned(),
+                    message: "data=text reads the file that --text names; give --text FILE"
+                        .to_owned(),
+                })?;
+                corpus::file(file, split)?
+            }
+        };
+        Ok(match split {
+            Split::Train => limited(text, data.train_items),
+            Split::Valid => limited(text, data.valid_items),
+            Split::Test => text,
+        })
+    }
+
+    fn form(_data: &TextData) -> ByteForm {
+        ByteForm { vocab_size: 256 }
+    }
+
+    /// One, of `run.steps`.
+    fn epochs(_settings: &Settings) -> usize {
+        1
+    }
+
+    fn for_training(
+        of: &TaskOf<Self>,
+        settings: &Settings,
+        set: rezero_data::Text,
+        device: &Device,
+    ) -> Result<TextLoader> {
+        let config = WindowConfig {
+            batch_size: settings.train.batch,
+            context: of.model.context(),
+            seed: settings.train.seed,
+            steps: settings.run.steps,
+            prefetch: settings.run.prefetch,
+        };
+        Ok(TextLoader::windows(set, config, device)?)
+    }
+
+    fn for_scoring(
+        of: &TaskOf<Self>,
+        settings: &Settings,
+        set: rezero_data::Text,
+        device: &Device,
+    ) -> Result<TextLoader> {
+        let config = ScoringConfig {
+            // As large as what a training step holds at a time.
+            batch_size: settings.train.batch.div_ceil(settings.train.accumulate),
+            context: of.model.context(),
+            stride: of.stride(),
+            prefetch: settings.run.prefetch,
+        };
+        Ok(TextLoader::scoring(set, config, device)?)
+    }
+
+    fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()> {
+        let (context, batch) = (of.model.context(), settings.train.batch);
+        positive("model.context", context, 1 << 14)?;
+        positive("run.steps", settings.run.steps, 1 << 40)?;
+        check(
+            batch * context <= MAX_STEP,
+            "train.batch",
+            format!("at most {MAX_STEP} bytes a step, got batch={batch} times context={context}"),
+        )?;
+        check(
+            of.data.stride <= context,
+            "data.stride",
+            format!(
+                "must be at most the context of {context}, got {}",
+                of.data.stride
+            ),
+        )?;
+        // Milestones are epochs, of which text has one.
+        check(
+            !matches!(settings.schedule, Schedule::MultiStep(_)),
+            "schedule.kind",
+            "text takes constant or one-cycle, got multi-step".to_owned(),
+        )
+    }
+
+    fn idle() -> &'static [(&'static str, &'static str)] {
+        &[(
+            "run.epochs",
+            "a text has windows drawn at random; run.steps is how long the run is",
+        )]
+    }
+
+    fn reads_a_file(data: &TextData) -> bool {
+        data.set == TextSource::Text
+    }
+}
+
+/// The sums of byte logits, `[batch, length, vocab_size]`.
+pub(crate) fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
+    let [rows, length, vocab] = logits.dims();
+    let n = rows * length;
+    Sums::of_logits(
+        logits.reshape([n, vocab]),
+        batch.targets.clone().reshape([n]),
+        batch.weights.clone().map(|w| w.reshape([n])),
+    )
+}
+
+impl fit::Batch for TextBatch {
+    fn rows(&self) -> usize {
+        self.inputs.dims()[0]
+    }
+
+    fn items(&self) -> usize {
+        self.scored
+    }
+
+    fn narrow(&self, range: Range<usize>) -> Self {
+        // Windows that are trained on are scored whole.
+        Self {
+            inputs: self.inputs.clone().slice_dim(0, range.clone()),
+            targets: self.targets.clone().slice_dim(0, range.clone()),
+            weights: self
+                .weights
+                .clone()
+                .map(|w| w.slice_dim(0, range.clone())),
+            scored: self.scored / self.rows() * range.len(),
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            inputs: integers_on(self.inputs, device),
+            targets: integers_on(self.targets, device),
+            weights: self.weights.map(|weights| weights.to_device(device)),
+            scored: self.scored,
+        }
+    }
+}
+
+impl Source for TextLoader {
+    type Batch = TextBatch;
+
+    fn batches_per_epoch(&self) -> usize {
+        Self::batches_per_epoch(self)
+    }
+
+    fn rows_per_epoch(&self) -> usize {
+        burn::data::dataloader::DataLoader::num_items(self)
+    }
+
+    fn from_step(&self, step: usize, device: &Device) -> Batches<TextBatch> {
+        Box::new(self.clone().on(device).from_step(step))
+    }
+}

@@ -1,0 +1,258 @@
+//! `family = "byte-lm"`: Transformers that predict the next byte.
+
+use burn::optim::GradientsParams;
+use burn::tensor::Device;
+use rezero_data::TextBatch;
+use rezero_data::rng::mix;
+use rezero_nn::transformer::{
+    Activation, Positions, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig, WeightInit,
+};
+use rezero_nn::{
+    Grow, GrowError, Jacobian, JacobianError, JacobianProbe, NormKind, Place, ResidualScheme,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Family, MAX_PARAMETERS};
+use crate::error::Result;
+use crate::fit::{Pass, Sums};
+use crate::recipe::check::{check, positive};
+use crate::recipe::{Gates, Train};
+use crate::task::{ByteForm, Text, text_sums};
+
+/// A Jacobian has at most so many rows: the positions are cut to that.
+const MOST_ROWS: usize = 512;
+
+/// A causal language model over bytes: the paper's section 5.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Section {
+    /// The number of layers.
+    pub depth: usize,
+    /// The residual scheme.
+    pub scheme: ResidualScheme,
+    /// The width of the model.
+    pub d_model: usize,
+    /// The attention heads; divides d_model.
+    pub n_heads: usize,
+    /// The width of the feed-forward branch.
+    pub d_ff: usize,
+    /// Bytes that it is trained on at a time; the longest text under learned positions.
+    pub context: usize,
+    /// Dropout of the embedding, the attention and the branches.
+    pub dropout: f64,
+    /// The non-linearity of the feed-forward branch.
+    pub activation: Activation,
+    /// The normalisation.
+    pub norm: NormKind,
+    /// How it knows positions.
+    pub positions: Positions,
+    /// Whether the output layer is the embedding's transpose.
+    pub tied: bool,
+    /// Whether linear layers have biases.
+    pub bias: bool,
+    /// What the embedding is multiplied by.
+    pub embedding_scale: f64,
+    /// How weights are drawn.
+    pub init: WeightInit,
+}
+
+/// What the family makes.
+pub type Network = RztxLm;
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            depth: 12,
+            scheme: ResidualScheme::ReZero,
+            d_model: 256,
+            n_heads: 4,
+            d_ff: 1024,
+            context: 256,
+            dropout: 0.0,
+            activation: Activation::Gelu,
+            norm: NormKind::Auto,
+            positions: Positions::Learned,
+            tied: false,
+            bias: true,
+            embedding_scale: 1.0,
+            init: WeightInit::PyTorch,
+        }
+    }
+}
+
+impl super::text::Family {
+    /// Bytes that the model is trained on at a time.
+    pub fn context(&self) -> usize {
+        match self {
+            Self::ByteLm(section) => section.context,
+        }
+    }
+}
+
+impl Section {
+    /// The network's configuration.
+    pub fn config(&self, gates: &Gates, form: &ByteForm) -> RztxLmConfig {
+        let encoder = RztxEncoderConfig::new(self.d_model, self.d_ff, self.n_heads, self.depth)
+            .with_dropout(self.dropout)
+            .with_activation(self.activation)
+            .with_bias(self.bias)
+            .with_residual(gates.residual(self.scheme).with_norm(self.norm))
+            .with_init(self.init.into());
+        RztxLmConfig::new(encoder, self.context)
+            .with_vocab_size(form.vocab_size)
+            .with_positions(self.positions)
+            .with_tied(self.tied)
+            .with_embedding_scale(self.embedding_scale)
+    }
+}
+
+impl Family for Section {
+    type Domain = Text;
+    type Network = Network;
+
+    const SUB_LAYERS: bool = true;
+    const RECOMPUTES: bool = true;
+
+    fn schemes() -> &'static [ResidualScheme] {
+        RztxEncoderConfig::SCHEMES
+    }
+
+    fn scheme(&self) -> ResidualScheme {
+        self.scheme
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn layers(&self) -> usize {
+        self.depth
+    }
+
+    fn identity(&self) -> String {
+        let mut text = format!(
+            " d_model={} n_heads={} d_ff={} context={} activation={} positions={}",
+            self.d_model, self.n_heads, self.d_ff, self.context, self.activation, self.positions
+        );
+        if self.norm != NormKind::Auto {
+            text.push_str(&format!(" norm={}", self.norm));
+        }
+        if self.tied {
+            text.push_str(" tied");
+        }
+        if !self.bias {
+            text.push_str(" bias=false");
+        }
+        if self.embedding_scale != 1.0 {
+            text.push_str(&format!(" embedding_scale={}", self.embedding_scale));
+        }
+        text
+    }
+
+    fn check(&self, _train: &Train) -> Result<()> {
+        positive("model.depth", self.depth, 10_000)?;
+        positive("model.d_model", self.d_model, 1 << 16)?;
+        positive("model.n_heads", self.n_heads, 1 << 16)?;
+        positive("model.d_ff", self.d_ff, 1 << 20)?;
+        // Sizes that no machine has, before anything of them is allocated.
+        let matrices = match self.activation {
+            Activation::SwiGlu => 3,
+            Activation::Relu | Activation::Gelu | Activation::Silu => 2,
+        };
+        let layer = 4 * self.d_model * self.d_model + matrices * self.d_model * self.d_ff;
+        let parameters = (self.depth * layer) as u64;
+        check(
+            parameters <= MAX_PARAMETERS,
+            "model.d_model",
+            format!(
+                "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} d_model={} d_ff={}",
+                self.depth, self.d_model, self.d_ff
+            ),
+        )?;
+        check(
+            self.d_model.is_multiple_of(self.n_heads),
+            "model.n_heads",
+            format!(
+                "must divide d_model, got d_model={} n_heads={}",
+                self.d_model, self.n_heads
+            ),
+        )?;
+        let d_head = self.d_model / self.n_heads;
+        check(
+            self.positions != Positions::Rotary || d_head.is_multiple_of(2),
+            "model.positions",
+            format!("rotary positions need heads of even width, got d_model / n_heads = {d_head}"),
+        )?;
+        check(
+            self.positions != Positions::Sinusoidal || self.d_model.is_multiple_of(2),
+            "model.positions",
+            format!(
+                "sinusoidal positions need an even d_model, got {}",
+                self.d_model
+            ),
+        )?;
+        check(
+            (0.0..1.0).contains(&self.dropout),
+            "model.dropout",
+            format!("must be in [0, 1), got {}", self.dropout),
+        )?;
+        check(
+            self.embedding_scale.is_finite(),
+            "model.embedding_scale",
+            format!("must be finite, got {}", self.embedding_scale),
+        )?;
+        check(
+            self.norm == NormKind::Auto || self.scheme.takes_norm(),
+            "model.norm",
+            format!("the scheme {} has no norm; leave norm=auto", self.scheme),
+        )
+    }
+
+    fn init(&self, gates: &Gates, form: &ByteForm, device: &Device) -> Network {
+        self.config(gates, form).init(device)
+    }
+
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &ByteForm,
+        network: Network,
+        place: Place,
+    ) -> Result<Network, GrowError> {
+        self.config(gates, form).grow(network, place)
+    }
+
+    fn loss(network: &Network, batch: &TextBatch) -> Sums {
+        text_sums(network.forward(batch.inputs.clone()), batch)
+    }
+
+    /// From the embedding of the first positions, 512 values at most, to the output of the layers.
+    fn jacobians(network: &Network, batch: &TextBatch) -> Result<Vec<Jacobian>, JacobianError> {
+        let x = network.embed(batch.inputs.clone(), 0);
+        let [_, length, d_model] = x.dims();
+        let length = (MOST_ROWS / d_model).clamp(1, length);
+        JacobianProbe::new().run_module(
+            network,
+            |net, x| net.encoder.forward(RztxEncoderInput::new(x).causal()),
+            x.narrow(1, 0, length),
+        )
+    }
+
+    fn recomputed(
+        network: &Network,
+        batch: &TextBatch,
+        pass: &Pass,
+    ) -> Option<(Sums, GradientsParams)> {
+        let mut sums = None;
+        let (_, gradients) = network.loss_and_gradients(
+            batch.inputs.clone(),
+            |part| mix(pass.seed, part),
+            |logits| {
+                let found = sums.insert(text_sums(logits, batch));
+                found.loss.clone() * pass.scale
+            },
+        );
+        sums.map(|sums| (sums, gradients))
+    }
+}

@@ -1,0 +1,109 @@
+//! `family = "cifar-resnet"`: ResNets of depth 6n+2.
+
+use burn::tensor::Device;
+use rezero_data::ImageBatch;
+use rezero_nn::resnet::{CifarResNet, CifarResNetConfig, Definition};
+use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Family;
+use crate::error::Result;
+use crate::fit::Sums;
+use crate::recipe::check::check;
+use crate::recipe::{Gates, Train};
+use crate::task::{ImageForm, Images, image_sums};
+
+/// A ResNet of 6n+2 weighted layers for small images: He et al., arXiv 1512.03385, section 4.2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Section {
+    /// The number of weighted layers, 6n+2.
+    pub depth: usize,
+    /// The residual scheme.
+    pub scheme: ResidualScheme,
+    /// Which of the authors' code bases decides the shortcut and the initial weights.
+    pub definition: Definition,
+}
+
+/// What the family makes.
+pub type Network = CifarResNet;
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            depth: 20,
+            scheme: ResidualScheme::ReZero,
+            definition: Definition::Notebook,
+        }
+    }
+}
+
+impl Section {
+    fn config(&self, gates: &Gates, form: &ImageForm) -> CifarResNetConfig {
+        CifarResNetConfig::new(self.depth)
+            .with_definition(self.definition)
+            .with_in_channels(form.shape.channels)
+            .with_num_classes(form.num_classes)
+            .with_residual(gates.residual(self.scheme))
+    }
+}
+
+impl Family for Section {
+    type Domain = Images;
+    type Network = Network;
+
+    fn schemes() -> &'static [ResidualScheme] {
+        CifarResNetConfig::SCHEMES
+    }
+
+    fn scheme(&self) -> ResidualScheme {
+        self.scheme
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn layers(&self) -> usize {
+        (self.depth - 2) / 2
+    }
+
+    fn identity(&self) -> String {
+        format!(" definition={}", self.definition)
+    }
+
+    fn check(&self, _train: &Train) -> Result<()> {
+        check(
+            self.depth >= 8 && self.depth % 6 == 2 && self.depth <= 10_000,
+            "model.depth",
+            format!(
+                "a cifar-resnet has 6n+2 layers (8, 14, 20, 32, 44, 56, 110, 1202, at most 9,998), got {}",
+                self.depth
+            ),
+        )
+    }
+
+    fn init(&self, gates: &Gates, form: &ImageForm, device: &Device) -> Network {
+        self.config(gates, form).init(device)
+    }
+
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &ImageForm,
+        network: Network,
+        place: Place,
+    ) -> Result<Network, GrowError> {
+        self.config(gates, form).grow(network, place)
+    }
+
+    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
+        image_sums(network.forward(batch.images.clone()), batch)
+    }
+
+    /// From the image to the logits.
+    fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
+        JacobianProbe::new().run_module(network, |net, x| net.forward(x), batch.images.clone())
+    }
+}

@@ -1,0 +1,140 @@
+//! `family = "mlp"`: deep fully connected networks.
+
+use burn::tensor::Device;
+use rezero_data::ImageBatch;
+use rezero_nn::mlp::{Mlp, MlpConfig};
+use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Family, MAX_PARAMETERS};
+use crate::error::Result;
+use crate::fit::{PartUpdate, Pass, Sums};
+use crate::recipe::check::{check, positive};
+use crate::recipe::{Gates, Train};
+use crate::task::{ImageForm, Images, image_sums};
+
+/// A deep fully connected network: the paper's section 4.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Section {
+    /// The number of residual layers.
+    pub depth: usize,
+    /// The residual scheme.
+    pub scheme: ResidualScheme,
+    /// The width of the layers.
+    pub width: usize,
+}
+
+/// What the family makes.
+pub type Network = Mlp;
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            depth: 64,
+            scheme: ResidualScheme::ReZero,
+            width: 256,
+        }
+    }
+}
+
+impl Section {
+    fn config(&self, gates: &Gates, form: &ImageForm) -> MlpConfig {
+        MlpConfig::new(form.shape.bytes(), self.width, self.depth, form.num_classes)
+            .with_residual(gates.residual(self.scheme))
+    }
+}
+
+impl Family for Section {
+    type Domain = Images;
+    type Network = Network;
+
+    const RECOMPUTES: bool = true;
+
+    fn schemes() -> &'static [ResidualScheme] {
+        MlpConfig::SCHEMES
+    }
+
+    fn scheme(&self) -> ResidualScheme {
+        self.scheme
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn layers(&self) -> usize {
+        self.depth
+    }
+
+    fn identity(&self) -> String {
+        format!(" width={}", self.width)
+    }
+
+    fn check(&self, train: &Train) -> Result<()> {
+        positive("model.depth", self.depth, 1_000_000)?;
+        positive("model.width", self.width, 1 << 16)?;
+        check(
+            !train.recompute || (train.clip_norm == 0.0 && train.accumulate == 1),
+            "train.recompute",
+            "an mlp is updated while its gradients come, before their norm is known: needs clip_norm=0 \
+             and accumulate=1"
+                .to_owned(),
+        )?;
+        let parameters = self.depth as u64 * (self.width as u64).pow(2);
+        check(
+            parameters <= MAX_PARAMETERS,
+            "model.width",
+            format!(
+                "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} width={}",
+                self.depth, self.width
+            ),
+        )
+    }
+
+    fn init(&self, gates: &Gates, form: &ImageForm, device: &Device) -> Network {
+        self.config(gates, form).init(device)
+    }
+
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &ImageForm,
+        network: Network,
+        place: Place,
+    ) -> Result<Network, GrowError> {
+        self.config(gates, form).grow(network, place)
+    }
+
+    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
+        image_sums(network.forward(batch.images.clone().flatten(1, 3)), batch)
+    }
+
+    /// From the input of the residual layers to their output.
+    fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
+        let x = network.embed(batch.images.clone().flatten(1, 3));
+        JacobianProbe::new().run_module(network, |net, x| net.hidden(x), x)
+    }
+
+    /// √depth layers at a time.
+    fn update_by_parts(
+        network: Network,
+        batch: &ImageBatch,
+        pass: &Pass,
+        update: &mut PartUpdate<'_>,
+    ) -> Result<(Network, Sums), Network> {
+        let segment = network.layers.len().isqrt().max(1);
+        let mut sums = None;
+        let network = network.train_by_segments(
+            batch.images.clone().flatten(1, 3),
+            segment,
+            |logits| {
+                let found = sums.insert(image_sums(logits, batch));
+                found.loss.clone() * pass.scale
+            },
+            update,
+        );
+        Ok((network, sums.expect("the loss was asked for")))
+    }
+}

@@ -1,0 +1,519 @@
+//! The families of networks that recipes can name: each a file here with its `[model]` section, what it
+//! makes of it, and how it meets its task.
+//!
+//! To add one: its file, and its line in `families!` below.
+
+mod byte_lm;
+mod cifar_resnet;
+mod mlp;
+mod preact_resnet;
+
+use std::fmt::Debug;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Device;
+use rezero_nn::{GrowError, Jacobian, JacobianError, Place, ResidualScheme};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Result;
+use crate::fit::{self, PartUpdate, Pass, Sums};
+use crate::recipe::check::check as require;
+use crate::recipe::{Gates, Settings, TaskOf, Train};
+use crate::task::Domain;
+
+/// Weights of 16 GB, with as much again for gradients and twice that for Adam.
+const MAX_PARAMETERS: u64 = 4_000_000_000;
+
+/// A family of networks: its `[model]` section.
+pub trait Family:
+    Clone + Debug + PartialEq + Default + Serialize + DeserializeOwned + JsonSchema
+{
+    /// The task that its networks have.
+    type Domain: Domain;
+    /// What it makes.
+    type Network: Module;
+
+    /// Whether its layers have several sub-layers, which may share a gate.
+    const SUB_LAYERS: bool = false;
+    /// Whether its networks can run layers again in the backward pass.
+    const RECOMPUTES: bool = false;
+
+    /// The residual schemes that it supports.
+    fn schemes() -> &'static [ResidualScheme];
+
+    /// The residual scheme of this one.
+    fn scheme(&self) -> ResidualScheme;
+
+    /// The number by which it grows, the key `depth`.
+    fn depth(&self) -> usize;
+
+    /// How many residual layers, or blocks, the network has.
+    fn layers(&self) -> usize;
+
+    /// What decides its parameters beside depth, scheme and gates, as ` key=value`s.
+    fn identity(&self) -> String;
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    ///
+    /// What is out of range.
+    fn check(&self, train: &Train) -> Result<()>;
+
+    /// Makes the network.
+    fn init(
+        &self,
+        gates: &Gates,
+        form: &<Self::Domain as Domain>::Form,
+        device: &Device,
+    ) -> Self::Network;
+
+    /// `network` with new layers up to this depth, see [`rezero_nn::Grow`].
+    ///
+    /// # Errors
+    ///
+    /// As [`rezero_nn::Grow::grow`].
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &<Self::Domain as Domain>::Form,
+        network: Self::Network,
+        place: Place,
+    ) -> Result<Self::Network, GrowError>;
+
+    /// The sums of a batch, see [`fit::Model::loss`].
+    fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
+
+    /// The Jacobians of each of a batch's items, and their form: what goes in and what comes out.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be had.
+    fn jacobians(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+    ) -> Result<Vec<Jacobian>, JacobianError>;
+
+    /// The gradients of a batch where layers are run again in the backward pass, for the families that
+    /// [can](Self::RECOMPUTES) hold one layer's graph at a time.
+    fn recomputed(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+        pass: &Pass,
+    ) -> Option<(Sums, GradientsParams)> {
+        let _ = (network, batch, pass);
+        None
+    }
+
+    /// See [`fit::Model::update_by_parts`].
+    ///
+    /// # Errors
+    ///
+    /// The network, if it is not updated by parts.
+    fn update_by_parts(
+        network: Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+        pass: &Pass,
+        update: &mut PartUpdate<'_>,
+    ) -> Result<(Self::Network, Sums), Self::Network> {
+        let _ = (batch, pass, update);
+        Err(network)
+    }
+}
+
+/// The `[model]` sections of a task's families as one type.
+pub trait Families<D: Domain>:
+    Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync
+{
+    /// The family's name.
+    fn name(&self) -> &'static str;
+    /// See [`Family::schemes`].
+    fn schemes(&self) -> &'static [ResidualScheme];
+    /// See [`Family::scheme`].
+    fn scheme(&self) -> ResidualScheme;
+    /// See [`Family::depth`].
+    fn depth(&self) -> usize;
+    /// See [`Family::layers`].
+    fn layers(&self) -> usize;
+    /// See [`Family::identity`].
+    fn identity(&self) -> String;
+    /// See [`Family::SUB_LAYERS`].
+    fn sub_layers(&self) -> bool;
+    /// See [`Family::RECOMPUTES`].
+    fn recomputes(&self) -> bool;
+    /// See [`Family::check`].
+    ///
+    /// # Errors
+    ///
+    /// What is out of range.
+    fn check(&self, train: &Train) -> Result<()>;
+    /// See [`Family::init`].
+    fn init(&self, gates: &Gates, form: &D::Form, device: &Device) -> D::Network;
+    /// See [`Family::grow`].
+    ///
+    /// # Errors
+    ///
+    /// As [`rezero_nn::Grow::grow`], or if the network is of another family.
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &D::Form,
+        network: D::Network,
+        place: Place,
+    ) -> Result<D::Network, GrowError>;
+}
+
+/// A network of any of a task's families.
+pub trait Zoo: fit::Model {
+    /// See [`Family::jacobians`].
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be had.
+    fn jacobians(&self, batch: &Self::Batch) -> Result<Vec<Jacobian>, JacobianError>;
+}
+
+macro_rules! families {
+    ($($task:ident: $Domain:ident { $($name:literal $file:ident $Variant:ident,)+ })+) => {
+        $(
+            #[doc = concat!("The families of the task `", stringify!($task), "`.")]
+            pub mod $task {
+                use burn::module::Module;
+                use burn::optim::GradientsParams;
+                use burn::store::ModuleRecord;
+                use burn::tensor::Device;
+                use rezero_nn::{
+                    Gate, GrowError, Jacobian, JacobianError, Place, ResidualScheme, in_precision,
+                };
+
+                use super::Family as _;
+                use crate::error::Result;
+                use crate::fit::{self, PartUpdate, Pass, Sums};
+                use crate::recipe::{Gates, Train};
+                use crate::task::{$Domain as Task, Domain};
+
+                /// The `[model]` section of a family of this task.
+                #[derive(
+                    Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize,
+                    schemars::JsonSchema,
+                )]
+                #[serde(tag = "family")]
+                pub enum Family {
+                    $(
+                        #[doc = concat!("`family = \"", $name, "\"`")]
+                        #[serde(rename = $name)]
+                        $Variant(super::$file::Section),
+                    )+
+                }
+
+                /// A network of this task.
+                #[derive(Module, Debug)]
+                // One lives per run.
+                #[allow(clippy::large_enum_variant)]
+                pub enum Network {
+                    $(
+                        #[doc = concat!("Of `family = \"", $name, "\"`.")]
+                        $Variant(super::$file::Network),
+                    )+
+                }
+
+                impl super::Families<Task> for Family {
+                    fn name(&self) -> &'static str {
+                        match self { $(Self::$Variant(_) => $name),+ }
+                    }
+
+                    fn schemes(&self) -> &'static [ResidualScheme] {
+                        match self { $(Self::$Variant(_) => super::$file::Section::schemes()),+ }
+                    }
+
+                    fn scheme(&self) -> ResidualScheme {
+                        match self { $(Self::$Variant(section) => section.scheme()),+ }
+                    }
+
+                    fn depth(&self) -> usize {
+                        match self { $(Self::$Variant(section) => section.depth()),+ }
+                    }
+
+                    fn layers(&self) -> usize {
+                        match self { $(Self::$Variant(section) => section.layers()),+ }
+                    }
+
+                    fn identity(&self) -> String {
+                        match self { $(Self::$Variant(section) => section.identity()),+ }
+                    }
+
+                    fn sub_layers(&self) -> bool {
+                        match self { $(Self::$Variant(_) => super::$file::Section::SUB_LAYERS),+ }
+                    }
+
+                    fn recomputes(&self) -> bool {
+                        match self { $(Self::$Variant(_) => super::$file::Section::RECOMPUTES),+ }
+                    }
+
+                    fn check(&self, train: &Train) -> Result<()> {
+                        match self { $(Self::$Variant(section) => section.check(train)),+ }
+                    }
+
+                    fn init(
+                        &self,
+                        gates: &Gates,
+                        form: &<Task as Domain>::Form,
+                        device: &Device,
+                    ) -> Network {
+                        match self {
+                            $(Self::$Variant(section) => {
+                                Network::$Variant(section.init(gates, form, device))
+                            }),+
+                        }
+                    }
+
+                    fn grow(
+                        &self,
+                        gates: &Gates,
+                        form: &<Task as Domain>::Form,
+                        network: Network,
+                        place: Place,
+                    ) -> Result<Network, GrowError> {
+                        match (self, network) {
+                            $((Self::$Variant(section), Network::$Variant(network)) => section
+                                .grow(gates, form, network, place)
+                                .map(Network::$Variant),)+
+                            #[allow(unreachable_patterns)]
+                            (section, _) => Err(GrowError::Shape(format!(
+                                "the network is not a {}",
+                                super::Families::<Task>::name(section)
+                            ))),
+                        }
+                    }
+                }
+
+                impl super::Zoo for Network {
+                    fn jacobians(
+                        &self,
+                        batch: &Self::Batch,
+                    ) -> Result<Vec<Jacobian>, JacobianError> {
+                        match self {
+                            $(Self::$Variant(net) => super::$file::Section::jacobians(net, batch)),+
+                        }
+                    }
+                }
+
+                impl fit::Model for Network {
+                    type Batch = <Task as Domain>::Batch;
+
+                    fn loss(&self, batch: &Self::Batch) -> Sums {
+                        match self {
+                            $(Self::$Variant(net) => super::$file::Section::loss(net, batch)),+
+                        }
+                    }
+
+                    fn gradients(
+                        &self,
+                        batch: &Self::Batch,
+                        pass: &Pass,
+                    ) -> (Sums, GradientsParams) {
+                        if pass.recompute {
+                            let found = match self {
+                                $(Self::$Variant(net) => {
+                                    super::$file::Section::recomputed(net, batch, pass)
+                                }),+
+                            };
+                            if let Some(found) = found {
+                                return found;
+                            }
+                        }
+                        let sums = match pass.half {
+                            Some(half) => in_precision(self.clone(), half).loss(batch),
+                            None => self.loss(batch),
+                        };
+                        let gradients = (sums.loss.clone() * pass.scale).backward();
+                        (sums, GradientsParams::from_grads(gradients, self))
+                    }
+
+                    fn update_by_parts(
+                        self,
+                        batch: &Self::Batch,
+                        pass: &Pass,
+                        update: &mut PartUpdate<'_>,
+                    ) -> Result<(Self, Sums), Self> {
+                        match self {
+                            $(Self::$Variant(net) => {
+                                super::$file::Section::update_by_parts(net, batch, pass, update)
+                                    .map(|(net, sums)| (Self::$Variant(net), sums))
+                                    .map_err(Self::$Variant)
+                            }),+
+                        }
+                    }
+
+                    fn gates(&self) -> Vec<Gate> {
+                        match self { $(Self::$Variant(net) => rezero_nn::gates(net)),+ }
+                    }
+
+                    fn diagnose(&self, gradients: &GradientsParams) -> String {
+                        match self { $(Self::$Variant(net) => fit::diagnose(net, gradients)),+ }
+                    }
+
+                    /// The inner network's, so that a checkpoint's paths are those of rezero-nn.
+                    fn to_weights(self) -> ModuleRecord {
+                        match self { $(Self::$Variant(net) => net.into_record()),+ }
+                    }
+
+                    fn with_weights(self, record: ModuleRecord) -> Result<Self, String> {
+                        match self {
+                            $(Self::$Variant(net) => net
+                                .try_load_record(record)
+                                .map(Self::$Variant)
+                                .map_err(|e| e.to_string())),+
+                        }
+                    }
+                }
+            }
+        )+
+
+        /// A `[model]` section of some keys with all others at their defaults, or why it cannot be read.
+        pub(crate) fn complete(given: toml::Table) -> Result<toml::Table, String> {
+            match is_of_text(&given) {
+                true => crate::recipe::complete::<text::Family>(given),
+                false => crate::recipe::complete::<images::Family>(given),
+            }
+        }
+
+        /// The JSON schema of all families.
+        pub(crate) fn schema() -> serde_json::Value {
+            let all = [$(crate::recipe::schema_of::<$task::Family>()),+];
+            let kinds = all
+                .iter()
+                .flat_map(|schema| schema["oneOf"].as_array().cloned().unwrap_or_default())
+                .collect::<Vec<_>>();
+            serde_json::json!({ "oneOf": kinds })
+        }
+    };
+}
+families! {
+    images: Images {
+        "cifar-resnet" cifar_resnet CifarResNet,
+        "preact-resnet" preact_resnet PreActResNet,
+        "mlp" mlp Mlp,
+    }
+    text: Text {
+        "byte-lm" byte_lm ByteLm,
+    }
+}
+
+/// Whether a `[model]` section is of a family of text.
+pub(crate) fn is_of_text(model: &toml::Table) -> bool {
+    let family = model.get("family").and_then(toml::Value::as_str);
+    let schema = crate::recipe::schema_of::<text::Family>();
+    let names = schema["oneOf"].as_array().into_iter().flatten();
+    names
+        .filter_map(|kind| kind["properties"]["family"]["const"].as_str())
+        .any(|name| Some(name) == family)
+}
+
+/// What a checkpoint's weights fit: two with the same text have the same parameters.
+pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
+    let model = &of.model;
+    format!(
+        "{} depth={} scheme={}{}{}",
+        model.name(),
+        model.depth(),
+        model.scheme(),
+        model.identity(),
+        gates.identity(model.scheme(), model.sub_layers())
+    )
+}
+
+/// Checks ranges and what the network, its data and the settings ask of each other.
+pub(crate) fn check<D: Domain>(of: &TaskOf<D>, settings: &Settings) -> Result<()> {
+    let (model, scheme) = (&of.model, of.model.scheme());
+    let names: Vec<&str> = model.schemes().iter().map(|s| s.name()).collect();
+    require(
+        model.schemes().contains(&scheme),
+        "model.scheme",
+        format!(
+            "a {} has the schemes {}, got {scheme}",
+            model.name(),
+            names.join(", ")
+        ),
+    )?;
+    model.check(&settings.train)?;
+    D::check(of, settings)
+}
+
+/// Keys that have no effect on this network.
+pub(crate) fn idle<D: Domain>(of: &TaskOf<D>) -> Vec<crate::recipe::Idle> {
+    use crate::recipe::Idle;
+    let (model, scheme) = (&of.model, of.model.scheme());
+    let mut idle: Vec<Idle> = D::idle()
+        .iter()
+        .map(|(key, why)| Idle {
+            key: (*key).to_owned(),
+            why: (*why).to_owned(),
+        })
+        .collect();
+    if !scheme.has_gate() {
+        let gates = crate::recipe::table(&Gates::default());
+        let why = format!("the scheme {scheme} has no gate");
+        idle.extend(gates.keys().map(|key| Idle::new("gates", key, why.as_str())));
+    } else if !model.sub_layers() || !scheme.shares_gate() {
+        let why = format!("each gate of a {} with {scheme} is of one branch", model.name());
+        idle.push(Idle::new("gates", "alpha_shared", why));
+    }
+    if !model.recomputes() {
+        let why = format!("a {} keeps its activations", model.name());
+        idle.push(Idle::new("train", "recompute", why));
+    }
+    idle
+}
+
+/// The network of a recipe with its weights drawn, in the order of its parameters.
+///
+/// They are a function of the seed, see [`rezero_nn::drawn`], and with feature `flex`, where they are
+/// drawn on the CPU, not of the device.
+pub fn draw<D: Domain>(
+    of: &TaskOf<D>,
+    settings: &Settings,
+    form: &D::Form,
+    device: &Device,
+) -> D::Network {
+    let host = drawing(device);
+    host.seed(settings.train.seed);
+    let network = of.model.init(&settings.gates, form, &host);
+    rezero_nn::drawn(network).fork(device)
+}
+
+/// `network` with new layers up to the depth of the recipe; their weights are drawn from its seed.
+///
+/// # Errors
+///
+/// As [`rezero_nn::Grow::grow`].
+pub fn grow<D: Domain>(
+    of: &TaskOf<D>,
+    settings: &Settings,
+    form: &D::Form,
+    network: D::Network,
+    place: Place,
+) -> Result<D::Network, GrowError> {
+    if let Some(device) = network.devices().first() {
+        device.seed(settings.train.seed);
+    }
+    let network = of.model.grow(&settings.gates, form, network, place)?;
+    Ok(rezero_nn::drawn(network))
+}
+
+/// Where weights are drawn: every backend has random numbers of its own.
+#[cfg(feature = "flex")]
+fn drawing(device: &Device) -> Device {
+    match device.is_autodiff() {
+        true => Device::flex().autodiff(),
+        false => Device::flex(),
+    }
+}
+
+#[cfg(not(feature = "flex"))]
+fn drawing(device: &Device) -> Device {
+    device.clone()
+}

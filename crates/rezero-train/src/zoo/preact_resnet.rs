@@ -1,0 +1,121 @@
+//! `family = "preact-resnet"`: pre-activation ResNets.
+
+use burn::tensor::Device;
+use rezero_data::ImageBatch;
+use rezero_nn::resnet::{PreActDepth, PreActResNet, PreActResNetConfig};
+use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Family;
+use crate::error::Result;
+use crate::fit::Sums;
+use crate::recipe::check::check;
+use crate::recipe::{Gates, Train};
+use crate::task::{ImageForm, Images, image_sums};
+
+/// A pre-activation ResNet: He et al., arXiv 1603.05027, as the authors of ReZero run it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Section {
+    /// The number of weighted layers: 18, 34 or 50.
+    pub depth: usize,
+    /// The residual scheme.
+    pub scheme: ResidualScheme,
+}
+
+/// What the family makes.
+pub type Network = PreActResNet;
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            depth: 18,
+            scheme: ResidualScheme::ReZero,
+        }
+    }
+}
+
+/// The depths that there are.
+const DEPTHS: [(usize, PreActDepth); 3] = [
+    (18, PreActDepth::D18),
+    (34, PreActDepth::D34),
+    (50, PreActDepth::D50),
+];
+
+impl Section {
+    fn named(&self) -> Option<PreActDepth> {
+        let found = DEPTHS.iter().find(|(depth, _)| *depth == self.depth);
+        found.map(|(_, named)| *named)
+    }
+
+    fn config(&self, gates: &Gates, form: &ImageForm) -> PreActResNetConfig {
+        let depth = self.named().expect("the recipe was checked");
+        PreActResNetConfig::new(depth)
+            .with_in_channels(form.shape.channels)
+            .with_num_classes(form.num_classes)
+            .with_residual(gates.residual(self.scheme))
+    }
+}
+
+impl Family for Section {
+    type Domain = Images;
+    type Network = Network;
+
+    fn schemes() -> &'static [ResidualScheme] {
+        PreActResNetConfig::SCHEMES
+    }
+
+    fn scheme(&self) -> ResidualScheme {
+        self.scheme
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn layers(&self) -> usize {
+        match self.depth {
+            18 => 8,
+            _ => 16,
+        }
+    }
+
+    fn identity(&self) -> String {
+        String::new()
+    }
+
+    fn check(&self, _train: &Train) -> Result<()> {
+        check(
+            self.named().is_some(),
+            "model.depth",
+            format!(
+                "a preact-resnet has 18, 34 or 50 layers, got {}",
+                self.depth
+            ),
+        )
+    }
+
+    fn init(&self, gates: &Gates, form: &ImageForm, device: &Device) -> Network {
+        self.config(gates, form).init(device)
+    }
+
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &ImageForm,
+        network: Network,
+        place: Place,
+    ) -> Result<Network, GrowError> {
+        self.config(gates, form).grow(network, place)
+    }
+
+    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
+        image_sums(network.forward(batch.images.clone()), batch)
+    }
+
+    /// From the image to the logits.
+    fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
+        JacobianProbe::new().run_module(network, |net, x| net.forward(x), batch.images.clone())
+    }
+}
