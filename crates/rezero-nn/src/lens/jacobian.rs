@@ -20,9 +20,12 @@
 //! assert_eq!(jacobians[0].values(), [3.0, 0.0, 2.0, 1.0]);
 //! ```
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use faer::Mat;
+
+use super::parameters::not_finite;
+use super::spectrum::Spectrum;
 
 /// Computes Jacobians by reverse mode, a block of rows at a time.
 #[derive(Clone, Debug)]
@@ -36,42 +39,6 @@ pub struct Jacobian {
     rows: usize,
     columns: usize,
     values: Vec<f32>,
-}
-
-/// Singular values, or those of several Jacobians together, from the largest to the smallest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spectrum {
-    values: Vec<f64>,
-    threshold: f64,
-}
-
-/// What a [`Spectrum`] says in a few numbers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SpectrumSummary {
-    /// How many singular values there are.
-    pub count: usize,
-    /// The mean of σ², `‖J‖² / count`: 1 under dynamical isometry.
-    pub mean_square: f64,
-    /// `(q, log₁₀ of the q-quantile of σ)` for q = 0, 0.05, 0.25, 0.5, 0.75, 0.95 and 1, linear between
-    /// neighbours; −∞ for σ = 0.
-    pub log10_quantiles: Vec<(f64, f64)>,
-    /// The share of σ that the arithmetic cannot tell from 0, see [`Spectrum::vanishing`].
-    pub vanishing: f64,
-    /// `σ_max / σ_min`; infinite if σ_min is 0, NaN if all are.
-    pub condition: f64,
-}
-
-/// A count of singular values by magnitude.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Histogram {
-    /// The bins' edges, log₁₀ σ: one more than there are bins.
-    pub edges: Vec<f64>,
-    /// How many σ each bin holds; its lower edge belongs to it, and the last one's upper.
-    pub counts: Vec<usize>,
-    /// How many σ are below the first edge, those that are 0 among them.
-    pub below: usize,
-    /// How many σ are above the last edge.
-    pub above: usize,
 }
 
 /// Why there is no Jacobian.
@@ -332,39 +299,6 @@ fn check_output<const E: usize>(y: &Tensor<E>, rows: usize) -> Result<(), Jacobi
     }
 }
 
-/// The path of the first parameter of `module` with a value that is not finite. Reads from the
-/// device.
-pub fn not_finite<M: Module>(module: &M) -> Option<String> {
-    let mut visitor = NotFinite::default();
-    module.visit(&mut visitor);
-    visitor.found
-}
-
-#[derive(Default)]
-struct NotFinite {
-    path: Vec<String>,
-    found: Option<String>,
-}
-
-impl ModuleVisitor for NotFinite {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.found.is_none() {
-            let data = param.val().into_data();
-            if data.iter::<f32>().any(|value| !value.is_finite()) {
-                self.found = Some(self.path.join("."));
-            }
-        }
-    }
-}
-
 impl Jacobian {
     /// A Jacobian whose values are at hand, in row-major order.
     ///
@@ -407,116 +341,5 @@ impl Jacobian {
             .singular_values()
             .map_err(|_| JacobianError::NoConvergence)?;
         Ok(Spectrum::new(values, self.rows.max(self.columns)))
-    }
-}
-
-impl Spectrum {
-    fn new(mut values: Vec<f64>, size: usize) -> Self {
-        values.sort_by(|a, b| b.total_cmp(a));
-        let largest = values.first().copied().unwrap_or(0.0);
-        Self {
-            values,
-            threshold: f64::from(f32::EPSILON) * size as f64 * largest,
-        }
-    }
-
-    /// The singular values of several Jacobians as one; what vanishes is decided for each of them.
-    pub fn pooled(parts: &[Self]) -> PooledSpectrum {
-        let vanishing = parts.iter().map(|part| part.vanishing()).sum();
-        let mut values: Vec<f64> = parts.iter().flat_map(|p| p.values.clone()).collect();
-        values.sort_by(|a, b| b.total_cmp(a));
-        PooledSpectrum { values, vanishing }
-    }
-
-    /// The singular values, from the largest to the smallest.
-    pub fn values(&self) -> &[f64] {
-        &self.values
-    }
-
-    /// How many σ are at most `ε · max(rows, columns) · σ_max` with the ε = 2⁻²³ of single precision,
-    /// in which Jacobians are computed: the numerical rank's threshold, below which σ is rounding.
-    pub fn vanishing(&self) -> usize {
-        self.values.iter().filter(|v| **v <= self.threshold).count()
-    }
-
-    /// The summary of this spectrum alone.
-    pub fn summary(&self) -> SpectrumSummary {
-        Self::pooled(std::slice::from_ref(self)).summary()
-    }
-}
-
-/// The singular values of several Jacobians, see [`Spectrum::pooled`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct PooledSpectrum {
-    values: Vec<f64>,
-    vanishing: usize,
-}
-
-impl PooledSpectrum {
-    /// The singular values, from the largest to the smallest.
-    pub fn values(&self) -> &[f64] {
-        &self.values
-    }
-
-    /// The values in a few numbers.
-    pub fn summary(&self) -> SpectrumSummary {
-        let count = self.values.len();
-        let n = count as f64;
-        let (largest, smallest) = (
-            self.values.first().copied().unwrap_or(f64::NAN),
-            self.values.last().copied().unwrap_or(f64::NAN),
-        );
-        SpectrumSummary {
-            count,
-            mean_square: self.values.iter().map(|v| v * v).sum::<f64>() / n,
-            log10_quantiles: [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0]
-                .into_iter()
-                .map(|q| (q, self.quantile(q).log10()))
-                .collect(),
-            vanishing: self.vanishing as f64 / n,
-            condition: largest / smallest,
-        }
-    }
-
-    fn quantile(&self, q: f64) -> f64 {
-        let Some(last) = self.values.len().checked_sub(1) else {
-            return f64::NAN;
-        };
-        let at = q * last as f64;
-        let (low, high) = (at.floor() as usize, at.ceil() as usize);
-        // Values fall, quantiles rise.
-        let value = |i: usize| self.values[last - i];
-        value(low) + (at - low as f64) * (value(high) - value(low))
-    }
-
-    /// Counts log₁₀ σ in `bins` bins of equal width from `low` to `high`.
-    ///
-    /// # Panics
-    ///
-    /// If `bins` is 0, `low` is not below `high` or one is not finite.
-    pub fn histogram(&self, low: f64, high: f64, bins: usize) -> Histogram {
-        assert!(
-            bins > 0 && low < high && low.is_finite() && high.is_finite(),
-            "a histogram needs bins between rising, finite edges, got {bins} from {low} to {high}."
-        );
-        let width = (high - low) / bins as f64;
-        let mut histogram = Histogram {
-            edges: (0..=bins).map(|i| low + width * i as f64).collect(),
-            counts: vec![0; bins],
-            below: 0,
-            above: 0,
-        };
-        for value in &self.values {
-            let log = value.log10();
-            if log < low {
-                histogram.below += 1;
-            } else if log > high {
-                histogram.above += 1;
-            } else {
-                let bin = ((log - low) / width) as usize;
-                histogram.counts[bin.min(bins - 1)] += 1;
-            }
-        }
-        histogram
     }
 }

@@ -5,35 +5,36 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 
-use rezero_kernels::Activation;
+use rezero_kernels::Epilogue;
 
-use super::init;
-use super::layer::RztxLayerConfig;
-use super::mask::AttentionMask;
+use super::config::RztxEncoderConfig;
+use super::input::RztxEncoderInput;
 use super::positions::sinusoidal;
 use super::stack::{EncoderCache, RztxEncoder};
+use super::weights::linear;
 use crate::fused;
+use crate::vocabulary::vocabulary;
 
-/// How a model knows where a token stands.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum Positions {
-    /// A learned vector for each position, added to the embedding.
-    Learned,
-    /// Sines and cosines, added to the embedding.
-    Sinusoidal,
-    /// Queries and keys are turned by their position.
-    Rotary,
-    /// Not at all, but for what the causal mask gives away.
-    None,
+vocabulary! {
+    "kind of positions";
+    /// How a model knows where a token stands.
+    pub enum Positions {
+        /// A learned vector for each position, added to the embedding.
+        Learned = "learned",
+        /// Sines and cosines, added to the embedding.
+        Sinusoidal = "sinusoidal",
+        /// Queries and keys are turned by their position.
+        Rotary = "rotary",
+        /// Not at all, but for what the causal mask gives away.
+        None = "none",
+    }
 }
 
 /// Configuration to create an [`RztxLm`] using the [init function](RztxLmConfig::init).
 #[derive(Config, Debug)]
 pub struct RztxLmConfig {
     /// The layers.
-    pub layer: RztxLayerConfig,
-    /// How many of them.
-    pub n_layers: usize,
+    pub encoder: RztxEncoderConfig,
     /// The longest sequence that learned positions allow, and the one that is trained on.
     pub context: usize,
     /// The number of tokens. Default: 256, bytes
@@ -45,7 +46,7 @@ pub struct RztxLmConfig {
     /// Whether the output layer is the embedding's transpose, without a bias. Default: false
     #[config(default = false)]
     pub tied: bool,
-    /// What the embedding is multiplied by; √d_model in the authors' notebook. Default: 1
+    /// The factor of the embedding; √d_model in the authors' notebook. Default: 1
     #[config(default = 1.0)]
     pub embedding_scale: f64,
 }
@@ -71,7 +72,7 @@ pub struct RztxLm {
     pub head: Option<Linear>,
     /// Whether positions are sinusoidal.
     pub sinusoidal: bool,
-    /// What the embedding is multiplied by.
+    /// The factor of the embedding.
     pub embedding_scale: f64,
     /// The longest sequence under learned positions.
     pub context: usize,
@@ -88,7 +89,7 @@ impl RztxLmConfig {
     ///
     /// # Panics
     ///
-    /// If a size is 0, or as [`RztxLayerConfig::init_encoder_layer`].
+    /// If a size is 0, or as [`RztxEncoderConfig::init`].
     pub fn init(&self, device: &Device) -> RztxLm {
         assert!(
             self.context > 0 && self.vocab_size > 0,
@@ -96,23 +97,23 @@ impl RztxLmConfig {
             self.context,
             self.vocab_size
         );
-        let d = self.layer.d_model;
-        let init = &self.layer.init;
+        let encoder = self.stack();
+        let d = encoder.d_model;
+        let init = &encoder.init;
         let table = |rows: usize, how: &Initializer| Embedding {
             weight: how.init([rows, d], device),
         };
         let embedding = init.embedding_for(d);
         let positions = init.positions.as_ref().unwrap_or(&embedding);
-        let layer = self.stacked_layer();
         RztxLm {
             embedding: table(self.vocab_size, &embedding),
             positions: (self.positions == Positions::Learned)
                 .then(|| table(self.context, positions)),
-            dropout: DropoutConfig::new(layer.dropout).init(),
-            encoder: layer.init_encoder(self.n_layers, device),
+            dropout: DropoutConfig::new(encoder.dropout).init(),
+            encoder: encoder.init(device),
             head: (!self.tied).then(|| {
                 let bias = Some(init.head_bias.as_ref());
-                init::linear([d, self.vocab_size], &init.head, bias, device)
+                linear([d, self.vocab_size], &init.head, bias, device)
             }),
             sinusoidal: self.positions == Positions::Sinusoidal,
             embedding_scale: self.embedding_scale,
@@ -120,13 +121,13 @@ impl RztxLmConfig {
         }
     }
 
-    /// The layers' configuration, with what the model's positions ask of it.
-    pub(crate) fn stacked_layer(&self) -> RztxLayerConfig {
-        let mut layer = self.layer.clone();
+    /// The layers' configuration, with the rotary positions that the model's may ask for.
+    pub(super) fn stack(&self) -> RztxEncoderConfig {
+        let mut encoder = self.encoder.clone();
         if self.positions == Positions::Rotary {
-            layer.rotary.get_or_insert(1e4);
+            encoder.rotary.get_or_insert(1e4);
         }
-        layer
+        encoder
     }
 }
 
@@ -143,7 +144,7 @@ impl RztxLm {
     /// If `length` exceeds the context of learned positions.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let x = super::drop(&self.dropout, self.embed(tokens, 0), false);
-        self.logits(self.encoder.forward(x, &AttentionMask::causal()))
+        self.logits(self.encoder.forward(RztxEncoderInput::new(x).causal()))
     }
 
     /// Logits for the tokens that follow those in `cache`, which they are added to: the values that
@@ -199,10 +200,10 @@ impl RztxLm {
     /// The output layer.
     pub(super) fn logits(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.head {
-            Some(head) => fused::linear(head, x, Activation::Identity),
+            Some(head) => fused::linear(head, x, Epilogue::Identity),
             None => {
                 let weight = self.embedding.weight.val().transpose();
-                rezero_kernels::linear(x, weight, None, Activation::Identity)
+                rezero_kernels::linear(x, weight, None, Epilogue::Identity)
             }
         }
     }

@@ -25,7 +25,7 @@ pub struct SamplingConfig {
     pub seed: u64,
 }
 
-/// What cannot be sampled.
+/// Why nothing can be sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SamplingError {
     /// The temperature is negative or not finite.
@@ -148,10 +148,10 @@ impl RztxLm {
     ///
     /// ```
     /// # use burn::tensor::Device;
-    /// # use rezero_nn::transformer::{RztxLayerConfig, RztxLmConfig, SamplingConfig};
+    /// # use rezero_nn::transformer::{RztxEncoderConfig, RztxLmConfig, SamplingConfig};
     /// let device = Device::flex();
-    /// let layer = RztxLayerConfig::new(16, 2).with_d_ff(32);
-    /// let lm = RztxLmConfig::new(layer, 2, 64).init(&device);
+    /// let encoder = RztxEncoderConfig::new(16, 32, 2, 2);
+    /// let lm = RztxLmConfig::new(encoder, 64).init(&device);
     /// let sampler = SamplingConfig::new().with_seed(7).init()?;
     /// let text: Vec<u8> = lm.generate(b"[[", sampler, None, &device)?.take(100).collect();
     /// assert_eq!(text.len(), 100);

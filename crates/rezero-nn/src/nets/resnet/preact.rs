@@ -5,22 +5,24 @@ use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::Activation;
+use rezero_kernels::Epilogue;
 
 use crate::fused;
 use crate::init;
-use crate::residual::{Residual, ResidualConfig, ResidualScheme};
-use crate::rezero::ReZeroConfig;
+use crate::residual::{Residual, ResidualConfig, ResidualScheme, Site};
+use crate::vocabulary::vocabulary;
 
-/// The named depths of [`PreActResNet`].
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum PreActDepth {
-    /// 2, 2, 2, 2 basic blocks.
-    D18,
-    /// 3, 4, 6, 3 basic blocks.
-    D34,
-    /// 3, 4, 6, 3 bottleneck blocks with expansion 4.
-    D50,
+vocabulary! {
+    "depth of a pre-activation ResNet";
+    /// The named depths of [`PreActResNet`].
+    pub enum PreActDepth {
+        /// 2, 2, 2, 2 basic blocks.
+        D18 = "18",
+        /// 3, 4, 6, 3 basic blocks.
+        D34 = "34",
+        /// 3, 4, 6, 3 bottleneck blocks with expansion 4.
+        D50 = "50",
+    }
 }
 
 /// Configuration to create a [`PreActResNet`] using the [init function](PreActResNetConfig::init).
@@ -28,16 +30,32 @@ pub enum PreActDepth {
 pub struct PreActResNetConfig {
     /// The depth.
     pub depth: PreActDepth,
-    /// How branches join their skip path: `Sum` (vanilla), `ReZero` or `Gated`. Default: ReZero
-    #[config(default = "ResidualScheme::ReZero")]
-    pub scheme: ResidualScheme,
+    /// The residual scheme with its gate, one for each block. Default: ReZero
+    #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
+    pub residual: ResidualConfig,
+    /// The channels of an image. Default: 3
+    #[config(default = 3)]
+    pub in_channels: usize,
     /// The number of classes. Default: 10
     #[config(default = 10)]
     pub num_classes: usize,
-    /// The gates; `channels: Some(_)` gives each block one α per channel of its own width.
-    /// Default: α = 0, trainable, one a block
-    #[config(default = "ReZeroConfig::new()")]
-    pub rezero: ReZeroConfig,
+}
+
+/// Configuration to create a [`PreActBlock`] using the [init function](PreActBlockConfig::init).
+#[derive(Config, Debug)]
+pub struct PreActBlockConfig {
+    /// The channels of input and output.
+    pub channels: [usize; 2],
+    /// Every how many-th pixel is kept, in each direction. Default: 1
+    #[config(default = 1)]
+    pub stride: usize,
+    /// Whether the branch is 1×1, 3×3 and 1×1 convolutions, the inner two of a quarter of the output's
+    /// channels, instead of two 3×3 ones. Default: false
+    #[config(default = false)]
+    pub bottleneck: bool,
+    /// The residual scheme with its gate. Default: ReZero
+    #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
+    pub residual: ResidualConfig,
 }
 
 /// A pre-activation ResNet: He et al., [arXiv 1603.05027](https://arxiv.org/abs/1603.05027), as the
@@ -51,7 +69,7 @@ pub struct PreActResNetConfig {
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct PreActResNet {
-    /// 3×3, 3 to 64 channels.
+    /// 3×3, `in_channels` to 64 channels.
     pub conv: Conv2d,
     /// The residual blocks of all stages.
     pub blocks: Vec<PreActBlock>,
@@ -63,6 +81,8 @@ pub struct PreActResNet {
 /// convolutions (basic) or 1×1, 3×3, 1×1 (bottleneck). No ReLU follows the sum.
 ///
 /// Where the shape changes the shortcut is a 1×1 convolution of `relu(bn_1(x))`, else `x`.
+///
+/// Should be created using [PreActBlockConfig].
 #[derive(Module, Debug)]
 pub struct PreActBlock {
     /// The norms, each before the convolution of the same index.
@@ -75,65 +95,116 @@ pub struct PreActBlock {
     pub residual: Residual,
 }
 
+/// How many times wider than its 3×3 convolution a bottleneck block is.
+const EXPANSION: usize = 4;
+
+/// The residual schemes of the paper's table and of its superconvergence experiment.
+const SCHEMES: &[ResidualScheme] = &[
+    ResidualScheme::Residual,
+    ResidualScheme::ReZero,
+    ResidualScheme::Gated,
+];
+
 impl PreActDepth {
     /// The blocks of each stage.
-    pub(crate) fn blocks(self) -> [usize; 4] {
+    pub(super) fn blocks(self) -> [usize; 4] {
         match self {
             Self::D18 => [2, 2, 2, 2],
             Self::D34 | Self::D50 => [3, 4, 6, 3],
         }
     }
+
+    pub(super) fn bottleneck(self) -> bool {
+        match self {
+            Self::D18 | Self::D34 => false,
+            Self::D50 => true,
+        }
+    }
 }
 
 impl PreActResNetConfig {
+    /// The residual schemes of these networks.
+    pub const SCHEMES: &'static [ResidualScheme] = SCHEMES;
+
     /// Initializes the network on `device`.
     ///
     /// # Panics
     ///
-    /// If `num_classes` is 0.
+    /// If `in_channels` or `num_classes` is 0, the scheme is not one of [`SCHEMES`](Self::SCHEMES), or as
+    /// [`ResidualConfig::init`].
     pub fn init(&self, device: &Device) -> PreActResNet {
         assert!(
-            self.num_classes > 0,
-            "num_classes must be greater than zero."
+            self.in_channels > 0 && self.num_classes > 0,
+            "in_channels and num_classes must be greater than zero, got {} and {}.",
+            self.in_channels,
+            self.num_classes
         );
+        self.residual
+            .check_without_norm("PreActResNetConfig", SCHEMES);
         let counts = self.depth.blocks();
-        let expansion = match self.depth {
-            PreActDepth::D50 => 4,
-            _ => 1,
-        };
+        let bottleneck = self.depth.bottleneck();
+        let expansion = if bottleneck { EXPANSION } else { 1 };
         let mut blocks = Vec::with_capacity(counts.iter().sum());
         let mut c_in = 64;
         for (stage, (count, width)) in counts.into_iter().zip([64, 128, 256, 512]).enumerate() {
             for i in 0..count {
-                let stride = if stage > 0 && i == 0 { 2 } else { 1 };
-                blocks.push(self.block(c_in, width, expansion, stride, device));
+                let block = PreActBlockConfig {
+                    channels: [c_in, width * expansion],
+                    stride: if stage > 0 && i == 0 { 2 } else { 1 },
+                    bottleneck,
+                    residual: self.residual.clone(),
+                };
+                blocks.push(block.init(device));
                 c_in = width * expansion;
             }
         }
+        let conv = init::conv(
+            [self.in_channels, 64],
+            3,
+            1,
+            false,
+            init::torch_default(),
+            device,
+        );
         PreActResNet {
-            conv: init::conv([3, 64], 3, 1, false, init::torch_default(), device),
+            conv,
             blocks,
             linear: init::linear(c_in, self.num_classes, init::torch_default(), device),
         }
     }
+}
 
-    fn block(
-        &self,
-        c_in: usize,
-        width: usize,
-        expansion: usize,
-        stride: usize,
-        device: &Device,
-    ) -> PreActBlock {
-        let c_out = width * expansion;
+impl PreActBlockConfig {
+    /// Initializes the block on `device`.
+    ///
+    /// # Panics
+    ///
+    /// If a size is 0, a bottleneck's output channels are not a multiple of 4, the scheme is not one of
+    /// [`PreActResNetConfig::SCHEMES`], or as [`ResidualConfig::init`].
+    pub fn init(&self, device: &Device) -> PreActBlock {
+        let ([c_in, c_out], stride) = (self.channels, self.stride);
+        assert!(
+            c_in > 0 && c_out > 0 && stride > 0,
+            "a block's channels and stride must be greater than zero, got channels {c_in} to \
+             {c_out} and stride {stride}."
+        );
+        assert!(
+            !self.bottleneck || c_out.is_multiple_of(EXPANSION),
+            "a bottleneck's output channels must be a multiple of {EXPANSION}, got {c_out}."
+        );
+        self.residual
+            .check_without_norm("PreActBlockConfig", SCHEMES);
         // (channels in, channels out, kernel, stride) of each convolution.
-        let layers = match expansion {
-            1 => vec![(c_in, width, 3, stride), (width, width, 3, 1)],
-            _ => vec![
-                (c_in, width, 1, 1),
-                (width, width, 3, stride),
-                (width, c_out, 1, 1),
-            ],
+        let layers = match self.bottleneck {
+            false => vec![(c_in, c_out, 3, stride), (c_out, c_out, 3, 1)],
+            true => {
+                let width = c_out / EXPANSION;
+                vec![
+                    (c_in, width, 1, 1),
+                    (width, width, 3, stride),
+                    (width, c_out, 1, 1),
+                ]
+            }
         };
         let conv = |(c_in, c_out, kernel, stride)| {
             init::conv(
@@ -145,6 +216,11 @@ impl PreActResNetConfig {
                 device,
             )
         };
+        let site = Site {
+            channels: c_out,
+            channel_axis: 1,
+            n_layers: 1,
+        };
         PreActBlock {
             norms: layers
                 .iter()
@@ -152,12 +228,7 @@ impl PreActResNetConfig {
                 .collect(),
             convs: layers.iter().copied().map(conv).collect(),
             shortcut: (stride != 1 || c_in != c_out).then(|| conv((c_in, c_out, 1, stride))),
-            residual: ResidualConfig::new(self.scheme)
-                .with_rezero(ReZeroConfig {
-                    channels: self.rezero.channels.map(|_| c_out),
-                    ..self.rezero.clone()
-                })
-                .init(device),
+            residual: self.residual.init(site, device),
         }
     }
 }
@@ -173,7 +244,7 @@ impl PreActBlock {
         let mut skip = x.clone();
         let mut out = x;
         for (i, (norm, conv)) in self.norms.iter().zip(&self.convs).enumerate() {
-            out = fused::batch_norm(norm, out, Activation::Relu);
+            out = fused::batch_norm(norm, out, Epilogue::Relu);
             if let (0, Some(shortcut)) = (i, &self.shortcut) {
                 skip = fused::conv2d(shortcut, out.clone());
             }
@@ -188,7 +259,7 @@ impl PreActResNet {
     ///
     /// # Shapes
     ///
-    /// - `images`: `[batch, 3, height, width]`, normalised; 32×32 in the paper
+    /// - `images`: `[batch, in_channels, height, width]`, normalised; 32×32 in the paper
     /// - output: `[batch, num_classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let mut x = fused::conv2d(&self.conv, images);
@@ -196,7 +267,7 @@ impl PreActResNet {
             x = block.forward(x);
         }
         let x = init::global_average_pool(x);
-        fused::linear(&self.linear, x, Activation::Identity)
+        fused::linear(&self.linear, x, Epilogue::Identity)
     }
 }
 

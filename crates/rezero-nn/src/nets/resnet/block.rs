@@ -1,5 +1,6 @@
 //! The basic block of CIFAR ResNets: two 3×3 convolutions beside a shortcut.
 
+use burn::config::Config;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig};
@@ -7,22 +8,25 @@ use burn::tensor::activation::relu;
 use burn::tensor::module::avg_pool2d;
 use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::Activation;
+use rezero_kernels::Epilogue;
 
-use super::cifar::{Arm, Definition};
+use super::cifar::{Definition, SCHEMES};
 use crate::fused;
 use crate::init;
-use crate::residual::{Residual, ResidualConfig, ResidualScheme};
-use crate::rezero::ReZeroConfig;
+use crate::residual::{
+    Convolutions, Join, LastRelu, Residual, ResidualConfig, ResidualScheme, Site,
+};
 
 /// One residual block of a [`CifarResNet`](super::CifarResNet).
 ///
-/// | arm | output |
+/// | scheme | output |
 /// | - | - |
-/// | vanilla, zero-γ, FixUp | `relu(F(x) + shortcut(x))` |
+/// | residual, zero-γ, FixUp | `relu(F(x) + shortcut(x))` |
 /// | SkipInit | `relu(α · F(x) + shortcut(x))` |
 /// | ReZero | `α · relu(F(x)) + shortcut(x)`: the ReLU moves into the branch, none follows the sum |
 /// | gated | `α · relu(F(x)) + (1 − α) · shortcut(x)` |
+///
+/// Should be created using [BasicBlockConfig].
 #[derive(Module, Debug)]
 pub struct BasicBlock {
     /// F without its last activation.
@@ -35,48 +39,65 @@ pub struct BasicBlock {
     pub relu_in_branch: bool,
 }
 
-/// What a [`BasicBlock`] is made of.
-#[derive(Debug, Clone)]
-pub(super) struct BlockSpec<'a> {
+/// Configuration to create a [`BasicBlock`] using the [init function](BasicBlockConfig::init).
+#[derive(Config, Debug)]
+pub struct BasicBlockConfig {
+    /// The channels of input and output.
     pub channels: [usize; 2],
+    /// Every how many-th pixel is kept, in each direction. Default: 1
+    #[config(default = 1)]
     pub stride: usize,
-    pub arm: Arm,
+    /// The residual scheme with its gate. Default: ReZero
+    #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
+    pub residual: ResidualConfig,
+    /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
+    #[config(default = "Definition::Notebook")]
     pub definition: Definition,
-    pub rezero: &'a ReZeroConfig,
-    /// The number of blocks in the network, which FixUp scales its weights by.
+    /// The number of blocks in the network, which FixUp scales its weights by. Default: 1
+    #[config(default = 1)]
     pub n_blocks: usize,
 }
 
-impl BlockSpec<'_> {
+impl BasicBlockConfig {
+    /// Initializes the block on `device`.
+    ///
+    /// # Panics
+    ///
+    /// If a size is 0, the output has fewer channels than the input, the scheme is not one of
+    /// [`CifarResNetConfig::SCHEMES`](super::CifarResNetConfig::SCHEMES), or as [`ResidualConfig::init`].
     pub fn init(&self, device: &Device) -> BasicBlock {
         let [c_in, c_out] = self.channels;
-        let down = self.stride != 1 || c_in != c_out;
-        let weights = match (self.definition, self.arm) {
-            (Definition::Notebook, _) => init::kaiming_normal(false),
-            // The authors' `highway.py` has its Kaiming initialisation commented out.
-            (Definition::Table, Arm::Gated) => init::torch_default(),
-            (Definition::Table, _) => init::kaiming_normal(true),
-        };
+        assert!(
+            c_in > 0 && c_out >= c_in && self.stride > 0 && self.n_blocks > 0,
+            "a block's channels must not fall, and its sizes be greater than zero, got channels \
+             {c_in} to {c_out}, stride {} and n_blocks {}.",
+            self.stride,
+            self.n_blocks
+        );
+        self.residual
+            .check_without_norm("BasicBlockConfig", SCHEMES);
+        let row = self.residual.scheme.row();
+        let weights = weights(self.definition, row.join);
         let conv = |c_in, stride, bias, weights| {
             init::conv([c_in, c_out], 3, stride, bias, weights, device)
         };
         let norm = || Some(BatchNormConfig::new(c_out).init(device));
-        let mut branch = match self.arm {
-            Arm::Vanilla | Arm::ZeroGamma | Arm::ReZero | Arm::Gated => BasicBranch {
+        let mut branch = match row.convolutions {
+            Convolutions::BatchNorm | Convolutions::ZeroGamma => BasicBranch {
                 conv1: conv(c_in, self.stride, false, weights.clone()),
                 norm1: norm(),
                 conv2: conv(c_out, 1, false, weights),
                 norm2: norm(),
                 fixup: None,
             },
-            Arm::SkipInit => BasicBranch {
+            Convolutions::Biased => BasicBranch {
                 conv1: conv(c_in, self.stride, true, weights.clone()),
                 norm1: None,
                 conv2: conv(c_out, 1, true, weights),
                 norm2: None,
                 fixup: None,
             },
-            Arm::FixUp => {
+            Convolutions::FixUp => {
                 let std = (2.0 / (9 * c_out) as f64).sqrt() / (self.n_blocks as f64).sqrt();
                 let first = Initializer::Normal { mean: 0.0, std };
                 BasicBranch {
@@ -88,36 +109,49 @@ impl BlockSpec<'_> {
                 }
             }
         };
-        if let (Arm::ZeroGamma, Some(norm)) = (self.arm, &mut branch.norm2) {
+        if let (Convolutions::ZeroGamma, Some(norm)) = (row.convolutions, &mut branch.norm2) {
             norm.gamma = Initializer::Zeros.init([c_out], device);
         }
-        let scheme = match self.arm {
-            Arm::Vanilla | Arm::ZeroGamma | Arm::FixUp => ResidualScheme::Sum,
-            Arm::ReZero | Arm::SkipInit => ResidualScheme::ReZero,
-            Arm::Gated => ResidualScheme::Gated,
+        let site = Site {
+            channels: c_out,
+            channel_axis: 1,
+            n_layers: self.n_blocks,
         };
         BasicBlock {
             branch,
-            shortcut: match (down, self.arm, self.definition) {
-                (false, ..) => Shortcut::identity(),
-                (true, Arm::FixUp, _) => Shortcut::append(self.stride, c_out - c_in, None),
-                (true, Arm::SkipInit, _) | (true, _, Definition::Notebook) => {
-                    Shortcut::pad_both(self.stride, c_out - c_in)
-                }
-                (true, _, Definition::Table) => {
-                    let norm = BatchNormConfig::new(c_in).init(device);
-                    Shortcut::append(self.stride, c_out - c_in, Some(norm))
-                }
-            },
-            residual: ResidualConfig::new(scheme)
-                .with_rezero(ReZeroConfig {
-                    // Per-channel gates follow the block's width.
-                    channels: self.rezero.channels.map(|_| c_out),
-                    ..self.rezero.clone()
-                })
-                .init(device),
-            relu_in_branch: matches!(self.arm, Arm::ReZero | Arm::Gated),
+            shortcut: self.shortcut(row.convolutions, device),
+            residual: self.residual.init(site, device),
+            relu_in_branch: row.last_relu == LastRelu::InBranch,
         }
+    }
+
+    fn shortcut(&self, convolutions: Convolutions, device: &Device) -> Shortcut {
+        let [c_in, c_out] = self.channels;
+        if self.stride == 1 && c_in == c_out {
+            return Shortcut::identity();
+        }
+        let extra = c_out - c_in;
+        match (convolutions, self.definition) {
+            (Convolutions::FixUp, _) => Shortcut::append(self.stride, extra, None),
+            (Convolutions::Biased, _)
+            | (Convolutions::BatchNorm | Convolutions::ZeroGamma, Definition::Notebook) => {
+                Shortcut::pad_both(self.stride, extra)
+            }
+            (Convolutions::BatchNorm | Convolutions::ZeroGamma, Definition::Table) => {
+                let norm = BatchNormConfig::new(c_in).init(device);
+                Shortcut::append(self.stride, extra, Some(norm))
+            }
+        }
+    }
+}
+
+/// How a code base draws the weights of convolutions.
+pub(super) fn weights(definition: Definition, join: Join) -> Initializer {
+    match (definition, join) {
+        (Definition::Notebook, _) => init::kaiming_normal(false),
+        // The authors' `highway.py` has its Kaiming initialisation commented out.
+        (Definition::Table, Join::Mixture(_)) => init::torch_default(),
+        (Definition::Table, _) => init::kaiming_normal(true),
     }
 }
 
@@ -141,14 +175,14 @@ impl BasicBlock {
         let alpha = self.residual.rezero_alpha();
         match (norm, alpha, self.relu_in_branch) {
             (Some(norm), Some(alpha), true) => {
-                fused::batch_norm_gated_sum(norm, skip, out, Activation::Relu, alpha)
+                fused::batch_norm_gated_sum(norm, skip, out, Epilogue::Relu, alpha)
             }
             (_, _, true) => {
-                let out = normalize(norm, out, Activation::Relu);
+                let out = normalize(norm, out, Epilogue::Relu);
                 self.residual.combine(skip, out)
             }
             (_, _, false) => {
-                let out = normalize(norm, out, Activation::Identity);
+                let out = normalize(norm, out, Epilogue::Identity);
                 relu(self.residual.combine(skip, out))
             }
         }
@@ -157,9 +191,9 @@ impl BasicBlock {
 
 /// F of a [`BasicBlock`], without its last activation.
 ///
-/// | arm | F(x) | source |
+/// | scheme | F(x) | source |
 /// | - | - | - |
-/// | vanilla, zero-γ, ReZero, gated | `norm2(conv2(relu(norm1(conv1(x)))))` | [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2 |
+/// | residual, zero-γ, ReZero, gated | `norm2(conv2(relu(norm1(conv1(x)))))` | [arXiv 1512.03385](https://arxiv.org/abs/1512.03385), section 4.2 |
 /// | SkipInit | `conv2(relu(conv1(x)))`, convolutions with bias | [arXiv 2002.10444](https://arxiv.org/abs/2002.10444) |
 /// | FixUp | `scale · conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b` | [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), section 3 |
 ///
@@ -168,13 +202,13 @@ impl BasicBlock {
 pub struct BasicBranch {
     /// 3×3, carries the block's stride.
     pub conv1: Conv2d,
-    /// After `conv1`, in the arms with norm.
+    /// After `conv1`, in the schemes with norm.
     pub norm1: Option<BatchNorm>,
     /// 3×3.
     pub conv2: Conv2d,
-    /// After `conv2`, in the arms with norm; its γ starts at 0 in the zero-γ arm.
+    /// After `conv2`, in the schemes with norm; its γ starts at 0 under zero-γ.
     pub norm2: Option<BatchNorm>,
-    /// In the FixUp arm.
+    /// Under FixUp.
     pub fixup: Option<FixupScalars>,
 }
 
@@ -183,7 +217,7 @@ impl BasicBranch {
     fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(fixup) = &self.fixup else {
             let x = fused::conv2d(&self.conv1, x);
-            let x = normalize(self.norm1.as_ref(), x, Activation::Relu);
+            let x = normalize(self.norm1.as_ref(), x, Epilogue::Relu);
             return fused::conv2d(&self.conv2, x);
         };
         let x = fused::conv2d(&self.conv1, x + fixup.bias1a.val().unsqueeze());
@@ -193,11 +227,11 @@ impl BasicBranch {
     }
 }
 
-fn normalize(norm: Option<&BatchNorm>, x: Tensor<4>, activation: Activation) -> Tensor<4> {
-    match (norm, activation) {
-        (Some(norm), _) => fused::batch_norm(norm, x, activation),
-        (None, Activation::Relu) => relu(x),
-        (None, Activation::Identity) => x,
+fn normalize(norm: Option<&BatchNorm>, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+    match (norm, epilogue) {
+        (Some(norm), _) => fused::batch_norm(norm, x, epilogue),
+        (None, Epilogue::Relu) => relu(x),
+        (None, Epilogue::Identity) => x,
     }
 }
 
@@ -232,7 +266,7 @@ impl FixupScalars {
 /// The parameter-free shortcut ("option A" of He et al., section 4.2): every `stride`-th pixel, and
 /// zeros for the channels that the input lacks.
 ///
-/// `norm` and the place of the zeros are what the authors' two code bases differ in, see
+/// The authors' two code bases differ in `norm` and in the place of the zeros, see
 /// [`Definition`].
 #[derive(Module, Debug)]
 pub struct Shortcut {

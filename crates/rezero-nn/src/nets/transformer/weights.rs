@@ -5,7 +5,12 @@ use burn::module::{Initializer, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-/// How the weights of a Transformer are drawn. A bias of `None` is zero.
+use crate::init::{WeightInit, torch_default};
+
+/// The initial weights of a Transformer. A bias of `None` is zero.
+///
+/// [`WeightInit`] names the two that the authors use; `RztxInit::from(WeightInit::Notebook)` gives the
+/// second.
 #[derive(Config, Debug)]
 pub struct RztxInit {
     /// The fused projection to queries, keys and values as a whole, `[d_model, 3 · d_model]`.
@@ -34,13 +39,13 @@ impl RztxInit {
     pub fn pytorch() -> Self {
         Self {
             in_proj: xavier(),
-            out_proj: uniform_fan_in(),
-            feed_forward: uniform_fan_in(),
-            feed_forward_bias: Some(uniform_fan_in()),
+            out_proj: torch_default(),
+            feed_forward: torch_default(),
+            feed_forward_bias: Some(torch_default()),
             embedding: None,
             positions: None,
-            head: uniform_fan_in(),
-            head_bias: Some(uniform_fan_in()),
+            head: torch_default(),
+            head_bias: Some(torch_default()),
         }
     }
 
@@ -70,16 +75,17 @@ impl RztxInit {
     }
 }
 
-fn xavier() -> Initializer {
-    Initializer::XavierUniform { gain: 1.0 }
+impl From<WeightInit> for RztxInit {
+    fn from(init: WeightInit) -> Self {
+        match init {
+            WeightInit::PyTorch => Self::pytorch(),
+            WeightInit::Notebook => Self::notebook(),
+        }
+    }
 }
 
-/// U(−1/√fan_in, 1/√fan_in). Burn's `KaimingUniform` draws from ±√3 · gain / √fan_in.
-fn uniform_fan_in() -> Initializer {
-    Initializer::KaimingUniform {
-        gain: 1.0 / 3f64.sqrt(),
-        fan_out_only: false,
-    }
+fn xavier() -> Initializer {
+    Initializer::XavierUniform { gain: 1.0 }
 }
 
 /// A linear layer; `bias` is `None` without one and `Some(None)` for one of zeros.

@@ -6,61 +6,54 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::Activation;
+use rezero_kernels::Epilogue;
 
-use super::block::{BasicBlock, BlockSpec};
+use super::block::{BasicBlock, BasicBlockConfig, weights};
 use crate::fused;
 use crate::init;
-use crate::rezero::ReZeroConfig;
+use crate::residual::{Convolutions, ResidualConfig, ResidualScheme};
+use crate::vocabulary::vocabulary;
 
-/// The networks that the paper's CIFAR-10 table compares.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum Arm {
-    /// The plain ResNet, batch norm with γ = 1.
-    Vanilla,
-    /// Vanilla with γ = 0 in the last norm of every branch: Goyal et al.,
-    /// [arXiv 1706.02677](https://arxiv.org/abs/1706.02677), section 5.1.
-    ZeroGamma,
-    /// `x + α · relu(F(x))`, α = 0 at the start.
-    ReZero,
-    /// `α · relu(F(x)) + (1 − α) · x`, α = 0 at the start: what the authors' code for the table's
-    /// "Gated ResNet" computes.
-    Gated,
-    /// Without norm, rescaled initial weights and scalar biases.
-    FixUp,
-    /// Without norm, `relu(x + α · F(x))`, α = 0 at the start.
-    SkipInit,
+vocabulary! {
+    "definition";
+    /// Which of the authors' two versions of their CIFAR code decides, where the paper's text is silent.
+    pub enum Definition {
+        /// The notebook ReZNet-6x: shortcut padded with zero channels on both sides; every convolution
+        /// and linear weight from N(0, 2 / fan_in).
+        Notebook = "notebook",
+        /// The code behind the table: batch norm on a down-sampling shortcut and zero channels appended
+        /// at the end; convolutions from N(0, 2 / fan_out); the linear layer keeps PyTorch's default.
+        Table = "table",
+    }
 }
 
-/// The authors published two versions of their CIFAR code, which differ where the text is silent.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum Definition {
-    /// The notebook ReZNet-6x: shortcut padded with zero channels on both sides; every convolution
-    /// and linear weight from N(0, 2 / fan_in).
-    Notebook,
-    /// The code behind the table: batch norm on a down-sampling shortcut and zero channels appended
-    /// at the end; convolutions from N(0, 2 / fan_out); the linear layer keeps PyTorch's default.
-    Table,
-}
+/// The residual schemes of the paper's CIFAR-10 table.
+pub(super) const SCHEMES: &[ResidualScheme] = &[
+    ResidualScheme::Residual,
+    ResidualScheme::ZeroGamma,
+    ResidualScheme::ReZero,
+    ResidualScheme::Gated,
+    ResidualScheme::FixUp,
+    ResidualScheme::SkipInit,
+];
 
 /// Configuration to create a [`CifarResNet`] using the [init function](CifarResNetConfig::init).
 #[derive(Config, Debug)]
 pub struct CifarResNetConfig {
     /// The number of weighted layers, 6n+2: 20, 32, 44, 56, 110, 1202, …
     pub depth: usize,
-    /// The residual scheme. Default: ReZero
-    #[config(default = "Arm::ReZero")]
-    pub arm: Arm,
+    /// The residual scheme with its gate, one for each block. Default: ReZero
+    #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
+    pub residual: ResidualConfig,
     /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
     #[config(default = "Definition::Notebook")]
     pub definition: Definition,
+    /// The channels of an image. Default: 3
+    #[config(default = 3)]
+    pub in_channels: usize,
     /// The number of classes. Default: 10
     #[config(default = 10)]
     pub num_classes: usize,
-    /// The gates of the arms that have them; `channels: Some(_)` gives each block one α per channel
-    /// of its own width. Default: α = 0, trainable, one a block
-    #[config(default = "ReZeroConfig::new()")]
-    pub rezero: ReZeroConfig,
 }
 
 /// A ResNet for 32×32 images: He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385),
@@ -74,24 +67,27 @@ pub struct CifarResNetConfig {
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct CifarResNet {
-    /// 3×3, 3 to 16 channels.
+    /// 3×3, `in_channels` to 16 channels.
     pub conv: Conv2d,
-    /// After `conv`, in the arms with norm.
+    /// After `conv`, in the schemes with norm.
     pub norm: Option<BatchNorm>,
-    /// Scalar after `conv`, `[1]`, in the FixUp arm.
+    /// Scalar after `conv`, `[1]`, under FixUp.
     pub bias1: Option<Param<Tensor<1>>>,
     /// The 3n residual blocks.
     pub blocks: Vec<BasicBlock>,
-    /// Scalar before `linear`, `[1]`, in the FixUp arm.
+    /// Scalar before `linear`, `[1]`, under FixUp.
     pub bias2: Option<Param<Tensor<1>>>,
     /// 64 to `num_classes`.
     pub linear: Linear,
     /// The residual scheme.
     #[module(skip)]
-    pub arm: Arm,
+    pub scheme: ResidualScheme,
 }
 
 impl CifarResNetConfig {
+    /// The residual schemes of these networks.
+    pub const SCHEMES: &'static [ResidualScheme] = SCHEMES;
+
     /// ResNet-20.
     pub fn resnet20() -> Self {
         Self::new(20)
@@ -126,7 +122,8 @@ impl CifarResNetConfig {
     ///
     /// # Panics
     ///
-    /// If `depth` is not 6n+2 with n ≥ 1, or `num_classes` is 0.
+    /// If `depth` is not 6n+2 with n ≥ 1, `in_channels` or `num_classes` is 0, the scheme is not one of
+    /// [`SCHEMES`](Self::SCHEMES), or as [`ResidualConfig::init`].
     pub fn init(&self, device: &Device) -> CifarResNet {
         assert!(
             self.depth >= 8 && self.depth % 6 == 2,
@@ -134,61 +131,60 @@ impl CifarResNetConfig {
             self.depth
         );
         assert!(
-            self.num_classes > 0,
-            "num_classes must be greater than zero."
+            self.in_channels > 0 && self.num_classes > 0,
+            "in_channels and num_classes must be greater than zero, got {} and {}.",
+            self.in_channels,
+            self.num_classes
         );
-        let n = self.blocks();
+        self.residual
+            .check_without_norm("CifarResNetConfig", SCHEMES);
+        let n = self.blocks_of_stage();
         let mut blocks = Vec::with_capacity(3 * n);
         let mut c_in = 16;
         for (stage, c_out) in [16, 32, 64].into_iter().enumerate() {
             for i in 0..n {
-                let spec = BlockSpec {
+                let block = BasicBlockConfig {
                     channels: [c_in, c_out],
                     stride: if stage > 0 && i == 0 { 2 } else { 1 },
-                    arm: self.arm,
+                    residual: self.residual.clone(),
                     definition: self.definition,
-                    rezero: &self.rezero,
                     n_blocks: 3 * n,
                 };
-                blocks.push(spec.init(device));
+                blocks.push(block.init(device));
                 c_in = c_out;
             }
         }
 
-        let fixup = self.arm == Arm::FixUp;
-        let normless = fixup || self.arm == Arm::SkipInit;
+        let row = self.residual.scheme.row();
+        let fixup = row.convolutions == Convolutions::FixUp;
+        let biased = row.convolutions == Convolutions::Biased;
         let scalar = || Initializer::Zeros.init([1], device);
-        let stem = match (self.arm, self.definition) {
-            // FixUp's reference initialises its blocks and its linear layer only.
-            (Arm::FixUp, _) => init::torch_default(),
-            (_, Definition::Notebook) => init::kaiming_normal(false),
-            (Arm::Gated, Definition::Table) => init::torch_default(),
-            (_, Definition::Table) => init::kaiming_normal(true),
+        // FixUp's reference initialises its blocks and its linear layer only.
+        let stem = match fixup {
+            true => init::torch_default(),
+            false => weights(self.definition, row.join),
         };
-        let head = match (self.arm, self.definition) {
-            (Arm::FixUp, _) => Initializer::Zeros,
-            (_, Definition::Notebook) => init::kaiming_normal(false),
-            (_, Definition::Table) => init::torch_default(),
+        let head = match (fixup, self.definition) {
+            (true, _) => Initializer::Zeros,
+            (false, Definition::Notebook) => init::kaiming_normal(false),
+            (false, Definition::Table) => init::torch_default(),
         };
         let mut linear = init::linear(64, self.num_classes, head, device);
         if fixup {
             linear.bias = Some(Initializer::Zeros.init([self.num_classes], device));
         }
         CifarResNet {
-            conv: init::conv([3, 16], 3, 1, self.arm == Arm::SkipInit, stem, device),
-            norm: (!normless).then(|| BatchNormConfig::new(16).init(device)),
+            conv: init::conv([self.in_channels, 16], 3, 1, biased, stem, device),
+            norm: (!fixup && !biased).then(|| BatchNormConfig::new(16).init(device)),
             bias1: fixup.then(scalar),
             blocks,
             bias2: fixup.then(scalar),
             linear,
-            arm: self.arm,
+            scheme: self.residual.scheme,
         }
     }
-}
 
-impl CifarResNetConfig {
-    /// The blocks of a stage.
-    pub(crate) fn blocks(&self) -> usize {
+    pub(super) fn blocks_of_stage(&self) -> usize {
         (self.depth - 2) / 6
     }
 }
@@ -198,12 +194,12 @@ impl CifarResNet {
     ///
     /// # Shapes
     ///
-    /// - `images`: `[batch, 3, height, width]`, normalised; 32×32 in the paper
+    /// - `images`: `[batch, in_channels, height, width]`, normalised; 32×32 in the paper
     /// - output: `[batch, num_classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let x = fused::conv2d(&self.conv, images);
         let mut x = match (&self.norm, &self.bias1) {
-            (Some(norm), _) => fused::batch_norm(norm, x, Activation::Relu),
+            (Some(norm), _) => fused::batch_norm(norm, x, Epilogue::Relu),
             (None, Some(bias)) => relu(x + bias.val().unsqueeze()),
             (None, None) => relu(x),
         };
@@ -214,7 +210,7 @@ impl CifarResNet {
         if let Some(bias) = &self.bias2 {
             x = x + bias.val().unsqueeze();
         }
-        fused::linear(&self.linear, x, Activation::Identity)
+        fused::linear(&self.linear, x, Epilogue::Identity)
     }
 
     /// The number of weighted layers, 6n+2.
@@ -234,7 +230,7 @@ impl ModuleDisplay for CifarResNet {
         let [_, num_classes] = self.linear.weight.lazy_shape().dims();
         content
             .add("depth", &self.depth())
-            .add_debug_attribute("arm", &self.arm)
+            .add_debug_attribute("scheme", &self.scheme)
             .add("num_classes", &num_classes)
             .add("trainable", &crate::parameter_count(self))
             .optional()

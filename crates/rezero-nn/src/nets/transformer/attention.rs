@@ -1,16 +1,41 @@
 //! Multi-head attention with one fused projection, and its key–value cache.
 
+use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::{Activation, Rotation, SelfAttention, linear, matmul_in};
+use rezero_kernels::{Epilogue, Rotation, SelfAttention, linear, matmul_in};
 
 use super::drop;
-use super::init::{linear as init_linear, scale_columns};
-use super::layer::RztxLayerConfig;
 use super::mask::{AttentionMask, Bias};
+use super::weights::{RztxInit, linear as init_linear, scale_columns};
 use crate::fused;
+
+/// Configuration to create an [`Attention`] using the [init function](AttentionConfig::init).
+#[derive(Config, Debug)]
+pub struct AttentionConfig {
+    /// The width of the model.
+    pub d_model: usize,
+    /// The number of heads; divides `d_model`.
+    pub n_heads: usize,
+    /// Dropout of the attention weights. Default: 0.1
+    #[config(default = 0.1)]
+    pub dropout: f64,
+    /// Whether the projections have biases. Default: true
+    #[config(default = true)]
+    pub bias: bool,
+    /// The base of rotary positions in self-attention, 10,000 in their paper; `None`: without.
+    /// Default: None
+    pub rotary: Option<f64>,
+    /// The initial value and output projections are multiplied by this, see
+    /// [`ResidualConfig::branch_gain`](crate::ResidualConfig::branch_gain()). Default: 1
+    #[config(default = 1.0)]
+    pub gain: f64,
+    /// The initial weights. Default: PyTorch's
+    #[config(default = "RztxInit::pytorch()")]
+    pub init: RztxInit,
+}
 
 /// Multi-head attention: Vaswani et al., [arXiv 1706.03762](https://arxiv.org/abs/1706.03762),
 /// section 3.2:
@@ -20,7 +45,7 @@ use crate::fused;
 /// Where `m` is `x` itself or the memory of a decoder. `W_in` is one matrix, as in PyTorch's
 /// `nn.MultiheadAttention`: self-attention projects in one product.
 ///
-/// Should be created as part of a layer, using [RztxLayerConfig].
+/// Should be created using [AttentionConfig].
 #[derive(Module, Debug)]
 pub struct Attention {
     /// Queries, keys and values, `[d_model, 3 · d_model]`.
@@ -54,23 +79,41 @@ pub(super) struct Pass {
     pub forced_dropout: bool,
 }
 
-impl RztxLayerConfig {
-    /// `rotary` is off for attention to a memory, whose positions are another sequence's.
-    pub(super) fn init_attention(&self, rotary: bool, device: &Device) -> Attention {
-        let d = self.d_model;
+impl AttentionConfig {
+    /// Initializes the module on `device`.
+    ///
+    /// # Panics
+    ///
+    /// If `d_model` is 0, `n_heads` does not divide it, heads are of odd width under rotary positions, or
+    /// the dropout is not in [0, 1).
+    pub fn init(&self, device: &Device) -> Attention {
+        let Self {
+            d_model: d,
+            n_heads,
+            ..
+        } = *self;
+        assert!(d > 0, "d_model must be greater than zero.");
+        assert!(
+            n_heads > 0 && d.is_multiple_of(n_heads),
+            "d_model must be a multiple of n_heads, got d_model {d} and n_heads {n_heads}."
+        );
+        assert!(
+            self.rotary.is_none() || (d / n_heads).is_multiple_of(2),
+            "rotary positions need heads of even width, got {}.",
+            d / n_heads
+        );
         let bias = self.bias.then_some(None);
-        let gain = self.residual.branch_gain();
         let mut in_proj = init_linear([d, 3 * d], &self.init.in_proj, bias, device);
         let mut out_proj = init_linear([d, d], &self.init.out_proj, bias, device);
         // DIFFERENCE: DeepNorm's authors draw by Xavier before they scale; here it is as `init` says.
-        in_proj.weight = scale_columns(in_proj.weight, 2 * d, gain);
-        out_proj.weight = scale_columns(out_proj.weight, 0, gain);
+        in_proj.weight = scale_columns(in_proj.weight, 2 * d, self.gain);
+        out_proj.weight = scale_columns(out_proj.weight, 0, self.gain);
         Attention {
             in_proj,
             out_proj,
-            dropout: DropoutConfig::new(self.attention_dropout.unwrap_or(self.dropout)).init(),
-            n_heads: self.n_heads,
-            rotary: self.rotary.filter(|_| rotary),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            n_heads,
+            rotary: self.rotary,
         }
     }
 }
@@ -120,7 +163,7 @@ impl Attention {
         forced_dropout: bool,
     ) -> Tensor<3> {
         let d = x.dims()[2];
-        let projected = fused::linear(&self.in_proj, x, Activation::Identity);
+        let projected = fused::linear(&self.in_proj, x, Epilogue::Identity);
         let drops = self.dropout.prob > 0.0 && (projected.device().is_autodiff() || forced_dropout);
         if let (Some(causal), None, false) = (bias.simple(), &cache, drops) {
             let attention = SelfAttention {
@@ -131,7 +174,7 @@ impl Attention {
             return fused::linear(
                 &self.out_proj,
                 attention.forward_in(projected, self.in_proj.weight.val().dtype()),
-                Activation::Identity,
+                Epilogue::Identity,
             );
         }
         let part = |i: usize| self.heads(projected.clone().slice_dim(2, i * d..(i + 1) * d));
@@ -176,7 +219,7 @@ impl Attention {
         let weight = self.in_proj.weight.val().slice_dim(1, range.clone());
         let bias = self.in_proj.bias.as_ref();
         let bias = bias.map(|b| b.val().slice_dim(0, range));
-        linear(x, weight, bias, Activation::Identity)
+        linear(x, weight, bias, Epilogue::Identity)
     }
 
     /// `[batch, length, d_model]` to `[batch, n_heads, length, d_head]`.
@@ -210,7 +253,7 @@ impl Attention {
         let context = context
             .swap_dims(1, 2)
             .reshape([batch, queries, heads * d_head]);
-        fused::linear(&self.out_proj, context, Activation::Identity)
+        fused::linear(&self.out_proj, context, Epilogue::Identity)
     }
 }
 

@@ -4,10 +4,12 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 
-use crate::mlp::{Mlp, MlpLayer};
-use crate::recompute::{collected, leaf, product};
+use super::{Mlp, MlpLayer, input_epilogue};
+use crate::backward::{collected, leaf, product};
+use crate::fused;
+use crate::residual::Norm;
 
-/// What becomes of a part of a network whose gradients are known.
+/// An update of one part of a network at a time, as [`Mlp::train_by_segments`] asks for it.
 pub trait Update {
     /// The part after its update. `first_layer` is the number of a part's first residual layer, if it
     /// is made of such layers.
@@ -90,11 +92,7 @@ impl Mlp {
             let part = rest.split_off(first);
             let x = leaf(x);
             let y = part.iter().fold(x.clone(), |x, layer| {
-                let x = layer.forward(x);
-                match &shared_norm {
-                    Some(norm) => norm.forward(x),
-                    None => x,
-                }
+                Norm::apply(shared_norm.as_ref(), layer.forward(x))
             });
             let gradients = product(y, flowing).backward();
             flowing = x.grad(&gradients).expect("a segment depends on its input");
@@ -105,7 +103,7 @@ impl Mlp {
         }
         shared_norm = update.update(None, shared_norm, of_shared.grads());
 
-        let x = crate::fused::linear(&input, x, crate::mlp::input_activation(input_relu));
+        let x = fused::linear(&input, x, input_epilogue(input_relu));
         let gradients = product(x, flowing).backward();
         let of_input = collected(&input, &gradients);
         drop(gradients);

@@ -1,20 +1,21 @@
 //! Stacks of layers, each initialised on its own.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::{AttentionCache, Pass};
-use super::layer::{DecoderLayerCache, RztxDecoderLayer, RztxEncoderLayer, RztxLayerConfig};
+use super::config::Parts;
+use super::input::{RztxDecoderInput, RztxEncoderInput};
+use super::layer::{DecoderLayerCache, RztxDecoderLayer, RztxEncoderLayer};
 use super::mask::AttentionMask;
-use crate::residual::{Norm, ResidualScheme};
+use crate::residual::Norm;
 
 /// A stack of encoder layers.
 ///
 /// DIFFERENCE: PyTorch's `nn.TransformerEncoder` deep-copies one layer, so that all begin with the
 /// same weights; these are drawn independently.
 ///
-/// Should be created using [RztxLayerConfig::init_encoder].
+/// Should be created using [RztxEncoderConfig](super::RztxEncoderConfig).
 #[derive(Module, Debug)]
 pub struct RztxEncoder {
     /// The layers.
@@ -25,7 +26,7 @@ pub struct RztxEncoder {
 
 /// A stack of decoder layers.
 ///
-/// Should be created using [RztxLayerConfig::init_decoder].
+/// Should be created using [RztxDecoderConfig](super::RztxDecoderConfig).
 #[derive(Module, Debug)]
 pub struct RztxDecoder {
     /// The layers.
@@ -46,56 +47,27 @@ pub struct DecoderCache {
     layers: Vec<DecoderLayerCache>,
 }
 
-impl RztxLayerConfig {
-    /// Initializes a stack of `n_layers` encoder layers on `device`.
-    ///
-    /// # Panics
-    ///
-    /// As [`init_encoder_layer`](Self::init_encoder_layer).
-    pub fn init_encoder(&self, n_layers: usize, device: &Device) -> RztxEncoder {
-        let config = self.of_stack(n_layers);
-        RztxEncoder {
-            layers: (0..n_layers)
-                .map(|_| config.init_encoder_layer(device))
-                .collect(),
-            norm: config.residual.init_final_norm(device),
-        }
-    }
-
-    /// Initializes a stack of `n_layers` decoder layers on `device`.
-    ///
-    /// # Panics
-    ///
-    /// As [`init_encoder_layer`](Self::init_encoder_layer).
-    pub fn init_decoder(&self, n_layers: usize, device: &Device) -> RztxDecoder {
-        let config = self.of_stack(n_layers);
-        RztxDecoder {
-            layers: (0..n_layers)
-                .map(|_| config.init_decoder_layer(device))
-                .collect(),
-            norm: config.residual.init_final_norm(device),
-        }
-    }
-}
-
-fn normed(norm: &Option<Norm>, x: Tensor<3>) -> Tensor<3> {
-    match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
-    }
-}
-
 impl RztxEncoder {
+    pub(super) fn from_parts(parts: &Parts, device: &Device) -> Self {
+        Self {
+            layers: (0..parts.site.n_layers)
+                .map(|_| RztxEncoderLayer::from_parts(parts, device))
+                .collect(),
+            norm: parts.residual.init_final_norm(parts.site, device),
+        }
+    }
+
     /// Computes the stack. With ReZero and α = 0 it returns its input.
     ///
     /// # Shapes
     ///
-    /// - `x` and output: `[batch, length, d_model]`
+    /// - `input`, a tensor or an [`RztxEncoderInput`], and output: `[batch, length, d_model]`
     ///
     /// # Panics
     ///
     /// If a mask does not fit `[batch, length, length]`.
-    pub fn forward(&self, x: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
+    pub fn forward(&self, input: impl Into<RztxEncoderInput>) -> Tensor<3> {
+        let RztxEncoderInput { tensor: x, mask } = input.into();
         let [batch, length, _] = x.dims();
         let pass = Pass {
             bias: mask.bias(batch, length, length, &x),
@@ -105,7 +77,7 @@ impl RztxEncoder {
             .layers
             .iter()
             .fold(x, |x, layer| layer.run(x, &pass, None));
-        normed(&self.norm, x)
+        Norm::apply(self.norm.as_ref(), x)
     }
 
     /// Computes the positions that follow those in `cache`, each seeing itself and what came before
@@ -130,7 +102,7 @@ impl RztxEncoder {
             .iter()
             .zip(&mut cache.layers)
             .fold(x, |x, (layer, cache)| layer.run(x, &pass, Some(cache)));
-        normed(&self.norm, x)
+        Norm::apply(self.norm.as_ref(), x)
     }
 }
 
@@ -155,26 +127,37 @@ impl EncoderCache {
 }
 
 impl RztxDecoder {
+    pub(super) fn from_parts(parts: &Parts, device: &Device) -> Self {
+        Self {
+            layers: (0..parts.site.n_layers)
+                .map(|_| RztxDecoderLayer::from_parts(parts, device))
+                .collect(),
+            norm: parts.residual.init_final_norm(parts.site, device),
+        }
+    }
+
     /// Computes the stack.
     ///
     /// # Shapes
     ///
-    /// - `x` and output: `[batch, length, d_model]`
-    /// - `memory`: `[batch, memory_length, d_model]`
+    /// - `input`: a target of `[batch, length, d_model]` and a memory of
+    ///   `[batch, memory_length, d_model]`
+    /// - output: `[batch, length, d_model]`
     ///
     /// # Panics
     ///
-    /// As [`RztxDecoderLayer::forward`].
-    pub fn forward(
-        &self,
-        x: Tensor<3>,
-        memory: Tensor<3>,
-        mask: &AttentionMask,
-        memory_mask: &AttentionMask,
-    ) -> Tensor<3> {
+    /// If a mask of the target does not fit `[batch, length, length]` or one of the memory
+    /// `[batch, length, memory_length]`.
+    pub fn forward(&self, input: RztxDecoderInput) -> Tensor<3> {
+        let RztxDecoderInput {
+            target: x,
+            target_mask,
+            memory,
+            memory_mask,
+        } = input;
         let ([batch, length, _], [_, keys, _]) = (x.dims(), memory.dims());
         let pass = Pass {
-            bias: mask.bias(batch, length, length, &x),
+            bias: target_mask.bias(batch, length, length, &x),
             memory_bias: memory_mask.bias(batch, length, keys, &x),
             ..Pass::default()
         };
@@ -182,28 +165,35 @@ impl RztxDecoder {
             .layers
             .iter()
             .fold(x, |x, layer| layer.run(x, memory.clone(), &pass, None));
-        normed(&self.norm, x)
+        Norm::apply(self.norm.as_ref(), x)
     }
 
-    /// Computes the positions that follow those in `cache`, each seeing itself, what came before it
-    /// and `memory`, and adds them to it. The memory's keys and values are computed in the first
-    /// call; give the same memory and mask in all.
+    /// Computes the positions that follow those in `cache`, each seeing itself, the positions before it
+    /// and the memory, and adds them to it: the same values as a causal [`forward`](Self::forward) of
+    /// the whole target has there. The memory's keys and values are computed in the first call; give the
+    /// same memory and mask in all.
     ///
     /// # Shapes
     ///
-    /// - `x` and output: `[batch, new_length, d_model]`; a cache keeps its batch.
-    /// - `memory`: `[batch, memory_length, d_model]`
+    /// - `input`: new positions of `[batch, new_length, d_model]` and a memory of
+    ///   `[batch, memory_length, d_model]`; a cache keeps its batch.
+    /// - output: `[batch, new_length, d_model]`
     ///
     /// # Panics
     ///
-    /// If `memory_mask` does not fit `[batch, new_length, memory_length]`.
-    pub fn forward_cached(
-        &self,
-        x: Tensor<3>,
-        memory: Tensor<3>,
-        memory_mask: &AttentionMask,
-        cache: &mut DecoderCache,
-    ) -> Tensor<3> {
+    /// If a mask of the memory does not fit `[batch, new_length, memory_length]`, or the target has a
+    /// mask other than [`causal`](RztxDecoderInput::causal), which changes nothing here.
+    pub fn forward_cached(&self, input: RztxDecoderInput, cache: &mut DecoderCache) -> Tensor<3> {
+        let RztxDecoderInput {
+            target: x,
+            target_mask,
+            memory,
+            memory_mask,
+        } = input;
+        assert!(
+            target_mask.attention.is_none() && target_mask.padding.is_none(),
+            "decoding with a cache is causal: give the target no mask."
+        );
         let ([batch, length, _], [_, memory_keys, _]) = (x.dims(), memory.dims());
         cache
             .layers
@@ -221,7 +211,7 @@ impl RztxDecoder {
             .fold(x, |x, (layer, cache)| {
                 layer.run(x, memory.clone(), &pass, Some(cache))
             });
-        normed(&self.norm, x)
+        Norm::apply(self.norm.as_ref(), x)
     }
 }
 
@@ -237,23 +227,9 @@ impl DecoderCache {
     }
 }
 
-/// Configuration to create an [`RztxTransformer`] using the
-/// [init function](RztxTransformerConfig::init).
-#[derive(Config, Debug)]
-pub struct RztxTransformerConfig {
-    /// The layers.
-    pub layer: RztxLayerConfig,
-    /// The number of encoder layers. Default: 6
-    #[config(default = 6)]
-    pub n_encoder_layers: usize,
-    /// The number of decoder layers. Default: 6
-    #[config(default = 6)]
-    pub n_decoder_layers: usize,
-}
-
 /// An encoder–decoder over sequences that are embedded already, like PyTorch's `nn.Transformer`.
 ///
-/// Should be created using [RztxTransformerConfig].
+/// Should be created using [RztxTransformerConfig](super::RztxTransformerConfig).
 #[derive(Module, Debug)]
 pub struct RztxTransformer {
     /// The encoder.
@@ -262,61 +238,18 @@ pub struct RztxTransformer {
     pub decoder: RztxDecoder,
 }
 
-impl RztxTransformerConfig {
-    /// Initializes the two stacks on `device`. Under DeepNorm, the constants that are left open get
-    /// the values of its Table 1 for an encoder–decoder.
-    ///
-    /// # Panics
-    ///
-    /// As [`RztxLayerConfig::init_encoder_layer`].
-    pub fn init(&self, device: &Device) -> RztxTransformer {
-        let (n, m) = (self.n_encoder_layers as f64, self.n_decoder_layers as f64);
-        let with = |skip: f64, gain: f64| {
-            let mut layer = self.layer.clone();
-            if layer.residual.scheme == ResidualScheme::DeepNorm {
-                layer.residual.skip_scale.get_or_insert(skip);
-                layer.residual.branch_gain.get_or_insert(gain);
-            }
-            layer
-        };
-        let mixed = (n.powi(4) * m).powf(1.0 / 16.0);
-        RztxTransformer {
-            encoder: with(0.81 * mixed, 0.87 / mixed).init_encoder(self.n_encoder_layers, device),
-            decoder: with((3.0 * m).powf(0.25), (12.0 * m).powf(-0.25))
-                .init_decoder(self.n_decoder_layers, device),
-        }
-    }
-}
-
 impl RztxTransformer {
     /// Encodes `source` and decodes `target`, each of whose positions sees the source and the target
-    /// up to itself.
+    /// up to itself. For other masks, run the two stacks one after the other:
+    /// `decoder.forward(RztxDecoderInput::new(target, encoder.forward(source)))`.
     ///
     /// # Shapes
     ///
     /// - `source`: `[batch, source_length, d_model]`
     /// - `target` and output: `[batch, target_length, d_model]`
     pub fn forward(&self, source: Tensor<3>, target: Tensor<3>) -> Tensor<3> {
-        let none = AttentionMask::none();
-        self.forward_masked(source, target, &none, &AttentionMask::causal(), &none)
-    }
-
-    /// As [`forward`](Self::forward), with masks for the source's and the target's self-attention and
-    /// for attention from target to source.
-    ///
-    /// # Panics
-    ///
-    /// If a mask does not fit.
-    pub fn forward_masked(
-        &self,
-        source: Tensor<3>,
-        target: Tensor<3>,
-        source_mask: &AttentionMask,
-        target_mask: &AttentionMask,
-        memory_mask: &AttentionMask,
-    ) -> Tensor<3> {
-        let memory = self.encoder.forward(source, source_mask);
-        self.decoder
-            .forward(target, memory, target_mask, memory_mask)
+        let memory = self.encoder.forward(source);
+        let input = RztxDecoderInput::new(target, memory).causal();
+        self.decoder.forward(input)
     }
 }

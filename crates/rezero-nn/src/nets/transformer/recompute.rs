@@ -8,7 +8,8 @@ use super::attention::Pass;
 use super::drop;
 use super::lm::RztxLm;
 use super::mask::AttentionMask;
-use crate::recompute::{collect, leaf, product};
+use crate::backward::{collect, leaf, product};
+use crate::residual::Norm;
 
 impl RztxLm {
     /// `loss(logits)` and the gradients of all parameters, holding one layer's graph at a time:
@@ -65,10 +66,7 @@ impl RztxLm {
         // Backward: the head, the layers from the last to the first, the embedding.
         let mut gradients = GradientsParams::new();
         let top = leaf(x);
-        let normed = match &self.encoder.norm {
-            Some(norm) => norm.forward(top.clone()),
-            None => top.clone(),
-        };
+        let normed = Norm::apply(self.encoder.norm.as_ref(), top.clone());
         let value = loss(self.logits(normed));
         let grads = value.backward();
         let mut flowing = top.grad(&grads);
@@ -82,9 +80,11 @@ impl RztxLm {
             bias: AttentionMask::causal().bias(batch, length, length, &top),
             ..Pass::default()
         };
-        for (i, layer) in self.encoder.layers.iter().enumerate().rev() {
-            let (Some(x), Some(gradient)) = (inputs.pop(), flowing) else {
-                unreachable!("every layer has an input, through which the loss depends on it");
+        let layers = self.encoder.layers.iter().zip(inputs).enumerate();
+        for (i, (layer, x)) in layers.rev() {
+            // A loss that does not depend on the layers has no gradients there.
+            let Some(gradient) = flowing.take() else {
+                break;
             };
             let x = leaf(x);
             reseed(i + 1, &device);

@@ -1,12 +1,7 @@
-//! Looking into a module: its gates, and how many parameters it learns.
+//! The parameters of any module: how many there are, and their values.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Int, Tensor};
-
-/// Whether a parameter path names a ReZero gate: its last component is `alpha`.
-pub fn is_alpha(path: &str) -> bool {
-    path.rsplit('.').next() == Some("alpha")
-}
 
 /// Which residual layer of a network, from 0, a parameter belongs to: the number after `layers` or
 /// `blocks` in the names of the modules that hold it.
@@ -17,26 +12,7 @@ pub fn layer_index<S: AsRef<str>>(path: &[S]) -> Option<usize> {
     })
 }
 
-/// The group of all ReZero gates of a module, for an optimizer or a learning rate of their own.
-///
-/// α is one number that scales a whole layer, so its gradient is a sum over the layer and its scale
-/// is not that of a weight. The authors advise against weight decay on it
-/// (github.com/majumderb/rezero, issue 14).
-///
-/// ```
-/// use burn::optim::{AdaGradConfig, SgdConfig};
-/// use rezero_nn::alpha_group;
-///
-/// let optimizer = SgdConfig::new()
-///     .with_weight_decay(Some(burn::optim::decay::WeightDecayConfig::new(5e-4)))
-///     .init()
-///     .with_group(alpha_group(), AdaGradConfig::new().build(), None);
-/// ```
-pub fn alpha_group() -> ParamGroup {
-    ParamGroup::from_regex(r"(^|\.)alpha$").expect("the pattern is a valid regular expression")
-}
-
-/// `module` with every parameter drawn, in the order of its fields.
+/// `module` with the initial value of every parameter drawn, in the order of its fields.
 ///
 /// Burn draws a parameter's initial values when they are first used, so that, of a module as it was
 /// initialised, they depend on the order of use and on what else draws from the device's random
@@ -56,13 +32,6 @@ impl ModuleVisitor for Draw {
     }
 }
 
-/// Every gate of `module` in forward order: its path and its value(s). Reads from the device.
-pub fn alphas<M: Module>(module: &M) -> Vec<(String, Vec<f32>)> {
-    let mut visitor = Alphas::default();
-    module.visit(&mut visitor);
-    visitor.found
-}
-
 /// The number of values that a module learns: floating-point parameters without the running
 /// statistics of normalisation layers, which Burn's `num_params` counts too.
 pub fn parameter_count<M: Module>(module: &M) -> usize {
@@ -71,13 +40,21 @@ pub fn parameter_count<M: Module>(module: &M) -> usize {
     visitor.count
 }
 
-#[derive(Default)]
-struct Alphas {
-    path: Vec<String>,
-    found: Vec<(String, Vec<f32>)>,
+/// The path of the first parameter of `module` with a value that is not finite. Reads from the
+/// device.
+pub fn not_finite<M: Module>(module: &M) -> Option<String> {
+    let mut visitor = NotFinite::default();
+    module.visit(&mut visitor);
+    visitor.found
 }
 
-impl ModuleVisitor for Alphas {
+#[derive(Default)]
+struct NotFinite {
+    path: Vec<String>,
+    found: Option<String>,
+}
+
+impl ModuleVisitor for NotFinite {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_owned());
     }
@@ -87,9 +64,11 @@ impl ModuleVisitor for Alphas {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.path.last().is_some_and(|name| name == "alpha") {
-            let values = param.val().into_data().iter::<f32>().collect();
-            self.found.push((self.path.join("."), values));
+        if self.found.is_none() {
+            let data = param.val().into_data();
+            if data.iter::<f32>().any(|value| !value.is_finite()) {
+                self.found = Some(self.path.join("."));
+            }
         }
     }
 }
