@@ -81,9 +81,13 @@ impl Cutter {
         let from = out.len();
         out.resize(from + self.shape.bytes(), 0.0);
         let right = window.right;
-        // Columns of the window that lie on the image.
+        // Columns of the window that lie on the image, before it is mirrored and after.
         let on = (-right).max(0) as usize..(width as isize - right).min(width as isize) as usize;
         let first = right.max(0) as usize;
+        let at = match window.flip {
+            true => width - on.end..width - on.start,
+            false => on.clone(),
+        };
         let planes = out[from..].chunks_exact_mut(height * width);
         let sources = image.chunks_exact(height * width);
         for ((plane, source), table) in planes.zip(sources).zip(&self.table) {
@@ -96,13 +100,13 @@ impl Cutter {
                 }
                 let source = &source[sy as usize * width..][..width];
                 let source = &source[first..first + on.len()];
-                row[..on.start].fill(black);
-                row[on.end..].fill(black);
-                for (value, &byte) in row[on.clone()].iter_mut().zip(source) {
-                    *value = table[usize::from(byte)];
-                }
-                if window.flip {
-                    row.reverse();
+                row[..at.start].fill(black);
+                row[at.end..].fill(black);
+                let values = row[at.clone()].iter_mut();
+                let look_up = |(value, &byte): (&mut f32, &u8)| *value = table[usize::from(byte)];
+                match window.flip {
+                    true => values.rev().zip(source).for_each(look_up),
+                    false => values.zip(source).for_each(look_up),
                 }
             }
         }
