@@ -13,7 +13,7 @@
 //!   that each byte is scored once.
 //! - [`ImageSet`] and [`TextWindows`] are Burn [`Dataset`](burn::data::dataset::Dataset)s as well,
 //!   for Burn's own data loader and transforms.
-//! - [`nearest`] finds the name that was meant, and [`rng`] makes seeds and shuffled orders.
+//! - [`nearest()`] finds the name that was meant, and [`rng`] makes seeds and shuffled orders.
 //!
 //! This crate enables no backend, reads no environment variable but the usual proxy ones, and
 //! opens the network only in [`fetch::fetch`].

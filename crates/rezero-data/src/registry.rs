@@ -1,5 +1,5 @@
-//! The data sets: where those that can be fetched are, how long they are, what their SHA-256 is and
-//! which reader reads them; and what is built in.
+//! The data sets: of each that can be fetched, its addresses, its length, its SHA-256 and its
+//! reader; and those that are built in.
 //!
 //! The list is the file `registry.toml` of this crate, compiled in. A new data set is an entry
 //! there and, where no reader knows its files, a reader and a [`Format`].
