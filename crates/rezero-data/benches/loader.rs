@@ -27,7 +27,7 @@ fn epoch(c: &mut Criterion) {
             shuffle: true,
             drop_last: true,
             augment,
-            normalization: cifar10::NORMALIZATION_TABLE,
+            normalization: cifar10::normalization_table(),
             prefetch,
         };
         let loader =

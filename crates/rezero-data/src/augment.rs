@@ -1,16 +1,18 @@
-use crate::image_set::{CHANNELS, IMAGE_BYTES, Normalization, SIDE};
+use crate::image_set::ImageShape;
+use crate::normalization::Normalization;
 use crate::rng::{Purpose, Rng};
 
-/// Random crop and flip, as in torchvision's `RandomCrop(32, padding)` then
+/// Random crop and flip, as in torchvision's `RandomCrop(size, padding)` then
 /// `RandomHorizontalFlip()`.
 ///
 /// The image is framed by `crop_padding` black (0) pixels on each side *before* normalisation, a
-/// window of 32 × 32 is cut at a uniform offset, and the window is mirrored left to right with
-/// probability ½.
+/// window of the image's size is cut at a uniform offset, and the window is mirrored left to right
+/// with probability ½.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Width of the black frame in pixels, at most 31; 0 turns cropping off.
+    /// Width of the black frame in pixels, below the smaller side of the images; 0 turns cropping
+    /// off.
     pub crop_padding: usize,
     /// Whether images are mirrored at random.
     pub flip: bool,
@@ -38,7 +40,8 @@ impl Augment {
             };
         }
         let mut rng = Rng::stream(Purpose::Augment, &[seed, epoch, u64::from(record)]);
-        let mut shift = || rng.below(2 * self.crop_padding + 1) as i32 - self.crop_padding as i32;
+        let padding = self.crop_padding;
+        let mut shift = || rng.below(2 * padding + 1) as isize - padding as isize;
         let (down, right) = (shift(), shift());
         Window {
             down,
@@ -51,50 +54,59 @@ impl Augment {
 /// A window moved by (`down`, `right`) pixels over the image, then mirrored or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
-    pub(crate) down: i32,
-    pub(crate) right: i32,
+    pub(crate) down: isize,
+    pub(crate) right: isize,
     pub(crate) flip: bool,
 }
 
-/// The normalised value of each byte, per channel: 3 KiB, which stay in the first-level cache.
-pub(crate) struct Table([[f32; 256]; CHANNELS]);
+/// Cuts windows of images of one shape and normalises them.
+pub(crate) struct Cutter {
+    shape: ImageShape,
+    /// The normalised value of each byte, per channel: 1 KiB each, which stay in the first-level
+    /// cache.
+    table: Vec<[f32; 256]>,
+}
 
-impl Table {
-    pub(crate) fn new(normalization: Normalization) -> Self {
-        let channel = |c: usize| {
-            let (mean, std) = (normalization.mean[c], normalization.std[c]);
-            // The same operations in the same order as torchvision's ToTensor and Normalize.
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
-        };
-        Self(std::array::from_fn(channel))
+impl Cutter {
+    pub(crate) fn new(shape: ImageShape, normalization: &Normalization) -> Self {
+        Self {
+            shape,
+            table: normalization.table(),
+        }
     }
 
-    /// Appends the window of `image` (3,072 bytes) to `out`, normalised.
+    /// Appends the window of `image` to `out`, normalised.
     pub(crate) fn append(&self, image: &[u8], window: Window, out: &mut Vec<f32>) {
+        let ImageShape { height, width, .. } = self.shape;
         let from = out.len();
-        out.resize(from + IMAGE_BYTES, 0.0);
-        let (side, right) = (SIDE as i32, window.right);
-        // Columns of the window that lie on the image.
-        let on = (-right).max(0) as usize..(side - right).min(side) as usize;
+        out.resize(from + self.shape.bytes(), 0.0);
+        let right = window.right;
+        // Columns of the window that lie on the image, before it is mirrored and after.
+        let on = (-right).max(0) as usize..(width as isize - right).min(width as isize) as usize;
         let first = right.max(0) as usize;
-        for (c, plane) in out[from..].chunks_exact_mut(SIDE * SIDE).enumerate() {
-            let table = &self.0[c];
+        let at = match window.flip {
+            true => width - on.end..width - on.start,
+            false => on.clone(),
+        };
+        let planes = out[from..].chunks_exact_mut(height * width);
+        let sources = image.chunks_exact(height * width);
+        for ((plane, source), table) in planes.zip(sources).zip(&self.table) {
             let black = table[0];
-            for (y, row) in plane.chunks_exact_mut(SIDE).enumerate() {
-                let sy = y as i32 + window.down;
-                if !(0..side).contains(&sy) {
+            for (y, row) in plane.chunks_exact_mut(width).enumerate() {
+                let sy = y as isize + window.down;
+                if !(0..height as isize).contains(&sy) {
                     row.fill(black);
                     continue;
                 }
-                let source = &image[(c * SIDE + sy as usize) * SIDE..][..SIDE];
+                let source = &source[sy as usize * width..][..width];
                 let source = &source[first..first + on.len()];
-                row[..on.start].fill(black);
-                row[on.end..].fill(black);
-                for (value, &byte) in row[on.clone()].iter_mut().zip(source) {
-                    *value = table[usize::from(byte)];
-                }
-                if window.flip {
-                    row.reverse();
+                row[..at.start].fill(black);
+                row[at.end..].fill(black);
+                let values = row[at.clone()].iter_mut();
+                let look_up = |(value, &byte): (&mut f32, &u8)| *value = table[usize::from(byte)];
+                match window.flip {
+                    true => values.rev().zip(source).for_each(look_up),
+                    false => values.zip(source).for_each(look_up),
                 }
             }
         }

@@ -17,8 +17,13 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::image_set::{IMAGE_BYTES, ImageSet, Normalization, Split};
-use crate::{DataError, Result};
+use crate::image_set::{ImageSet, ImageShape};
+use crate::normalization::Normalization;
+use crate::records::RecordLayout;
+use crate::{DataError, Result, Split};
+
+/// The shape of every image.
+pub const SHAPE: ImageShape = ImageShape::new(3, 32, 32);
 
 /// The ten classes, in label order.
 pub const CLASS_NAMES: [&str; 10] = [
@@ -50,34 +55,45 @@ pub const TRAIN_FILES: [&str; 5] = [
 pub const TEST_FILE: &str = "test_batch.bin";
 
 /// Bytes of one record: a label and 3 × 32 × 32 pixels.
-pub const RECORD_BYTES: usize = 1 + IMAGE_BYTES;
+pub const RECORD_BYTES: usize = 1 + SHAPE.bytes();
 
 /// Records of one official batch file.
 pub const BATCH_RECORDS: usize = 10_000;
 
-const BATCH_BYTES: u64 = (RECORD_BYTES * BATCH_RECORDS) as u64;
+const BATCH: RecordLayout = RecordLayout {
+    kind: "CIFAR-10 batch",
+    record_bytes: RECORD_BYTES,
+    max_records: BATCH_RECORDS,
+    remedy: "restore it, or move its folder away and run `rezero fetch cifar10`",
+};
 
 /// The constants of the code behind the paper's CIFAR-10 table, in wide use since
 /// [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar). The standard deviations are
 /// means over images of each image's own deviation, and so below those of all pixels.
-pub const NORMALIZATION_TABLE: Normalization = Normalization {
-    mean: [0.4914, 0.4822, 0.4465],
-    std: [0.2023, 0.1994, 0.2010],
-};
+pub fn normalization_table() -> Normalization {
+    Normalization {
+        mean: vec![0.4914, 0.4822, 0.4465],
+        std: vec![0.2023, 0.1994, 0.2010],
+    }
+}
 
 /// The constants of the ReZero authors' notebook
 /// ([tbachlechner/ReZero-examples](https://github.com/tbachlechner/ReZero-examples)): ImageNet's.
-pub const NORMALIZATION_NOTEBOOK: Normalization = Normalization {
-    mean: [0.485, 0.456, 0.406],
-    std: [0.229, 0.224, 0.225],
-};
+pub fn normalization_notebook() -> Normalization {
+    Normalization {
+        mean: vec![0.485, 0.456, 0.406],
+        std: vec![0.229, 0.224, 0.225],
+    }
+}
 
 /// The mean and standard deviation of all pixels of the 50,000 training images, as used by the
 /// paper's super-convergence runs.
-pub const NORMALIZATION_SUPERCONVERGENCE: Normalization = Normalization {
-    mean: [0.4914, 0.48216, 0.44653],
-    std: [0.24703, 0.24349, 0.26159],
-};
+pub fn normalization_superconvergence() -> Normalization {
+    Normalization {
+        mean: vec![0.4914, 0.48216, 0.44653],
+        std: vec![0.24703, 0.24349, 0.26159],
+    }
+}
 
 /// A folder whose six files are there and have possible lengths. Made by [`open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,9 +120,24 @@ pub fn load(dir: &Path, split: Split) -> Result<ImageSet> {
 /// Where there is no such folder, where some of the files are absent, and where a file is empty,
 /// longer than 10,000 records or not a whole number of records.
 pub fn open(dir: &Path) -> Result<Folder> {
-    let path = locate(dir)?.ok_or_else(|| DataError::NotFound {
+    find(dir)?.ok_or_else(|| DataError::NotFound {
+        set: "CIFAR-10",
         dir: dir.to_path_buf(),
-    })?;
+        looked_for: format!(
+            "{} … {} and {TEST_FILE} there and in its sub-folder {FOLDER}",
+            TRAIN_FILES[0], TRAIN_FILES[4]
+        ),
+        remedy: "fetch it with `rezero fetch cifar10`, or point the data folder at a copy of the \
+                 binary version"
+            .into(),
+    })
+}
+
+/// As [`open`], but `None` where neither folder has any of the files.
+pub(crate) fn find(dir: &Path) -> Result<Option<Folder>> {
+    let Some(path) = locate(dir)? else {
+        return Ok(None);
+    };
     let missing: Vec<&str> = all_files()
         .filter(|name| fs::symlink_metadata(path.join(name)).is_err())
         .collect();
@@ -114,6 +145,9 @@ pub fn open(dir: &Path) -> Result<Folder> {
         return Err(DataError::MissingFiles {
             dir: path,
             missing: missing.join(", "),
+            rule: "CIFAR-10 needs all five data_batch files and test_batch.bin",
+            remedy: "restore the missing files, or move the folder away and run `rezero fetch \
+                     cifar10`",
         });
     }
     let mut train = [0; 5];
@@ -121,12 +155,12 @@ pub fn open(dir: &Path) -> Result<Folder> {
         *records = records_of(&path.join(name))?;
     }
     let test = records_of(&path.join(TEST_FILE))?;
-    Ok(Folder { path, train, test })
+    Ok(Some(Folder { path, train, test }))
 }
 
 /// The folder that holds at least one batch file: `dir` itself, else its sub-folder. `None` where
 /// neither does.
-pub(crate) fn locate(dir: &Path) -> Result<Option<PathBuf>> {
+fn locate(dir: &Path) -> Result<Option<PathBuf>> {
     for folder in [dir.to_path_buf(), dir.join(FOLDER)] {
         match fs::metadata(&folder) {
             Ok(m) if !m.is_dir() => {
@@ -159,27 +193,7 @@ fn records_of(file: &Path) -> Result<usize> {
             expected: "file",
         });
     }
-    check_len(file, meta.len())
-}
-
-fn check_len(file: &Path, len: u64) -> Result<usize> {
-    let record = RECORD_BYTES as u64;
-    let file = || file.to_path_buf();
-    if len == 0 {
-        Err(DataError::EmptyFile { file: file() })
-    } else if len > BATCH_BYTES {
-        Err(DataError::TooManyRecords { file: file(), len })
-    } else if !len.is_multiple_of(record) {
-        let (records, remainder) = (len / record, len % record);
-        Err(DataError::PartialRecord {
-            file: file(),
-            len,
-            records,
-            remainder,
-        })
-    } else {
-        Ok((len / record) as usize)
-    }
+    BATCH.records(file, meta.len())
 }
 
 /// Splits the bytes of one batch file into labels and pixels, `(labels, pixels)`; `file` is named
@@ -190,9 +204,9 @@ fn check_len(file: &Path, len: u64) -> Result<usize> {
 /// Where there are no bytes, more than 10,000 records, or not a whole number of them, and where a
 /// label is above 9.
 pub fn parse(bytes: &[u8], file: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
-    let records = check_len(file, bytes.len() as u64)?;
+    let records = BATCH.records(file, bytes.len() as u64)?;
     let mut labels = Vec::with_capacity(records);
-    let mut pixels = Vec::with_capacity(records * IMAGE_BYTES);
+    let mut pixels = Vec::with_capacity(records * SHAPE.bytes());
     parse_into(bytes, file, 0..records, &mut labels, &mut pixels)?;
     Ok((labels, pixels))
 }
@@ -260,7 +274,7 @@ impl Folder {
     pub fn load(&self, split: Split) -> Result<ImageSet> {
         let range = self.range(split);
         let mut labels = Vec::with_capacity(range.len());
-        let mut pixels = Vec::with_capacity(range.len() * IMAGE_BYTES);
+        let mut pixels = Vec::with_capacity(range.len() * SHAPE.bytes());
         let (files, counts): (&[&str], &[usize]) = match split {
             Split::Test => (&[TEST_FILE], &[self.test]),
             Split::Train | Split::Valid => (&TRAIN_FILES, &self.train),
@@ -281,13 +295,7 @@ impl Folder {
             Split::Valid => 5_000,
             Split::Test => 10_000,
         };
-        Ok(ImageSet::from_checked(
-            "cifar10".into(),
-            pixels,
-            labels,
-            &CLASS_NAMES,
-            official,
-        ))
+        ImageSet::from_raw("cifar10", SHAPE, pixels, labels, CLASS_NAMES, official)
     }
 }
 
@@ -295,10 +303,10 @@ fn read_batch(file: &Path, expected: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(expected * RECORD_BYTES);
     let open = File::open(file).map_err(DataError::io("open", file))?;
     // One byte past the cap tells an over-long file from a full one.
-    open.take(BATCH_BYTES + 1)
+    open.take(BATCH.max_bytes() + 1)
         .read_to_end(&mut bytes)
         .map_err(DataError::io("read", file))?;
-    let got = check_len(file, bytes.len() as u64)?;
+    let got = BATCH.records(file, bytes.len() as u64)?;
     if got != expected {
         return Err(DataError::Changed {
             file: file.to_path_buf(),

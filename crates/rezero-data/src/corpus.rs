@@ -12,10 +12,14 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::hash::hex;
-use crate::{DataError, Result, Split, Text, registry, wiki};
+use crate::{DataError, Result, Split, Text, wiki};
 
-/// The file of enwik8, and the folder that [`fetch`](crate::fetch::fetch) puts it into.
+/// The file of enwik8, and the folder that it is kept in.
 pub const ENWIK8: &str = "enwik8";
+/// The length of enwik8.
+pub const ENWIK8_BYTES: u64 = 100_000_000;
+/// The SHA-256 of enwik8, in hexadecimal.
+pub const ENWIK8_SHA256: &str = "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8";
 
 /// The shortest text of which no split is empty.
 const MIN_BYTES: u64 = 11;
@@ -32,11 +36,14 @@ const MAX_BYTES: u64 = 1 << 32;
 /// Where there is no such file, and where it is not the official one, byte for byte;
 /// [`file()`] reads any other.
 pub fn enwik8(dir: &Path, split: Split) -> Result<Text> {
-    let entry = registry::find("enwik8")?;
-    let len = entry.unpacked_bytes;
-    let file = locate(dir, len)?
-        .ok_or_else(|| DataError::NoEnwik8 {
+    let len = ENWIK8_BYTES;
+    let file = find(dir, len)?
+        .ok_or_else(|| DataError::NotFound {
+            set: ENWIK8,
             dir: dir.to_path_buf(),
+            looked_for: format!("a file {ENWIK8} there and in its sub-folder {ENWIK8}"),
+            remedy: "fetch it with `rezero fetch enwik8`, or read another text with --text FILE"
+                .into(),
         })?
         .join(ENWIK8);
     let Range { start, end } = range(len, split);
@@ -52,16 +59,16 @@ pub fn enwik8(dir: &Path, split: Split) -> Result<Text> {
         })?;
     }
     let got = hex(&hasher.finalize());
-    match &entry.member {
-        Some(member) if member.sha256 != got => Err(DataError::HashMismatch {
+    if got != ENWIK8_SHA256 {
+        return Err(DataError::HashMismatch {
             file,
-            expected: member.sha256.clone(),
+            expected: ENWIK8_SHA256.into(),
             got,
             done: "the file was left in place: move it away, or read it as a text of its own with \
                    --text",
-        }),
-        _ => Ok(Text::new(entry.name.clone(), split, bytes)),
+        });
     }
+    Ok(Text::new(ENWIK8.into(), split, bytes))
 }
 
 /// A split of any file, as bytes. Its name is the file's.
@@ -113,7 +120,7 @@ pub fn wiki_like(len: usize, seed: u64, split: Split) -> Text {
 
 /// The folder that holds a file `enwik8` of `len` bytes: `dir` itself, else its sub-folder. `None`
 /// where neither does.
-pub(crate) fn locate(dir: &Path, len: u64) -> Result<Option<PathBuf>> {
+pub(crate) fn find(dir: &Path, len: u64) -> Result<Option<PathBuf>> {
     for folder in [dir.to_path_buf(), dir.join(ENWIK8)] {
         let file = folder.join(ENWIK8);
         match fs::metadata(&file) {
@@ -122,6 +129,12 @@ pub(crate) fn locate(dir: &Path, len: u64) -> Result<Option<PathBuf>> {
             Ok(m) if !m.is_file() => return Err(not_a_file(&file)),
             Ok(m) if m.len() != len => {
                 return Err(DataError::WrongLength {
+                    set: ENWIK8,
+                    remedy: format!(
+                        "move it away and run `rezero fetch enwik8`, or read it as a text of its \
+                         own with --text {}",
+                        file.display()
+                    ),
                     file,
                     expected: len,
                     got: m.len(),

@@ -2,6 +2,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::image_set::ImageShape;
+use crate::records::RecordLayout;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
 
@@ -37,50 +40,51 @@ pub enum DataError {
     },
 
     /// The folder holds no data set.
-    #[error(
-        "no CIFAR-10 in {}: looked for data_batch_1.bin … data_batch_5.bin and test_batch.bin \
-         there and in its sub-folder cifar-10-batches-bin; fetch it with `rezero fetch cifar10`, \
-         or point the data folder at a copy of the binary version",
-        dir.display()
-    )]
+    #[error("no {set} in {}: looked for {looked_for}; {remedy}", dir.display())]
     NotFound {
+        /// The data set.
+        set: &'static str,
         /// The folder that was searched.
         dir: PathBuf,
+        /// Which files in which folders.
+        looked_for: String,
+        /// What to do.
+        remedy: String,
     },
 
     /// Some files of the data set are there, others are not.
-    #[error(
-        "{} lacks {missing}: CIFAR-10 needs all five data_batch files and test_batch.bin; restore \
-         the missing files, or move the folder away and run `rezero fetch cifar10`",
-        dir.display()
-    )]
+    #[error("{} lacks {missing}: {rule}; {remedy}", dir.display())]
     MissingFiles {
         /// The folder that was searched.
         dir: PathBuf,
         /// The names of the absent files, separated by commas.
         missing: String,
+        /// Which files the data set needs.
+        rule: &'static str,
+        /// What to do.
+        remedy: &'static str,
     },
 
-    /// A batch file has no bytes.
+    /// A file of records has no bytes.
     #[error(
-        "{} is empty: a CIFAR-10 batch holds at least one record of 3,073 bytes; restore it, or \
-         move its folder away and run `rezero fetch cifar10`",
-        file.display()
+        "{} is empty: a {} holds at least one record of {} bytes; {}",
+        file.display(), layout.kind, layout.record_bytes, layout.remedy
     )]
     EmptyFile {
-        /// The batch file.
+        /// The file.
         file: PathBuf,
+        /// What it should be.
+        layout: RecordLayout,
     },
 
-    /// The length of a batch file is not a whole number of records.
+    /// The length of a file is not a whole number of records.
     #[error(
-        "{} is {len} bytes: {records} whole records of 3,073 bytes and {remainder} bytes more, so \
-         it was cut short or is not a CIFAR-10 batch; restore it, or move its folder away and run \
-         `rezero fetch cifar10`",
-        file.display()
+        "{} is {len} bytes: {records} whole records of {} bytes and {remainder} bytes more, so it \
+         was cut short or is not a {}; {}",
+        file.display(), layout.record_bytes, layout.kind, layout.remedy
     )]
     PartialRecord {
-        /// The batch file.
+        /// The file.
         file: PathBuf,
         /// Its length in bytes.
         len: u64,
@@ -88,19 +92,22 @@ pub enum DataError {
         records: u64,
         /// How many bytes follow them.
         remainder: u64,
+        /// What it should be.
+        layout: RecordLayout,
     },
 
-    /// A batch file is longer than an official one.
+    /// A file has more records than an official one.
     #[error(
-        "{} is {len} bytes, more than the 10,000 records ({} bytes) of a CIFAR-10 batch; restore \
-         it, or move its folder away and run `rezero fetch cifar10`",
-        file.display(), 10_000 * 3073
+        "{} is {len} bytes, more than the {} records ({} bytes) of a {}; {}",
+        file.display(), layout.max_records, layout.max_bytes(), layout.kind, layout.remedy
     )]
     TooManyRecords {
-        /// The batch file.
+        /// The file.
         file: PathBuf,
         /// Its length in bytes.
         len: u64,
+        /// What it should be.
+        layout: RecordLayout,
     },
 
     /// A label names no class.
@@ -110,7 +117,7 @@ pub enum DataError {
         file.display(), classes.saturating_sub(1)
     )]
     BadLabel {
-        /// The batch file, or the name of the set when it came from memory.
+        /// The file, or the name of the set when it came from memory.
         file: PathBuf,
         /// The record, counted from 0.
         record: usize,
@@ -123,7 +130,7 @@ pub enum DataError {
     /// A file changed between its check and its reading.
     #[error("{} changed while it was read: {expected} records, then {got}; try again", file.display())]
     Changed {
-        /// The batch file.
+        /// The file.
         file: PathBuf,
         /// Records when the folder was opened.
         expected: usize,
@@ -133,42 +140,36 @@ pub enum DataError {
 
     /// Pixels and labels given to [`ImageSet::from_raw`](crate::ImageSet::from_raw) do not match.
     #[error(
-        "image set {name}: {labels} labels need {} pixel bytes (3 × 32 × 32 each), got {pixels}",
-        labels.saturating_mul(3072)
+        "image set {name}: {labels} labels need {} pixel bytes ({shape} each), got {pixels}",
+        labels.saturating_mul(shape.bytes())
     )]
     PixelCount {
         /// The name of the set.
         name: String,
+        /// The shape of each image.
+        shape: ImageShape,
         /// The number of pixel bytes given.
         pixels: usize,
         /// The number of labels given.
         labels: usize,
     },
 
-    /// No enwik8 in the folder.
+    /// A file has another length than the official one.
     #[error(
-        "no enwik8 in {}: looked for a file enwik8 there and in its sub-folder enwik8; fetch it \
-         with `rezero fetch enwik8`, or read another text with --text FILE",
-        dir.display()
-    )]
-    NoEnwik8 {
-        /// The folder that was searched.
-        dir: PathBuf,
-    },
-
-    /// A file has another length than the registered one.
-    #[error(
-        "{} is {got} bytes, but enwik8 has {expected}: it was cut short or is another file; move \
-         it away and run `rezero fetch enwik8`, or read it as a text of its own with --text {}",
-        file.display(), file.display()
+        "{} is {got} bytes, but {set} has {expected}: it was cut short or is another file; {remedy}",
+        file.display()
     )]
     WrongLength {
+        /// The data set.
+        set: &'static str,
         /// The file.
         file: PathBuf,
-        /// The registered length in bytes.
+        /// The official length in bytes.
         expected: u64,
         /// The length found.
         got: u64,
+        /// What to do.
+        remedy: String,
     },
 
     /// A text is too short or too long to be split.
@@ -201,14 +202,14 @@ pub enum DataError {
     },
 
     /// No data set or split of that name.
-    #[error("unknown {what} {name:?}: did you mean {nearest:?}? Known: {known}")]
+    #[error("unknown {what} {name:?}{}: {known}", did_you_mean(nearest.as_deref()))]
     Unknown {
         /// "data set" or "split".
         what: &'static str,
         /// The name given.
         name: String,
-        /// The known name closest to it.
-        nearest: String,
+        /// The known name that was most likely meant, where one is near.
+        nearest: Option<String>,
         /// All known names, separated by commas.
         known: String,
     },
@@ -409,6 +410,14 @@ fn blocker(path: PathBuf) -> PathBuf {
         .find(|p| p.exists() && !p.is_dir())
         .map(Path::to_path_buf);
     found.unwrap_or(path)
+}
+
+/// The beginning of a list of known names, after the one that was probably meant.
+fn did_you_mean(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!(": did you mean {nearest:?}? Known"),
+        None => "; known".to_owned(),
+    }
 }
 
 fn io_remedy(error: &io::Error) -> &'static str {

@@ -1,106 +1,104 @@
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
+use burn::data::dataset::{Dataset, DatasetError};
 use sha2::{Digest, Sha256};
 
 use crate::hash::hex;
-use crate::registry::nearest;
 use crate::{DataError, Result};
 
-/// Height and width of every image, in pixels.
-pub const SIDE: usize = 32;
-/// Colour planes of every image: red, green, blue.
-pub const CHANNELS: usize = 3;
-/// Pixel bytes of one image: 3 × 32 × 32.
-pub const IMAGE_BYTES: usize = CHANNELS * SIDE * SIDE;
-
-/// Which part of a data set.
-///
-/// Training reads [`Train`](Split::Train), choices (learning rate, stopping) are made on
-/// [`Valid`](Split::Valid), and [`Test`](Split::Test) is read once, at the end.
+/// The shape of every image of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// The records to learn from.
-    Train,
-    /// The records held out of the training set to choose by.
-    Valid,
-    /// The official test set.
-    Test,
+#[serde(deny_unknown_fields)]
+pub struct ImageShape {
+    /// Colour planes: 3 for red, green and blue, 1 for grey.
+    pub channels: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Columns of pixels.
+    pub width: usize,
 }
 
-impl Split {
-    /// All splits, in this order.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Valid => "valid",
-            Self::Test => "test",
+impl ImageShape {
+    /// Images of `channels` planes of `height` rows and `width` columns.
+    pub const fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self {
+            channels,
+            height,
+            width,
         }
     }
+
+    /// Bytes of one image, one for each pixel and channel. A product beyond `usize` is
+    /// [`usize::MAX`].
+    pub const fn bytes(self) -> usize {
+        self.channels
+            .saturating_mul(self.height)
+            .saturating_mul(self.width)
+    }
 }
 
-impl fmt::Display for Split {
+/// `3 × 32 × 32`: channels, height, width.
+impl fmt::Display for ImageShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        write!(f, "{} × {} × {}", self.channels, self.height, self.width)
     }
-}
-
-impl FromStr for Split {
-    type Err = DataError;
-
-    fn from_str(s: &str) -> Result<Self> {
-        let names = Self::ALL.map(Self::name);
-        Self::ALL
-            .into_iter()
-            .find(|split| split.name() == s)
-            .ok_or_else(|| DataError::Unknown {
-                what: "split",
-                name: s.to_owned(),
-                nearest: nearest(s, names).to_owned(),
-                known: names.join(", "),
-            })
-    }
-}
-
-/// Per-channel normalisation of pixels in `[0, 1]`: `(byte / 255 − mean) / std`.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Normalization {
-    /// The mean of the red, green and blue channels.
-    pub mean: [f32; 3],
-    /// Their standard deviations.
-    pub std: [f32; 3],
-}
-
-impl Normalization {
-    /// Leaves pixels in `[0, 1]`.
-    pub const IDENTITY: Self = Self {
-        mean: [0.0; 3],
-        std: [1.0; 3],
-    };
 }
 
 #[derive(Debug)]
 struct Storage {
     name: String,
+    shape: ImageShape,
     pixels: Vec<u8>,
     labels: Vec<u8>,
-    class_names: &'static [&'static str],
+    class_names: Arc<[String]>,
 }
 
-/// The images and labels of one split, in memory.
+/// The images and labels of one split, in memory. All images have one shape.
 ///
-/// Pixels are bytes in the order `[record, channel, row, column]`: 3 planes (red, green, blue) of
-/// 32 × 32, row by row. A clone shares the memory.
+/// Pixels are bytes in the order `[record, channel, row, column]`. A clone shares the memory.
+///
+/// [`ImageLoader`](crate::ImageLoader) makes batches of it. It is also a Burn [`Dataset`] of
+/// [`ImageItem`]s, for Burn's own data loader and transforms:
+///
+/// ```
+/// use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
+/// use burn::data::dataset::transform::PartialDataset;
+/// use burn::tensor::{Device, Tensor, TensorData};
+/// use rezero_data::{ImageItem, Split, shapes};
+///
+/// struct Stack;
+///
+/// impl Batcher<ImageItem, Tensor<4>> for Stack {
+///     fn batch(&self, items: Vec<ImageItem>, device: &Device) -> Tensor<4> {
+///         let s = items[0].shape;
+///         let dims = [items.len(), s.channels, s.height, s.width];
+///         let bytes = items.iter().flat_map(|item| &item.pixels);
+///         let values: Vec<f32> = bytes.map(|&byte| f32::from(byte) / 255.0).collect();
+///         Tensor::from_data(TensorData::new(values, dims), device)
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let set = shapes::generate(Split::Train, 100, 1);
+/// let loader = DataLoaderBuilder::new(Stack)
+///     .batch_size(20)
+///     .shuffle(7)
+///     .set_device(Device::flex())
+///     .build(PartialDataset::new(set, 0, 60));
+/// let mut batches = 0;
+/// for batch in loader.iter() {
+///     assert_eq!(batch?.dims(), [20, 3, 32, 32]);
+///     batches += 1;
+/// }
+/// assert_eq!(batches, 3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ImageSet {
     storage: Arc<Storage>,
-    start: usize,
     len: usize,
     official_len: usize,
 }
@@ -108,23 +106,47 @@ pub struct ImageSet {
 impl ImageSet {
     /// A set from bytes in memory.
     ///
-    /// `pixels` holds 3,072 bytes for each label. `official_len` is the number of records of the
-    /// whole set that this one may be a subset of; 0 where there is no such set.
+    /// `pixels` holds [`shape.bytes()`](ImageShape::bytes) bytes for each label. `official_len` is
+    /// the number of records of the whole set that this one may be a subset of; 0 where there is no
+    /// such set.
+    ///
+    /// ```
+    /// use rezero_data::{ImageSet, ImageShape};
+    ///
+    /// # fn main() -> rezero_data::Result<()> {
+    /// // Two grey images of 28 × 28 pixels, the first of class 1.
+    /// let shape = ImageShape::new(1, 28, 28);
+    /// let pixels = vec![0; 2 * shape.bytes()];
+    /// let set = ImageSet::from_raw("mine", shape, pixels, vec![1, 0], ["cat", "dog"], 0)?;
+    /// assert_eq!(set.class_names()[usize::from(set.label(0))], "dog");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Where the lengths do not match or a label is not below `class_names.len()`.
-    pub fn from_raw(
+    /// Where the shape has a 0, the lengths do not match, or a label is not below the number of
+    /// class names.
+    pub fn from_raw<N: Into<String>>(
         name: impl Into<String>,
+        shape: ImageShape,
         pixels: Vec<u8>,
         labels: Vec<u8>,
-        class_names: &'static [&'static str],
+        class_names: impl IntoIterator<Item = N>,
         official_len: usize,
     ) -> Result<Self> {
         let name = name.into();
-        if labels.len().checked_mul(IMAGE_BYTES) != Some(pixels.len()) {
+        let class_names: Arc<[String]> = class_names.into_iter().map(Into::into).collect();
+        DataError::require(
+            shape.bytes() > 0,
+            "the shape of images",
+            "at least 1 × 1 × 1 (channels, height, width)",
+            &shape,
+        )?;
+        if labels.len().checked_mul(shape.bytes()) != Some(pixels.len()) {
             return Err(DataError::PixelCount {
                 name,
+                shape,
                 pixels: pixels.len(),
                 labels: labels.len(),
             });
@@ -140,36 +162,24 @@ impl ImageSet {
                 classes: class_names.len(),
             });
         }
-        Ok(Self::from_checked(
-            name,
-            pixels,
-            labels,
-            class_names,
-            official_len,
-        ))
-    }
-
-    /// [`Self::from_raw`] for callers that have already made its checks.
-    pub(crate) fn from_checked(
-        name: String,
-        pixels: Vec<u8>,
-        labels: Vec<u8>,
-        class_names: &'static [&'static str],
-        official_len: usize,
-    ) -> Self {
         let len = labels.len();
         let storage = Arc::new(Storage {
             name,
+            shape,
             pixels,
             labels,
             class_names,
         });
-        Self {
+        Ok(Self {
             storage,
-            start: 0,
             len,
             official_len,
-        }
+        })
+    }
+
+    /// The shape of each image.
+    pub fn shape(&self) -> ImageShape {
+        self.storage.shape
     }
 
     /// The number of records.
@@ -182,15 +192,15 @@ impl ImageSet {
         self.len == 0
     }
 
-    /// The 3,072 pixel bytes of record `i`, `[channel, row, column]`.
+    /// The pixel bytes of record `i`, `[channel, row, column]`.
     ///
     /// # Panics
     ///
     /// Where `i` is not below [`len`](Self::len).
     pub fn pixels(&self, i: usize) -> &[u8] {
         assert!(i < self.len, "record {i} of an image set of {}", self.len);
-        let at = (self.start + i) * IMAGE_BYTES;
-        &self.storage.pixels[at..at + IMAGE_BYTES]
+        let bytes = self.storage.shape.bytes();
+        &self.storage.pixels[i * bytes..][..bytes]
     }
 
     /// The label of record `i`, below [`num_classes`](Self::num_classes).
@@ -200,12 +210,12 @@ impl ImageSet {
     /// Where `i` is not below [`len`](Self::len).
     pub fn label(&self, i: usize) -> u8 {
         assert!(i < self.len, "record {i} of an image set of {}", self.len);
-        self.storage.labels[self.start + i]
+        self.storage.labels[i]
     }
 
     /// All labels, in record order.
     pub fn labels(&self) -> &[u8] {
-        &self.storage.labels[self.start..self.start + self.len]
+        &self.storage.labels[..self.len]
     }
 
     /// The number of classes.
@@ -214,8 +224,8 @@ impl ImageSet {
     }
 
     /// The name of each class, in label order.
-    pub fn class_names(&self) -> &'static [&'static str] {
-        self.storage.class_names
+    pub fn class_names(&self) -> &[String] {
+        &self.storage.class_names
     }
 
     /// The data set's name, such as `cifar10`.
@@ -243,13 +253,12 @@ impl ImageSet {
         }
     }
 
-    /// The SHA-256, in hexadecimal, of all labels followed by all pixels: two sets with the same
-    /// fingerprint hold the same records in the same order.
+    /// The SHA-256, in hexadecimal, of all labels followed by all pixels: two sets of one shape
+    /// with the same fingerprint hold the same records in the same order.
     pub fn fingerprint(&self) -> String {
-        let from = self.start * IMAGE_BYTES;
         let mut hasher = Sha256::new();
         hasher.update(self.labels());
-        hasher.update(&self.storage.pixels[from..from + self.len * IMAGE_BYTES]);
+        hasher.update(&self.storage.pixels[..self.len * self.storage.shape.bytes()]);
         hex(&hasher.finalize())
     }
 }
@@ -269,8 +278,39 @@ impl fmt::Debug for ImageSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImageSet")
             .field("name", &self.name())
+            .field("shape", &self.shape())
             .field("len", &self.len)
             .field("official_len", &self.official_len)
             .finish_non_exhaustive()
+    }
+}
+
+/// One record of an [`ImageSet`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ImageItem {
+    /// The pixel bytes, `[channel, row, column]`.
+    pub pixels: Vec<u8>,
+    /// The shape of the image.
+    pub shape: ImageShape,
+    /// The label, an index into [`ImageSet::class_names`].
+    pub label: u8,
+}
+
+impl Dataset<ImageItem> for ImageSet {
+    /// Record `i`. Never an error: all records are in memory.
+    ///
+    /// # Panics
+    ///
+    /// Where `i` is not below [`len`](ImageSet::len).
+    fn get(&self, i: usize) -> Result<ImageItem, DatasetError> {
+        Ok(ImageItem {
+            pixels: self.pixels(i).to_vec(),
+            shape: self.shape(),
+            label: self.label(i),
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.len
     }
 }

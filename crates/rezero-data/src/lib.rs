@@ -4,13 +4,16 @@
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
 //! - [`cifar10`] reads the binary version, [`shapes`] draws images in ten classes; both give an
-//!   [`ImageSet`].
+//!   [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
-//!   flip, normalise, prefetch, resume at any batch.
+//!   flip, normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and writes `wiki-like`; all give a
 //!   [`Text`].
 //! - [`TextLoader`] draws random windows of a text to train on, or goes through the whole of it so
 //!   that each byte is scored once.
+//! - [`ImageSet`] and [`TextWindows`] are Burn [`Dataset`](burn::data::dataset::Dataset)s as well,
+//!   for Burn's own data loader and transforms.
+//! - [`nearest()`] finds the name that was meant, and [`rng`] makes seeds and shuffled orders.
 //!
 //! This crate enables no backend, reads no environment variable but the usual proxy ones, and
 //! opens the network only in [`fetch::fetch`].
@@ -29,7 +32,7 @@
 //!     shuffle: true,
 //!     drop_last: true,
 //!     augment: Augment::STANDARD,
-//!     normalization: shapes::NORMALIZATION,
+//!     normalization: shapes::normalization(),
 //!     prefetch: 2,
 //! };
 //! let set = shapes::generate(Split::Train, 100, 1);
@@ -80,10 +83,14 @@ pub mod fetch;
 mod hash;
 mod image_set;
 mod loader;
+mod nearest;
+mod normalization;
 mod prefetch;
+mod records;
 pub mod registry;
-mod rng;
+pub mod rng;
 pub mod shapes;
+mod split;
 mod text;
 mod text_loader;
 mod unpack;
@@ -91,7 +98,11 @@ mod wiki;
 
 pub use augment::Augment;
 pub use error::{BoxError, Causes, DataError, Result};
-pub use image_set::{CHANNELS, IMAGE_BYTES, ImageSet, Normalization, SIDE, Split};
+pub use image_set::{ImageItem, ImageSet, ImageShape};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
-pub use text::Text;
-pub use text_loader::{START_BYTE, ScoringConfig, TextBatch, TextLoader, WindowConfig};
+pub use nearest::nearest;
+pub use normalization::Normalization;
+pub use records::RecordLayout;
+pub use split::Split;
+pub use text::{START_BYTE, Text, TextItem, TextWindows};
+pub use text_loader::{ScoringConfig, TextBatch, TextIterator, TextLoader, WindowConfig};

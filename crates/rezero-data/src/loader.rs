@@ -1,4 +1,4 @@
-//! The loader: batches in an order that depends on nothing but the seed and the epoch.
+//! The loader of images: batches in an order that depends on nothing but the seed and the epoch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::augment::{Augment, Table};
-use crate::image_set::{CHANNELS, IMAGE_BYTES, ImageSet, Normalization, SIDE};
+use crate::augment::{Augment, Cutter};
+use crate::image_set::{ImageSet, ImageShape};
+use crate::normalization::Normalization;
 use crate::prefetch::Source;
-use crate::rng::{Purpose, Rng};
-use crate::{DataError, Result};
+use crate::{DataError, Result, rng};
 
 /// A batch of images on a device.
 #[derive(Clone, Debug)]
 pub struct ImageBatch {
-    /// Normalised images, `[batch_size, 3, 32, 32]`.
+    /// Normalised images, `[batch_size, channels, height, width]`.
     pub images: Tensor<4>,
     /// Their labels, `[batch_size]`.
     pub targets: Tensor<1, Int>,
 }
 
 /// How an [`ImageLoader`] cuts a set into batches.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderConfig {
     /// Records in a batch.
@@ -37,7 +37,7 @@ pub struct LoaderConfig {
     pub drop_last: bool,
     /// The change made to each image.
     pub augment: Augment,
-    /// The constants of the normalisation.
+    /// The constants of the normalisation, one of each kind per channel.
     pub normalization: Normalization,
     /// Batches made ready ahead, by one thread; 0 makes each when it is asked for. The batches are
     /// the same, bit for bit.
@@ -49,7 +49,8 @@ pub struct LoaderConfig {
 /// The n-th call of [`iter`](DataLoader::iter) (from 0) yields epoch `first + n`, where `first` is
 /// 0 or what [`starting_at`](Self::starting_at) says. The order of an epoch is a function of (seed,
 /// epoch), and the augmentation of a record one of (seed, epoch, record): neither depends on batch
-/// size, threads or where the epoch was resumed.
+/// size, threads or where the epoch was resumed. [`from_step`](Self::from_step) gives the batches
+/// of any step, whatever was yielded before.
 ///
 /// [`to_device`](DataLoader::to_device) shares the count of epochs with the loader that it was
 /// called on. [`slice`](DataLoader::slice) takes positions `start..end` of every epoch's order and
@@ -59,6 +60,7 @@ pub struct LoaderConfig {
 pub struct ImageLoader {
     set: ImageSet,
     config: LoaderConfig,
+    cutter: Arc<Cutter>,
     device: Device,
     /// Positions of the epoch's order that this loader yields.
     shard: Range<usize>,
@@ -74,15 +76,11 @@ impl ImageLoader {
     /// # Errors
     ///
     /// Where the batch size is 0, the set is empty or has less than one batch under `drop_last`,
-    /// the padding exceeds 31, or a constant of the normalisation is not finite or a standard
-    /// deviation not above 0.
+    /// the padding is not below the images' smaller side, or the normalisation does not pass
+    /// [`Normalization::check`].
     pub fn new(set: ImageSet, config: LoaderConfig, device: &Device) -> Result<Self> {
-        let LoaderConfig {
-            batch_size,
-            augment,
-            normalization: n,
-            ..
-        } = config;
+        let batch_size = config.batch_size;
+        let shape = set.shape();
         let require = DataError::require;
         require(batch_size > 0, "batch_size", "at least 1", &batch_size)?;
         require(
@@ -100,16 +98,18 @@ impl ImageLoader {
             ),
             &batch_size,
         )?;
-        let padding = augment.crop_padding;
-        require(padding < SIDE, "crop_padding", "at most 31", &padding)?;
+        let padding = config.augment.crop_padding;
+        let limit = shape.height.min(shape.width) - 1;
         require(
-            n.mean.iter().all(|m| m.is_finite()) && n.std.iter().all(|s| s.is_finite() && *s > 0.0),
-            "normalization",
-            "finite, with standard deviations above 0",
-            &format_args!("{n:?}"),
+            padding <= limit,
+            "crop_padding",
+            &format!("at most {limit}, below the smaller side of the images"),
+            &padding,
         )?;
+        config.normalization.check(shape.channels)?;
         Ok(Self {
             shard: 0..set.len(),
+            cutter: Arc::new(Cutter::new(shape, &config.normalization)),
             set,
             config,
             device: device.clone(),
@@ -144,14 +144,11 @@ impl ImageLoader {
 
     /// The records of `epoch`, in order, before the last batch is dropped.
     pub fn order(&self, epoch: u64) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.set.len() as u32).collect();
-        if self.config.shuffle {
-            let mut rng = Rng::stream(Purpose::Order, &[self.config.seed, epoch]);
-            // Fisher and Yates, from the end.
-            for i in (1..order.len()).rev() {
-                order.swap(i, rng.below(i + 1));
-            }
-        }
+        let len = self.set.len();
+        let mut order = match self.config.shuffle {
+            true => rng::order(self.config.seed, epoch, len),
+            false => (0..len as u32).collect(),
+        };
         order.truncate(self.shard.end);
         order.drain(..self.shard.start);
         order
@@ -173,6 +170,16 @@ impl ImageLoader {
         &self.config
     }
 
+    /// The batches from training step `step`, counted from 0 over the whole run, to the end of the
+    /// epoch that the step lies in; the count of epochs stays as it is.
+    ///
+    /// A run of any length is this, called again with the step after the last one.
+    pub fn from_step(&self, step: usize) -> ImageIterator {
+        // A slice may be too short for a batch under `drop_last`: then no step has one.
+        let per_epoch = self.batches_per_epoch().max(1);
+        self.epoch((step / per_epoch) as u64, step % per_epoch)
+    }
+
     /// `epoch` from `batch` on, whatever was yielded before; the count of epochs stays as it is.
     pub fn epoch(&self, epoch: u64, batch: usize) -> ImageIterator {
         let batches = self.batches_per_epoch();
@@ -184,8 +191,10 @@ impl ImageLoader {
         };
         let assembly = Assembly {
             set: self.set.clone(),
-            table: Table::new(self.config.normalization),
-            config: self.config,
+            cutter: self.cutter.clone(),
+            augment: self.config.augment,
+            seed: self.config.seed,
+            batch_size: self.config.batch_size,
             epoch,
             order,
         };
@@ -197,6 +206,7 @@ impl ImageLoader {
                 self.config.prefetch,
             ),
             device: self.device.clone(),
+            shape: self.set.shape(),
             processed: (next * self.config.batch_size).min(items),
             items,
         }
@@ -245,25 +255,24 @@ struct HostBatch {
 /// Makes the batches of one epoch.
 struct Assembly {
     set: ImageSet,
-    table: Table,
-    config: LoaderConfig,
+    cutter: Arc<Cutter>,
+    augment: Augment,
+    seed: u64,
+    batch_size: usize,
     epoch: u64,
     order: Vec<u32>,
 }
 
 impl Assembly {
     fn batch(&self, i: usize) -> HostBatch {
-        let from = i * self.config.batch_size;
-        let to = (from + self.config.batch_size).min(self.order.len());
+        let from = i * self.batch_size;
+        let to = (from + self.batch_size).min(self.order.len());
         let records = &self.order[from..to];
-        let mut images = Vec::with_capacity(records.len() * IMAGE_BYTES);
+        let mut images = Vec::with_capacity(records.len() * self.set.shape().bytes());
         let mut targets = Vec::with_capacity(records.len());
         for &record in records {
-            let window = self
-                .config
-                .augment
-                .choose(self.config.seed, self.epoch, record);
-            self.table
+            let window = self.augment.choose(self.seed, self.epoch, record);
+            self.cutter
                 .append(self.set.pixels(record as usize), window, &mut images);
             targets.push(i32::from(self.set.label(record as usize)));
         }
@@ -275,6 +284,7 @@ impl Assembly {
 pub struct ImageIterator {
     source: Source<HostBatch>,
     device: Device,
+    shape: ImageShape,
     processed: usize,
     items: usize,
 }
@@ -290,7 +300,12 @@ impl Iterator for ImageIterator {
         let n = targets.len();
         self.processed += n;
         // Tensors are made on the caller's thread: some backends keep a stream for each thread.
-        let images = TensorData::new(images, [n, CHANNELS, SIDE, SIDE]);
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.shape;
+        let images = TensorData::new(images, [n, channels, height, width]);
         Some(Ok(ImageBatch {
             images: Tensor::from_data(images, &self.device),
             targets: Tensor::from_data(TensorData::new(targets, [n]), &self.device),

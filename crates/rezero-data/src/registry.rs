@@ -1,12 +1,14 @@
-//! The data sets that can be fetched: where they are, how long they are and what their SHA-256 is.
+//! The data sets: of each that can be fetched, its addresses, its length, its SHA-256 and its
+//! reader; and those that are built in.
 //!
-//! The list is the file `registry.toml` of this crate, compiled in.
+//! The list is the file `registry.toml` of this crate, compiled in. A new data set is an entry
+//! there and, where no reader knows its files, a reader and a [`Format`].
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{DataError, Result, cifar10, corpus, shapes};
+use crate::{DataError, Result, cifar10, corpus, nearest};
 
 /// One data set of the registry. The fields are public so that a private mirror or a test can
 /// describe its own.
@@ -52,39 +54,67 @@ pub struct Member {
     pub sha256: String,
 }
 
-/// How the files of a data set are read.
+/// The reader of a data set's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Format {
-    /// [`cifar10`]: six files of 3,073-byte records.
+    /// [`cifar10`]: six files of records.
     #[serde(rename = "cifar10-binary")]
     Cifar10Binary,
-    /// [`corpus::enwik8`]: one file `enwik8` of bytes.
+    /// [`corpus::enwik8`]: one file of bytes.
     #[serde(rename = "enwik8")]
     Enwik8,
+}
+
+impl Format {
+    /// The folder, which is `dir` or below it, that holds the files of `entry`; `None` if there is
+    /// none of them. This is the table of readers.
+    fn find(self, dir: &Path, entry: &Entry) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Cifar10Binary => Ok(cifar10::find(dir)?.map(|folder| folder.path().into())),
+            Self::Enwik8 => corpus::find(dir, entry.unpacked_bytes),
+        }
+    }
+}
+
+/// A data set that this crate makes, from a seed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuiltIn {
+    /// The short name, such as `shapes`.
+    pub name: String,
+    /// What the set holds, in a sentence or two.
+    pub description: String,
 }
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Registry {
     dataset: Vec<Entry>,
+    built_in: Vec<BuiltIn>,
 }
 
-/// All data sets of the registry.
-///
-/// # Panics
-///
-/// Never: the registry is part of the crate, and a test reads it.
+impl Registry {
+    fn get() -> &'static Self {
+        static REGISTRY: OnceLock<Registry> = OnceLock::new();
+        REGISTRY.get_or_init(|| {
+            // A test reads it, so this never fails in a release.
+            toml::from_str(include_str!("registry.toml")).expect("the built-in registry is valid")
+        })
+    }
+}
+
+/// All data sets that can be fetched.
 pub fn datasets() -> &'static [Entry] {
-    static REGISTRY: OnceLock<Vec<Entry>> = OnceLock::new();
-    REGISTRY.get_or_init(|| {
-        toml::from_str::<Registry>(include_str!("registry.toml"))
-            .expect("the built-in registry is valid")
-            .dataset
-    })
+    &Registry::get().dataset
 }
 
-/// The data set of that name.
+/// All data sets that are made here and need no download.
+pub fn built_in() -> &'static [BuiltIn] {
+    &Registry::get().built_in
+}
+
+/// The data set of that name that can be fetched.
 ///
 /// # Errors
 ///
@@ -97,33 +127,9 @@ pub fn find(name: &str) -> Result<&'static Entry> {
         .ok_or_else(|| DataError::Unknown {
             what: "data set",
             name: name.to_owned(),
-            nearest: nearest(name, names()).to_owned(),
+            nearest: nearest(name, names()).map(str::to_owned),
             known: names().collect::<Vec<_>>().join(", "),
         })
-}
-
-/// The known name with the smallest edit distance to `name`, case aside.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> &'a str {
-    // A longer name is nobody's typing error, and the distance takes quadratic time.
-    let name: Vec<char> = name.to_lowercase().chars().take(64).collect();
-    known
-        .into_iter()
-        .min_by_key(|candidate| edit_distance(&name, candidate))
-        .unwrap_or("")
-}
-
-/// Levenshtein's distance, row by row.
-fn edit_distance(a: &[char], b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=a.len()).collect();
-    for (i, cb) in b.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &ca) in a.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[a.len()]
 }
 
 impl Entry {
@@ -134,13 +140,7 @@ impl Entry {
     ///
     /// Where some of it is there but not all, or not whole.
     pub(crate) fn find(&self, dir: &Path) -> Result<Option<PathBuf>> {
-        match self.format {
-            Format::Cifar10Binary => match cifar10::locate(dir)? {
-                None => Ok(None),
-                Some(folder) => Ok(Some(cifar10::open(&folder)?.path().to_path_buf())),
-            },
-            Format::Enwik8 => corpus::locate(dir, self.unpacked_bytes),
-        }
+        self.format.find(dir, self)
     }
 
     /// Which file to place where, for a machine without network.
@@ -193,18 +193,12 @@ pub fn readme() -> String {
             let _ = writeln!(out, "| address | <{url}> |");
         }
     }
-    let _ = write!(
-        out,
-        "\n## shapes\n\nBuilt in, nothing to download: any number of 32 × 32 colour images in ten \
-         classes ({}), drawn from a seed. It is for tests and first runs; a figure measured on it \
-         says nothing about CIFAR-10.\n",
-        shapes::CLASS_NAMES.join(", ")
-    );
-    out.push_str(
-        "\n## wiki-like\n\nBuilt in, nothing to download: any number of bytes in the form of \
-         enwik8 (XML pages, links, headings, lists, templates) and in made-up words, written from \
-         a seed. It is for tests and first runs; a figure measured on it says nothing about \
-         enwik8.\n",
-    );
+    for set in built_in() {
+        let _ = write!(
+            out,
+            "\n## {}\n\nBuilt in, nothing to download: {}\n",
+            set.name, set.description
+        );
+    }
     out
 }

@@ -14,9 +14,16 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::cifar10::{BATCH_RECORDS, RECORD_BYTES, TEST_FILE, TRAIN_FILES};
-use crate::image_set::{CHANNELS, IMAGE_BYTES, ImageSet, Normalization, SIDE, Split};
+use crate::image_set::{ImageSet, ImageShape};
+use crate::normalization::Normalization;
 use crate::rng::{Purpose, Rng};
-use crate::{DataError, Result};
+use crate::{DataError, Result, Split};
+
+/// The shape of every image.
+pub const SHAPE: ImageShape = ImageShape::new(CHANNELS, SIDE, SIDE);
+
+const CHANNELS: usize = 3;
+const SIDE: usize = 32;
 
 /// The ten classes, in label order.
 pub const CLASS_NAMES: [&str; 10] = [
@@ -34,19 +41,22 @@ pub const CLASS_NAMES: [&str; 10] = [
 
 /// The mean and standard deviation of all pixels of the first 10,000 training records of seed 0,
 /// rounded to two digits.
-pub const NORMALIZATION: Normalization = Normalization {
-    mean: [0.5; 3],
-    std: [0.24, 0.27, 0.24],
-};
+pub fn normalization() -> Normalization {
+    Normalization {
+        mean: vec![0.5; CHANNELS],
+        std: vec![0.24, 0.27, 0.24],
+    }
+}
 
 /// Draws the first `len` records of a split. The splits of one seed are disjoint streams.
 pub fn generate(split: Split, len: usize, seed: u64) -> ImageSet {
-    let mut pixels = vec![0; len * IMAGE_BYTES];
-    for (i, image) in pixels.chunks_exact_mut(IMAGE_BYTES).enumerate() {
+    let mut pixels = vec![0; len * SHAPE.bytes()];
+    for (i, image) in pixels.chunks_exact_mut(SHAPE.bytes()).enumerate() {
         draw(split, i, seed, image);
     }
     let labels = (0..len).map(label).collect();
-    ImageSet::from_checked("shapes".into(), pixels, labels, &CLASS_NAMES, 0)
+    ImageSet::from_raw("shapes", SHAPE, pixels, labels, CLASS_NAMES, 0)
+        .expect("as many images as labels, and a label for each class")
 }
 
 /// Writes `shapes` in CIFAR-10's binary layout: five training files and a test file of
@@ -91,10 +101,41 @@ fn label(i: usize) -> u8 {
     (i % CLASS_NAMES.len()) as u8
 }
 
+/// The classes, in label order.
+#[derive(Clone, Copy, PartialEq)]
+enum Class {
+    Disc,
+    Ring,
+    Square,
+    Triangle,
+    Cross,
+    Horizontal,
+    Vertical,
+    Diagonal,
+    Checkerboard,
+    Blob,
+}
+
+const CLASSES: [Class; CLASS_NAMES.len()] = {
+    use Class::*;
+    [
+        Disc,
+        Ring,
+        Square,
+        Triangle,
+        Cross,
+        Horizontal,
+        Vertical,
+        Diagonal,
+        Checkerboard,
+        Blob,
+    ]
+};
+
 /// Draws record `i` into `image`, `[channel, row, column]`.
 fn draw(split: Split, i: usize, seed: u64, image: &mut [u8]) {
     let rng = &mut Rng::stream(Purpose::Shapes, &[seed, split as u64, i as u64]);
-    let figure = Figure::sample(usize::from(label(i)), rng);
+    let figure = Figure::sample(CLASSES[usize::from(label(i))], rng);
     let (ground, ink) = colours(rng);
     // The light falls off along a random direction by up to 15 levels at the rim.
     let light = direction(rng);
@@ -143,7 +184,7 @@ fn direction(rng: &mut Rng) -> (f32, f32) {
 
 /// A figure in its own frame: a point is moved by `centre` and turned by `turn` (cosine, sine).
 struct Figure {
-    class: usize,
+    class: Class,
     centre: (f32, f32),
     turn: (f32, f32),
     /// Radius of a shape, or half the period of a texture, in pixels.
@@ -153,27 +194,30 @@ struct Figure {
 }
 
 impl Figure {
-    fn sample(class: usize, rng: &mut Rng) -> Self {
+    fn sample(class: Class, rng: &mut Rng) -> Self {
+        use Class::*;
+
         let size = match class {
-            0..=4 => rng.range(8.0, 12.0),
-            5..=7 => rng.range(2.5, 5.0),
-            8 => rng.range(3.5, 7.0),
-            _ => rng.range(12.0, 18.0),
+            Disc | Ring | Square | Triangle | Cross => rng.range(8.0, 12.0),
+            Horizontal | Vertical | Diagonal => rng.range(2.5, 5.0),
+            Checkerboard => rng.range(3.5, 7.0),
+            Blob => rng.range(12.0, 18.0),
         };
         // A texture fills the image wherever its phase lies; a shape stays nearly inside.
-        let reach = if matches!(class, 5..=8) {
-            16.0
-        } else {
-            17.0 - size.min(12.0)
+        let reach = match class {
+            Horizontal | Vertical | Diagonal | Checkerboard => 16.0,
+            Disc | Ring | Square | Triangle | Cross | Blob => 17.0 - size.min(12.0),
         };
         let centre = (rng.range(-reach, reach), rng.range(-reach, reach));
         // Tilts are up to atan 0.2 = 11°, about the axis of the class.
         let tilt = rng.range(-0.2, 0.2);
         let (cos, sin) = match class {
-            6 => (tilt, 1.0),
-            7 if rng.coin() => (1.0, 1.0 + tilt),
-            7 => (1.0, -1.0 - tilt),
-            _ => (1.0, tilt),
+            Vertical => (tilt, 1.0),
+            Diagonal if rng.coin() => (1.0, 1.0 + tilt),
+            Diagonal => (1.0, -1.0 - tilt),
+            Disc | Ring | Square | Triangle | Cross | Horizontal | Checkerboard | Blob => {
+                (1.0, tilt)
+            }
         };
         let norm = (cos * cos + sin * sin).sqrt();
         let stroke = rng.range(0.22, 0.34);
@@ -196,25 +240,25 @@ impl Figure {
         let r = self.size;
         // Signed distance to the outline, negative inside.
         let distance = match self.class {
-            0 => (x * x + y * y).sqrt() - r,
-            1 => {
+            Class::Disc => (x * x + y * y).sqrt() - r,
+            Class::Ring => {
                 let half = r * self.stroke / 2.0;
                 ((x * x + y * y).sqrt() - (r - half)).abs() - half
             }
-            2 => x.abs().max(y.abs()) - 0.85 * r,
+            Class::Square => x.abs().max(y.abs()) - 0.85 * r,
             // Three half-planes at 120°: a triangle of circumradius 1.1 r, the tip up.
-            3 => y.max(0.866_025_4 * x.abs() - 0.5 * y) - 0.55 * r,
-            4 => {
+            Class::Triangle => y.max(0.866_025_4 * x.abs() - 0.5 * y) - 0.55 * r,
+            Class::Cross => {
                 let bar = |along: f32, across: f32| (along - r).max(across - r * self.stroke);
                 bar(x.abs(), y.abs()).min(bar(y.abs(), x.abs()))
             }
-            5..=7 => wave(y, r),
-            8 => {
+            Class::Horizontal | Class::Vertical | Class::Diagonal => wave(y, r),
+            Class::Checkerboard => {
                 let (a, b) = (wave(x, r), wave(y, r));
                 // Exclusive or: inside where exactly one of the two waves is.
                 a.max(-b).min(b.max(-a))
             }
-            _ => {
+            Class::Blob => {
                 let t = (1.0 - (x * x + y * y).sqrt() / r).max(0.0);
                 return t * (2.0 - t);
             }

@@ -9,11 +9,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::prefetch::Source;
 use crate::rng::{Purpose, Rng};
-use crate::{DataError, Result, Text};
-
-/// What a model reads before the first byte of a text that is scored: a line end, since a text
-/// begins at the start of a line.
-pub const START_BYTE: u8 = b'\n';
+use crate::text::Text;
+use crate::{DataError, Result};
 
 /// A batch of windows of a text on a device. Bytes are ids in `0..256`.
 #[derive(Clone, Debug)]
@@ -39,7 +36,7 @@ pub struct WindowConfig {
     pub context: usize,
     /// The seed of the places.
     pub seed: u64,
-    /// Batches in an iteration.
+    /// Batches in an iteration: the training steps of the whole run.
     pub steps: usize,
     /// Batches made ready ahead, by one thread; 0 makes each when it is asked for. The batches are
     /// the same.
@@ -64,10 +61,12 @@ pub struct ScoringConfig {
 
 /// A deterministic loader of [`TextBatch`]es.
 ///
+/// [`windows`](Self::windows) and [`scoring`](Self::scoring) make one.
+///
 /// Its items are windows, which it counts in [`num_items`](DataLoader::num_items), in the progress
 /// and in [`slice`](DataLoader::slice): slices that cover all items have each window once between
 /// them. Every call of [`iter`](DataLoader::iter) yields the same batches, from the one that
-/// [`starting_at`](Self::starting_at) says.
+/// [`starting_at`](Self::starting_at) says; [`from_step`](Self::from_step) begins at any other.
 #[derive(Clone)]
 pub struct TextLoader {
     windows: Windows,
@@ -132,10 +131,10 @@ impl TextLoader {
 
     /// The whole text, each byte scored once.
     ///
-    /// The model reads [`START_BYTE`] and then the text; target `k` is `text[k]`. Window `w` has the
-    /// targets `w · stride .. min(w · stride + context, len)` and scores those that no window before
-    /// it has: the first all, every other its last `stride`, the last one what is left. A last
-    /// window of fewer than `context` bytes is a batch of its own.
+    /// The model reads [`START_BYTE`](crate::START_BYTE) and then the text; target `k` is `text[k]`.
+    /// Window `w` has the targets `w · stride .. min(w · stride + context, len)` and scores those
+    /// that no window before it has: the first all, every other its last `stride`, the last one
+    /// what is left. A last window of fewer than `context` bytes is a batch of its own.
     ///
     /// # Errors
     ///
@@ -189,6 +188,32 @@ impl TextLoader {
         whole.len().div_ceil(self.batch_size) + short.len()
     }
 
+    /// The batches from training step `step` to the end of the epoch that the step lies in.
+    ///
+    /// There is one epoch: of random windows, it is the [`steps`](WindowConfig::steps) of the whole
+    /// run. So there is no batch where `step` is not below
+    /// [`batches_per_epoch`](Self::batches_per_epoch).
+    pub fn from_step(&self, step: usize) -> TextIterator {
+        let batches = self.batches_per_epoch();
+        let first = step.min(batches);
+        let (whole, _) = self.parts();
+        let skipped = match first < batches {
+            true => (first * self.batch_size).min(whole.len()),
+            false => self.num_items(),
+        };
+        let loader = self.clone();
+        TextIterator {
+            source: Source::start(
+                move |i| loader.windows.batch(loader.batch(i)),
+                first..batches,
+                self.prefetch,
+            ),
+            device: self.device.clone(),
+            processed: skipped,
+            items: self.num_items(),
+        }
+    }
+
     /// The text that is loaded.
     pub fn text(&self) -> &Text {
         &self.windows.text
@@ -216,24 +241,7 @@ impl TextLoader {
 
 impl DataLoader<TextBatch> for TextLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TextBatch> + 'a> {
-        let batches = self.batches_per_epoch();
-        let first = self.first_batch.min(batches);
-        let (whole, _) = self.parts();
-        let skipped = match first < batches {
-            true => (first * self.batch_size).min(whole.len()),
-            false => self.num_items(),
-        };
-        let loader = self.clone();
-        Box::new(TextIterator {
-            source: Source::start(
-                move |i| loader.windows.batch(loader.batch(i)),
-                first..batches,
-                self.prefetch,
-            ),
-            device: self.device.clone(),
-            processed: skipped,
-            items: self.num_items(),
-        })
+        Box::new(self.from_step(self.first_batch))
     }
 
     fn num_items(&self) -> usize {
@@ -291,13 +299,12 @@ impl Windows {
     fn seen(&self, i: usize) -> usize {
         match self.kind {
             Kind::InTurn { stride } if i > 0 => self.context - stride,
-            _ => 0,
+            Kind::InTurn { .. } | Kind::Random { .. } => 0,
         }
     }
 
     /// A batch of windows of one length.
     fn batch(&self, windows: Range<usize>) -> HostBatch {
-        let text = self.text.bytes();
         let rows = windows.len();
         let length = self.targets(windows.start).len();
         let size = rows * length;
@@ -310,13 +317,8 @@ impl Windows {
         }
         for (row, i) in windows.enumerate() {
             let at = self.targets(i);
-            let before = match at.start.checked_sub(1) {
-                Some(before) => text[before],
-                None => START_BYTE,
-            };
-            inputs.push(i32::from(before));
-            inputs.extend(text[at.start..at.end - 1].iter().map(|&b| i32::from(b)));
-            targets.extend(text[at].iter().map(|&b| i32::from(b)));
+            inputs.extend(self.text.inputs(at.clone()).map(i32::from));
+            targets.extend(self.text.bytes()[at].iter().map(|&b| i32::from(b)));
             if seen > 0 {
                 weights[row * length..][..self.seen(i)].fill(0.0);
             }
@@ -342,7 +344,7 @@ struct HostBatch {
 }
 
 /// One iteration of a [`TextLoader`], or what is left of it.
-struct TextIterator {
+pub struct TextIterator {
     source: Source<HostBatch>,
     device: Device,
     processed: usize,

@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use rezero_data::{DataError, Split, corpus};
 
-use crate::sha256;
+use crate::support::sha256;
 
 #[test]
 fn a_file_is_split_in_proportion() {

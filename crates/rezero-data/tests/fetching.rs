@@ -1,5 +1,4 @@
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use rezero_data::DataError;
@@ -7,22 +6,10 @@ use rezero_data::fetch::{Options, Plan, fetch, plan};
 use rezero_data::{Split, cifar10};
 
 use crate::server::{Reply, Server, serve};
-use crate::{entry_of, names, small_archive};
+use crate::support::{entry_of, names, options, small_archive};
 
 const PART: &str = "small.tar.gz.part";
 const DONE: [&str; 3] = [".small.tar.gz.lock", "cifar-10-batches-bin", "small.tar.gz"];
-
-fn options(dir: &Path) -> Options {
-    Options {
-        dir: dir.to_path_buf(),
-        quiet: true,
-        retries: 2,
-        backoff: Duration::from_millis(1),
-        connect_timeout: Duration::from_secs(5),
-        read_timeout: Duration::from_secs(5),
-        ..Options::default()
-    }
-}
 
 /// The error of the last address.
 fn last_cause(error: DataError) -> DataError {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use burn::data::dataloader::DataLoader;
+use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::tensor::Device;
 use proptest::prelude::*;
 use rezero_data::{
@@ -8,53 +8,14 @@ use rezero_data::{
     cifar10, shapes,
 };
 
-const CLASSES: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+use crate::support::{self, config, epoch, host, loader};
 
-fn config(batch_size: usize) -> LoaderConfig {
-    LoaderConfig {
-        batch_size,
-        seed: 5,
-        shuffle: true,
-        drop_last: false,
-        augment: Augment::STANDARD,
-        normalization: cifar10::NORMALIZATION_TABLE,
-        prefetch: 0,
-    }
-}
-
-/// Without shuffle, augmentation or normalisation.
-fn plain(batch_size: usize) -> LoaderConfig {
-    LoaderConfig {
-        shuffle: false,
-        augment: Augment::NONE,
-        normalization: Normalization::IDENTITY,
-        ..config(batch_size)
-    }
-}
-
-/// Records whose first two pixels are their number; no two are alike.
 fn numbered(len: usize) -> ImageSet {
-    let mut pixels = vec![0; len * 3072];
-    for (i, image) in pixels.chunks_exact_mut(3072).enumerate() {
-        image[..2].copy_from_slice(&[(i / 256) as u8, (i % 256) as u8]);
-    }
-    let labels = (0..len).map(|i| (i % 10) as u8).collect();
-    ImageSet::from_raw("numbered", pixels, labels, CLASSES, 0).unwrap()
+    support::numbered(len, cifar10::SHAPE)
 }
 
-fn loader(set: &ImageSet, config: LoaderConfig) -> ImageLoader {
-    ImageLoader::new(set.clone(), config, &Device::flex()).unwrap()
-}
-
-/// A batch on the host: the bits of its images, and its labels.
-fn host(batch: ImageBatch) -> (Vec<u32>, Vec<i64>) {
-    let images = batch.images.into_data().try_to_vec::<f32>().unwrap();
-    let targets = batch.targets.into_data().iter::<i64>().collect();
-    (images.into_iter().map(f32::to_bits).collect(), targets)
-}
-
-fn epoch(loader: &dyn DataLoader<ImageBatch>) -> Vec<(Vec<u32>, Vec<i64>)> {
-    loader.iter().map(|batch| host(batch.unwrap())).collect()
+fn plain(batch_size: usize) -> LoaderConfig {
+    support::plain(batch_size, 3)
 }
 
 /// The numbers of the records of a [`plain`] epoch of a [`numbered`] set.
@@ -135,9 +96,9 @@ fn the_nth_iteration_is_the_nth_epoch() {
     assert_ne!(loader.order(0), loader.order(1));
     let other = LoaderConfig {
         seed: 6,
-        ..*loader.config()
+        ..loader.config().clone()
     };
-    assert_ne!(self::loader(&set, other).order(0), loader.order(0));
+    assert_ne!(support::loader(&set, other).order(0), loader.order(0));
 }
 
 #[test]
@@ -191,7 +152,7 @@ fn settings_out_of_range_are_named() {
             },
         ),
         (
-            "crop_padding must be at most 31, got 32",
+            "crop_padding must be at most 31, below the smaller side of the images, got 32",
             LoaderConfig {
                 augment: Augment {
                     crop_padding: 32,
@@ -201,12 +162,20 @@ fn settings_out_of_range_are_named() {
             },
         ),
         (
-            "normalization",
+            "normalization must be finite, with standard deviations above 0, got",
             LoaderConfig {
                 normalization: Normalization {
-                    mean: [0.5; 3],
-                    std: [1.0, 0.0, 1.0],
+                    mean: vec![0.5; 3],
+                    std: vec![1.0, 0.0, 1.0],
                 },
+                ..config(1)
+            },
+        ),
+        (
+            "normalization must be one mean and one standard deviation for each of 3 channels, got \
+             1 and 1",
+            LoaderConfig {
+                normalization: Normalization::half(1),
                 ..config(1)
             },
         ),
@@ -243,81 +212,6 @@ fn a_dropped_iterator_ends_its_thread_at_once() {
     assert!(before.elapsed().as_secs() < 5);
 }
 
-/// Crop, flip and normalisation as in their definition, pixel by pixel.
-fn reference(
-    image: &[u8],
-    n: Normalization,
-    padding: i32,
-    down: i32,
-    right: i32,
-    flip: bool,
-) -> Vec<u32> {
-    let mut out = Vec::new();
-    for c in 0..3 {
-        for y in 0..32 {
-            for x in 0..32 {
-                let x = if flip { 31 - x } else { x };
-                // Coordinates in the framed image, then in the image.
-                let (fy, fx) = (y + padding + down, x + padding + right);
-                let (sy, sx) = (fy - padding, fx - padding);
-                let on = (0..32).contains(&sy) && (0..32).contains(&sx);
-                let byte = if on {
-                    image[(c * 1024 + sy * 32 + sx) as usize]
-                } else {
-                    0
-                };
-                let c = c as usize;
-                out.push(((f32::from(byte) / 255.0 - n.mean[c]) / n.std[c]).to_bits());
-            }
-        }
-    }
-    out
-}
-
-#[test]
-fn every_image_is_some_crop_and_flip_and_all_of_them_occur() {
-    let set = shapes::generate(Split::Train, 400, 9);
-    let n = cifar10::NORMALIZATION_TABLE;
-    for (padding, flip) in [(1, true), (31, true), (2, false), (0, true)] {
-        let augment = Augment {
-            crop_padding: padding,
-            flip,
-        };
-        let loader = loader(
-            &set,
-            LoaderConfig {
-                augment,
-                shuffle: false,
-                ..config(400)
-            },
-        );
-        let (images, _) = epoch(&loader).remove(0);
-        let p = padding as i32;
-        let mut seen = std::collections::HashSet::new();
-        for (i, image) in images
-            .chunks(3072)
-            .enumerate()
-            .take(if p > 2 { 3 } else { 400 })
-        {
-            let windows = (-p..=p)
-                .flat_map(|down| (-p..=p).map(move |right| (down, right)))
-                .flat_map(|(down, right)| [(down, right, false), (down, right, true)]);
-            let found: Vec<_> = windows
-                .filter(|w| flip || !w.2)
-                .filter(|w| reference(set.pixels(i), n, p, w.0, w.1, w.2) == image)
-                .collect();
-            assert!(!found.is_empty(), "image {i} is no window of padding {p}");
-            seen.extend(found);
-        }
-        let all = (2 * padding + 1).pow(2) * (1 + usize::from(flip));
-        assert!(
-            padding > 2 || seen.len() == all,
-            "{} of {all} windows",
-            seen.len()
-        );
-    }
-}
-
 #[test]
 fn augmentation_belongs_to_the_record_not_to_its_place() {
     let set = shapes::generate(Split::Train, 24, 9);
@@ -339,6 +233,38 @@ fn augmentation_belongs_to_the_record_not_to_its_place() {
     };
     assert_eq!(by_record(true, 5, 3), by_record(false, 24, 3));
     assert_ne!(by_record(false, 24, 3), by_record(false, 24, 4));
+}
+
+#[test]
+fn a_run_is_from_step_again_and_again() {
+    let set = shapes::generate(Split::Train, 50, 2);
+    for (drop_last, per_epoch) in [(false, 5), (true, 4)] {
+        let config = LoaderConfig {
+            drop_last,
+            ..config(12)
+        };
+        let undisturbed = loader(&set, config.clone());
+        assert_eq!(undisturbed.batches_per_epoch(), per_epoch);
+        let run: Vec<_> = (0..3).flat_map(|_| epoch(&undisturbed)).collect();
+        assert_eq!(run.len(), 3 * per_epoch);
+        // Neither a start elsewhere nor the epochs begun matter.
+        let loader = loader(&set, config).starting_at(7, 2);
+        for step in 0..run.len() {
+            drop(loader.iter());
+            let rest: Vec<_> = loader.from_step(step).map(|b| host(b.unwrap())).collect();
+            assert_eq!(rest.len(), per_epoch - step % per_epoch);
+            assert_eq!(rest, run[step..][..rest.len()], "step {step}");
+        }
+        let begun = loader.next_epoch();
+        let mut iterator = loader.from_step(per_epoch + 1);
+        assert_eq!(iterator.progress().items_processed, 12);
+        assert_eq!(iterator.progress().items_total, loader.num_items());
+        assert_eq!(iterator.by_ref().count(), per_epoch - 1);
+        assert!(iterator.progress().is_completed());
+        assert_eq!(loader.next_epoch(), begun);
+        let last = per_epoch - usize::MAX % per_epoch;
+        assert_eq!(loader.from_step(usize::MAX).count(), last);
+    }
 }
 
 proptest! {
@@ -387,7 +313,7 @@ proptest! {
     ) {
         let set = shapes::generate(Split::Train, len, 2);
         let base = LoaderConfig { drop_last, ..config(batch) };
-        let undisturbed = loader(&set, base);
+        let undisturbed = loader(&set, base.clone());
         for _ in 0..epoch_at {
             drop(undisturbed.iter());
         }

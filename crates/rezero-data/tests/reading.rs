@@ -3,7 +3,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use rezero_data::cifar10::{self, BATCH_RECORDS, RECORD_BYTES, TEST_FILE, TRAIN_FILES};
-use rezero_data::{DataError, ImageSet, Split, shapes};
+use rezero_data::{DataError, ImageSet, ImageShape, Split, shapes};
 
 fn folder(records: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -209,13 +209,38 @@ fn a_file_that_changes_after_opening_is_noticed() {
 #[test]
 fn sets_from_memory_are_checked() {
     let classes: &[&str] = &["a", "b"];
-    let set = |pixels: usize, labels: &[u8]| {
-        ImageSet::from_raw("mine", vec![0; pixels], labels.to_vec(), classes, 3)
+    let shaped = |shape, pixels: usize, labels: &[u8]| {
+        let classes = classes.iter().copied();
+        ImageSet::from_raw("mine", shape, vec![0; pixels], labels.to_vec(), classes, 3)
     };
-    assert!(matches!(
-        set(3071, &[0]).unwrap_err(),
-        DataError::PixelCount { .. }
-    ));
+    let set = |pixels, labels: &[u8]| shaped(cifar10::SHAPE, pixels, labels);
+    let error = set(3071, &[0]).unwrap_err();
+    assert!(matches!(error, DataError::PixelCount { .. }), "{error:?}");
+    let message = shaped(ImageShape::new(1, 28, 28), 1000, &[0, 1])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("2 labels need 1568 pixel bytes (1 × 28 × 28 each), got 1000"),
+        "{message}"
+    );
+    // Shapes without a pixel, and those whose size no computer can say.
+    for shape in [
+        ImageShape::new(0, 32, 32),
+        ImageShape::new(3, 0, 32),
+        ImageShape::new(3, 32, 0),
+    ] {
+        let error = shaped(shape, 0, &[0]).unwrap_err();
+        assert!(matches!(error, DataError::Setting { .. }), "{error:?}");
+    }
+    for shape in [
+        ImageShape::new(usize::MAX, 2, 1),
+        ImageShape::new(1, usize::MAX, usize::MAX),
+    ] {
+        for labels in [&[0][..], &[0, 1]] {
+            let error = shaped(shape, 4, labels).unwrap_err();
+            assert!(matches!(error, DataError::PixelCount { .. }), "{error:?}");
+        }
+    }
     let message = set(2 * 3072, &[0, 2]).unwrap_err().to_string();
     assert!(
         message.contains("mine, record 1: label 2, but there are 2 classes (0 to 1)"),
@@ -234,6 +259,11 @@ fn splits_have_lower_case_names() {
     for split in Split::ALL {
         assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
     }
+    let message = "banana".parse::<Split>().unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "unknown split \"banana\"; known: train, valid, test"
+    );
     let message = "vaild".parse::<Split>().unwrap_err().to_string();
     assert!(message.contains("did you mean \"valid\""), "{message}");
 }

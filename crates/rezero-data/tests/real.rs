@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use rezero_data::{Split, cifar10, corpus};
 
+use crate::support::{moments, sha256};
+
 #[test]
 fn the_first_official_records_are_as_published() {
     let Some(root) = std::env::var_os("REZERO_TEST_DATA") else {
@@ -26,24 +28,10 @@ fn the_first_official_records_are_as_published() {
     assert_eq!([frog[0], frog[1024], frog[2048]], [59, 62, 63]);
 
     // 5,000 of 50,000 images: their moments are near those of all.
-    let all = cifar10::NORMALIZATION_SUPERCONVERGENCE;
-    for c in 0..3 {
-        let (mut sum, mut square, mut n) = (0.0, 0.0, 0.0);
-        for i in 0..train.len() {
-            for &byte in &train.pixels(i)[c * 1024..][..1024] {
-                let value = f64::from(byte) / 255.0;
-                sum += value;
-                square += value * value;
-                n += 1.0;
-            }
-        }
-        let mean = sum / n;
-        assert!(
-            (mean - f64::from(all.mean[c])).abs() < 0.01,
-            "{c}: mean {mean}"
-        );
-        let std = (square / n - mean * mean).sqrt();
-        assert!((std - f64::from(all.std[c])).abs() < 0.01, "{c}: std {std}");
+    let all = cifar10::normalization_superconvergence();
+    for (c, (mean, std)) in moments(&train).into_iter().enumerate() {
+        assert!((mean - f64::from(all.mean[c])).abs() < 0.01, "{c}: {mean}");
+        assert!((std - f64::from(all.std[c])).abs() < 0.01, "{c}: {std}");
     }
 }
 
@@ -60,7 +48,7 @@ fn the_first_bytes_of_enwik8_are_as_published_and_split_in_proportion() {
     }
     let whole = std::fs::read(&path).unwrap();
     assert_eq!(
-        crate::sha256(&whole),
+        sha256(&whole),
         "9f9ca3a41e2b87a0268d00380577e2c308e07959b22a94c8d7b1e8901bdefc37"
     );
     let splits = Split::ALL.map(|split| corpus::file(&path, split).unwrap());

@@ -1,6 +1,7 @@
 use std::path::Path;
 
-use rezero_data::registry::{datasets, find, readme};
+use rezero_data::registry::{built_in, datasets, find, readme};
+use rezero_data::{cifar10, corpus, shapes};
 
 #[test]
 fn entries_are_complete() {
@@ -15,7 +16,20 @@ fn entries_are_complete() {
         assert!(!e.archive.contains(['/', '\\']) && !e.folder.contains(['/', '\\']));
     }
     assert_eq!(find("cifar10").unwrap().bytes, 170_052_171);
-    assert_eq!(find("enwik8").unwrap().unpacked_bytes, 100_000_000);
+}
+
+#[test]
+fn the_registry_and_the_readers_agree() {
+    let enwik8 = find("enwik8").unwrap();
+    let member = enwik8.member.as_ref().unwrap();
+    assert_eq!(enwik8.unpacked_bytes, corpus::ENWIK8_BYTES);
+    assert_eq!(member.sha256, corpus::ENWIK8_SHA256);
+    assert_eq!([&enwik8.folder, &member.name], [corpus::ENWIK8; 2]);
+    assert_eq!(find("cifar10").unwrap().folder, cifar10::FOLDER);
+    let names: Vec<_> = built_in().iter().map(|set| set.name.as_str()).collect();
+    assert_eq!(names, ["shapes", "wiki-like"]);
+    let classes = shapes::CLASS_NAMES.join(", ");
+    assert!(built_in()[0].description.contains(&classes));
 }
 
 #[test]

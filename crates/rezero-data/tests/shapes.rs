@@ -1,5 +1,7 @@
 use rezero_data::{DataError, ImageSet, Split, shapes};
 
+use crate::support::moments;
+
 #[test]
 fn a_record_is_a_function_of_seed_split_and_index() {
     let hundred = shapes::generate(Split::Train, 100, 1);
@@ -36,33 +38,16 @@ fn classes_are_balanced_and_the_set_is_whole() {
     }
     assert!(!set.is_subset());
     assert_eq!(
-        (set.name(), set.num_classes(), set.class_names()[4]),
+        (set.name(), set.num_classes(), &*set.class_names()[4]),
         ("shapes", 10, "cross")
     );
-}
-
-/// Mean and standard deviation of each channel over `[0, 1]`.
-fn moments(set: &ImageSet) -> [(f64, f64); 3] {
-    [0, 1, 2].map(|c| {
-        let (mut sum, mut square) = (0.0, 0.0);
-        for i in 0..set.len() {
-            for &byte in &set.pixels(i)[c * 1024..][..1024] {
-                let value = f64::from(byte) / 255.0;
-                sum += value;
-                square += value * value;
-            }
-        }
-        let n = (set.len() * 1024) as f64;
-        (sum / n, (square / n - (sum / n).powi(2)).sqrt())
-    })
 }
 
 #[test]
 fn the_normalisation_is_that_of_the_data() {
     let moments = moments(&shapes::generate(Split::Train, 10_000, 0));
-    for c in 0..3 {
-        let (mean, std) = moments[c];
-        let n = shapes::NORMALIZATION;
+    let n = shapes::normalization();
+    for (c, (mean, std)) in moments.iter().enumerate() {
         assert!((mean - f64::from(n.mean[c])).abs() < 0.005, "{moments:?}");
         assert!((std - f64::from(n.std[c])).abs() < 0.005, "{moments:?}");
     }

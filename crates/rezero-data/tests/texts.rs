@@ -7,14 +7,7 @@ use rezero_data::{
     DataError, START_BYTE, ScoringConfig, Split, Text, TextBatch, TextLoader, WindowConfig, corpus,
 };
 
-/// The first `n` bytes of a text of no short period.
-fn text(n: usize) -> Text {
-    let len = (n * 10 / 9 + 2).max(11);
-    let bytes = (0..len).map(|i| (i * i / 7 % 251) as u8).collect();
-    let text = corpus::bytes("numbers", bytes, Split::Train).unwrap();
-    assert!(text.len() >= n);
-    text.take(n)
-}
+use crate::support::{batches, host_text, text};
 
 fn windows(text: &Text, config: WindowConfig) -> TextLoader {
     TextLoader::windows(text.clone(), config, &Device::flex()).unwrap()
@@ -38,51 +31,10 @@ const CONFIG: WindowConfig = WindowConfig {
     prefetch: 0,
 };
 
-/// A batch on the host, row by row.
-#[derive(Debug, PartialEq)]
-struct Host {
-    inputs: Vec<Vec<u8>>,
-    targets: Vec<Vec<u8>>,
-    /// Which targets are scored.
-    scored: Vec<Vec<bool>>,
-}
-
-fn host(batch: TextBatch) -> Host {
-    let dims = batch.inputs.dims();
-    assert_eq!(batch.targets.dims(), dims);
-    let rows = |data: burn::tensor::TensorData| -> Vec<Vec<u8>> {
-        let bytes: Vec<u8> = data
-            .iter::<i64>()
-            .map(|id| id.try_into().unwrap())
-            .collect();
-        bytes.chunks(dims[1]).map(<[u8]>::to_vec).collect()
-    };
-    let weights = batch.weights.map(|weights| {
-        assert_eq!(weights.dims(), dims);
-        weights.into_data().try_to_vec::<f32>().unwrap()
-    });
-    if let Some(weights) = &weights {
-        assert!(weights.iter().all(|&w| w == 0.0 || w == 1.0));
-        assert!(weights.contains(&0.0), "None stands for all");
-    }
-    let weights = weights.unwrap_or(vec![1.0; dims[0] * dims[1]]);
-    let scored: Vec<bool> = weights.iter().map(|&w| w == 1.0).collect();
-    assert_eq!(scored.iter().filter(|&&s| s).count(), batch.scored);
-    Host {
-        inputs: rows(batch.inputs.into_data()),
-        targets: rows(batch.targets.into_data()),
-        scored: scored.chunks(dims[1]).map(<[bool]>::to_vec).collect(),
-    }
-}
-
-fn all(loader: &dyn DataLoader<TextBatch>) -> Vec<Host> {
-    loader.iter().map(|batch| host(batch.unwrap())).collect()
-}
-
 #[test]
 fn targets_are_inputs_one_byte_on_and_both_are_of_the_text() {
     let text = text(500);
-    for batch in all(&windows(&text, CONFIG)) {
+    for batch in batches(&windows(&text, CONFIG)) {
         assert_eq!((batch.inputs.len(), batch.inputs[0].len()), (3, 8));
         for (inputs, targets) in batch.inputs.iter().zip(&batch.targets) {
             assert_eq!(inputs[1..], targets[..7]);
@@ -98,7 +50,7 @@ fn the_windows_are_pinned() {
     // A change here changes every published run: do not adjust the numbers, mend the code.
     let bytes: Vec<u8> = (0..=255).collect();
     let text = corpus::bytes("bytes", bytes, Split::Train).unwrap();
-    let firsts: Vec<Vec<u8>> = all(&windows(&text, WindowConfig { steps: 2, ..CONFIG }))
+    let firsts: Vec<Vec<u8>> = batches(&windows(&text, WindowConfig { steps: 2, ..CONFIG }))
         .iter()
         .map(|batch| batch.inputs.iter().map(|row| row[0]).collect())
         .collect();
@@ -117,7 +69,7 @@ fn windows_cover_the_text_to_its_last_byte() {
         ..CONFIG
     };
     let mut seen = [0; 36];
-    for batch in all(&windows(&text, config)) {
+    for batch in batches(&windows(&text, config)) {
         for inputs in &batch.inputs {
             seen[usize::from(inputs[0])] += 1;
         }
@@ -127,7 +79,7 @@ fn windows_cover_the_text_to_its_last_byte() {
     assert_eq!(seen[28..], [0; 8]);
     // The shortest text has one window.
     let short = text.take(9);
-    for batch in all(&windows(&short, CONFIG)) {
+    for batch in batches(&windows(&short, CONFIG)) {
         assert!(batch.inputs.iter().all(|row| row[..] == short.bytes()[..8]));
         assert!(
             batch
@@ -143,7 +95,7 @@ fn steps_and_seeds_differ() {
     let text = text(5000);
     let mut seen = HashSet::new();
     for seed in 0..3 {
-        for batch in all(&windows(&text, WindowConfig { seed, ..CONFIG })) {
+        for batch in batches(&windows(&text, WindowConfig { seed, ..CONFIG })) {
             assert!(seen.insert(batch.inputs));
         }
     }
@@ -153,7 +105,7 @@ fn steps_and_seeds_differ() {
 fn check_scoring(n: usize, batch_size: usize, context: usize, stride: usize) {
     let text = text(n);
     let loader = scoring(&text, batch_size, context, stride);
-    let batches = all(&loader);
+    let batches = batches(&loader);
     assert_eq!(batches.len(), loader.batches_per_epoch());
     let sequence = [&[START_BYTE], text.bytes()].concat();
     let mut times = vec![0; n];
@@ -206,7 +158,7 @@ fn progress_counts_windows() {
     // Targets 0..4, 3..7, 6..10, 9..11: the last window is short.
     let loader = scoring(&text(11), 2, 4, 3);
     assert_eq!((loader.num_items(), loader.batches_per_epoch()), (4, 3));
-    let sizes: Vec<_> = all(&loader)
+    let sizes: Vec<_> = batches(&loader)
         .iter()
         .map(|b| (b.inputs.len(), b.inputs[0].len(), b.scored.concat()))
         .map(|(rows, length, scored)| (rows, length, scored.iter().filter(|&&s| s).count()))
@@ -240,17 +192,20 @@ proptest! {
     ) {
         let text = text(n);
         let undisturbed = windows(&text, WindowConfig { seed, ..CONFIG });
-        let whole = all(&undisturbed);
+        let whole = batches(&undisturbed);
         // Neither the number of steps, the start, prefetching nor an earlier iteration matters.
         let config = WindowConfig { seed, prefetch, steps, ..CONFIG };
         let resumed = windows(&text, config).starting_at(at);
-        let rest = all(&resumed);
+        let rest = batches(&resumed);
         prop_assert_eq!(rest.len(), steps.saturating_sub(at));
         for (a, b) in whole[at.min(7)..].iter().zip(&rest) {
             prop_assert_eq!(a, b);
         }
-        prop_assert_eq!(&all(&resumed), &rest);
-        prop_assert_eq!(&all(&*resumed.to_device(&Device::flex())), &rest);
+        prop_assert_eq!(&batches(&resumed), &rest);
+        let from_step: Vec<_> = resumed.from_step(at).map(|b| host_text(b.unwrap())).collect();
+        prop_assert_eq!(&from_step, &rest);
+        prop_assert_eq!(undisturbed.from_step(7).count(), 0);
+        prop_assert_eq!(&batches(&*resumed.to_device(&Device::flex())), &rest);
     }
 
     #[test]
@@ -258,14 +213,14 @@ proptest! {
         let text = text(n);
         let config = ScoringConfig { batch_size: 3, context: 7, stride: 5, prefetch };
         let ahead = TextLoader::scoring(text.clone(), config, &Device::flex()).unwrap();
-        prop_assert_eq!(all(&ahead), all(&scoring(&text, 3, 7, 5)));
+        prop_assert_eq!(batches(&ahead), batches(&scoring(&text, 3, 7, 5)));
     }
 
     #[test]
     fn shards_are_disjoint_and_cover(n in 9usize..300, shards in 1usize..5, batch in 1usize..9) {
         let text = text(n);
         let rows = |loader: &dyn DataLoader<TextBatch>| -> Vec<_> {
-            let batches = all(loader).into_iter();
+            let batches = batches(loader).into_iter();
             batches.flat_map(|b| b.targets.into_iter().zip(b.scored)).collect()
         };
         for whole in [

@@ -1,13 +1,11 @@
-use std::fs;
 use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rezero_data::fetch::{Options, fetch};
 use rezero_data::{DataError, cifar10};
 use tar::{EntryType, Header};
 
-use crate::{entry_of, names, small_archive};
+use crate::support::{self, entry_of, small_archive};
 
 /// One member, its name written as given: the builder itself would refuse most of them.
 fn member(name: &str, kind: EntryType, link: &str, body: &[u8]) -> Vec<u8> {
@@ -33,22 +31,9 @@ fn gz(members: &[Vec<u8>]) -> Vec<u8> {
     gz.finish().unwrap()
 }
 
-/// The error of an archive placed by hand in a folder of its own; nothing else may appear there.
+/// The error of an archive.
 fn refusal(archive: &[u8]) -> DataError {
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("data");
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("small.tar.gz"), archive).unwrap();
-    let options = Options {
-        dir: dir.clone(),
-        offline: true,
-        quiet: true,
-        ..Options::default()
-    };
-    let error = fetch(&entry_of(archive, &[]), &options).unwrap_err();
-    assert_eq!(names(&dir), [".small.tar.gz.lock", "small.tar.gz"]);
-    assert_eq!(names(root.path()), ["data"]);
-    error
+    support::refusal(&entry_of(archive, &[]), archive)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::server::{Server, serve};
-use crate::{entry_of, names, sha256};
+use crate::support::{self, entry_of, names, options, sha256};
 
 const DONE: [&str; 3] = [".small.zip.lock", "enwik8", "small.zip"];
 
@@ -47,30 +47,9 @@ fn entry(archive: &[u8], body: &[u8], urls: &[String]) -> Entry {
     }
 }
 
-fn options(dir: &Path) -> Options {
-    Options {
-        dir: dir.to_path_buf(),
-        quiet: true,
-        retries: 2,
-        backoff: Duration::from_millis(1),
-        ..Options::default()
-    }
-}
-
-/// The error of an archive placed by hand in a folder of its own; nothing else may appear there.
+/// The error of an archive in which `body` should be.
 fn refusal(archive: &[u8], body: &[u8]) -> DataError {
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("data");
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("small.zip"), archive).unwrap();
-    let offline = Options {
-        offline: true,
-        ..options(&dir)
-    };
-    let error = fetch(&entry(archive, body, &[]), &offline).unwrap_err();
-    assert_eq!(names(&dir), [".small.zip.lock", "small.zip"]);
-    assert_eq!(names(root.path()), ["data"]);
-    error
+    support::refusal(&entry(archive, body, &[]), archive)
 }
 
 #[test]

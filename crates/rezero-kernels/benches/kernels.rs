@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rezero_kernels::{Activation, conv2d, gated_linear, gated_sum, linear};
+use rezero_kernels::{Epilogue, conv2d, gated_linear, gated_sum, linear};
 
 #[global_allocator]
 static ALLOCATOR: rezero_kernels::allocator::Allocator = rezero_kernels::allocator::Allocator;
@@ -77,7 +77,7 @@ fn products(c: &mut Criterion) {
             };
             Box::new(move || {
                 let (x, w, b) = leaves.clone();
-                linear(x, w, Some(b), Activation::Relu)
+                linear(x, w, Some(b), Epilogue::Relu)
             })
         });
     }

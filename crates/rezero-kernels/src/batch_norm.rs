@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, module};
 
-use crate::linear::Activation;
+use crate::linear::Epilogue;
 
 /// A normalised batch and the statistics it was normalised by.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub fn batch_norm<const D: usize>(
     gamma: Tensor<1>,
     beta: Tensor<1>,
     epsilon: f64,
-    activation: Activation,
+    epilogue: Epilogue,
 ) -> BatchNormed<D> {
     check(&x, &gamma, &beta);
     #[cfg(feature = "flex")]
@@ -46,12 +46,12 @@ pub fn batch_norm<const D: usize>(
     ]) {
         let kernel = crate::flex::batch_norm::BatchNorm {
             epsilon: epsilon as f32,
-            activation,
+            epilogue,
         };
         let (output, statistics) = crate::flex::run(kernel, inputs);
         return with_statistics(output, statistics);
     }
-    composed(x, gamma, beta, epsilon, activation)
+    composed(x, gamma, beta, epsilon, epilogue)
 }
 
 /// `x + α · act(bn(f))`: [`batch_norm`] of a branch's last layer `f` and its residual sum
@@ -72,7 +72,7 @@ pub fn batch_norm_gated_sum<const D: usize>(
     gamma: Tensor<1>,
     beta: Tensor<1>,
     epsilon: f64,
-    activation: Activation,
+    epilogue: Epilogue,
     alpha: Tensor<1>,
 ) -> BatchNormed<D> {
     check(&f, &gamma, &beta);
@@ -92,12 +92,12 @@ pub fn batch_norm_gated_sum<const D: usize>(
     ]) {
         let kernel = crate::flex::batch_norm::BatchNorm {
             epsilon: epsilon as f32,
-            activation,
+            epilogue,
         };
         let (output, statistics) = crate::flex::run(kernel, inputs);
         return with_statistics(output, statistics);
     }
-    let normed = composed(f, gamma, beta, epsilon, activation);
+    let normed = composed(f, gamma, beta, epsilon, epilogue);
     BatchNormed {
         output: crate::gated_sum(x, normed.output, alpha),
         ..normed
@@ -120,7 +120,7 @@ pub fn normalize<const D: usize>(
     x: Tensor<D>,
     [gamma, beta, mean, variance]: [Tensor<1>; 4],
     epsilon: f64,
-    activation: Activation,
+    epilogue: Epilogue,
     sum: Option<(Tensor<D>, Tensor<1>)>,
 ) -> Tensor<D> {
     check(&x, &gamma, &beta);
@@ -137,14 +137,14 @@ pub fn normalize<const D: usize>(
     {
         use crate::flex::batch_norm::normalize;
         let channels = [&gamma, &beta, &mean, &variance];
-        if let Some(out) = normalize(&x, channels, epsilon as f32, activation, sum.as_ref()) {
+        if let Some(out) = normalize(&x, channels, epsilon as f32, epilogue, sum.as_ref()) {
             return out;
         }
     }
     let out = module::batch_norm(x, gamma, beta, mean, variance, epsilon);
-    let out = match activation {
-        Activation::Identity => out,
-        Activation::Relu => relu(out),
+    let out = match epilogue {
+        Epilogue::Identity => out,
+        Epilogue::Relu => relu(out),
     };
     match sum {
         Some((skip, alpha)) => crate::gated_sum(skip, out, alpha),
@@ -157,13 +157,13 @@ fn composed<const D: usize>(
     gamma: Tensor<1>,
     beta: Tensor<1>,
     epsilon: f64,
-    activation: Activation,
+    epilogue: Epilogue,
 ) -> BatchNormed<D> {
     let normed = module::batch_norm_train(x, gamma, beta, epsilon);
     BatchNormed {
-        output: match activation {
-            Activation::Identity => normed.output,
-            Activation::Relu => relu(normed.output),
+        output: match epilogue {
+            Epilogue::Identity => normed.output,
+            Epilogue::Relu => relu(normed.output),
         },
         mean: normed.mean.detach(),
         variance: normed.variance.detach(),

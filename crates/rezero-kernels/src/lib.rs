@@ -46,6 +46,6 @@ pub use conv::conv2d;
 pub use cross_entropy::cross_entropy;
 pub use gate::gated_sum;
 pub use gelu::gelu;
-pub use linear::{Activation, gated_linear, linear};
+pub use linear::{Epilogue, gated_linear, linear};
 pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, SgdStep};

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, module};
 
 /// What follows a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
+pub enum Epilogue {
     /// Nothing.
     Identity,
     /// max(x, 0).
@@ -31,18 +31,18 @@ pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    activation: Activation,
+    epilogue: Epilogue,
 ) -> Tensor<D> {
     let [d_input, d_output] = weight.dims();
     check(x.dims()[D - 1], d_input, d_output, bias.as_ref());
     if weight.dtype() != x.dtype() {
-        return mixed(x, weight, bias, activation);
+        return mixed(x, weight, bias, epilogue);
     }
     #[cfg(feature = "flex")]
     {
         use crate::flex::{linear::Linear, run, values};
         let (x, w) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
-        let kernel = Linear { activation };
+        let kernel = Linear { epilogue };
         match bias.clone() {
             Some(bias) => {
                 if let Some(inputs) = values([x, w, bias.into_dispatch()]) {
@@ -56,14 +56,14 @@ pub fn linear<const D: usize>(
             }
         }
     }
-    activate(module::linear(x, weight, bias), activation)
+    activate(module::linear(x, weight, bias), epilogue)
 }
 
 fn mixed<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    activation: Activation,
+    epilogue: Epilogue,
 ) -> Tensor<D> {
     let own = x.dtype();
     let out = module::linear(x.cast(weight.dtype()), weight, None).cast(own);
@@ -71,13 +71,13 @@ fn mixed<const D: usize>(
         Some(bias) => out + bias.unsqueeze(),
         None => out,
     };
-    activate(out, activation)
+    activate(out, epilogue)
 }
 
-fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
-    match activation {
-        Activation::Identity => x,
-        Activation::Relu => relu(x),
+fn activate<const D: usize>(x: Tensor<D>, epilogue: Epilogue) -> Tensor<D> {
+    match epilogue {
+        Epilogue::Identity => x,
+        Epilogue::Relu => relu(x),
     }
 }
 
@@ -108,7 +108,7 @@ pub fn gated_linear(
     );
     crate::gate::single(&alpha);
     if weight.dtype() != x.dtype() {
-        let branch = mixed(x.clone(), weight, Some(bias), Activation::Relu);
+        let branch = mixed(x.clone(), weight, Some(bias), Epilogue::Relu);
         return crate::gated_sum(x, branch, alpha);
     }
     #[cfg(feature = "flex")]

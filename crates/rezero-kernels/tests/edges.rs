@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, DeviceConfig, Distribution, FloatDType, Int, Tensor};
 use rezero_kernels::{
-    Activation, AdaGradStep, AdamStep, SelfAttention, SgdStep, batch_norm, conv2d, cross_entropy,
+    AdaGradStep, AdamStep, Epilogue, SelfAttention, SgdStep, batch_norm, conv2d, cross_entropy,
     gated_linear, linear,
 };
 
@@ -21,7 +21,7 @@ fn outputs_larger_than_memory_are_refused() {
             let device = Device::flex();
             let x = Tensor::<2>::ones([4, 1], &device);
             let w = Tensor::<2>::ones([1, 1], &device).expand([1, n]);
-            linear(x, w, None, Activation::Identity)
+            linear(x, w, None, Epilogue::Identity)
         });
         assert!(refused.is_err(), "{n}");
     }
@@ -34,17 +34,17 @@ fn nan_stays_nan() {
         let eye = Tensor::<2>::eye(2, &device);
         let ones = Tensor::<1>::ones([2], &device);
         let nan = row([f32::NAN, 1.0]);
-        for activation in [Activation::Identity, Activation::Relu] {
+        for epilogue in [Epilogue::Identity, Epilogue::Relu] {
             for bias in [None, Some(ones.clone())] {
-                let found = values(linear(nan.clone(), eye.clone(), bias, activation));
-                assert!(found[0].is_nan(), "{activation:?} {found:?}");
+                let found = values(linear(nan.clone(), eye.clone(), bias, epilogue));
+                assert!(found[0].is_nan(), "{epilogue:?} {found:?}");
             }
             let x = Tensor::<2>::from_floats([[f32::NAN, 1.0], [0.0, 2.0]], &device);
-            let normed = batch_norm(x, ones.clone(), ones.clone(), 1e-5, activation);
+            let normed = batch_norm(x, ones.clone(), ones.clone(), 1e-5, epilogue);
             let found = values(normed.output);
             assert!(
                 found[0].is_nan() && found[2].is_nan(),
-                "{activation:?} {found:?}"
+                "{epilogue:?} {found:?}"
             );
             assert!(found[1].is_finite() && found[3].is_finite());
         }
@@ -97,7 +97,7 @@ fn variance_far_from_zero_is_that_of_double_precision() {
         let x = Tensor::<3>::from_data(random([8, 3, 64], 5), &device) + offset;
         let data: Vec<f64> = x.clone().into_data().iter().collect();
         let ones = Tensor::<1>::ones([3], &device);
-        let found = values(batch_norm(x, ones.clone(), ones, 1e-5, Activation::Identity).variance);
+        let found = values(batch_norm(x, ones.clone(), ones, 1e-5, Epilogue::Identity).variance);
         for (c, found) in found.into_iter().enumerate() {
             let channel: Vec<f64> = (0..8)
                 .flat_map(|n| data[(n * 3 + c) * 64..][..64].to_vec())
@@ -224,7 +224,7 @@ fn statistics_are_f32_on_a_device_of_halves() {
     let f32s = (&device, burn::tensor::DType::F32);
     let x = Tensor::<2>::from_data([[1e5f32, 2.0], [1.1e5, 3.0]], f32s);
     let ones = || Tensor::<1>::from_data([1f32, 1.0], f32s);
-    let normed = batch_norm(x, ones(), ones(), 1e-5, Activation::Identity);
+    let normed = batch_norm(x, ones(), ones(), 1e-5, Epilogue::Identity);
     assert_eq!(normed.mean.dtype(), burn::tensor::DType::F32);
     assert_eq!(values(normed.mean), [1.05e5, 2.5]);
 }

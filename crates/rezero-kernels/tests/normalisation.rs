@@ -1,15 +1,15 @@
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
-use rezero_kernels::{Activation, batch_norm, batch_norm_gated_sum, normalize};
+use rezero_kernels::{Epilogue, batch_norm, batch_norm_gated_sum, normalize};
 
 use crate::support::{
     close, composed, finite_differences, gathered, gradient, leaf, random, same, weighed,
 };
 
-fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
+fn check(shape: [usize; 4], epilogue: Epilogue, alpha: f32, offset: f32) {
     let channels = shape[1];
     let values = shape.iter().product::<usize>() / channels;
-    let what = format!("batch norm {shape:?}, {activation:?}, α = {alpha}, mean {offset}");
+    let what = format!("batch norm {shape:?}, {epilogue:?}, α = {alpha}, mean {offset}");
     same(&what, |device| {
         let x = leaf::<4>(&random(shape, 1), device);
         let gamma = leaf::<1>(&random([channels], 2), device);
@@ -21,7 +21,7 @@ fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
             gamma.clone(),
             beta.clone(),
             1e-5,
-            activation,
+            epilogue,
         );
         let gated = batch_norm_gated_sum(
             skip.clone(),
@@ -29,7 +29,7 @@ fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
             gamma.clone(),
             beta.clone(),
             1e-5,
-            activation,
+            epilogue,
             a.clone(),
         );
         let gradients = weighed(gated.output.clone()).backward();
@@ -52,20 +52,20 @@ fn check(shape: [usize; 4], activation: Activation, alpha: f32, offset: f32) {
 #[test]
 fn layers_of_a_resnet() {
     for shape in [[8, 16, 32, 32], [8, 64, 8, 8], [2, 3, 7, 5], [3, 2, 1, 1]] {
-        for activation in [Activation::Identity, Activation::Relu] {
-            check(shape, activation, 0.0, 0.0);
-            check(shape, activation, -0.7, 0.0);
+        for epilogue in [Epilogue::Identity, Epilogue::Relu] {
+            check(shape, epilogue, 0.0, 0.0);
+            check(shape, epilogue, -0.7, 0.0);
         }
     }
 }
 
 #[test]
 fn given_statistics() {
-    for (shape, activation, gated) in [
-        ([3, 4, 5, 7], Activation::Relu, true),
-        ([3, 4, 5, 7], Activation::Identity, true),
-        ([1, 2, 1, 1], Activation::Relu, false),
-        ([2, 16, 8, 8], Activation::Identity, false),
+    for (shape, epilogue, gated) in [
+        ([3, 4, 5, 7], Epilogue::Relu, true),
+        ([3, 4, 5, 7], Epilogue::Identity, true),
+        ([1, 2, 1, 1], Epilogue::Relu, false),
+        ([2, 16, 8, 8], Epilogue::Identity, false),
     ] {
         // Kernels serve this outside of autodiff.
         let run = |device: &Device| {
@@ -75,7 +75,7 @@ fn given_statistics() {
             let channels = [of(3), of(4), of(5), of(6).square()];
             let alpha = Tensor::<1>::from_floats([-0.3], device);
             let sum = gated.then_some((skip, alpha));
-            normalize(x, channels, 1e-5, activation, sum).into_data()
+            normalize(x, channels, 1e-5, epilogue, sum).into_data()
         };
         close(
             "given statistics",
@@ -93,7 +93,7 @@ fn a_mean_far_from_zero_costs_no_accuracy() {
     let ones = Tensor::<1>::ones([4], &device);
     let run = |offset: f32| {
         let x = x.clone() + offset;
-        batch_norm(x, ones.clone(), ones.clone(), 1e-5, Activation::Identity)
+        batch_norm(x, ones.clone(), ones.clone(), 1e-5, Epilogue::Identity)
             .variance
             .into_data()
     };
@@ -118,7 +118,7 @@ fn the_backward_pass_is_the_slope_of_the_forward_pass() {
             gamma.clone(),
             beta.clone(),
             1e-5,
-            Activation::Identity,
+            Epilogue::Identity,
             alpha.clone(),
         );
         weighed::<4>(normed.output)
@@ -136,7 +136,7 @@ proptest! {
     ) {
         // Two values at least, and not a few whose variance is all rounding.
         prop_assume!(shape[0] * shape[2] * shape[3] > 3);
-        let activation = if relu { Activation::Relu } else { Activation::Identity };
-        check(shape, activation, alpha, 0.5);
+        let epilogue = if relu { Epilogue::Relu } else { Epilogue::Identity };
+        check(shape, epilogue, alpha, 0.5);
     }
 }

@@ -1,16 +1,16 @@
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
-use rezero_kernels::{Activation, gated_linear, gated_sum, linear};
+use rezero_kernels::{Epilogue, gated_linear, gated_sum, linear};
 
 use crate::support::{finite_differences, gathered, gradient, leaf, random, same, weighed};
 
-fn check_linear(shape: [usize; 3], width: usize, bias: bool, activation: Activation) {
-    let what = format!("linear {shape:?} to {width}, bias {bias}, {activation:?}");
+fn check_linear(shape: [usize; 3], width: usize, bias: bool, epilogue: Epilogue) {
+    let what = format!("linear {shape:?} to {width}, bias {bias}, {epilogue:?}");
     same(&what, |device| {
         let x = leaf::<3>(&random(shape, 1), device);
         let w = leaf::<2>(&random([shape[2], width], 2), device);
         let b = leaf::<1>(&random([width], 3), device);
-        let y = linear(x.clone(), w.clone(), bias.then(|| b.clone()), activation);
+        let y = linear(x.clone(), w.clone(), bias.then(|| b.clone()), epilogue);
         let gradients = weighed(y.clone()).backward();
         vec![
             y.into_data(),
@@ -68,9 +68,9 @@ fn linear_layers_of_the_models() {
         ([1, 1, 1], 1),
         ([2, 37, 131], 257),
     ] {
-        for activation in [Activation::Identity, Activation::Relu] {
-            check_linear(shape, width, true, activation);
-            check_linear(shape, width, false, activation);
+        for epilogue in [Epilogue::Identity, Epilogue::Relu] {
+            check_linear(shape, width, true, epilogue);
+            check_linear(shape, width, false, epilogue);
         }
     }
 }
@@ -91,7 +91,7 @@ fn a_transposed_weight_is_read_in_place() {
     same("a transposed weight", |device| {
         let x = leaf::<3>(&random([2, 5, 33], 1), device);
         let w = leaf::<2>(&random([70, 33], 2), device);
-        let y = linear(x.clone(), w.clone().transpose(), None, Activation::Identity);
+        let y = linear(x.clone(), w.clone().transpose(), None, Epilogue::Identity);
         let gradients = weighed(y.clone()).backward();
         vec![
             y.into_data(),
@@ -106,7 +106,7 @@ fn a_transposed_weight_is_read_in_place() {
             x.clone().swap_dims(1, 2),
             w.clone().flip([0]),
             None,
-            Activation::Relu,
+            Epilogue::Relu,
         );
         let gradients = weighed(y.clone()).backward();
         vec![
@@ -153,7 +153,7 @@ fn backward_passes_are_the_slopes_of_forward_passes() {
             x,
             w.clone().reshape([6, 6]),
             Some(b.clone()),
-            Activation::Identity,
+            Epilogue::Identity,
         ))
     });
     finite_differences(
@@ -181,12 +181,12 @@ fn without_autodiff_the_same_values() {
     let w = Tensor::<2>::from_data(random([12, 12], 2), &device);
     let b = Tensor::<1>::from_data(random([12], 3), &device);
     let tracked = |t: Tensor<2>| Tensor::from_inner(t);
-    let plain = linear(x.clone(), w.clone(), Some(b.clone()), Activation::Relu);
+    let plain = linear(x.clone(), w.clone(), Some(b.clone()), Epilogue::Relu);
     let followed = linear(
         tracked(x),
         tracked(w),
         Some(Tensor::from_inner(b)),
-        Activation::Relu,
+        Epilogue::Relu,
     );
     assert_eq!(plain.into_data(), followed.into_data());
 }
@@ -202,8 +202,8 @@ proptest! {
         relu: bool,
         alpha in -2.0f32..2.0,
     ) {
-        let activation = if relu { Activation::Relu } else { Activation::Identity };
-        check_linear(shape, width, bias, activation);
+        let epilogue = if relu { Epilogue::Relu } else { Epilogue::Identity };
+        check_linear(shape, width, bias, epilogue);
         check_gated(shape[0] * shape[1], width, alpha);
         check_sum(shape, alpha);
     }

@@ -2,9 +2,7 @@
 //! remainder each, where a shape can be that small.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{
-    Activation, AdamStep, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum,
-};
+use rezero_kernels::{AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum};
 
 use crate::support::{gradient, leaf, random, same, weighed};
 
@@ -46,7 +44,7 @@ fn norm_and_sum() {
             channels.clone(),
             channels.clone(),
             1e-5,
-            Activation::Relu,
+            Epilogue::Relu,
             alpha.clone(),
         );
         let y = gated_sum(y.output, skip.clone(), alpha);

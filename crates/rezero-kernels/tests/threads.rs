@@ -5,7 +5,7 @@ use std::process::Command;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{
-    Activation, SelfAttention, batch_norm_gated_sum, conv2d, cross_entropy, gated_linear, linear,
+    Epilogue, SelfAttention, batch_norm_gated_sum, conv2d, cross_entropy, gated_linear, linear,
 };
 
 use crate::support::{fast, gradient, leaf, random};
@@ -29,7 +29,7 @@ fn results() -> Vec<f32> {
         causal: true,
         rotary: Some(1e4),
     };
-    let qkv = linear(tokens.clone(), w_in.clone(), None, Activation::Identity);
+    let qkv = linear(tokens.clone(), w_in.clone(), None, Epilogue::Identity);
     let context: Tensor<2> = attention.forward(qkv).reshape([256, 96]);
     let logits = gated_linear(context, w_square.clone(), bias.clone(), alpha.clone());
     let targets = TensorData::new((0..256).map(|i| i % 96).collect::<Vec<i32>>(), [256]);
@@ -40,7 +40,7 @@ fn results() -> Vec<f32> {
         channels.clone(),
         channels.clone(),
         1e-5,
-        Activation::Relu,
+        Epilogue::Relu,
         alpha.clone(),
     );
     let gradients = (losses.clone().mean() + normed.output.clone().square().mean()).backward();

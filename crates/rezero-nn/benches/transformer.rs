@@ -12,13 +12,11 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rezero_nn::transformer::{LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
+use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
 
 fn model(layers: usize, heads: usize, context: usize, device: &Device) -> RztxLm {
-    let layer = RztxLayerConfig::new(256, heads)
-        .with_d_ff(1024)
-        .with_dropout(0.0);
-    RztxLmConfig::new(layer, layers, context).init(device)
+    let encoder = RztxEncoderConfig::new(256, 1024, heads, layers).with_dropout(0.0);
+    RztxLmConfig::new(encoder, context).init(device)
 }
 
 fn tokens(batch: usize, length: usize, device: &Device) -> Tensor<2, Int> {

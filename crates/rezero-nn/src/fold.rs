@@ -1,17 +1,12 @@
 //! Networks without gates, for inference: α is multiplied into the last layer of its branch.
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 
-use crate::mlp::{Mlp, MlpLayer};
-use crate::residual::{LayerResiduals, Residual, ResidualScheme};
-use crate::resnet::{BasicBlock, CifarResNet, PreActBlock, PreActResNet};
+use crate::residual::{Join, LayerResiduals, Residual, ResidualScheme};
 use crate::rezero::ReZero;
-use crate::transformer::{
-    RztxDecoder, RztxDecoderLayer, RztxEncoder, RztxEncoderLayer, RztxLm, RztxTransformer,
-};
 
 /// A network whose gates can be taken out.
 pub trait Fold: Sized {
@@ -33,7 +28,7 @@ pub trait Fold: Sized {
 }
 
 /// What becomes of a gate.
-enum Folded {
+pub(crate) enum Folded {
     /// The branch is multiplied by this, `[1]` or `[channels]`, and then added.
     Add(Tensor<1>),
     /// The same and then subtracted.
@@ -41,7 +36,7 @@ enum Folded {
 }
 
 impl Folded {
-    fn factor(&self) -> Tensor<1> {
+    pub(crate) fn factor(&self) -> Tensor<1> {
         match self {
             Self::Add(factor) | Self::Subtract(factor) => factor.clone(),
         }
@@ -50,7 +45,7 @@ impl Folded {
 
 impl Residual {
     /// Takes the gate out, if the branch can carry it; `relu`: whether a ReLU ends the branch.
-    fn fold(&mut self, shared: Option<&ReZero>, relu: bool) -> Option<Folded> {
+    pub(crate) fn fold(&mut self, shared: Option<&ReZero>, relu: bool) -> Option<Folded> {
         let gate = shared.or(self.rezero.as_ref())?;
         let alpha = gate.effective();
         let values: Vec<f32> = alpha.to_data().iter::<f32>().collect();
@@ -60,15 +55,16 @@ impl Residual {
             true if values.iter().all(|a| *a <= 0.0) => Folded::Subtract(alpha.abs()),
             true => return None,
         };
-        match (self.scheme, values.as_slice()) {
-            (ResidualScheme::Gated, [alpha]) => self.skip_scale = 1.0 - f64::from(*alpha),
-            (ResidualScheme::Gated, _) => return None,
-            _ => {}
+        if let Join::Mixture(_) = self.scheme.row().join {
+            match values.as_slice() {
+                [alpha] => self.skip_scale = 1.0 - f64::from(*alpha),
+                _per_channel => return None,
+            }
         }
         self.scheme = match self.norm {
-            // What is left of a norm inside the branch is pre-norm.
+            // A gate's norm is at the branch's input.
             Some(_) => ResidualScheme::PreNorm,
-            None => ResidualScheme::Sum,
+            None => ResidualScheme::Residual,
         };
         self.rezero = None;
         self.subtract = matches!(folded, Folded::Subtract(_));
@@ -84,78 +80,28 @@ fn scale<const D: usize>(param: &mut Param<Tensor<D>>, factor: &Tensor<1>, axis:
     *param = param.clone().map(|value| value * factor);
 }
 
-fn scale_linear(linear: &mut Linear, factor: &Tensor<1>) {
+pub(crate) fn scale_linear(linear: &mut Linear, factor: &Tensor<1>) {
     scale(&mut linear.weight, factor, 1);
     if let Some(bias) = &mut linear.bias {
         scale(bias, factor, 0);
     }
 }
 
-fn scale_conv(conv: &mut Conv2d, factor: &Tensor<1>) {
+pub(crate) fn scale_conv(conv: &mut Conv2d, factor: &Tensor<1>) {
     scale(&mut conv.weight, factor, 0);
     if let Some(bias) = &mut conv.bias {
         scale(bias, factor, 0);
     }
 }
 
-fn scale_norm(norm: &mut BatchNorm, factor: &Tensor<1>) {
+pub(crate) fn scale_norm(norm: &mut BatchNorm, factor: &Tensor<1>) {
     scale(&mut norm.gamma, factor, 0);
     scale(&mut norm.beta, factor, 0);
 }
 
-impl Fold for Mlp {
-    fn fold(self) -> Self {
-        let mut net = self.valid();
-        for MlpLayer { linear, residual } in &mut net.layers {
-            if let Some(folded) = residual.fold(None, true) {
-                scale_linear(linear, &folded.factor());
-            }
-        }
-        net
-    }
-}
-
-impl Fold for CifarResNet {
-    fn fold(self) -> Self {
-        let mut net = self.valid();
-        for block in &mut net.blocks {
-            let BasicBlock {
-                branch,
-                residual,
-                relu_in_branch,
-                ..
-            } = block;
-            let Some(folded) = residual.fold(None, *relu_in_branch) else {
-                continue;
-            };
-            match &mut branch.norm2 {
-                Some(norm) => scale_norm(norm, &folded.factor()),
-                None => scale_conv(&mut branch.conv2, &folded.factor()),
-            }
-        }
-        net
-    }
-}
-
-impl Fold for PreActResNet {
-    fn fold(self) -> Self {
-        let mut net = self.valid();
-        for PreActBlock {
-            convs, residual, ..
-        } in &mut net.blocks
-        {
-            let last = convs.last_mut().expect("a block has convolutions");
-            if let Some(folded) = residual.fold(None, false) {
-                scale_conv(last, &folded.factor());
-            }
-        }
-        net
-    }
-}
-
 impl LayerResiduals {
     /// Takes the gates out; `last[i]` is the last layer of sub-layer i.
-    fn fold<const N: usize>(&mut self, last: [&mut Linear; N]) {
+    pub(crate) fn fold<const N: usize>(&mut self, last: [&mut Linear; N]) {
         let shared = self.rezero.clone();
         let mut kept = false;
         for (residual, linear) in self.sub_layers.iter_mut().zip(last) {
@@ -166,60 +112,6 @@ impl LayerResiduals {
         }
         if !kept {
             self.rezero = None;
-        }
-    }
-}
-
-impl Fold for RztxEncoder {
-    fn fold(self) -> Self {
-        let mut encoder = self.valid();
-        for layer in &mut encoder.layers {
-            let RztxEncoderLayer {
-                attention,
-                feed_forward,
-                residual,
-                ..
-            } = layer;
-            residual.fold([&mut attention.out_proj, &mut feed_forward.linear2]);
-        }
-        encoder
-    }
-}
-
-impl Fold for RztxDecoder {
-    fn fold(self) -> Self {
-        let mut decoder = self.valid();
-        for layer in &mut decoder.layers {
-            let RztxDecoderLayer {
-                attention,
-                cross_attention,
-                feed_forward,
-                residual,
-                ..
-            } = layer;
-            residual.fold([
-                &mut attention.out_proj,
-                &mut cross_attention.out_proj,
-                &mut feed_forward.linear2,
-            ]);
-        }
-        decoder
-    }
-}
-
-impl Fold for RztxLm {
-    fn fold(self) -> Self {
-        let mut net = self.valid();
-        net.encoder = net.encoder.fold();
-        net
-    }
-}
-
-impl Fold for RztxTransformer {
-    fn fold(self) -> Self {
-        Self {
-            encoder: self.encoder.fold(),
-            decoder: self.decoder.fold(),
         }
     }
 }

@@ -3,16 +3,16 @@
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::{Activation, BatchNormed};
+use rezero_kernels::{BatchNormed, Epilogue};
 
-/// `act(linear(x))`.
+/// `epilogue(linear(x))`.
 pub(crate) fn linear<const D: usize>(
     linear: &Linear,
     x: Tensor<D>,
-    activation: Activation,
+    epilogue: Epilogue,
 ) -> Tensor<D> {
     let bias = linear.bias.as_ref().map(|bias| bias.val());
-    rezero_kernels::linear(x, linear.weight.val(), bias, activation)
+    rezero_kernels::linear(x, linear.weight.val(), bias, epilogue)
 }
 
 /// `conv(x)`; the kernel serves what the networks here have: one group, square strides, symmetric
@@ -40,31 +40,31 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     }
 }
 
-/// `act(norm(x))`, with the batch's statistics where Burn's module takes them.
-pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+/// `epilogue(norm(x))`, with the batch's statistics where Burn's module takes them.
+pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
     if !trains(norm, &x.device()) {
-        return normalize(norm, x, activation, None);
+        return normalize(norm, x, epilogue, None);
     }
     let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
-    let normed = rezero_kernels::batch_norm(x, gamma, beta, norm.epsilon, activation);
+    let normed = rezero_kernels::batch_norm(x, gamma, beta, norm.epsilon, epilogue);
     update(norm, normed)
 }
 
-/// `skip + α · act(norm(x))`, as [`batch_norm`].
+/// `skip + α · epilogue(norm(x))`, as [`batch_norm`].
 pub(crate) fn batch_norm_gated_sum(
     norm: &BatchNorm,
     skip: Tensor<4>,
     x: Tensor<4>,
-    activation: Activation,
+    epilogue: Epilogue,
     alpha: Tensor<1>,
 ) -> Tensor<4> {
     if !trains(norm, &x.device()) {
-        return normalize(norm, x, activation, Some((skip, alpha)));
+        return normalize(norm, x, epilogue, Some((skip, alpha)));
     }
     let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
     let epsilon = norm.epsilon;
     let normed =
-        rezero_kernels::batch_norm_gated_sum(skip, x, gamma, beta, epsilon, activation, alpha);
+        rezero_kernels::batch_norm_gated_sum(skip, x, gamma, beta, epsilon, epilogue, alpha);
     update(norm, normed)
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn batch_norm_gated_sum(
 fn normalize(
     norm: &BatchNorm,
     x: Tensor<4>,
-    activation: Activation,
+    epilogue: Epilogue,
     sum: Option<(Tensor<4>, Tensor<1>)>,
 ) -> Tensor<4> {
     let device = x.device();
@@ -82,7 +82,7 @@ fn normalize(
         norm.running_mean.value().to_device(&device),
         norm.running_var.value().to_device(&device),
     ];
-    rezero_kernels::normalize(x, channels, norm.epsilon, activation, sum)
+    rezero_kernels::normalize(x, channels, norm.epsilon, epilogue, sum)
 }
 
 fn trains(norm: &BatchNorm, device: &Device) -> bool {

@@ -4,6 +4,19 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 
+use crate::vocabulary::vocabulary;
+
+vocabulary! {
+    "initialisation";
+    /// Where a network's initial weights come from.
+    pub enum WeightInit {
+        /// PyTorch's defaults for the layers used.
+        PyTorch = "pytorch",
+        /// The ReZero authors' notebook of this kind of network.
+        Notebook = "notebook",
+    }
+}
+
 /// PyTorch's default for convolutions and linear layers, U(−1/√fan_in, 1/√fan_in). Burn's
 /// `KaimingUniform` draws from ±√3 · gain / √fan_in.
 pub(crate) fn torch_default() -> Initializer {

@@ -11,18 +11,20 @@
 //! signals and gradients pass unchanged until training opens the gates one by one.
 //!
 //! - [`ReZero`] is the gate, [`ReZeroBlock`] a gate with its branch.
-//! - [`resnet`] holds CIFAR ResNets of any depth and pre-activation ResNets, each with the arms
-//!   that the paper compares.
-//! - [`Mlp`] is the paper's fully connected network, of thousands of layers.
+//! - [`Residual`] puts any of the [`ResidualScheme`]s that the papers compare around a branch.
+//! - [`resnet`] holds CIFAR ResNets of any depth and pre-activation ResNets.
+//! - [`mlp`] holds the paper's fully connected network, of thousands of layers.
 //! - [`transformer`] holds the RZTX encoder and decoder layers, their stacks and a byte-level
 //!   language model with incremental decoding.
-//! - `import` (a feature) reads and writes PyTorch weights.
-//! - [`Residual`] puts any of the schemes that the papers compare around a branch.
+//! - `torch` (feature `import`) reads and writes PyTorch weights.
 //! - `JacobianProbe` (feature `jacobian`) measures how a network carries signals: its input–output
 //!   Jacobian and singular values.
 //! - [`Grow`] deepens a trained network without changing its output; [`Fold`] takes the gates out of
 //!   it for inference.
-//! - [`alpha_group`], [`alphas`] and [`parameter_count`] look into any module.
+//! - [`gates`], [`gate_group`], [`parameter_count`] and [`not_finite`] look into any module.
+//!
+//! Every choice between named things, such as [`ResidualScheme`], is an enum with `ALL`, `name`, `FromStr`
+//! and serde; feature `schema` adds their JSON schemas.
 //!
 //! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none but Flex, by
 //! feature `flex`, with its kernels.
@@ -67,55 +69,55 @@
 
 #![warn(missing_docs)]
 
+mod backward;
+mod branch;
 mod fold;
 mod fused;
 mod grow;
-#[cfg(feature = "import")]
-pub mod import;
 mod init;
-mod inspect;
-#[cfg(feature = "jacobian")]
-mod jacobian;
-mod mlp;
+mod lens;
+mod nets;
 mod precision;
-#[cfg(feature = "train")]
-mod recompute;
 mod residual;
-pub mod resnet;
 mod rezero;
-#[cfg(feature = "train")]
-mod segments;
-pub mod transformer;
+#[cfg(feature = "import")]
+pub mod torch;
+mod vocabulary;
 
+pub use branch::Branch;
 pub use burn;
 pub use fold::Fold;
 pub use grow::{Grow, GrowError, Place};
-pub use inspect::{alpha_group, alphas, drawn, is_alpha, layer_index, parameter_count};
+pub use init::WeightInit;
+pub use lens::{Gate, drawn, gate_group, gates, layer_index, not_finite, parameter_count};
 #[cfg(feature = "jacobian")]
-pub use jacobian::{
+pub use lens::{
     Histogram, Jacobian, JacobianError, JacobianProbe, PooledSpectrum, Spectrum, SpectrumSummary,
-    not_finite,
 };
-pub use mlp::{Mlp, MlpArm, MlpConfig, MlpLayer};
-pub use precision::in_precision;
-pub use residual::{LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme};
-pub use rezero::{Branch, ReZero, ReZeroBlock, ReZeroConfig};
 #[cfg(feature = "train")]
-pub use segments::Update;
+pub use nets::mlp::Update;
+pub use nets::mlp::{Mlp, MlpConfig, MlpLayer};
+pub use nets::{mlp, resnet, transformer};
+pub use precision::in_precision;
+pub use residual::{
+    LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme, Site,
+};
+pub use rezero::{Bound, ReZero, ReZeroBlock, ReZeroConfig};
+pub use vocabulary::UnknownName;
 
 /// The names that most users need.
 pub mod prelude {
+    pub use crate::mlp::{Mlp, MlpConfig};
     pub use crate::resnet::{
-        Arm, CifarResNet, CifarResNetConfig, Definition, PreActDepth, PreActResNet,
-        PreActResNetConfig,
+        CifarResNet, CifarResNetConfig, Definition, PreActDepth, PreActResNet, PreActResNetConfig,
     };
     pub use crate::transformer::{
-        Activation, AttentionMask, Positions, RztxDecoder, RztxDecoderLayer, RztxEncoder,
-        RztxEncoderLayer, RztxLayerConfig, RztxLm, RztxLmConfig, RztxTransformer,
-        RztxTransformerConfig,
+        Activation, AttentionMask, Positions, RztxDecoder, RztxDecoderConfig, RztxDecoderInput,
+        RztxDecoderLayer, RztxEncoder, RztxEncoderConfig, RztxEncoderInput, RztxEncoderLayer,
+        RztxInit, RztxLm, RztxLmConfig, RztxTransformer, RztxTransformerConfig, SamplingConfig,
     };
     pub use crate::{
-        Branch, Fold, Grow, Mlp, MlpArm, MlpConfig, ReZero, ReZeroBlock, ReZeroConfig,
-        ResidualConfig, ResidualScheme, alpha_group,
+        Branch, Fold, Gate, Grow, NormKind, Place, ReZero, ReZeroBlock, ReZeroConfig, Residual,
+        ResidualConfig, ResidualScheme, Site, WeightInit, gate_group, gates, parameter_count,
     };
 }

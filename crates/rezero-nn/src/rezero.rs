@@ -1,11 +1,16 @@
 //! The idea, alone: a learned gate α on the residual branch, closed at the start.
 
 use burn::config::Config;
-use burn::module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param};
-use burn::nn::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu, RmsNorm, conv::Conv2d};
+use burn::module::{
+    Content, Devices, DisplaySettings, Initializer, Module, ModuleDisplay, ModuleDisplayDefault,
+    ModuleMapper, ModuleVisitor, Param,
+};
 use burn::tensor::{Device, Tensor};
 
-/// Configuration to create a [`ReZero`] gate using the [init function](ReZeroConfig::init).
+use crate::branch::Branch;
+
+/// Configuration to create a [`ReZero`] gate using the [init function](ReZeroConfig::init), or one with
+/// an α per channel using [`init_channels`](ReZeroConfig::init_channels).
 #[derive(Config, Debug)]
 pub struct ReZeroConfig {
     /// The value of α at the start. Default: 0
@@ -14,13 +19,6 @@ pub struct ReZeroConfig {
     /// Whether α is learned; a frozen α keeps its initial value. Default: true
     #[config(default = true)]
     pub trainable: bool,
-    /// `Some(n)`: one α for each of n channels; `None`: one α for the whole layer, as in the paper.
-    /// Default: None
-    pub channels: Option<usize>,
-    /// The axis that holds the channels: 1 for `[batch, channels, height, width]`, 2 for
-    /// `[batch, length, d_model]`. Unused without [`channels`](Self::channels). Default: 1
-    #[config(default = 1)]
-    pub channel_axis: usize,
     /// `Some(C)`: the gate is `C · tanh(α / C)` instead of α, so that its magnitude stays below C
     /// where α runs away. At α = 0 neither the gate nor its slope differ from those of α itself.
     /// Default: None
@@ -51,39 +49,39 @@ pub struct ReZero {
     pub alpha: Param<Tensor<1>>,
     /// The axis that a per-channel α belongs to.
     pub channel_axis: usize,
-    /// The gate is `C · tanh(α / C)` where this is `Some(C)`.
-    pub bound: Option<f64>,
+    /// The limit of the gate's magnitude, if it has one.
+    pub bound: Bound,
 }
 
+/// The limit C of a gate `C · tanh(α / C)`, or `None` where the gate is α itself.
+///
+/// Visitors pass over a module's constants. This one is a module, so that [`gates`](crate::gates) can
+/// tell what a gate amounts to: it enters one named after C.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound(pub Option<f64>);
+
 impl ReZeroConfig {
-    /// Initializes a gate on `device`.
+    /// Initializes a gate with one α on `device`, as in the paper.
     ///
     /// # Panics
     ///
-    /// If `channels` is `Some(0)`, α is not finite or the bound not above 0.
+    /// If α is not finite or the bound not above 0.
     pub fn init(&self, device: &Device) -> ReZero {
+        self.gate(1, 0, device)
+    }
+
+    /// Initializes a gate with one α for each of `channels` on `device`. `channel_axis` is the axis that
+    /// holds them: 1 for `[batch, channels, height, width]`, 2 for `[batch, length, d_model]`.
+    ///
+    /// # Panics
+    ///
+    /// As [`init`](Self::init), or if `channels` is 0.
+    pub fn init_channels(&self, channels: usize, channel_axis: usize, device: &Device) -> ReZero {
         assert!(
-            self.alpha.is_finite(),
-            "alpha must be finite, got {}.",
-            self.alpha
+            channels > 0,
+            "channels must be greater than zero; use init for one alpha in all."
         );
-        assert!(
-            self.channels != Some(0),
-            "channels must be greater than zero; leave it unset for one alpha a layer."
-        );
-        assert!(
-            self.bound.is_none_or(|c| c.is_finite() && c > 0.0),
-            "bound must be finite and greater than zero, got {:?}.",
-            self.bound
-        );
-        let alpha = Initializer::Constant { value: self.alpha }
-            .init([self.channels.unwrap_or(1)], device)
-            .set_require_grad(self.trainable);
-        ReZero {
-            alpha,
-            channel_axis: self.channel_axis,
-            bound: self.bound,
-        }
+        self.gate(channels, channel_axis, device)
     }
 
     /// Initializes a gate together with its `branch`, see [`ReZeroBlock`].
@@ -95,6 +93,27 @@ impl ReZeroConfig {
         ReZeroBlock {
             rezero: self.init(device),
             branch,
+        }
+    }
+
+    fn gate(&self, channels: usize, channel_axis: usize, device: &Device) -> ReZero {
+        assert!(
+            self.alpha.is_finite(),
+            "alpha must be finite, got {}.",
+            self.alpha
+        );
+        assert!(
+            self.bound.is_none_or(|c| c.is_finite() && c > 0.0),
+            "bound must be finite and greater than zero, got {:?}.",
+            self.bound
+        );
+        let alpha = Initializer::Constant { value: self.alpha }
+            .init([channels], device)
+            .set_require_grad(self.trainable);
+        ReZero {
+            alpha,
+            channel_axis,
+            bound: Bound(self.bound),
         }
     }
 }
@@ -188,7 +207,7 @@ impl ReZero {
     }
 
     fn bounded(&self, alpha: Tensor<1>) -> Tensor<1> {
-        match self.bound {
+        match self.bound.0 {
             Some(c) => (alpha / c).tanh() * c,
             None => alpha,
         }
@@ -209,7 +228,7 @@ impl ModuleDisplay for ReZero {
             1 => content,
             _ => content.add("channel_axis", &self.channel_axis),
         };
-        match self.bound {
+        match self.bound.0 {
             Some(bound) => content.add("bound", &bound),
             None => content,
         }
@@ -217,48 +236,56 @@ impl ModuleDisplay for ReZero {
     }
 }
 
-/// A residual branch `F` of rank-`D` tensors: what [`ReZeroBlock`] is generic over.
-///
-/// Implement it for your own modules. Burn's shape-preserving layers have it, and so have tuples,
-/// which apply their members from left to right. Closures need no implementation: pass them to
-/// [`ReZero::forward`].
-pub trait Branch<const D: usize> {
-    /// Computes `F(x)`, of the same shape as `x`.
-    fn forward(&self, x: Tensor<D>) -> Tensor<D>;
+impl Bound {
+    /// What a visitor is told is entered, by the name of C.
+    pub(crate) const CONTAINER: &'static str = "Struct:Bound";
 }
 
-macro_rules! branch_for_layers {
-    ($($layer:ty),*) => {$(
-        impl<const D: usize> Branch<D> for $layer {
-            fn forward(&self, x: Tensor<D>) -> Tensor<D> {
-                <$layer>::forward(self, x)
-            }
+impl Module for Bound {
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        if let Some(c) = self.0 {
+            let c = c.to_string();
+            visitor.enter_module(&c, Self::CONTAINER);
+            visitor.exit_module(&c, Self::CONTAINER);
         }
-    )*};
-}
-branch_for_layers!(BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu, RmsNorm);
+    }
 
-impl Branch<4> for Conv2d {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        Conv2d::forward(self, x)
+    fn map<M: ModuleMapper>(self, _mapper: &mut M) -> Self {
+        self
+    }
+
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        devices
+    }
+
+    fn fork(self, _device: &Device) -> Self {
+        self
+    }
+
+    fn to_device(self, _device: &Device) -> Self {
+        self
+    }
+
+    fn train(self) -> Self {
+        self
+    }
+
+    fn valid(&self) -> Self {
+        *self
+    }
+
+    fn materialize(self) -> Self {
+        self
     }
 }
 
-macro_rules! branch_for_tuples {
-    ($($name:ident $index:tt),+) => {
-        impl<const D: usize, $($name: Branch<D>),+> Branch<D> for ($($name,)+) {
-            fn forward(&self, x: Tensor<D>) -> Tensor<D> {
-                $(let x = self.$index.forward(x);)+
-                x
-            }
-        }
-    };
+impl ModuleDisplayDefault for Bound {
+    fn content(&self, content: Content) -> Option<Content> {
+        content.add("bound", &self.0).optional()
+    }
 }
-branch_for_tuples!(A 0, B 1);
-branch_for_tuples!(A 0, B 1, C 2);
-branch_for_tuples!(A 0, B 1, C 2, E 3);
-branch_for_tuples!(A 0, B 1, C 2, E 3, F 4);
-branch_for_tuples!(A 0, B 1, C 2, E 3, F 4, G 5);
+
+impl ModuleDisplay for Bound {}
 
 /// A ReZero layer: a gate and its branch, `y = x + α · F(x)`. See [`ReZero`].
 ///

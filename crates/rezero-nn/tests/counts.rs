@@ -1,8 +1,8 @@
 //! Parameter counts against PyTorch.
 
 use burn::tensor::Device;
-use rezero_nn::resnet::{Arm, CifarResNetConfig, Definition, PreActDepth, PreActResNetConfig};
-use rezero_nn::{ResidualScheme, parameter_count};
+use rezero_nn::resnet::{CifarResNetConfig, Definition, PreActDepth, PreActResNetConfig};
+use rezero_nn::{ResidualConfig, ResidualScheme, parameter_count};
 use serde_json::Value;
 
 use crate::support::Named;
@@ -34,20 +34,16 @@ fn cifar_resnets() {
         for (depth, arms) in members(depths) {
             for (arm, count) in members(arms) {
                 let config = CifarResNetConfig::new(depth.parse().expect("a depth"))
-                    .with_definition(match definition {
-                        "notebook" => Definition::Notebook,
-                        "table" => Definition::Table,
-                        other => panic!("no definition {other}"),
-                    })
-                    .with_arm(match arm {
-                        "vanilla" => Arm::Vanilla,
-                        "zero_gamma" => Arm::ZeroGamma,
-                        "rezero" => Arm::ReZero,
-                        "gated" => Arm::Gated,
-                        "fixup" => Arm::FixUp,
-                        "skipinit" => Arm::SkipInit,
+                    .with_definition(definition.parse::<Definition>().expect("a definition"))
+                    .with_residual(ResidualConfig::new(match arm {
+                        "vanilla" => ResidualScheme::Residual,
+                        "zero_gamma" => ResidualScheme::ZeroGamma,
+                        "rezero" => ResidualScheme::ReZero,
+                        "gated" => ResidualScheme::Gated,
+                        "fixup" => ResidualScheme::FixUp,
+                        "skipinit" => ResidualScheme::SkipInit,
                         other => panic!("no arm {other}"),
-                    });
+                    }));
                 let mut net = config.init(&device);
                 let label = format!("ResNet-{depth} {arm} {definition}");
                 let count = count.as_u64().expect("a count");
@@ -66,17 +62,12 @@ fn preact_resnets() {
     let mut compared = 0;
     for (depth, arms) in members(&counts()["preact"]) {
         for (arm, count) in members(arms) {
-            let config = PreActResNetConfig::new(match depth {
-                "18" => PreActDepth::D18,
-                "34" => PreActDepth::D34,
-                "50" => PreActDepth::D50,
-                other => panic!("no depth {other}"),
-            })
-            .with_scheme(match arm {
-                "vanilla" => ResidualScheme::Sum,
-                "rezero" => ResidualScheme::ReZero,
-                other => panic!("no arm {other}"),
-            });
+            let config = PreActResNetConfig::new(depth.parse::<PreActDepth>().expect("a depth"))
+                .with_residual(ResidualConfig::new(match arm {
+                    "vanilla" => ResidualScheme::Residual,
+                    "rezero" => ResidualScheme::ReZero,
+                    other => panic!("no arm {other}"),
+                }));
             let mut net = config.init(&device);
             let count = count.as_u64().expect("a count");
             assert_eq!(parameter_count(&net) as u64, count, "{depth} {arm}");

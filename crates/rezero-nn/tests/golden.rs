@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use rezero_nn::ResidualScheme;
 use rezero_nn::resnet::{
-    Arm, BasicBlock, CifarResNet, CifarResNetConfig, Definition, PreActBlock, PreActDepth,
-    PreActResNet, PreActResNetConfig,
+    BasicBlock, CifarResNet, CifarResNetConfig, Definition, PreActBlock, PreActDepth, PreActResNet,
+    PreActResNetConfig,
 };
+use rezero_nn::{ResidualConfig, ResidualScheme};
 
 use crate::backend::{device, every};
 use crate::support::{
@@ -87,39 +87,91 @@ fn check_block(fixture: &Fixture, case: &str, mut block: impl Forward, device: &
     checks.finish(case);
 }
 
-const BLOCKS: &[(&str, Arm, Definition)] = &[
-    ("vanilla.same", Arm::Vanilla, Definition::Notebook),
-    ("vanilla.notebook", Arm::Vanilla, Definition::Notebook),
-    ("vanilla.table", Arm::Vanilla, Definition::Table),
-    ("zero_gamma.same", Arm::ZeroGamma, Definition::Notebook),
-    ("zero_gamma.notebook", Arm::ZeroGamma, Definition::Notebook),
-    ("zero_gamma.table", Arm::ZeroGamma, Definition::Table),
-    ("rezero_pos.same", Arm::ReZero, Definition::Notebook),
-    ("rezero_pos.notebook", Arm::ReZero, Definition::Notebook),
-    ("rezero_pos.table", Arm::ReZero, Definition::Table),
-    ("rezero_neg.same", Arm::ReZero, Definition::Table),
-    ("rezero_neg.notebook", Arm::ReZero, Definition::Notebook),
-    ("rezero_neg.table", Arm::ReZero, Definition::Table),
-    ("gated.same", Arm::Gated, Definition::Notebook),
-    ("gated.notebook", Arm::Gated, Definition::Notebook),
-    ("gated.table", Arm::Gated, Definition::Table),
-    ("fixup.same", Arm::FixUp, Definition::Notebook),
-    ("fixup.table", Arm::FixUp, Definition::Table),
-    ("skipinit.same", Arm::SkipInit, Definition::Notebook),
-    ("skipinit.notebook", Arm::SkipInit, Definition::Notebook),
+const BLOCKS: &[(&str, ResidualScheme, Definition)] = &[
+    (
+        "vanilla.same",
+        ResidualScheme::Residual,
+        Definition::Notebook,
+    ),
+    (
+        "vanilla.notebook",
+        ResidualScheme::Residual,
+        Definition::Notebook,
+    ),
+    ("vanilla.table", ResidualScheme::Residual, Definition::Table),
+    (
+        "zero_gamma.same",
+        ResidualScheme::ZeroGamma,
+        Definition::Notebook,
+    ),
+    (
+        "zero_gamma.notebook",
+        ResidualScheme::ZeroGamma,
+        Definition::Notebook,
+    ),
+    (
+        "zero_gamma.table",
+        ResidualScheme::ZeroGamma,
+        Definition::Table,
+    ),
+    (
+        "rezero_pos.same",
+        ResidualScheme::ReZero,
+        Definition::Notebook,
+    ),
+    (
+        "rezero_pos.notebook",
+        ResidualScheme::ReZero,
+        Definition::Notebook,
+    ),
+    (
+        "rezero_pos.table",
+        ResidualScheme::ReZero,
+        Definition::Table,
+    ),
+    ("rezero_neg.same", ResidualScheme::ReZero, Definition::Table),
+    (
+        "rezero_neg.notebook",
+        ResidualScheme::ReZero,
+        Definition::Notebook,
+    ),
+    (
+        "rezero_neg.table",
+        ResidualScheme::ReZero,
+        Definition::Table,
+    ),
+    ("gated.same", ResidualScheme::Gated, Definition::Notebook),
+    (
+        "gated.notebook",
+        ResidualScheme::Gated,
+        Definition::Notebook,
+    ),
+    ("gated.table", ResidualScheme::Gated, Definition::Table),
+    ("fixup.same", ResidualScheme::FixUp, Definition::Notebook),
+    ("fixup.table", ResidualScheme::FixUp, Definition::Table),
+    (
+        "skipinit.same",
+        ResidualScheme::SkipInit,
+        Definition::Notebook,
+    ),
+    (
+        "skipinit.notebook",
+        ResidualScheme::SkipInit,
+        Definition::Notebook,
+    ),
 ];
 
 fn blocks() -> Fixture {
     Fixture::parse(include_bytes!("fixtures/blocks.safetensors"))
 }
 
-fn check_residual_blocks(arm: Arm) {
+fn check_residual_blocks(scheme: ResidualScheme) {
     let device = device().autodiff();
-    let cases = BLOCKS.iter().filter(|(_, of, _)| *of == arm);
+    let cases = BLOCKS.iter().filter(|(_, of, _)| *of == scheme);
     let mut seen = 0;
-    for &(case, arm, definition) in cases {
+    for &(case, scheme, definition) in cases {
         let config = CifarResNetConfig::new(14)
-            .with_arm(arm)
+            .with_residual(ResidualConfig::new(scheme))
             .with_definition(definition);
         // Blocks 0 and 1 have 16 channels, block 2 goes from 16 to 32 at stride 2.
         let down = !case.ends_with("same");
@@ -127,7 +179,7 @@ fn check_residual_blocks(arm: Arm) {
         let mut block = config.init(&device).blocks.swap_remove(index);
         if down {
             // The fixture goes from 4 channels to 8: the same shortcut, a quarter as wide.
-            let both = definition == Definition::Notebook && arm != Arm::FixUp;
+            let both = definition == Definition::Notebook && scheme != ResidualScheme::FixUp;
             let zeros = (block.shortcut.before, block.shortcut.after);
             assert_eq!(zeros, if both { (8, 8) } else { (0, 16) }, "{case}");
             block.shortcut.before /= 4;
@@ -136,40 +188,40 @@ fn check_residual_blocks(arm: Arm) {
         check_block(&blocks(), case, block, &device);
         seen += 1;
     }
-    assert!(seen > 0, "no case for {arm:?}");
+    assert!(seen > 0, "no case for {scheme}");
 }
 
 #[test]
 fn vanilla_block() {
-    check_residual_blocks(Arm::Vanilla);
+    check_residual_blocks(ResidualScheme::Residual);
 }
 
 #[test]
 fn zero_gamma_block() {
-    check_residual_blocks(Arm::ZeroGamma);
+    check_residual_blocks(ResidualScheme::ZeroGamma);
 }
 
 #[test]
 fn rezero_block() {
-    check_residual_blocks(Arm::ReZero);
+    check_residual_blocks(ResidualScheme::ReZero);
 }
 
 #[test]
 fn gated_block() {
-    check_residual_blocks(Arm::Gated);
+    check_residual_blocks(ResidualScheme::Gated);
 }
 
 #[test]
 fn fixup_block() {
-    check_residual_blocks(Arm::FixUp);
+    check_residual_blocks(ResidualScheme::FixUp);
 }
 
 /// Under both definitions: SkipInit keeps the padded shortcut.
 #[test]
 fn skipinit_block() {
-    check_residual_blocks(Arm::SkipInit);
+    check_residual_blocks(ResidualScheme::SkipInit);
     let table = CifarResNetConfig::new(14)
-        .with_arm(Arm::SkipInit)
+        .with_residual(ResidualConfig::new(ResidualScheme::SkipInit))
         .with_definition(Definition::Table)
         .init(&device());
     let shortcut = &table.blocks[2].shortcut;
@@ -181,13 +233,13 @@ const PREACT_BLOCKS: &[(&str, PreActDepth, ResidualScheme, usize)] = &[
     (
         "basic.vanilla.same",
         PreActDepth::D18,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         0,
     ),
     (
         "basic.vanilla.down",
         PreActDepth::D34,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         3,
     ),
     (
@@ -205,19 +257,19 @@ const PREACT_BLOCKS: &[(&str, PreActDepth, ResidualScheme, usize)] = &[
     (
         "bottleneck.vanilla.same",
         PreActDepth::D50,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         1,
     ),
     (
         "bottleneck.vanilla.widen",
         PreActDepth::D50,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         0,
     ),
     (
         "bottleneck.vanilla.down",
         PreActDepth::D50,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         3,
     ),
     (
@@ -248,7 +300,7 @@ fn check_preact_blocks(kind: &str) {
     let device = device().autodiff();
     for &(case, depth, scheme, index) in PREACT_BLOCKS {
         if case.starts_with(kind) {
-            let config = PreActResNetConfig::new(depth).with_scheme(scheme);
+            let config = PreActResNetConfig::new(depth).with_residual(ResidualConfig::new(scheme));
             let block = config.init(&device).blocks.swap_remove(index);
             check_block(&preact_blocks(), case, block, &device);
         }
@@ -354,35 +406,64 @@ fn check_network(case: &str, mut net: impl Classify, device: &Device) {
     checks.finish(case);
 }
 
-const NETWORKS: &[(&str, usize, Arm, Definition)] = &[
+const NETWORKS: &[(&str, usize, ResidualScheme, Definition)] = &[
     (
         "cifar20.rezero.notebook",
         20,
-        Arm::ReZero,
+        ResidualScheme::ReZero,
         Definition::Notebook,
     ),
     (
         "cifar8.vanilla.notebook",
         8,
-        Arm::Vanilla,
+        ResidualScheme::Residual,
         Definition::Notebook,
     ),
-    ("cifar8.vanilla.table", 8, Arm::Vanilla, Definition::Table),
+    (
+        "cifar8.vanilla.table",
+        8,
+        ResidualScheme::Residual,
+        Definition::Table,
+    ),
     (
         "cifar8.rezero.notebook",
         8,
-        Arm::ReZero,
+        ResidualScheme::ReZero,
         Definition::Notebook,
     ),
-    ("cifar8.rezero.table", 8, Arm::ReZero, Definition::Table),
-    ("cifar8.gated.notebook", 8, Arm::Gated, Definition::Notebook),
-    ("cifar8.gated.table", 8, Arm::Gated, Definition::Table),
-    ("cifar8.fixup", 8, Arm::FixUp, Definition::Table),
-    ("cifar8.skipinit", 8, Arm::SkipInit, Definition::Notebook),
+    (
+        "cifar8.rezero.table",
+        8,
+        ResidualScheme::ReZero,
+        Definition::Table,
+    ),
+    (
+        "cifar8.gated.notebook",
+        8,
+        ResidualScheme::Gated,
+        Definition::Notebook,
+    ),
+    (
+        "cifar8.gated.table",
+        8,
+        ResidualScheme::Gated,
+        Definition::Table,
+    ),
+    ("cifar8.fixup", 8, ResidualScheme::FixUp, Definition::Table),
+    (
+        "cifar8.skipinit",
+        8,
+        ResidualScheme::SkipInit,
+        Definition::Notebook,
+    ),
 ];
 
 const PREACT_NETWORKS: &[(&str, PreActDepth, ResidualScheme)] = &[
-    ("preact18.vanilla", PreActDepth::D18, ResidualScheme::Sum),
+    (
+        "preact18.vanilla",
+        PreActDepth::D18,
+        ResidualScheme::Residual,
+    ),
     ("preact18.rezero", PreActDepth::D18, ResidualScheme::ReZero),
     ("preact50.rezero", PreActDepth::D50, ResidualScheme::ReZero),
 ];
@@ -390,9 +471,9 @@ const PREACT_NETWORKS: &[(&str, PreActDepth, ResidualScheme)] = &[
 #[test]
 fn cifar_networks() {
     let device = device().autodiff();
-    for &(case, depth, arm, definition) in NETWORKS.iter().step_by(every()) {
+    for &(case, depth, scheme, definition) in NETWORKS.iter().step_by(every()) {
         let config = CifarResNetConfig::new(depth)
-            .with_arm(arm)
+            .with_residual(ResidualConfig::new(scheme))
             .with_definition(definition);
         check_network(case, config.init(&device), &device);
     }
@@ -402,7 +483,7 @@ fn cifar_networks() {
 fn preact_networks() {
     let device = device().autodiff();
     for &(case, depth, scheme) in PREACT_NETWORKS.iter().step_by(every()) {
-        let config = PreActResNetConfig::new(depth).with_scheme(scheme);
+        let config = PreActResNetConfig::new(depth).with_residual(ResidualConfig::new(scheme));
         check_network(case, config.init(&device), &device);
     }
 }

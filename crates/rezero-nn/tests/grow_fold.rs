@@ -1,66 +1,15 @@
 //! Growing changes nothing, folding nothing but rounding.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Distribution, Int, Tensor};
-use rezero_nn::resnet::{Arm, CifarResNet, CifarResNetConfig, PreActDepth, PreActResNetConfig};
-use rezero_nn::transformer::{RztxLayerConfig, RztxLm, RztxLmConfig, RztxTransformerConfig};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Device, Int, Tensor};
+use rezero_nn::resnet::{CifarResNet, CifarResNetConfig, PreActDepth, PreActResNetConfig};
+use rezero_nn::transformer::{RztxEncoderConfig, RztxLm, RztxLmConfig, RztxTransformerConfig};
 use rezero_nn::{
-    Fold, Grow, GrowError, Mlp, MlpArm, MlpConfig, NormKind, Place, ReZeroConfig, ResidualConfig,
-    ResidualScheme, alphas,
+    Fold, Grow, GrowError, Mlp, MlpConfig, NormKind, Place, ReZeroConfig, ResidualConfig,
+    ResidualScheme, gates,
 };
 
-fn normal<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-}
-
-fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().iter().collect()
-}
-
-/// Gives each gate a value of its own, of the sign of `scale` or of both signs.
-struct Open {
-    scale: f32,
-    both: bool,
-    path: Vec<String>,
-    seen: usize,
-}
-
-impl ModuleMapper for Open {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.path.last().is_none_or(|name| name != "alpha") {
-            return param;
-        }
-        let n = param.lazy_shape().num_elements();
-        let start = self.seen;
-        self.seen += n;
-        let values: Vec<f32> = (start..start + n)
-            .map(|i| {
-                let sign = if self.both && i % 2 == 1 { -1.0 } else { 1.0 };
-                sign * self.scale * (1.0 + 0.1 * (i % 5) as f32)
-            })
-            .collect();
-        let device = param.val().device();
-        param.map(|old| Tensor::<1>::from_floats(values.as_slice(), &device).reshape(old.dims()))
-    }
-}
-
-fn opened<M: Module>(module: M, scale: f32, both: bool) -> M {
-    let mut open = Open {
-        scale,
-        both,
-        path: Vec::new(),
-        seen: 0,
-    };
-    module.map(&mut open)
-}
+use crate::helpers::{open_gates, opened, random, scheme, values};
 
 #[derive(Default)]
 struct Ids(Vec<ParamId>);
@@ -86,7 +35,7 @@ fn check_grown<M: Module>(
 ) -> M {
     let before = forward(&old);
     let had = ids(&old);
-    let gates = alphas(&old).len();
+    let open = gates(&old).len();
     let new = grow(old).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert_eq!(forward(&new), before, "{name}");
     let has = ids(&new);
@@ -94,27 +43,25 @@ fn check_grown<M: Module>(
         has.len() > had.len() && had.iter().all(|id| has.contains(id)),
         "{name}"
     );
-    let closed = alphas(&new)
+    let closed = gates(&new)
         .iter()
-        .filter(|(_, a)| a.iter().all(|v| *v == 0.0))
+        .filter(|gate| gate.raw.iter().all(|v| *v == 0.0))
         .count();
-    assert_eq!(closed, alphas(&new).len() - gates, "{name}");
+    assert_eq!(closed, gates(&new).len() - open, "{name}");
     new
 }
 
 #[test]
 fn mlps_grow_by_identities() {
     let device = Device::flex();
-    let x = normal::<2>([3, 12], &device);
-    for channels in [None, Some(16)] {
+    let x = random::<2>([3, 12], &device);
+    for per_channel in [false, true] {
         for place in [Place::End, Place::Even] {
             let config = |n| {
-                let mut config = MlpConfig::new(12, 16, n, 4);
-                config.residual.rezero =
-                    ReZeroConfig::new().with_alpha(0.2).with_channels(channels);
-                config
+                let residual = opened(ResidualScheme::ReZero, 0.2).with_per_channel(per_channel);
+                MlpConfig::new(12, 16, n, 4).with_residual(residual)
             };
-            let old = opened(config(5).init(&device), 0.3, true);
+            let old = open_gates(config(5).init(&device), 0.3, true);
             let marks: Vec<f32> = old
                 .layers
                 .iter()
@@ -154,17 +101,17 @@ fn language_models_grow_by_identities() {
         ResidualScheme::Gated,
     ];
     for scheme in schemes {
-        for norm in [None, Some(NormKind::Rms)] {
-            if norm.is_some() && scheme != ResidualScheme::ReZero {
+        for norm in [NormKind::Auto, NormKind::Rms] {
+            if norm != NormKind::Auto && scheme != ResidualScheme::ReZero {
                 continue;
             }
             let residual = ResidualConfig::new(scheme).with_norm(norm);
-            let layer = RztxLayerConfig::new(8, 2)
-                .with_d_ff(12)
-                .with_residual(residual);
-            let config = |n| RztxLmConfig::new(layer.clone(), n, 6);
-            let old: RztxLm = opened(config(3).init(&device), 0.4, true);
-            let name = format!("{scheme:?}");
+            let config = |n| {
+                let encoder = RztxEncoderConfig::new(8, 12, 2, n).with_residual(residual.clone());
+                RztxLmConfig::new(encoder, 6)
+            };
+            let old: RztxLm = open_gates(config(3).init(&device), 0.4, true);
+            let name = scheme.to_string();
             let grow = |m| config(7).grow(m, Place::Even);
             check_grown(&name, old, grow, |m| values(m.forward(tokens.clone())));
         }
@@ -174,77 +121,81 @@ fn language_models_grow_by_identities() {
 #[test]
 fn resnets_grow_by_identities_within_their_stages() {
     let device = Device::flex();
-    let images = normal::<4>([2, 3, 16, 16], &device);
-    let growing = [
-        Arm::ReZero,
-        Arm::Gated,
-        Arm::SkipInit,
-        Arm::ZeroGamma,
-        Arm::FixUp,
-    ];
-    for arm in growing {
+    let images = random::<4>([2, 3, 16, 16], &device);
+    let growing = CifarResNetConfig::SCHEMES.iter().copied();
+    for rule in growing.filter(|scheme| scheme.begins_as_identity()) {
         for place in [Place::End, Place::Even] {
-            let config = |depth| CifarResNetConfig::new(depth).with_arm(arm);
-            let old: CifarResNet = opened(config(14).init(&device), 0.3, true);
-            let name = format!("{arm:?} {place:?}");
+            let config = |depth| CifarResNetConfig::new(depth).with_residual(scheme(rule));
+            let old: CifarResNet = open_gates(config(14).init(&device), 0.3, true);
+            let name = format!("{rule} {place:?}");
             let grow = |m| config(26).grow(m, place);
-            let new = check_grown_of(&name, arm, old, grow, |m| values(m.forward(images.clone())));
+            let new = check_grown_of(&name, rule, old, grow, |m| {
+                values(m.forward(images.clone()))
+            });
             assert_eq!(new.depth(), 26);
         }
     }
     let config = |depth| PreActResNetConfig::new(depth);
-    let old = opened(config(PreActDepth::D18).init(&device), 0.3, true);
+    let old = open_gates(config(PreActDepth::D18).init(&device), 0.3, true);
     let grow = |m| config(PreActDepth::D34).grow(m, Place::End);
     check_grown("preact", old, grow, |m| values(m.forward(images.clone())));
 }
 
-/// Arms without gates have none to be 0.
+/// Schemes without gates have none to be 0.
 fn check_grown_of(
     name: &str,
-    arm: Arm,
+    rule: ResidualScheme,
     old: CifarResNet,
     grow: impl FnOnce(CifarResNet) -> Result<CifarResNet, GrowError>,
     forward: impl Fn(&CifarResNet) -> Vec<f32>,
 ) -> CifarResNet {
-    match arm {
-        Arm::ZeroGamma | Arm::FixUp => {
-            let before = forward(&old);
-            let new = grow(old).unwrap();
-            assert_eq!(forward(&new), before, "{name}");
-            new
-        }
-        _ => check_grown(name, old, grow, forward),
+    if rule.has_gate() {
+        return check_grown(name, old, grow, forward);
     }
+    let before = forward(&old);
+    let new = grow(old).unwrap();
+    assert_eq!(forward(&new), before, "{name}");
+    new
 }
 
 #[test]
 fn what_is_no_identity_or_not_deeper_does_not_grow() {
     let device = Device::flex();
-    let config = |n, arm| MlpConfig::new(12, 16, n, 4).with_arm(arm);
-    for arm in [
-        MlpArm::Vanilla,
-        MlpArm::Residual,
-        MlpArm::LayerNorm,
-        MlpArm::PreNorm,
-        MlpArm::PostNorm,
-    ] {
-        let error = config(9, arm)
-            .grow(config(3, arm).init(&device), Place::End)
-            .unwrap_err();
-        assert!(matches!(error, GrowError::NotIdentity { .. }), "{arm:?}");
+    let config = |n, rule| MlpConfig::new(12, 16, n, 4).with_residual(scheme(rule));
+    for &rule in MlpConfig::SCHEMES {
+        if rule != ResidualScheme::ReZero {
+            let error = config(9, rule)
+                .grow(config(3, rule).init(&device), Place::End)
+                .unwrap_err();
+            assert_eq!(error, GrowError::NotIdentity { scheme: rule });
+        }
     }
-    let rezero = |n| config(n, MlpArm::ReZero);
+    let rezero = |n| config(n, ResidualScheme::ReZero);
     let same = rezero(3)
         .grow(rezero(3).init(&device), Place::End)
         .unwrap_err();
     assert_eq!(same, GrowError::NotDeeper { have: 3, wanted: 3 });
     let wider = MlpConfig::new(12, 17, 9, 4).grow(rezero(3).init(&device), Place::End);
     assert!(matches!(wider, Err(GrowError::Shape(_))));
-    let other = rezero(9).grow(config(3, MlpArm::Residual).init(&device), Place::End);
+    let other = rezero(9).grow(
+        config(3, ResidualScheme::Residual).init(&device),
+        Place::End,
+    );
     assert!(matches!(other, Err(GrowError::Shape(_))));
-    let resnet = |depth, arm| CifarResNetConfig::new(depth).with_arm(arm);
-    let vanilla = resnet(20, Arm::Vanilla).grow(resnet(14, Arm::Vanilla).init(&device), Place::End);
-    assert!(matches!(vanilla, Err(GrowError::NotIdentity { .. })));
+    let resnet =
+        |depth| CifarResNetConfig::new(depth).with_residual(scheme(ResidualScheme::Residual));
+    let vanilla = resnet(20).grow(resnet(14).init(&device), Place::End);
+    let Err(error @ GrowError::NotIdentity { .. }) = vanilla else {
+        panic!("a plain ResNet has grown");
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("zero-gamma, fixup, rezero, gated, skipinit")
+    );
+    let images = CifarResNetConfig::new(14).with_in_channels(1).init(&device);
+    let other = CifarResNetConfig::new(20).grow(images, Place::End);
+    assert!(matches!(other, Err(GrowError::Shape(_))));
 }
 
 /// The folded network has no gate and the same output within 1e-5 of its largest value.
@@ -256,7 +207,7 @@ fn check_folded<M: Module + Fold>(
 ) {
     let before = forward(&net);
     let folded = net.fold();
-    assert_eq!(alphas(&folded).len(), gates, "{name}");
+    assert_eq!(rezero_nn::gates(&folded).len(), gates, "{name}");
     let after = forward(&folded);
     let largest = before.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     for (a, b) in after.iter().zip(&before) {
@@ -267,81 +218,55 @@ fn check_folded<M: Module + Fold>(
 #[test]
 fn folded_networks_have_no_gates_and_the_same_output() {
     let device = Device::flex();
-    let x = normal::<2>([3, 12], &device);
-    let images = normal::<4>([2, 3, 16, 16], &device);
+    let x = random::<2>([3, 12], &device);
+    let images = random::<4>([2, 3, 16, 16], &device);
     let tokens = Tensor::<1, Int>::arange(0..12, &device).reshape([2, 6]);
     for (scale, both) in [(0.5, false), (-0.5, false), (0.5, true), (0.0, false)] {
         for bound in [None, Some(0.4)] {
             let gate = ReZeroConfig::new().with_bound(bound);
             let mut config = MlpConfig::new(12, 16, 6, 4);
             config.residual.rezero = gate.clone();
-            let net: Mlp = opened(config.init(&device), scale, both);
+            let net: Mlp = open_gates(config.init(&device), scale, both);
             check_folded("mlp", net, 0, |net| values(net.forward(x.clone())));
-            for arm in [
-                Arm::ReZero,
-                Arm::Gated,
-                Arm::SkipInit,
-                Arm::Vanilla,
-                Arm::ZeroGamma,
-                Arm::FixUp,
-            ] {
-                let config = CifarResNetConfig::new(14)
-                    .with_arm(arm)
-                    .with_rezero(gate.clone());
-                let net = opened(config.init(&device), scale, both);
-                let name = format!("{arm:?} {scale} {both}");
+            for &rule in CifarResNetConfig::SCHEMES {
+                let residual = scheme(rule).with_rezero(gate.clone());
+                let config = CifarResNetConfig::new(14).with_residual(residual);
+                let net = open_gates(config.init(&device), scale, both);
+                let name = format!("{rule} {scale} {both}");
                 check_folded(&name, net, 0, |net| values(net.forward(images.clone())));
             }
-            for scheme in [
-                ResidualScheme::Sum,
-                ResidualScheme::ReZero,
-                ResidualScheme::Gated,
-            ] {
-                let config = PreActResNetConfig::new(PreActDepth::D18)
-                    .with_scheme(scheme)
-                    .with_rezero(gate.clone());
-                let net = opened(config.init(&device), scale, both);
+            for &rule in PreActResNetConfig::SCHEMES {
+                let residual = scheme(rule).with_rezero(gate.clone());
+                let config = PreActResNetConfig::new(PreActDepth::D18).with_residual(residual);
+                let net = open_gates(config.init(&device), scale, both);
                 check_folded("preact", net, 0, |net| values(net.forward(images.clone())));
             }
         }
-        for scheme in [
-            ResidualScheme::ReZero,
-            ResidualScheme::SkipInit,
-            ResidualScheme::Gated,
-            ResidualScheme::LayerScale,
-            ResidualScheme::PreNorm,
-            ResidualScheme::PostNorm,
-            ResidualScheme::DeepNorm,
-        ] {
+        for &rule in RztxEncoderConfig::SCHEMES {
             for per_channel in [false, true] {
-                if per_channel && scheme == ResidualScheme::Gated {
+                if per_channel && rule == ResidualScheme::Gated {
                     continue;
                 }
-                let layer = RztxLayerConfig::new(8, 2)
-                    .with_d_ff(12)
-                    .with_alpha_per_channel(per_channel)
-                    .with_residual(ResidualConfig::new(scheme));
-                let net = opened(RztxLmConfig::new(layer, 4, 6).init(&device), scale, both);
-                let name = format!("{scheme:?} {per_channel}");
+                let encoder = RztxEncoderConfig::new(8, 12, 2, 4)
+                    .with_residual(scheme(rule).with_per_channel(per_channel));
+                let net = RztxLmConfig::new(encoder, 6).init(&device);
+                let net = open_gates(net, scale, both);
+                let name = format!("{rule} {per_channel}");
                 check_folded(&name, net, 0, |net| values(net.forward(tokens.clone())));
             }
         }
     }
-    let residual = ResidualConfig::new(ResidualScheme::ReZero).with_norm(Some(NormKind::Layer));
-    let layer = RztxLayerConfig::new(8, 2)
-        .with_d_ff(12)
-        .with_residual(residual);
-    let net = opened(
-        RztxTransformerConfig::new(layer)
-            .with_n_encoder_layers(2)
-            .with_n_decoder_layers(3)
+    let residual = scheme(ResidualScheme::ReZero).with_norm(NormKind::Layer);
+    let net = open_gates(
+        RztxTransformerConfig::new(8, 12, 2, 2, 3)
+            .with_residual(residual)
             .init(&device),
         0.5,
         true,
     );
     let (source, target) = (
-        normal::<3>([2, 5, 8], &device),
-        normal::<3>([2, 4, 8], &device),
+        random::<3>([2, 5, 8], &device),
+        random::<3>([2, 4, 8], &device),
     );
     check_folded("encoder and decoder", net, 0, |net| {
         values(net.forward(source.clone(), target.clone()))
@@ -351,10 +276,10 @@ fn folded_networks_have_no_gates_and_the_same_output() {
 #[test]
 fn gates_that_nothing_can_carry_stay() {
     let device = Device::flex();
-    let x = normal::<2>([3, 12], &device);
-    let mut config = MlpConfig::new(12, 16, 3, 4);
-    config.residual.rezero = ReZeroConfig::new().with_channels(Some(16));
-    let gates = |both| opened(config.init(&device), 0.5, both);
+    let x = random::<2>([3, 12], &device);
+    let residual = scheme(ResidualScheme::ReZero).with_per_channel(true);
+    let config = MlpConfig::new(12, 16, 3, 4).with_residual(residual);
+    let gates = |both| open_gates(config.init(&device), 0.5, both);
     check_folded("one sign", gates(false), 0, |net| {
         values(net.forward(x.clone()))
     });

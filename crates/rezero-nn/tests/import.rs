@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, bf16, f16};
-use rezero_nn::import::{ImportError, LmShape, TorchWeights, export, load};
+use rezero_nn::torch::{ImportError, TorchWeights, export, load};
 use rezero_nn::transformer::{
-    Activation, Positions, RztxLayerConfig, RztxLm, RztxLmConfig, RztxTransformerConfig,
+    Activation, LmShape, Positions, RztxEncoderConfig, RztxEncoderLayerConfig, RztxLm,
+    RztxLmConfig, RztxTransformerConfig, lm_shape,
 };
 use rezero_nn::{NormKind, ReZeroConfig, ResidualConfig, ResidualScheme};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use crate::helpers::{opened, scheme};
 use crate::support::Fixture;
 
 fn fixture(name: &str) -> PathBuf {
@@ -22,11 +24,10 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn lm(device: &Device) -> RztxLm {
-    let layer = RztxLayerConfig::new(8, 2)
-        .with_d_ff(12)
+    let encoder = RztxEncoderConfig::new(8, 12, 2, 2)
         .with_dropout(0.0)
         .with_activation(Activation::Gelu);
-    RztxLmConfig::new(layer, 2, 16).init(device)
+    RztxLmConfig::new(encoder, 16).init(device)
 }
 
 fn far(a: Tensor<3>, b: Tensor<3>) -> f32 {
@@ -51,7 +52,7 @@ fn the_authors_checkpoints_give_pytorchs_logits() {
     ] {
         let weights = TorchWeights::open(fixture(file)).unwrap();
         assert_eq!(
-            weights.lm_shape(),
+            lm_shape(&weights),
             Some(LmShape {
                 n_layers: 2,
                 d_model: 8,
@@ -80,11 +81,12 @@ fn a_stack_and_a_layer_are_found_behind_their_prefix() {
     let device = Device::flex();
     let bytes = export(&lm(&device).encoder, []).unwrap();
     let weights = read(&prefixed(&bytes, "net.decoder_only."));
-    let layer = RztxLayerConfig::new(8, 2).with_d_ff(12).with_dropout(0.0);
-    let encoder = load(layer.init_encoder(2, &device), &weights).unwrap();
+    let config = RztxEncoderConfig::new(8, 12, 2, 2).with_dropout(0.0);
+    let encoder = load(config.init(&device), &weights).unwrap();
     assert_eq!(export(&encoder, []).unwrap(), bytes);
     let one = export(&encoder.layers[1], []).unwrap();
-    let loaded = load(layer.init_encoder_layer(&device), &read(&one)).unwrap();
+    let layer = RztxEncoderLayerConfig::new(8, 12, 2).init(&device);
+    let loaded = load(layer, &read(&one)).unwrap();
     assert_eq!(export(&loaded, []).unwrap(), one);
 }
 
@@ -112,45 +114,25 @@ fn read(bytes: &[u8]) -> TorchWeights {
 #[test]
 fn every_model_survives_export_and_import_bit_for_bit() {
     let device = Device::flex();
-    let config = |scheme| {
-        let gate = ReZeroConfig::new().with_alpha(0.3);
-        RztxLayerConfig::new(8, 2)
-            .with_d_ff(12)
-            .with_residual(ResidualConfig::new(scheme).with_rezero(gate))
-    };
-    use ResidualScheme::*;
-    let mut models = Vec::new();
-    for scheme in [
-        Plain,
-        Sum,
-        PostNorm,
-        PreNorm,
-        PreNormNotebook,
-        Gpt2Norm,
-        ReZero,
-        Gated,
-        SkipInit,
-        LayerScale,
-        DeepNorm,
-    ] {
-        models.push(config(scheme));
-    }
-    models.push(config(ReZero).with_share_alpha(false));
-    models.push(config(ReZero).with_alpha_per_channel(true));
-    models.push(
-        config(ReZero)
-            .with_share_alpha(false)
-            .with_alpha_per_channel(true),
-    );
-    models.push(config(ReZero).with_bias(false));
-    models.push(config(ReZero).with_activation(Activation::SwiGlu));
-    let mut rms = config(PreNorm);
-    rms.residual.norm = Some(NormKind::Rms);
-    models.push(rms);
-    for layer in models {
+    let config =
+        |residual: ResidualConfig| RztxEncoderConfig::new(8, 12, 2, 3).with_residual(residual);
+    let rezero = || opened(ResidualScheme::ReZero, 0.3);
+    let schemes = RztxEncoderConfig::SCHEMES.iter();
+    let mut models: Vec<_> = schemes.map(|rule| config(opened(*rule, 0.3))).collect();
+    models.push(config(rezero().with_share_alpha(false)));
+    models.push(config(rezero().with_per_channel(true)));
+    models.push(config(
+        rezero().with_share_alpha(false).with_per_channel(true),
+    ));
+    models.push(config(rezero()).with_bias(false));
+    models.push(config(rezero()).with_activation(Activation::SwiGlu));
+    models.push(config(
+        scheme(ResidualScheme::PreNorm).with_norm(NormKind::Rms),
+    ));
+    for encoder in models {
         for (tied, positions) in [(false, Positions::Learned), (true, Positions::Rotary)] {
             let make = || {
-                RztxLmConfig::new(layer.clone(), 3, 16)
+                RztxLmConfig::new(encoder.clone(), 16)
                     .with_tied(tied)
                     .with_positions(positions)
                     .init(&device)
@@ -164,12 +146,10 @@ fn every_model_survives_export_and_import_bit_for_bit() {
             let back = export(&again, about()).unwrap();
             assert_same(&back, &bytes);
             let twice = load(make(), &read(&back)).unwrap();
-            assert!(export(&twice, about()).unwrap() == back, "{layer:?}");
+            assert!(export(&twice, about()).unwrap() == back, "{encoder:?}");
         }
     }
-    let both = RztxTransformerConfig::new(config(ReZero))
-        .with_n_encoder_layers(2)
-        .with_n_decoder_layers(2);
+    let both = RztxTransformerConfig::new(8, 12, 2, 2, 2).with_residual(rezero());
     let bytes = distinct(&export(&both.init(&device), []).unwrap());
     let names: Vec<String> = read(&bytes).names().map(str::to_owned).collect();
     assert!(names.contains(&"decoder.layers.1.multihead_attn.in_proj_weight".to_owned()));
@@ -258,7 +238,7 @@ fn names_of_the_notebook_and_split_projections_are_found_behind_a_prefix() {
         }
     });
     let weights = read(&notebook);
-    assert_eq!(weights.lm_shape(), read(&bytes).lm_shape());
+    assert_eq!(lm_shape(&weights), lm_shape(&read(&bytes)));
     let loaded = load(lm(&device), &weights).unwrap();
     assert_same(&export(&loaded, []).unwrap(), &bytes);
 }
@@ -286,11 +266,9 @@ fn edited(bytes: &[u8], edit: impl Fn(&str, &TensorView) -> Edited) -> Vec<u8> {
 #[test]
 fn norms_of_the_notebook_serve_both_branches() {
     let device = Device::flex();
-    for scheme in [ResidualScheme::PostNorm, ResidualScheme::PreNormNotebook] {
-        let layer = RztxLayerConfig::new(8, 2)
-            .with_d_ff(12)
-            .with_residual(ResidualConfig::new(scheme));
-        let make = || layer.init_encoder(2, &device);
+    for rule in [ResidualScheme::PostNorm, ResidualScheme::PreNormNotebook] {
+        let config = RztxEncoderConfig::new(8, 12, 2, 2).with_residual(scheme(rule));
+        let make = || config.init(&device);
         let ours = distinct(&export(&make(), []).unwrap());
         let notebook = |gate: f32| {
             edited(&ours, |name, view| {
@@ -322,7 +300,7 @@ fn norms_of_the_notebook_serve_both_branches() {
             assert_eq!(view.data(), source.data(), "{name}");
         }
         // Another gate is no notebook's, and none of ours.
-        assert!(load(make(), &read(&notebook(0.5))).is_err(), "{scheme:?}");
+        assert!(load(make(), &read(&notebook(0.5))).is_err(), "{rule}");
     }
 }
 
@@ -389,10 +367,9 @@ fn one_module_of_a_larger_one_is_loaded() {
 fn identities_and_frozen_gates_outlive_loading() {
     let device = Device::flex().autodiff();
     let gate = ReZeroConfig::new().with_trainable(false);
-    let layer = RztxLayerConfig::new(8, 2)
-        .with_d_ff(12)
-        .with_residual(ResidualConfig::new(ResidualScheme::ReZero).with_rezero(gate));
-    let before = layer.init_encoder(2, &device);
+    let before = RztxEncoderConfig::new(8, 12, 2, 2)
+        .with_residual(scheme(ResidualScheme::ReZero).with_rezero(gate))
+        .init(&device);
     let ids = |m: &rezero_nn::transformer::RztxEncoder| burn::module::list_param_ids(m);
     let weights = read(&distinct(&export(&before, []).unwrap()));
     let expected = ids(&before);
@@ -428,10 +405,8 @@ fn loaded_parameters_still_learn() {
 fn every_tensor_that_differs_is_named() {
     let device = Device::flex();
     let weights = TorchWeights::open(fixture("authors_lm.pt")).unwrap();
-    let layer = RztxLayerConfig::new(8, 2).with_d_ff(10).with_dropout(0.0);
-    let other = RztxLmConfig::new(layer, 3, 16)
-        .with_tied(true)
-        .init(&device);
+    let encoder = RztxEncoderConfig::new(8, 10, 2, 3);
+    let other = RztxLmConfig::new(encoder, 16).with_tied(true).init(&device);
     let Err(ImportError::Mismatch(tensors)) = load(other, &weights) else {
         panic!("it fits");
     };
@@ -604,8 +579,9 @@ fn tensors_stay_within_their_storage_and_file() {
     }
     // Of no values, so that nothing contradicts the shape: it fits no module.
     let empty = read(&one_tensor(12, 0, &[0, max], &[1, 1], 12));
-    let layer = RztxLayerConfig::new(8, 2).with_d_ff(12);
-    assert!(load(layer.init_encoder(1, &Device::flex()), &empty).is_err());
+    let device = Device::flex();
+    let encoder = RztxEncoderConfig::new(8, 12, 2, 1).init(&device);
+    assert!(load(encoder, &empty).is_err());
     let rows = edited(&read_bytes_of(&[0; 4]), |_, _| {
         ["q", "k", "v"]
             .map(|p| {
@@ -617,7 +593,8 @@ fn tensors_stay_within_their_storage_and_file() {
             })
             .to_vec()
     });
-    assert!(load(layer.init_encoder_layer(&Device::flex()), &read(&rows)).is_err());
+    let layer = RztxEncoderLayerConfig::new(8, 12, 2).init(&device);
+    assert!(load(layer, &read(&rows)).is_err());
 }
 
 /// Each would take tens of gigabytes, or hours, if it were read as it asks to be.
@@ -689,7 +666,7 @@ fn bombs_are_refused() {
     let dots = "a.".repeat(1 << 19);
     let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
     let weights = read(&safetensors::serialize([(dots, view)], None).unwrap());
-    assert_eq!(weights.lm_shape(), None);
+    assert_eq!(lm_shape(&weights), None);
     assert!(load(lm(&Device::flex()), &weights).is_err());
 }
 
@@ -758,7 +735,7 @@ fn damaged_and_hostile_files_are_errors() {
             let mut changed = good.clone();
             changed[at] ^= 0x55;
             if let Ok(weights) = TorchWeights::open(written(&changed).path()) {
-                let _ = (weights.lm_shape(), load(lm(&Device::flex()), &weights));
+                let _ = (lm_shape(&weights), load(lm(&Device::flex()), &weights));
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Jacobians and singular values against closed forms and finite differences.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor};
 use rezero_nn::resnet::CifarResNetConfig;
-use rezero_nn::transformer::{AttentionMask, RztxLayerConfig};
-use rezero_nn::{Jacobian, JacobianError, JacobianProbe, Mlp, MlpArm, MlpConfig, Spectrum};
+use rezero_nn::transformer::{RztxEncoderConfig, RztxEncoderInput};
+use rezero_nn::{Jacobian, JacobianError, JacobianProbe, Mlp, MlpConfig, ResidualScheme, Spectrum};
+
+use crate::helpers::{random, scheme};
 
 fn one(jacobians: Result<Vec<Jacobian>, JacobianError>) -> Jacobian {
     let mut jacobians = jacobians.expect("a Jacobian");
@@ -12,15 +14,11 @@ fn one(jacobians: Result<Vec<Jacobian>, JacobianError>) -> Jacobian {
     jacobians.remove(0)
 }
 
-fn normal<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-}
-
 #[test]
 fn of_a_linear_map_it_is_the_matrix() {
     let device = Device::flex();
-    let w = normal::<2>([5, 7], &device);
-    let x = normal::<2>([3, 5], &device);
+    let w = random::<2>([5, 7], &device);
+    let x = random::<2>([3, 5], &device);
     for block in [1, 3, 64] {
         let found = JacobianProbe::new()
             .with_block(block)
@@ -86,7 +84,7 @@ fn of_a_network_it_is_central_differences_in_double_precision() {
     let mut config = MlpConfig::new(4, 6, 3, 2);
     config.residual.rezero.alpha = 0.4;
     let net = config.init(&device);
-    let x = normal::<2>([1, 6], &device);
+    let x = random::<2>([1, 6], &device);
     let at: Vec<f64> = x.clone().into_data().iter().collect();
     let found = one(JacobianProbe::new()
         .with_block(4)
@@ -114,14 +112,12 @@ fn of_a_network_it_is_central_differences_in_double_precision() {
 fn a_new_rezero_network_has_singular_values_of_exactly_one() {
     let device = Device::flex();
     let net = MlpConfig::new(4, 32, 64, 2).init(&device);
-    let encoder = RztxLayerConfig::new(8, 2)
-        .with_d_ff(16)
-        .init_encoder(20, &device);
-    let mask = AttentionMask::causal();
+    let encoder = RztxEncoderConfig::new(8, 16, 2, 20).init(&device);
+    let causal = |x| encoder.forward(RztxEncoderInput::new(x).causal());
     let probe = JacobianProbe::new();
     let jacobians = [
-        one(probe.run_module(&net, |net, x| net.hidden(x), normal([1, 32], &device))),
-        one(probe.run(|x| encoder.forward(x, &mask), normal([1, 5, 8], &device))),
+        one(probe.run_module(&net, |net, x| net.hidden(x), random([1, 32], &device))),
+        one(probe.run(causal, random([1, 5, 8], &device))),
     ];
     for jacobian in jacobians {
         let spectrum = jacobian.spectrum().unwrap();
@@ -175,7 +171,7 @@ fn what_does_not_depend_on_its_input_has_a_jacobian_of_zeros() {
         let [n, _] = x.dims();
         Tensor::<2>::ones([n, 3], &x.device())
     };
-    let jacobian = one(JacobianProbe::new().run(constant, normal([1, 4], &device)));
+    let jacobian = one(JacobianProbe::new().run(constant, random([1, 4], &device)));
     assert_eq!(
         (jacobian.dims(), jacobian.values()),
         ([3, 4], [0.0; 12].as_slice())
@@ -198,13 +194,13 @@ fn what_does_not_depend_on_its_input_has_a_jacobian_of_zeros() {
 fn what_is_not_finite_is_named() {
     let device = Device::flex();
     let mut net = MlpConfig::new(4, 6, 3, 2)
-        .with_arm(MlpArm::Vanilla)
+        .with_residual(scheme(ResidualScheme::Plain))
         .init(&device);
     let bad = Tensor::<1>::from_floats([0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0], &device);
     net.layers[1].linear.bias = Some(Param::from_tensor(bad));
     let probe = JacobianProbe::new();
     let error = probe
-        .run_module(&net, |net, x| net.hidden(x), normal([1, 6], &device))
+        .run_module(&net, |net, x| net.hidden(x), random([1, 6], &device))
         .unwrap_err();
     let parameter = Some("layers.1.linear.bias".to_owned());
     assert!(
@@ -222,7 +218,7 @@ fn what_is_not_finite_is_named() {
 #[test]
 fn functions_that_mix_their_batch_are_refused() {
     let device = Device::flex();
-    let x = normal::<2>([1, 4], &device);
+    let x = random::<2>([1, 4], &device);
     let probe = JacobianProbe::new();
     let centred = |x: Tensor<2>| x.clone() - x.mean_dim(0);
     assert_eq!(
@@ -239,7 +235,7 @@ fn functions_that_mix_their_batch_are_refused() {
     assert_eq!(empty, JacobianError::Empty);
 
     // Batch norm takes the batch's statistics in training and keeps to its own without.
-    let images = normal::<4>([1, 3, 8, 8], &device);
+    let images = random::<4>([1, 3, 8, 8], &device);
     let net = CifarResNetConfig::new(8).init(&device.clone().autodiff());
     let training = probe.run_module(&net, |net, x| net.forward(x), images.clone());
     assert_eq!(training.unwrap_err(), JacobianError::NotIndependent);

@@ -4,10 +4,12 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use rezero_nn::{MlpConfig, ResidualConfig, ResidualScheme, parameter_count};
+use rezero_nn::{MlpConfig, ResidualScheme, gates, parameter_count};
+
+use crate::helpers::{opened, random, scheme, values};
 
 fn input(device: &Device) -> Tensor<2> {
-    Tensor::random([5, 12], Distribution::Normal(0.0, 1.0), device)
+    random([5, 12], device)
 }
 
 #[test]
@@ -32,15 +34,13 @@ fn every_scheme_is_its_formula() {
     let device = Device::flex().autodiff();
     for scheme in [
         ResidualScheme::Plain,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         ResidualScheme::ReZero,
         ResidualScheme::PostNorm,
         ResidualScheme::PreNorm,
     ] {
-        let mut residual = ResidualConfig::new(scheme);
-        residual.rezero.alpha = 0.3;
         let mlp = MlpConfig::new(12, 16, 4, 3)
-            .with_residual(residual)
+            .with_residual(opened(scheme, 0.3))
             .init(&device);
         let x = input(&device);
         let mut y = relu(mlp.input.forward(x.clone()));
@@ -49,7 +49,7 @@ fn every_scheme_is_its_formula() {
             let norm = |x: Tensor<2>| layer.residual.norm.as_ref().unwrap().forward(x);
             y = match scheme {
                 ResidualScheme::Plain => branch(y),
-                ResidualScheme::Sum => y.clone() + branch(y),
+                ResidualScheme::Residual => y.clone() + branch(y),
                 ResidualScheme::ReZero => y.clone() + branch(y) * 0.3,
                 ResidualScheme::PostNorm => norm(y.clone() + branch(y)),
                 _ => y.clone() + branch(norm(y)),
@@ -121,13 +121,13 @@ impl ModuleVisitor for Slopes {
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
     let device = Device::flex().autodiff();
-    for scheme in [
+    for rule in [
         ResidualScheme::Plain,
-        ResidualScheme::Sum,
+        ResidualScheme::Residual,
         ResidualScheme::ReZero,
     ] {
         let mlp = MlpConfig::new(5, 7, 3, 2)
-            .with_residual(ResidualConfig::new(scheme))
+            .with_residual(scheme(rule))
             .init(&device);
         let at = |moved: usize, step: f32| {
             mlp.clone().map(&mut Place {
@@ -148,11 +148,7 @@ fn gradients_are_the_slopes_of_the_loss() {
         };
         placed.visit(&mut slopes);
         // Input, output and three layers: a weight and a bias each, and α.
-        let gates = if scheme == ResidualScheme::ReZero {
-            3
-        } else {
-            0
-        };
+        let gates = if rule.has_gate() { 3 } else { 0 };
         assert_eq!(slopes.slopes.len(), 10 + gates);
         // Small enough that no ReLU changes sides.
         let step = 2e-3;
@@ -161,7 +157,7 @@ fn gradients_are_the_slopes_of_the_loss() {
             let measured = (at(step) - at(-step)) / (2.0 * step);
             assert!(
                 (slope - measured).abs() <= 2e-3 * measured.abs().max(0.1),
-                "{scheme:?}, parameter {i}: {slope}, measured {measured}"
+                "{rule}, parameter {i}: {slope}, measured {measured}"
             );
         }
     }
@@ -234,20 +230,10 @@ impl rezero_nn::Update for Descend {
 
 #[test]
 fn segments_give_the_updates_of_a_whole_pass() {
-    use rezero_nn::MlpArm::*;
     let device = Device::flex().autodiff();
-    for arm in [
-        Vanilla,
-        Residual,
-        LayerNorm,
-        ReZero,
-        LayerNormEach,
-        PreNorm,
-        PostNorm,
-    ] {
+    for &rule in MlpConfig::SCHEMES {
         for segment in [1, 3, 7, 20] {
-            let mut config = MlpConfig::new(12, 8, 7, 3).with_arm(arm);
-            config.residual.rezero.alpha = 0.3;
+            let config = MlpConfig::new(12, 8, 7, 3).with_residual(opened(rule, 0.3));
             let net = config.init(&device);
             let x = input(&device);
             let loss = |logits: Tensor<2>| logits.square().mean();
@@ -260,24 +246,19 @@ fn segments_give_the_updates_of_a_whole_pass() {
                 .clone()
                 .train_by_segments(x.clone(), segment, loss, &mut Descend(0.1));
             let moved = |net: &rezero_nn::Mlp| -> Vec<f32> {
-                net.valid()
-                    .forward(x.clone().inner())
-                    .into_data()
-                    .iter()
-                    .collect()
+                values(net.valid().forward(x.clone().inner()))
             };
             for (found, expected) in moved(&parts).iter().zip(moved(&whole)) {
                 let error = (found - expected).abs() / expected.abs().max(1.0);
                 // Norms without a skip path magnify what rounding leaves.
-                assert!(error < 2e-4, "{arm:?} {segment}: {found} for {expected}");
+                assert!(error < 2e-4, "{rule} {segment}: {found} for {expected}");
             }
-            assert!(moved(&parts) != moved(&net), "{arm:?}");
-            let gates = |net: &rezero_nn::Mlp| rezero_nn::alphas(net);
+            assert!(moved(&parts) != moved(&net), "{rule}");
             for (found, expected) in gates(&parts).iter().zip(gates(&whole)) {
-                assert_eq!(found.0, expected.0);
+                assert_eq!((&found.path, found.id), (&expected.path, expected.id));
                 assert!(
-                    (found.1[0] - expected.1[0]).abs() < 1e-6,
-                    "{arm:?} {segment}"
+                    (found.raw[0] - expected.raw[0]).abs() < 1e-6,
+                    "{rule} {segment}"
                 );
             }
         }

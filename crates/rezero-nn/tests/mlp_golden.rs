@@ -3,20 +3,20 @@
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Int, Tensor};
-use rezero_nn::{Mlp, MlpArm, MlpConfig, Norm};
+use rezero_nn::{Mlp, MlpConfig, Norm, ResidualConfig, ResidualScheme};
 
 use crate::backend::device;
 use crate::support::{Array, Checks, Fixture, cross_entropy};
 
 static FIXTURE: &[u8] = include_bytes!("fixtures/mlp.safetensors");
-const ARMS: [(&str, MlpArm); 7] = [
-    ("vanilla", MlpArm::Vanilla),
-    ("residual", MlpArm::Residual),
-    ("layer-norm", MlpArm::LayerNorm),
-    ("rezero", MlpArm::ReZero),
-    ("layer-norm-each", MlpArm::LayerNormEach),
-    ("pre-norm", MlpArm::PreNorm),
-    ("post-norm", MlpArm::PostNorm),
+const ARMS: [(&str, ResidualScheme); 7] = [
+    ("vanilla", ResidualScheme::Plain),
+    ("residual", ResidualScheme::Residual),
+    ("layer-norm", ResidualScheme::PlainSharedNorm),
+    ("rezero", ResidualScheme::ReZero),
+    ("layer-norm-each", ResidualScheme::PlainNorm),
+    ("pre-norm", ResidualScheme::PreNorm),
+    ("post-norm", ResidualScheme::PostNorm),
 ];
 
 fn set_linear(linear: &mut Linear, weight: Array, bias: Array, device: &Device) {
@@ -125,8 +125,10 @@ fn every_arm_is_pytorchs() {
             .iter()
             .all(|case| known.contains(&case.as_str()))
     );
-    for (name, arm) in ARMS {
-        let net = MlpConfig::new(12, 8, 3, 4).with_arm(arm).init(&device);
+    for (name, scheme) in ARMS {
+        let net = MlpConfig::new(12, 8, 3, 4)
+            .with_residual(ResidualConfig::new(scheme))
+            .init(&device);
         check(&fixture, name, net, &device);
     }
 }
@@ -136,19 +138,21 @@ fn every_arm_is_pytorchs() {
 fn weights_are_drawn_as_the_notebook_draws_them() {
     let device = device();
     device.seed(7);
-    for (arm, expected) in [
-        (MlpArm::ReZero, 2.0),
-        (MlpArm::Vanilla, 2.0),
-        (MlpArm::Residual, 0.25),
+    for (scheme, expected) in [
+        (ResidualScheme::ReZero, 2.0),
+        (ResidualScheme::Plain, 2.0),
+        (ResidualScheme::Residual, 0.25),
     ] {
-        let net = MlpConfig::new(300, 200, 4, 10).with_arm(arm).init(&device);
+        let net = MlpConfig::new(300, 200, 4, 10)
+            .with_residual(ResidualConfig::new(scheme))
+            .init(&device);
         let variance = |x: Tensor<2>| x.square().mean().into_scalar::<f64>();
         let close = |found: f64, expected: f64| (found / expected - 1.0).abs() < 0.03;
         assert!(close(variance(net.input.weight.val()), 2.0 / 300.0));
         for layer in &net.layers {
             assert!(
                 close(variance(layer.linear.weight.val()), expected / 200.0),
-                "{arm:?}"
+                "{scheme}"
             );
             let bias = layer
                 .linear

@@ -4,8 +4,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 use rezero_nn::resnet::CifarResNetConfig;
-use rezero_nn::transformer::{RztxLayerConfig, RztxLmConfig};
-use rezero_nn::{ResidualConfig, ResidualScheme, in_precision};
+use rezero_nn::transformer::{
+    AttentionMask, RztxEncoderConfig, RztxEncoderLayerConfig, RztxLmConfig,
+};
+use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme, in_precision};
 
 #[derive(Default)]
 struct Types {
@@ -42,11 +44,9 @@ fn types<M: Module>(module: &M) -> Types {
 #[test]
 fn weights_of_products_alone_are_half() {
     let device = Device::flex();
-    let residual = ResidualConfig::new(ResidualScheme::PreNorm).with_d_model(8);
-    let layer = RztxLayerConfig::new(8, 2)
-        .with_d_ff(12)
-        .with_residual(residual);
-    let lm = RztxLmConfig::new(layer, 1, 6).init(&device);
+    let encoder = RztxEncoderConfig::new(8, 12, 2, 1)
+        .with_residual(ResidualConfig::new(ResidualScheme::PreNorm));
+    let lm = RztxLmConfig::new(encoder, 6).init(&device);
     let found = types(&in_precision(lm, FloatDType::BF16));
     let last = |path: &String| path.rsplit('.').take(2).collect::<Vec<_>>().join("<");
     let half: Vec<_> = found.half.iter().map(last).collect();
@@ -87,8 +87,10 @@ fn weights_of_products_alone_are_half() {
 fn gradients_and_statistics_are_the_networks_own() {
     let device = Device::flex().autodiff();
     device.seed(9);
+    let gate = ReZeroConfig::new().with_alpha(0.5);
+    let residual = ResidualConfig::new(ResidualScheme::ReZero).with_rezero(gate);
     let net = CifarResNetConfig::new(8)
-        .with_rezero(rezero_nn::ReZeroConfig::new().with_alpha(0.5))
+        .with_residual(residual)
         .init(&device);
     let net = rezero_nn::drawn(net);
     let x = Tensor::random([4, 3, 8, 8], Distribution::Normal(0.0, 1.0), &device);
@@ -142,16 +144,11 @@ fn gradients_and_statistics_are_the_networks_own() {
 /// Attention with and without a mask that is given as a tensor takes the same products.
 #[test]
 fn both_ways_of_attention_agree() {
-    use rezero_nn::transformer::AttentionMask;
     let device = Device::flex();
     device.seed(2);
-    let layer = RztxLayerConfig::new(8, 2)
-        .with_d_ff(12)
-        .with_residual(ResidualConfig::new(ResidualScheme::Sum));
-    let layer = in_precision(
-        rezero_nn::drawn(layer.init_encoder_layer(&device)),
-        FloatDType::BF16,
-    );
+    let layer = RztxEncoderLayerConfig::new(8, 12, 2)
+        .with_residual(ResidualConfig::new(ResidualScheme::Residual));
+    let layer = in_precision(rezero_nn::drawn(layer.init(&device)), FloatDType::BF16);
     let x = Tensor::<3>::random([2, 5, 8], Distribution::Normal(0.0, 1.0), &device);
     let none = Tensor::<2, Int>::zeros([5, 5], &device).bool();
     let flag = layer.forward(x.clone(), &AttentionMask::none());

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
-use rezero_nn::alphas;
+use rezero_nn::gates;
 use rezero_nn::resnet::CifarResNetConfig;
 
 use crate::backend::device;
@@ -55,7 +55,7 @@ fn twenty_steps_of_sgd() {
     checks.finish("training losses");
 
     let mut checks = Checks::new(PARAMETERS);
-    let gates: Vec<f32> = alphas(&net).into_iter().flat_map(|(_, v)| v).collect();
+    let gates: Vec<f32> = gates(&net).into_iter().flat_map(|gate| gate.raw).collect();
     let shape = vec![gates.len()];
     let gates = Array {
         shape,

@@ -3,7 +3,9 @@
 //! `fixtures/generate_transformer.py`, computed there in float64.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_nn::transformer::{Activation, AttentionMask, RztxLayerConfig};
+use rezero_nn::transformer::{
+    Activation, AttentionMask, RztxDecoderLayerConfig, RztxEncoderLayerConfig,
+};
 
 use crate::backend::{device, every};
 use crate::support::{Array, Checks, Fixture, Named, h, set_transformer};
@@ -40,11 +42,7 @@ impl Case {
         let number = |text: &str| text.parse().expect("a number");
         Self {
             name: name.to_owned(),
-            activation: match activation {
-                "relu" => Activation::Relu,
-                "gelu" => Activation::Gelu,
-                other => panic!("{name}: {other}"),
-            },
+            activation: activation.parse().expect("an activation"),
             alpha: match alpha {
                 "zero" => 0.0,
                 "pos" => 0.3,
@@ -60,9 +58,14 @@ impl Case {
         }
     }
 
-    fn config(&self) -> RztxLayerConfig {
-        RztxLayerConfig::new(D_MODEL, self.heads)
-            .with_d_ff(12)
+    fn encoder_layer(&self) -> RztxEncoderLayerConfig {
+        RztxEncoderLayerConfig::new(D_MODEL, 12, self.heads)
+            .with_dropout(0.0)
+            .with_activation(self.activation)
+    }
+
+    fn decoder_layer(&self) -> RztxDecoderLayerConfig {
+        RztxDecoderLayerConfig::new(D_MODEL, 12, self.heads)
             .with_dropout(0.0)
             .with_activation(self.activation)
     }
@@ -170,7 +173,7 @@ fn transformer_encoder_layer() {
     let device = device().autodiff();
     let mut checks = Checks::new(LAYER);
     for (case, stored) in cases("encoder", 36) {
-        let mut layer = case.config().init_encoder_layer(&device);
+        let mut layer = case.encoder_layer().init(&device);
         set_transformer(&mut layer, case.alpha, &device);
         let x = case.normal(0, 6, &device).require_grad();
         let mask = case.mask("encoder", false, stored, &device);
@@ -186,7 +189,7 @@ fn transformer_decoder_layer() {
     let device = device().autodiff();
     let mut checks = Checks::new(LAYER);
     for (case, stored) in cases("decoder", 96) {
-        let mut layer = case.config().init_decoder_layer(&device);
+        let mut layer = case.decoder_layer().init(&device);
         set_transformer(&mut layer, case.alpha, &device);
         let x = case.normal(2, 5, &device).require_grad();
         let memory = case.normal(3, 7, &device).require_grad();

@@ -3,8 +3,8 @@
 
 use burn::optim::{AdamConfig, GradientsParams, LambConfig, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use rezero_nn::alphas;
-use rezero_nn::transformer::{Activation, RztxLayerConfig, RztxLm, RztxLmConfig};
+use rezero_nn::gates;
+use rezero_nn::transformer::{Activation, RztxEncoderConfig, RztxLm, RztxLmConfig};
 
 use crate::backend::device;
 use crate::support::{Array, Checks, Fixture, Named, cross_entropy, mix, set_transformer};
@@ -51,11 +51,10 @@ fn follow(name: &str, mut optimizer: ModuleOptimizer, learning_rate: f64) {
     let fixture = Fixture::parse(include_bytes!("fixtures/rztx_lm_trajectory.safetensors"));
     let get = |key: &str| fixture.get(&format!("{name}/{key}"));
     let device = device().autodiff();
-    let layer = RztxLayerConfig::new(D_MODEL, 2)
-        .with_d_ff(32)
+    let encoder = RztxEncoderConfig::new(D_MODEL, 32, 2, 4)
         .with_dropout(0.0)
         .with_activation(Activation::Gelu);
-    let mut net = RztxLmConfig::new(layer, 4, CONTEXT).init(&device);
+    let mut net = RztxLmConfig::new(encoder, CONTEXT).init(&device);
     set_transformer(&mut net, 0.0, &device);
     let start = values(&mut net);
 
@@ -67,7 +66,7 @@ fn follow(name: &str, mut optimizer: ModuleOptimizer, learning_rate: f64) {
         &fixture.get("logits"),
     );
     let mut losses = Vec::new();
-    let mut gates = Array {
+    let mut alphas = Array {
         shape: vec![20, 4],
         values: Vec::new(),
     };
@@ -78,8 +77,8 @@ fn follow(name: &str, mut optimizer: ModuleOptimizer, learning_rate: f64) {
         losses.push(loss.clone().into_scalar::<f32>());
         let gradients = GradientsParams::from_grads(loss.backward(), &net);
         net = optimizer.step(learning_rate, net, gradients);
-        let values = alphas(&net).into_iter().flat_map(|(_, alpha)| alpha);
-        gates.values.extend(values);
+        let values = gates(&net).into_iter().flat_map(|gate| gate.raw);
+        alphas.values.extend(values);
     }
     let last = Array::of(net.forward(batch(0, &device).0));
     checks.near("logits after the last step", &last, &get("logits"));
@@ -95,7 +94,7 @@ fn follow(name: &str, mut optimizer: ModuleOptimizer, learning_rate: f64) {
     checks.finish(&format!("{name}, losses"));
 
     let mut checks = Checks::new(PARAMETERS);
-    checks.near("alphas", &gates, &get("alphas"));
+    checks.near("alphas", &alphas, &get("alphas"));
     let want = get("change");
     assert_eq!(want.shape, [start.len(), 3]);
     let rows = want.values.chunks(3);

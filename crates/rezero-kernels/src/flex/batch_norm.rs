@@ -7,7 +7,7 @@
 //!
 //! Backward, with `gz` the gradient at z and M values a channel: `dβ = Σ gz`, `dγ = Σ gz·x̂`,
 //! `dx = s · (gz − dβ/M − x̂·dγ/M)`: one pass for the sums, one for dx. Both compute z again instead of
-//! keeping the activation's output; x is all that is kept.
+//! keeping the epilogue's output; x is all that is kept.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
@@ -17,13 +17,13 @@ use super::math::{lifted, passed};
 use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
 use super::op::{Kernel, Values};
 use super::parallel::{each, sum, sums, wide};
-use crate::linear::Activation;
+use crate::linear::Epilogue;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
 #[derive(Debug)]
 pub(crate) struct BatchNorm {
     pub epsilon: f32,
-    pub activation: Activation,
+    pub epilogue: Epilogue,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Channel {
         (x - self.mean) * self.scale + self.beta
     }
 
-    /// The gradient `g` where the activation lets it through.
+    /// The gradient `g` where the epilogue lets it through.
     #[inline(always)]
     fn passed(self, x: f32, g: f32, floor: f32) -> f32 {
         passed(g, self.z(x), floor)
@@ -223,7 +223,7 @@ pub(crate) fn normalize<const D: usize>(
     x: &Tensor<D>,
     per_channel: [&Tensor<1>; 4],
     epsilon: f32,
-    activation: Activation,
+    epilogue: Epilogue,
     sum: Option<&(Tensor<D>, Tensor<1>)>,
 ) -> Option<Tensor<D>> {
     let plain = |inputs: Option<Values<1>>| match inputs {
@@ -241,10 +241,7 @@ pub(crate) fn normalize<const D: usize>(
         None => None,
     };
     let channels = channels(gamma, beta, mean, variance, epsilon);
-    let norm = BatchNorm {
-        epsilon,
-        activation,
-    };
+    let norm = BatchNorm { epsilon, epilogue };
     let sum = sum.as_ref().map(|(skip, alpha)| (values(skip), *alpha));
     let out = apply(values(&x), Planes::of(&x), &channels, norm.floor(), sum);
     Some(Tensor::from_primitive::<Flex>(tensor(out, x.shape())))
@@ -307,11 +304,11 @@ fn apply(
 }
 
 impl BatchNorm {
-    /// What the activation lifts lower values to.
+    /// What the epilogue lifts lower values to.
     fn floor(&self) -> f32 {
-        match self.activation {
-            Activation::Identity => f32::NEG_INFINITY,
-            Activation::Relu => 0.0,
+        match self.epilogue {
+            Epilogue::Identity => f32::NEG_INFINITY,
+            Epilogue::Relu => 0.0,
         }
     }
 }

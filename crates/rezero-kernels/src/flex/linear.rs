@@ -13,14 +13,14 @@ use super::memory::{
 };
 use super::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
-use crate::linear::Activation;
+use crate::linear::Epilogue;
 
 /// Elements of a block of rows that is summed by columns.
 const CHUNK: usize = 1 << 13;
 
 #[derive(Debug)]
 pub(crate) struct Linear {
-    pub activation: Activation,
+    pub epilogue: Epilogue,
 }
 
 /// What the backward pass of a linear layer reads.
@@ -28,7 +28,7 @@ pub(crate) struct Linear {
 pub(crate) struct Kept {
     x: FlexTensor,
     weight: FlexTensor,
-    /// The output, for an activation whose derivative is read off it.
+    /// The output, for an epilogue whose derivative is read off it.
     y: Option<FlexTensor>,
 }
 
@@ -44,7 +44,7 @@ impl Kernel for Linear {
         let rows = x.shape().num_elements() / w.rows;
         let mut out = fresh(w.area(rows));
         let shared = Shared::new(&mut out);
-        let (n, relu) = (w.cols, self.activation == Activation::Relu);
+        let (n, relu) = (w.cols, self.epilogue == Epilogue::Relu);
         let x_rows = Mat::new(values(&x), rows, w.rows);
         Product::new(shared, n, Start::Zero, x_rows, w).run(|tile| {
             if bias.is_none() && !relu {

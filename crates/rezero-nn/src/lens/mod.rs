@@ -1,0 +1,15 @@
+//! Looking inside a module: its gates, its parameters, and how it carries signals.
+
+mod gates;
+#[cfg(feature = "jacobian")]
+mod jacobian;
+mod parameters;
+#[cfg(feature = "jacobian")]
+mod spectrum;
+
+pub use gates::{Gate, gate_group, gates};
+#[cfg(feature = "jacobian")]
+pub use jacobian::{Jacobian, JacobianError, JacobianProbe};
+pub use parameters::{drawn, layer_index, not_finite, parameter_count};
+#[cfg(feature = "jacobian")]
+pub use spectrum::{Histogram, PooledSpectrum, Spectrum, SpectrumSummary};

@@ -1,0 +1,222 @@
+//! The byte-level language model.
+
+use burn::config::Config;
+use burn::module::{Initializer, Module};
+use burn::nn::{Dropout, DropoutConfig, Embedding, Linear};
+use burn::tensor::{Device, Int, Tensor};
+
+use rezero_kernels::Epilogue;
+
+use super::config::RztxEncoderConfig;
+use super::input::RztxEncoderInput;
+use super::positions::sinusoidal;
+use super::stack::{EncoderCache, RztxEncoder};
+use super::weights::linear;
+use crate::fused;
+use crate::vocabulary::vocabulary;
+
+vocabulary! {
+    "kind of positions";
+    /// How a model knows where a token stands.
+    pub enum Positions {
+        /// A learned vector for each position, added to the embedding.
+        Learned = "learned",
+        /// Sines and cosines, added to the embedding.
+        Sinusoidal = "sinusoidal",
+        /// Queries and keys are turned by their position.
+        Rotary = "rotary",
+        /// Not at all, but for what the causal mask gives away.
+        None = "none",
+    }
+}
+
+/// Configuration to create an [`RztxLm`] using the [init function](RztxLmConfig::init).
+#[derive(Config, Debug)]
+pub struct RztxLmConfig {
+    /// The layers.
+    pub encoder: RztxEncoderConfig,
+    /// The longest sequence that learned positions allow, and the one that is trained on.
+    pub context: usize,
+    /// The number of tokens. Default: 256, bytes
+    #[config(default = 256)]
+    pub vocab_size: usize,
+    /// How the model knows positions. Default: learned
+    #[config(default = "Positions::Learned")]
+    pub positions: Positions,
+    /// Whether the output layer is the embedding's transpose, without a bias. Default: false
+    #[config(default = false)]
+    pub tied: bool,
+    /// The factor of the embedding; √d_model in the authors' notebook. Default: 1
+    #[config(default = 1.0)]
+    pub embedding_scale: f64,
+}
+
+/// A causal language model: the embedding of each token plus its position, dropout, a stack of
+/// encoder layers under a causal mask, and a linear output layer.
+///
+/// The ReZero paper's enwik8 model (section 5) is 12 layers of `d_model` 512, 2 heads and a context
+/// of 512 bytes.
+///
+/// Should be created using [RztxLmConfig].
+#[derive(Module, Debug)]
+pub struct RztxLm {
+    /// Token embedding, `[vocab_size, d_model]`.
+    pub embedding: Embedding,
+    /// Learned positions, `[context, d_model]`.
+    pub positions: Option<Embedding>,
+    /// Dropout of the embedded sequence.
+    pub dropout: Dropout,
+    /// The layers.
+    pub encoder: RztxEncoder,
+    /// The output layer, `[d_model, vocab_size]`, unless it is tied to the embedding.
+    pub head: Option<Linear>,
+    /// Whether positions are sinusoidal.
+    pub sinusoidal: bool,
+    /// The factor of the embedding.
+    pub embedding_scale: f64,
+    /// The longest sequence under learned positions.
+    pub context: usize,
+}
+
+/// What a model keeps between the steps of decoding.
+#[derive(Clone, Debug, Default)]
+pub struct LmCache {
+    encoder: EncoderCache,
+}
+
+impl RztxLmConfig {
+    /// Initializes the model on `device`.
+    ///
+    /// # Panics
+    ///
+    /// If a size is 0, or as [`RztxEncoderConfig::init`].
+    pub fn init(&self, device: &Device) -> RztxLm {
+        assert!(
+            self.context > 0 && self.vocab_size > 0,
+            "context and vocab_size must be greater than zero, got {} and {}.",
+            self.context,
+            self.vocab_size
+        );
+        let encoder = self.stack();
+        let d = encoder.d_model;
+        let init = &encoder.init;
+        let table = |rows: usize, how: &Initializer| Embedding {
+            weight: how.init([rows, d], device),
+        };
+        let embedding = init.embedding_for(d);
+        let positions = init.positions.as_ref().unwrap_or(&embedding);
+        RztxLm {
+            embedding: table(self.vocab_size, &embedding),
+            positions: (self.positions == Positions::Learned)
+                .then(|| table(self.context, positions)),
+            dropout: DropoutConfig::new(encoder.dropout).init(),
+            encoder: encoder.init(device),
+            head: (!self.tied).then(|| {
+                let bias = Some(init.head_bias.as_ref());
+                linear([d, self.vocab_size], &init.head, bias, device)
+            }),
+            sinusoidal: self.positions == Positions::Sinusoidal,
+            embedding_scale: self.embedding_scale,
+            context: self.context,
+        }
+    }
+
+    /// The layers' configuration, with the rotary positions that the model's may ask for.
+    pub(super) fn stack(&self) -> RztxEncoderConfig {
+        let mut encoder = self.encoder.clone();
+        if self.positions == Positions::Rotary {
+            encoder.rotary.get_or_insert(1e4);
+        }
+        encoder
+    }
+}
+
+impl RztxLm {
+    /// Logits of the token that follows each position, given the tokens up to it.
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch, length]`
+    /// - output: `[batch, length, vocab_size]`
+    ///
+    /// # Panics
+    ///
+    /// If `length` exceeds the context of learned positions.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let x = super::drop(&self.dropout, self.embed(tokens, 0), false);
+        self.logits(self.encoder.forward(RztxEncoderInput::new(x).causal()))
+    }
+
+    /// Logits for the tokens that follow those in `cache`, which they are added to: the values that
+    /// [`forward`](Self::forward) of the whole sequence has there, at a cost that does not grow with
+    /// the square of its length. Run it on a device without autodiff.
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch, new_length]`; a cache keeps its batch.
+    /// - output: `[batch, new_length, vocab_size]`
+    ///
+    /// # Panics
+    ///
+    /// If the whole length exceeds the context of learned positions.
+    pub fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut LmCache) -> Tensor<3> {
+        let x = self.embed(tokens, cache.encoder.len());
+        self.logits(self.encoder.forward_cached(x, &mut cache.encoder))
+    }
+
+    /// Embedded tokens from position `start` on, before dropout.
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch, length]`
+    /// - output: `[batch, length, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last position exceeds the context of learned positions.
+    pub fn embed(&self, tokens: Tensor<2, Int>, start: usize) -> Tensor<3> {
+        let [_, length] = tokens.dims();
+        let device = tokens.device();
+        let mut x = self.embedding.forward(tokens);
+        if self.embedding_scale != 1.0 {
+            x = x * self.embedding_scale;
+        }
+        if let Some(positions) = &self.positions {
+            let end = start + length;
+            assert!(
+                end <= self.context,
+                "a sequence of {end} tokens exceeds the model's context of {}.",
+                self.context
+            );
+            x = x + positions.weight.val().slice_dim(0, start..end).unsqueeze();
+        }
+        if self.sinusoidal {
+            let [_, _, d_model] = x.dims();
+            x = x.clone() + sinusoidal(start, length, d_model, &device).cast(x.dtype());
+        }
+        x
+    }
+
+    /// The output layer.
+    pub(super) fn logits(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.head {
+            Some(head) => fused::linear(head, x, Epilogue::Identity),
+            None => {
+                let weight = self.embedding.weight.val().transpose();
+                rezero_kernels::linear(x, weight, None, Epilogue::Identity)
+            }
+        }
+    }
+}
+
+impl LmCache {
+    /// The number of tokens held.
+    pub fn len(&self) -> usize {
+        self.encoder.len()
+    }
+
+    /// Whether no token is held.
+    pub fn is_empty(&self) -> bool {
+        self.encoder.is_empty()
+    }
+}

@@ -1,0 +1,74 @@
+//! The norm of a residual scheme.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Tensor};
+
+use crate::vocabulary::vocabulary;
+
+vocabulary! {
+    "norm";
+    /// The normalisation of a residual scheme, over the channels.
+    pub enum NormKind {
+        /// A layer norm where the scheme has a norm; none in ReZero.
+        Auto = "auto",
+        /// Layer norm: Ba et al., [arXiv 1607.06450](https://arxiv.org/abs/1607.06450).
+        Layer = "layer",
+        /// RMS norm: Zhang and Sennrich, [arXiv 1910.07467](https://arxiv.org/abs/1910.07467).
+        Rms = "rms",
+    }
+}
+
+/// A normalisation of a kind chosen when it is created.
+#[derive(Module, Debug)]
+pub struct Norm {
+    /// Set for [`NormKind::Layer`], and for [`NormKind::Auto`] in a scheme with a norm.
+    pub layer_norm: Option<LayerNorm>,
+    /// Set for [`NormKind::Rms`].
+    pub rms_norm: Option<RmsNorm>,
+}
+
+impl Norm {
+    pub(super) fn layer(channels: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            layer_norm: Some(
+                LayerNormConfig::new(channels)
+                    .with_epsilon(epsilon)
+                    .init(device),
+            ),
+            rms_norm: None,
+        }
+    }
+
+    pub(super) fn rms(channels: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            layer_norm: None,
+            rms_norm: Some(
+                RmsNormConfig::new(channels)
+                    .with_epsilon(epsilon)
+                    .init(device),
+            ),
+        }
+    }
+
+    /// Normalises over the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output: `[.., channels]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match (&self.layer_norm, &self.rms_norm) {
+            (Some(norm), _) => norm.forward(x),
+            (None, Some(norm)) => norm.forward(x),
+            (None, None) => x,
+        }
+    }
+
+    /// `x`, normalised where there is a norm.
+    pub(crate) fn apply<const D: usize>(norm: Option<&Self>, x: Tensor<D>) -> Tensor<D> {
+        match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The table of residual schemes.
+
+use crate::vocabulary::vocabulary;
+
+vocabulary! {
+    "residual scheme";
+    /// A rule that makes a layer out of its input `x` and its branch `F`.
+    ///
+    /// A network family supports some of them, see the `SCHEMES` of its configuration.
+    pub enum ResidualScheme {
+        /// `F(x)`: no skip path.
+        Plain = "plain",
+        /// `Norm(F(x))`, a norm for each layer: no skip path; "Deep + Norm" in the paper's Table 1.
+        PlainNorm = "plain-norm",
+        /// `Norm(F(x))`, one norm for all layers: the authors' notebook of fully connected networks.
+        PlainSharedNorm = "plain-shared-norm",
+        /// `x + F(x)`: He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385).
+        Residual = "residual",
+        /// `x + F(x)`, γ = 0 at the start in the last norm of `F`: Goyal et al.,
+        /// [arXiv 1706.02677](https://arxiv.org/abs/1706.02677), section 5.1.
+        ZeroGamma = "zero-gamma",
+        /// `x + F(x)`, `F` without norm, with rescaled initial weights and scalar biases: Zhang et al.,
+        /// [arXiv 1901.09321](https://arxiv.org/abs/1901.09321).
+        FixUp = "fixup",
+        /// `Norm(x + F(x))`: Vaswani et al., [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).
+        PostNorm = "post-norm",
+        /// `x + F(Norm(x))`, and a norm after the last layer: Xiong et al.,
+        /// [arXiv 2002.04745](https://arxiv.org/abs/2002.04745).
+        PreNorm = "pre-norm",
+        /// `x + F(Norm(x))` as the ReZero authors' notebook has it: one norm serves all sub-layers of a
+        /// layer, and there is none after the last layer.
+        PreNormNotebook = "pre-norm-notebook",
+        /// `x + Norm(F(x))`: the GPT2-Norm of the ReZero paper. The GPT-2 model itself is pre-norm.
+        Gpt2Norm = "gpt2-norm",
+        /// `x + α · F(x)`, α = 0 at the start, one α for all sub-layers of a layer:
+        /// [arXiv 2003.04887](https://arxiv.org/abs/2003.04887). With a norm `x + α · F(Norm(x))`, which
+        /// leaves the identity at the start.
+        ReZero = "rezero",
+        /// `(1 − α) · x + α · F(x)`, α = 0 at the start: the "Gated ResNet" of the paper's table, a
+        /// highway layer with one scalar gate. Not the Gated ResNet of Savarese et al., which is
+        /// `x + g(k) · F(x)` with `g(k) = 1` at the start.
+        Gated = "gated",
+        /// `x + α · F(x)`, α = 0 at the start, one α for each sub-layer: De and Smith,
+        /// [arXiv 2002.10444](https://arxiv.org/abs/2002.10444).
+        SkipInit = "skipinit",
+        /// `x + λ ⊙ F(Norm(x))`, one λ for each channel of each sub-layer, small at the start, and a
+        /// norm after the last layer: Touvron et al.,
+        /// [arXiv 2103.17239](https://arxiv.org/abs/2103.17239).
+        LayerScale = "layerscale",
+        /// `Norm(c · x + F(x))` with weights of `F` scaled down at the start: Wang et al.,
+        /// [arXiv 2203.00555](https://arxiv.org/abs/2203.00555).
+        DeepNorm = "deepnorm",
+    }
+}
+
+/// One scheme. Everything that depends on the scheme reads a column of its row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// The layer's output.
+    pub formula: &'static str,
+    /// How the branch's output joins the skip path.
+    pub join: Join,
+    /// The norm, for the schemes that have one or may.
+    pub norm: Option<NormRule>,
+    /// Whether a norm follows the last layer of a stack.
+    pub final_norm: bool,
+    /// Whether a new layer is the identity, or in a ResNet its ReLU.
+    pub new_layer_is_identity: bool,
+    /// What the convolutions of a CIFAR ResNet's branch are like.
+    pub convolutions: Convolutions,
+    /// Where the last ReLU of a CIFAR ResNet's block stands.
+    pub last_relu: LastRelu,
+    /// The gain g of hidden weights N(0, g² / width) in the authors' notebook of fully connected
+    /// networks.
+    pub notebook_gain: f64,
+}
+
+/// How a branch's output `f` joins the skip path `x`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Join {
+    /// `f`
+    BranchAlone,
+    /// `x + f`
+    Sum,
+    /// `c · x + f`
+    ScaledSum(Scales),
+    /// `x + α · f`
+    GatedSum(GateRule),
+    /// `(1 − α) · x + α · f`
+    Mixture(GateRule),
+}
+
+/// The constants of a scheme whose skip path and initial weights are scaled, by the number of layers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scales {
+    /// Multiplies the skip path.
+    pub skip: fn(f64) -> f64,
+    /// Multiplies the branch's initial weights.
+    pub branch: fn(f64) -> f64,
+}
+
+/// The gate of a scheme.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GateRule {
+    /// Who has a gate.
+    pub of: Owner,
+    /// Whether α is per channel whatever the configuration says.
+    pub per_channel: bool,
+    /// The α that a configured 0 stands for, by the number of layers.
+    pub start: Option<fn(usize) -> f64>,
+}
+
+/// Whose a gate or a norm is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Each sub-layer has its own.
+    SubLayer,
+    /// The sub-layers of a layer share one.
+    Layer,
+    /// All layers of a network share one.
+    Network,
+}
+
+/// The norm of a scheme.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormRule {
+    /// What it normalises.
+    pub at: NormPlace,
+    /// Who has one.
+    pub of: Owner,
+    /// Whether the scheme has it if the configuration does not ask for it.
+    pub by_default: bool,
+}
+
+/// What a norm normalises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormPlace {
+    /// The branch's input.
+    BranchInput,
+    /// The branch's output.
+    BranchOutput,
+    /// The layer's output.
+    LayerOutput,
+}
+
+/// What the convolutions of a ResNet's branch are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Convolutions {
+    /// A batch norm follows each, γ = 1 at the start.
+    BatchNorm,
+    /// A batch norm follows each, γ = 0 at the start in the last.
+    ZeroGamma,
+    /// They have biases and no norm.
+    Biased,
+    /// They have FixUp's scalars and no norm.
+    FixUp,
+}
+
+/// Where the last ReLU of a ResNet's block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastRelu {
+    /// It ends the branch.
+    InBranch,
+    /// It follows the sum.
+    AfterSum,
+}
+
+/// `x + F(x)`; the other rows say in what they differ.
+const SUM: Row = Row {
+    formula: "x + F(x)",
+    join: Join::Sum,
+    norm: None,
+    final_norm: false,
+    new_layer_is_identity: false,
+    convolutions: Convolutions::BatchNorm,
+    last_relu: LastRelu::AfterSum,
+    notebook_gain: std::f64::consts::SQRT_2,
+};
+
+/// A gate for each layer, of the configured shape and start.
+const GATE: GateRule = GateRule {
+    of: Owner::Layer,
+    per_channel: false,
+    start: None,
+};
+
+/// A norm of each sub-layer.
+const fn norm(at: NormPlace) -> Option<NormRule> {
+    Some(NormRule {
+        at,
+        of: Owner::SubLayer,
+        by_default: true,
+    })
+}
+
+impl ResidualScheme {
+    /// The scheme's row.
+    #[rustfmt::skip]
+    pub(crate) const fn row(self) -> Row {
+        use NormPlace::{BranchInput, BranchOutput, LayerOutput};
+        match self {
+            Self::Plain => Row { formula: "F(x)", join: Join::BranchAlone, ..SUM },
+            Self::PlainNorm => Row {
+                formula: "Norm(F(x)), a norm for each layer",
+                join: Join::BranchAlone,
+                norm: norm(LayerOutput),
+                ..SUM
+            },
+            Self::PlainSharedNorm => Row {
+                formula: "Norm(F(x)), one norm for all layers",
+                join: Join::BranchAlone,
+                norm: Some(NormRule { at: LayerOutput, of: Owner::Network, by_default: true }),
+                ..SUM
+            },
+            Self::Residual => Row { notebook_gain: 0.5, ..SUM },
+            Self::ZeroGamma => Row {
+                formula: "x + F(x), γ = 0 at the start in the last norm of F",
+                new_layer_is_identity: true,
+                convolutions: Convolutions::ZeroGamma,
+                ..SUM
+            },
+            Self::FixUp => Row {
+                formula: "x + F(x), F without norm, rescaled at the start",
+                new_layer_is_identity: true,
+                convolutions: Convolutions::FixUp,
+                ..SUM
+            },
+            Self::PostNorm => Row { formula: "Norm(x + F(x))", norm: norm(LayerOutput), ..SUM },
+            Self::PreNorm => Row {
+                formula: "x + F(Norm(x))",
+                norm: norm(BranchInput),
+                final_norm: true,
+                ..SUM
+            },
+            Self::PreNormNotebook => Row {
+                formula: "x + F(Norm(x)), one norm for each layer",
+                norm: Some(NormRule { at: BranchInput, of: Owner::Layer, by_default: true }),
+                ..SUM
+            },
+            Self::Gpt2Norm => Row { formula: "x + Norm(F(x))", norm: norm(BranchOutput), ..SUM },
+            Self::ReZero => Row {
+                formula: "x + α · F(x)",
+                join: Join::GatedSum(GATE),
+                norm: Some(NormRule { at: BranchInput, of: Owner::SubLayer, by_default: false }),
+                new_layer_is_identity: true,
+                last_relu: LastRelu::InBranch,
+                ..SUM
+            },
+            Self::Gated => Row {
+                formula: "(1 − α) · x + α · F(x)",
+                join: Join::Mixture(GATE),
+                new_layer_is_identity: true,
+                last_relu: LastRelu::InBranch,
+                ..SUM
+            },
+            Self::SkipInit => Row {
+                formula: "x + α · F(x), one α for each sub-layer",
+                join: Join::GatedSum(GateRule { of: Owner::SubLayer, ..GATE }),
+                new_layer_is_identity: true,
+                convolutions: Convolutions::Biased,
+                ..SUM
+            },
+            Self::LayerScale => Row {
+                formula: "x + λ ⊙ F(Norm(x))",
+                join: Join::GatedSum(GateRule {
+                    of: Owner::SubLayer,
+                    per_channel: true,
+                    start: Some(layer_scale),
+                }),
+                norm: norm(BranchInput),
+                final_norm: true,
+                ..SUM
+            },
+            Self::DeepNorm => Row {
+                formula: "Norm(c · x + F(x))",
+                join: Join::ScaledSum(Scales {
+                    skip: |n| (2.0 * n).powf(0.25),
+                    branch: |n| (8.0 * n).powf(-0.25),
+                }),
+                norm: norm(LayerOutput),
+                ..SUM
+            },
+        }
+    }
+
+    /// The layer's output as a formula, such as `x + α · F(x)`.
+    pub const fn formula(self) -> &'static str {
+        self.row().formula
+    }
+
+    /// Whether the scheme has a gate α.
+    pub const fn has_gate(self) -> bool {
+        self.gate().is_some()
+    }
+
+    /// Whether the sub-layers of a layer share one gate, unless each is asked to have its own.
+    pub const fn shares_gate(self) -> bool {
+        matches!(self.gate(), Some(gate) if matches!(gate.of, Owner::Layer))
+    }
+
+    /// Whether a new layer with its scheme's own start is the identity; in a CIFAR ResNet of a scheme
+    /// whose last ReLU follows the sum, the identity of what a ReLU gives. Such networks can
+    /// [grow](crate::Grow).
+    pub const fn begins_as_identity(self) -> bool {
+        self.row().new_layer_is_identity
+    }
+
+    pub(super) const fn gate(self) -> Option<GateRule> {
+        match self.row().join {
+            Join::GatedSum(gate) | Join::Mixture(gate) => Some(gate),
+            Join::BranchAlone | Join::Sum | Join::ScaledSum(_) => None,
+        }
+    }
+
+    /// The names of `schemes`, for a message.
+    pub(crate) fn names(schemes: &[Self]) -> String {
+        let names: Vec<&str> = schemes.iter().map(|scheme| scheme.name()).collect();
+        names.join(", ")
+    }
+}
+
+/// The start of LayerScale's paper.
+const fn layer_scale(n_layers: usize) -> f64 {
+    match n_layers {
+        0..=18 => 0.1,
+        19..=24 => 1e-5,
+        _ => 1e-6,
+    }
+}
