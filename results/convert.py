@@ -98,8 +98,8 @@ def convert(text):
 
 
 TASKS = {
-    True: {"items": "bytes", "key": "bpb", "label": "Bits per byte", "shown_times": 1.0, "sign": " bpb", "digits": 3, "higher_is_better": False},
-    False: {"items": "images", "key": "accuracy", "label": "Accuracy", "shown_times": 100.0, "sign": " %", "digits": 1, "higher_is_better": True},
+    True: {"items": "bytes", "loss_unit": "nats", "key": "bpb", "label": "Bits per byte", "shown_times": 1.0, "sign": " bpb", "digits": 3, "higher_is_better": False},
+    False: {"items": "images", "loss_unit": "nats", "key": "accuracy", "label": "Accuracy", "shown_times": 100.0, "sign": " %", "digits": 1, "higher_is_better": True},
 }
 
 

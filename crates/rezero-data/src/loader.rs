@@ -170,6 +170,15 @@ impl ImageLoader {
         &self.config
     }
 
+    /// The same loader with its batches on another device.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            ..self
+        }
+    }
+
     /// The batches from training step `step`, counted from 0 over the whole run, to the end of the
     /// epoch that the step lies in; the count of epochs stays as it is.
     ///

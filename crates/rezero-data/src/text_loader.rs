@@ -188,6 +188,15 @@ impl TextLoader {
         whole.len().div_ceil(self.batch_size) + short.len()
     }
 
+    /// The same loader with its batches on another device.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            ..self
+        }
+    }
+
     /// The batches from training step `step` to the end of the epoch that the step lies in.
     ///
     /// There is one epoch: of random windows, it is the [`steps`](WindowConfig::steps) of the whole

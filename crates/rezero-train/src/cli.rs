@@ -52,7 +52,7 @@ enum Command {
 pub struct Train {
     /// A recipe (see `rezero recipes`), a path to a .toml file, or with --resume a run directory
     pub recipe: String,
-    /// Recipe values to change, for example: arm=vanilla epochs=10 seed=2
+    /// Recipe values to change, for example: scheme=residual epochs=10 optimizer.lr=0.2
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
     /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]
@@ -212,7 +212,7 @@ pub struct Fetch {
     /// Data sets to fetch [default: all]
     pub datasets: Vec<String>,
     /// Where to put them
-    #[arg(long, value_name = "DIR", default_value = crate::data::DEFAULT_DIR)]
+    #[arg(long, value_name = "DIR", default_value = crate::task::DEFAULT_DIR)]
     pub data_dir: PathBuf,
     /// Never use the network: verify and unpack what was placed by hand
     #[arg(long)]
@@ -228,9 +228,9 @@ pub struct Jacobian {
     /// transformer or mlp: new networks; or a run directory: its network at the start and now
     #[arg(value_name = "MODEL|RUN")]
     pub what: String,
-    /// Arms of new networks, separated by commas
+    /// Residual schemes of new networks, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "all")]
-    pub arm: Vec<String>,
+    pub scheme: Vec<String>,
     /// Depths of new networks, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "4,12,64,128", value_parser = at_least_one)]
     pub layers: Vec<usize>,
@@ -361,11 +361,14 @@ pub struct Report {
 /// Arguments of `rezero recipes`.
 #[derive(Debug, clap::Args)]
 pub struct Recipes {
-    /// Show this recipe in full
+    /// Show this recipe in full; with --keys, the keys of this section or kind (data, adam, byte-lm)
     pub name: Option<String>,
     /// List every key with its meaning, its values and its default
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long)]
     pub keys: bool,
+    /// Print a JSON schema of recipe files, for editors
+    #[arg(long, conflicts_with_all = ["name", "keys"])]
+    pub schema: bool,
 }
 
 /// Arguments of `rezero devices`.
@@ -414,7 +417,7 @@ pub struct Bench {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: String,
     /// What products of training steps are computed in: f32, bf16 or f16
-    #[arg(long, default_value = "f32", value_parser = dtype)]
+    #[arg(long, default_value = "f32")]
     pub dtype: crate::recipe::DType,
     /// Timed steps; two more are run before them, of which the first is shown
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
@@ -428,13 +431,6 @@ pub struct Bench {
     /// Run the one workload in this process
     #[arg(long, hide = true)]
     pub here: bool,
-}
-
-fn dtype(text: &str) -> Result<crate::recipe::DType, String> {
-    use crate::recipe::DType;
-    let all = [DType::F32, DType::BF16, DType::F16];
-    let found = all.into_iter().find(|dtype| dtype.to_string() == text);
-    found.ok_or_else(|| "give f32, bf16 or f16".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -453,7 +449,7 @@ impl Cli {
     /// status to exit with.
     pub fn run(self) -> Result<()> {
         match self.command {
-            Command::Train(args) => commands::train::run(args),
+            Command::Train(args) => commands::train::run(&args),
             Command::Eval(args) => commands::eval::run(&args),
             Command::Sample(args) => commands::sample::run(&args),
             Command::Import(args) => commands::import::run(&args),

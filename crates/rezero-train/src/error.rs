@@ -89,7 +89,7 @@ pub enum Error {
     #[error("{source}{hint}")]
     Import {
         /// What is wrong with them.
-        source: rezero_nn::import::ImportError,
+        source: rezero_nn::torch::ImportError,
         /// Settings that would fit, or nothing.
         hint: String,
     },
@@ -140,8 +140,8 @@ pub enum Error {
     },
 }
 
-impl From<rezero_nn::import::ImportError> for Error {
-    fn from(source: rezero_nn::import::ImportError) -> Self {
+impl From<rezero_nn::torch::ImportError> for Error {
+    fn from(source: rezero_nn::torch::ImportError) -> Self {
         Self::Import {
             source,
             hint: String::new(),

@@ -1,30 +1,29 @@
-//! The trainer behind the `rezero` command: recipes, runs that can be killed and resumed exactly,
-//! and evaluation, on burn's Learner.
+//! Training for Burn: recipes, runs that can be killed and resumed exactly, reports; behind the `rezero`
+//! command, and as a library for modules of one's own.
 //!
-//! The command is the interface; this library is what it is made of, and carries no promise of
-//! stability.
+//! | room | what |
+//! | - | - |
+//! | [`fit`] | the loop: it trains any module that knows the loss of a batch; begin with [`fit::Trainer`] |
+//! | [`recipe`] | the sections that say how |
+//! | [`zoo`], [`task`] | the networks and data sets that recipes can name |
+//! | [`record`] | run directories, checkpoints, metrics |
+//! | [`report`], [`plot`], [`lens`] | runs side by side, figures, Jacobians |
+//! | [`bench`](mod@bench), [`device`] | timings, devices |
+//!
+//! `examples/own_model.rs` of the repository trains a module of its own on data of its own.
 
 #![warn(missing_docs)]
 
-pub mod check;
-pub mod checkpoint;
+pub mod bench;
 pub mod cli;
 mod commands;
-pub mod data;
 pub mod device;
 pub mod error;
-pub mod jacobian;
-mod memory;
-pub mod metrics;
-pub mod model;
-mod nearest;
-pub mod optim;
-mod parallel;
+pub mod fit;
+pub mod lens;
 pub mod plot;
 pub mod recipe;
-mod renderer;
+pub mod record;
 pub mod report;
-pub mod run_dir;
-pub mod schedule;
-pub mod training;
-pub mod workload;
+pub mod task;
+pub mod zoo;

@@ -293,6 +293,11 @@ impl ResidualScheme {
         self.gate().is_some()
     }
 
+    /// Whether it has a norm, or one where its configuration asks for it.
+    pub const fn takes_norm(self) -> bool {
+        self.row().norm.is_some()
+    }
+
     /// Whether the sub-layers of a layer share one gate, unless each is asked to have its own.
     pub const fn shares_gate(self) -> bool {
         matches!(self.gate(), Some(gate) if matches!(gate.of, Owner::Layer))

@@ -5,8 +5,8 @@ use std::process::Command;
 use serde::de::DeserializeOwned;
 
 use super::out;
-use crate::check::{self, Outcome};
 use crate::cli::Devices;
+use crate::device::check::{self, Outcome};
 use crate::device::{self, BACKENDS, Description, describe, found, select};
 use crate::error::{Error, Result};
 

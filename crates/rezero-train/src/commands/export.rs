@@ -3,48 +3,48 @@
 use std::io::Write;
 use std::path::Path;
 
-use rezero_nn::import::export;
+use rezero_nn::ResidualScheme;
+use rezero_nn::NormKind;
+use rezero_nn::torch::export;
+use rezero_nn::transformer::{Activation, Positions};
 
-use super::eval::choose;
 use super::say;
 use crate::cli::Export;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::Network;
-use crate::recipe::{Activation, Arm, LayerNorm, Positions, Recipe};
-use crate::run_dir;
+use crate::recipe::{Gates, Recipe, TaskRecipe};
+use crate::record::checkpoint::choose;
+use crate::task::{Domain, Text};
+use crate::zoo::text::{Family, Network};
+use crate::zoo::{self, ByteLm};
 
 pub fn run(args: &Export) -> Result<()> {
-    let recipe = run_dir::recipe(&args.run)?.recipe;
-    if !recipe.is_text() {
+    let recipe = Recipe::of_run(&args.run)?.recipe;
+    let identity = recipe.identity();
+    let TaskRecipe::Text(of) = &recipe.task else {
         return Err(Error::Run {
             dir: args.run.clone(),
-            message: format!(
-                "holds a {}; only language models are exported to PyTorch",
-                recipe.model
-            ),
+            message: format!("only language models are exported to PyTorch; it holds {identity}"),
         });
-    }
-    let device = device::select(&recipe.device)?;
-    let reader = choose(&args.run, &args.checkpoint, &recipe.model_id())?;
-    let Network::Lm(model) = reader.load_network(Network::new(&recipe, 256, &device))? else {
-        unreachable!("a recipe of text has a language model");
     };
+    let (Family::ByteLm(section), settings) = (&of.model, &recipe.settings);
+    let device = device::select(&settings.run.device)?;
+    let reader = choose(&args.run, &args.checkpoint, &identity)?;
+    let Network::ByteLm(model) =
+        reader.load(zoo::draw(of, settings, &Text::form(&of.data), &device))?;
     let step = reader.state()?.step;
-    let metadata = described(&recipe).into_iter().chain([
+    let metadata = described(section, &settings.gates).into_iter().chain([
         ("rezero", env!("CARGO_PKG_VERSION").to_owned()),
         ("step", step.to_string()),
     ]);
     let bytes = export(&model, metadata.map(|(key, value)| (key.to_owned(), value)))?;
     write(&args.out, &bytes)?;
     say!(
-        "{} · step {} · {} bytes to {}",
-        recipe.model_id(),
-        step,
+        "{identity} · step {step} · {} bytes to {}",
         bytes.len(),
         args.out.display()
     );
-    let foreign = beyond_the_authors_layers(&recipe);
+    let foreign = beyond_the_authors_layers(section, &settings.gates);
     if !foreign.is_empty() {
         say!(
             "the authors' PyTorch layers compute something else from these weights: they know nothing \
@@ -82,53 +82,57 @@ fn write(out: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The settings that shapes do not tell, by their recipe keys: metadata for whoever builds the module.
-pub fn described(recipe: &Recipe) -> [(&'static str, String); 12] {
+pub fn described(section: &ByteLm, gates: &Gates) -> [(&'static str, String); 12] {
     [
-        ("arm", recipe.arm.to_string()),
-        ("depth", recipe.depth.to_string()),
-        ("d_model", recipe.d_model.to_string()),
-        ("n_heads", recipe.n_heads.to_string()),
-        ("d_ff", recipe.d_ff.to_string()),
-        ("context", recipe.context.to_string()),
-        ("activation", recipe.activation.to_string()),
-        ("norm", recipe.norm.to_string()),
-        ("positions", recipe.positions.to_string()),
-        ("embedding_scale", recipe.embedding_scale.to_string()),
-        ("alpha_bound", recipe.alpha_bound.to_string()),
-        ("alpha_shared", recipe.alpha_shared.to_string()),
+        ("scheme", section.scheme.to_string()),
+        ("depth", section.depth.to_string()),
+        ("d_model", section.d_model.to_string()),
+        ("n_heads", section.n_heads.to_string()),
+        ("d_ff", section.d_ff.to_string()),
+        ("context", section.context.to_string()),
+        ("activation", section.activation.to_string()),
+        ("norm", section.norm.to_string()),
+        ("positions", section.positions.to_string()),
+        ("embedding_scale", section.embedding_scale.to_string()),
+        ("alpha_bound", gates.alpha_bound.to_string()),
+        ("alpha_shared", gates.alpha_shared.to_string()),
     ]
 }
 
 /// What of a recipe the package `rezero` 0.1.0 cannot express.
-fn beyond_the_authors_layers(recipe: &Recipe) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut check = |ok: bool, what: String| {
-        if !ok {
-            found.push(what);
-        }
-    };
-    check(recipe.arm == Arm::ReZero, format!("arm={}", recipe.arm));
-    check(
-        recipe.positions != Positions::Rotary,
-        "positions=rotary".to_owned(),
-    );
-    check(
-        matches!(recipe.activation, Activation::Relu | Activation::Gelu),
-        format!("activation={}", recipe.activation),
-    );
-    check(
-        recipe.norm == LayerNorm::Auto,
-        format!("norm={}", recipe.norm),
-    );
-    check(recipe.bias, "bias=false".to_owned());
-    check(
-        recipe.alpha_bound == 0.0,
-        format!("alpha_bound={}", recipe.alpha_bound),
-    );
-    check(recipe.alpha_shared, "alpha_shared=false".to_owned());
-    check(
-        !recipe.alpha_per_channel,
-        "alpha_per_channel=true".to_owned(),
-    );
-    found
+fn beyond_the_authors_layers(section: &ByteLm, gates: &Gates) -> Vec<String> {
+    let gated = section.scheme.has_gate();
+    let checks = [
+        (
+            section.scheme == ResidualScheme::ReZero,
+            format!("scheme={}", section.scheme),
+        ),
+        (
+            section.positions != Positions::Rotary,
+            "positions=rotary".to_owned(),
+        ),
+        (
+            matches!(section.activation, Activation::Relu | Activation::Gelu),
+            format!("activation={}", section.activation),
+        ),
+        (
+            section.norm == NormKind::Auto,
+            format!("norm={}", section.norm),
+        ),
+        (section.bias, "bias=false".to_owned()),
+        (
+            !gated || gates.alpha_bound == 0.0,
+            format!("alpha_bound={}", gates.alpha_bound),
+        ),
+        (
+            !gated || gates.alpha_shared,
+            "alpha_shared=false".to_owned(),
+        ),
+        (
+            !gated || !gates.alpha_per_channel,
+            "alpha_per_channel=true".to_owned(),
+        ),
+    ];
+    let foreign = checks.into_iter().filter(|(known, _)| !known);
+    foreign.map(|(_, what)| what).collect()
 }

@@ -1,117 +1,50 @@
 //! `rezero grow`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::optim::lr_scheduler::LrScheduler;
 
-use super::eval::choose;
-use super::{say, train};
-use crate::checkpoint::{State, Writer};
+use super::{RUNS, absolute, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::Network;
-use crate::recipe::Override;
-use crate::run_dir::{self, Environment, RunDir};
-use crate::schedule::{Dials, Schedule};
+use crate::fit::{Rates, Scheduler};
+use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
+use crate::record::{Environment, Opening, State, checkpoint, run_dir};
+use crate::task::Domain;
+use crate::zoo::{self, Families};
 
 pub fn run(args: Grow) -> Result<()> {
-    let old = run_dir::recipe(&args.run)?;
-    let overridden = |key: &str| args.overrides.iter().any(|o| o.key == key);
+    let old = Recipe::of_run(&args.run)?;
+    let overridden = |key: &str| {
+        let names = args.overrides.iter().map(|o| o.key.as_str());
+        names.into_iter().any(|name| name == key || name.ends_with(&format!(".{key}")))
+    };
     if overridden("depth") {
         return Err(Error::RecipeValue {
-            key: "depth".to_owned(),
+            key: "model.depth".to_owned(),
             message: "is what --layers sets".to_owned(),
         });
     }
-    let mut overrides = vec![Override {
-        key: "depth".to_owned(),
-        value: args.layers.to_string(),
-    }];
+    let mut overrides = vec![Override::new("model.depth", args.layers.to_string())];
     if !overridden("seed") {
         // Another order of the data than the run has seen.
-        overrides.push(Override {
-            key: "seed".to_owned(),
-            value: old.recipe.seed.wrapping_add(1).to_string(),
-        });
+        let seed = old.recipe.settings.train.seed.wrapping_add(1);
+        overrides.push(Override::new("train.seed", seed.to_string()));
     }
+    let depth = Recipe::clone(&old.clone().with(&overrides)?.recipe).identity();
     overrides.extend(args.overrides.iter().cloned());
     let resolved = old.clone().with(&overrides)?;
-    let recipe = &resolved.recipe;
-
-    let mut deeper = old.recipe.clone();
-    deeper.depth = recipe.depth;
-    if deeper.model_id() != recipe.model_id() {
+    if depth != resolved.recipe.identity() {
         return Err(Error::Run {
             dir: args.run.clone(),
             message: format!(
-                "grows in depth alone: `{}` cannot become `{}`",
-                deeper.model_id(),
-                recipe.model_id()
+                "grows in depth alone: `{depth}` cannot become `{}`",
+                resolved.recipe.identity()
             ),
         });
     }
-    let device = device::select(&recipe.device)?;
-    let reader = choose(&args.run, &args.checkpoint, &old.recipe.model_id())?;
-    let step = reader.state()?.step;
-    let network = Network::new(&old.recipe, recipe.num_classes(), &device);
-    let network = reader.load_network(network)?;
-    let before = network.parameter_count();
-    let network = network
-        .grow(recipe, args.place.into())
-        .map_err(|e| Error::Run {
-            dir: args.run.clone(),
-            message: e.to_string(),
-        })?;
-    let parameters = network.parameter_count();
-
-    let dir = match &args.run_dir {
-        Some(dir) => dir.clone(),
-        None => {
-            // `.` has a name only in full.
-            let run =
-                std::path::absolute(&args.run).map_err(|e| Error::io("find", &args.run, e))?;
-            let run = run.components().as_path().to_owned();
-            let name = run.file_name().unwrap_or_default().to_string_lossy();
-            let base = run.parent().unwrap_or(Path::new(train::RUNS));
-            run_dir::fresh(base, &format!("{name}_grown-{}", args.layers))
-        }
-    };
-    let run = RunDir::create(&dir)?;
-    // Step 0 of a run of its own, whose weights and optimizer are the old run's.
-    let state = State {
-        recipe: recipe.fingerprint(),
-        ..State::default()
-    };
-    let optimizer = reader.optimizer()?;
-    let schedule = Schedule::new(recipe, recipe.steps, Dials::default());
-    let writer = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
-    writer.save(&state, network, || optimizer, schedule.to_record())?;
-    let (data_dir, text) =
-        run_dir::environment(&args.run).map_or((None, None), |e| (e.data_dir, e.text));
-    // Last: without a recipe it is no run.
-    run.describe(
-        &resolved,
-        &Environment {
-            commands: vec![std::env::args().collect()],
-            data_dir,
-            text,
-            device: format!("{device:?}"),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-            data: String::new(),
-            subset: false,
-            parameters,
-            grown_from: Some(args.run.clone()),
-        },
-    )?;
-    drop(run);
-    say!(
-        "{} of step {step} grown from {} to {} layers, {before} to {parameters} parameters: {}",
-        args.run.display(),
-        old.recipe.depth,
-        recipe.depth,
-        dir.display()
-    );
+    let dir = with_task!(&old.recipe.task, of => grow(&args, &old.recipe, &resolved, of))?;
     for change in &resolved.changes {
         say!("{change}");
     }
@@ -119,7 +52,7 @@ pub fn run(args: Grow) -> Result<()> {
         say!("train it with: rezero train {} --resume", dir.display());
         return Ok(());
     }
-    train::run(Train {
+    train::run(&Train {
         recipe: dir.to_string_lossy().into_owned(),
         overrides: Vec::new(),
         data_dir: None,
@@ -131,4 +64,74 @@ pub fn run(args: Grow) -> Result<()> {
         offline: args.offline,
         plain: args.plain,
     })
+}
+
+/// Writes the grown network as step 0 of a run of its own, whose weights and optimizer are the old run's.
+fn grow<D: Domain>(
+    args: &Grow,
+    old: &Recipe,
+    resolved: &Resolved,
+    of: &TaskOf<D>,
+) -> Result<PathBuf> {
+    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    let deeper = of.model.clone().with_depth(args.layers);
+    let deeper = TaskOf::<D> {
+        model: deeper,
+        data: of.data.clone(),
+    };
+    let form = D::form(&of.data);
+    let device = device::select(&settings.run.device)?;
+    let reader = checkpoint::choose(&args.run, &args.checkpoint, &old.identity())?;
+    let step = reader.state()?.step;
+    let network = reader.load(zoo::draw(of, &old.settings, &form, &device))?;
+    let before = rezero_nn::parameter_count(&network);
+    let network =
+        zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| Error::Run {
+            dir: args.run.clone(),
+            message: e.to_string(),
+        })?;
+    let parameters = rezero_nn::parameter_count(&network);
+
+    let dir = match &args.run_dir {
+        Some(dir) => dir.clone(),
+        None => {
+            // `.` has a name only in full.
+            let run = absolute(&args.run)?.components().as_path().to_owned();
+            let name = run.file_name().unwrap_or_default().to_string_lossy();
+            let base = run.parent().unwrap_or(Path::new(RUNS));
+            run_dir::fresh(base, &format!("{name}_grown-{}", args.layers))
+        }
+    };
+    let state = State {
+        recipe: recipe.fingerprint(),
+        ..State::default()
+    };
+    let optimizer = reader.optimizer()?;
+    let schedule = Scheduler::new(settings, settings.run.steps.max(1), 1, Rates::default());
+    let saved = run_dir::environment(&args.run);
+    let environment = Environment {
+        data_dir: saved.as_ref().and_then(|e| e.data_dir.clone()),
+        text: saved.and_then(|e| e.text),
+        device: device::in_words(&[device]),
+        parameters,
+        task: Some(D::task().described()),
+        grown_from: Some(args.run.clone()),
+        ..Environment::here(None)
+    };
+    let write = |run: &Path| {
+        let writer =
+            checkpoint::Writer::new(run, recipe.identity(), parameters, settings.run.keep);
+        writer.save(&state, network, || optimizer, schedule.to_record())
+    };
+    let opening = Opening::new(&dir);
+    let (name, text) = (&resolved.name, recipe.to_toml());
+    opening.begin_with(name, &text, settings.train.seed, &environment, write)?;
+    say!(
+        "{} of step {step} grown from {} to {} layers, {before} to {parameters} parameters: {}",
+        args.run.display(),
+        of.model.depth(),
+        args.layers,
+        dir.display()
+    );
+    Ok(dir)
 }

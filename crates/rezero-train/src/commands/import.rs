@@ -4,47 +4,44 @@ use std::path::Path;
 
 use burn::optim::lr_scheduler::LrScheduler;
 use rezero_data::Split;
-use rezero_nn::import::{ImportError, LmShape, TorchWeights, load};
+use rezero_nn::torch::{ImportError, TorchWeights, load};
+use rezero_nn::transformer::{LmShape, Positions, lm_shape};
 
 use super::export::described;
-use super::say;
-use super::train::{RUNS, reads_text};
-use crate::checkpoint::{State, Writer};
+use super::train::reads_text;
+use super::{RUNS, absolute, say};
 use crate::cli::Import;
-use crate::data::Source;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::Network;
-use crate::optim;
-use crate::recipe::{Positions, Recipe};
-use crate::run_dir::{self, Environment, RunDir};
-use crate::schedule::{Dials, Schedule};
+use crate::fit::{Rates, Scheduler, Trainee, build_optimizer};
+use crate::recipe::{Gates, Recipe, TaskRecipe};
+use crate::record::{Environment, Opening, State, checkpoint, run_dir};
+use crate::task::{Domain, Places, Text};
+use crate::zoo::text::{Family, Network};
+use crate::zoo::{self, ByteLm};
 
 pub fn run(args: &Import) -> Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
     let resolved = Recipe::resolve(&args.recipe, &overrides)?;
-    let recipe = &resolved.recipe;
+    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
     for change in &resolved.changes {
         say!("{change}");
     }
-    if !recipe.is_text() {
+    let identity = recipe.identity();
+    let TaskRecipe::Text(of) = &recipe.task else {
         return Err(Error::RecipeValue {
-            key: "model".to_owned(),
-            message: format!(
-                "only language models are imported from PyTorch, got {}",
-                recipe.model
-            ),
+            key: "model.family".to_owned(),
+            message: format!("only language models are imported from PyTorch, got {identity}"),
         });
-    }
-    let weights = TorchWeights::open(&args.weights)?;
-    agree(recipe, &weights)?;
-    let device = device::select(&recipe.device)?;
-    let Network::Lm(model) = Network::new(recipe, 256, &device) else {
-        unreachable!("a recipe of text has a language model");
     };
-    let model = load(model, &weights).map_err(|e| hinted(e, recipe, weights.lm_shape()))?;
-    let network = Network::Lm(model);
+    let Family::ByteLm(section) = &of.model;
+    let weights = TorchWeights::open(&args.weights)?;
+    agree(section, &settings.gates, &weights)?;
+    let device = device::select(&settings.run.device)?;
+    let Network::ByteLm(model) = zoo::draw(of, settings, &Text::form(&of.data), &device);
+    let model = load(model, &weights).map_err(|e| hinted(e, section, lm_shape(&weights)))?;
+    let network = Network::ByteLm(model);
 
     let dir = match &args.run_dir {
         Some(dir) => dir.clone(),
@@ -53,52 +50,40 @@ pub fn run(args: &Import) -> Result<()> {
             &format!("{}_imported", resolved.run_name()),
         ),
     };
-    let text = match &args.text {
-        Some(file) => Some(std::path::absolute(file).map_err(|e| Error::io("find", file, e))?),
-        None => None,
-    };
+    let text = args.text.as_deref().map(absolute).transpose()?;
     if text.is_some() {
-        let source = Source {
+        let places = Places {
             text: text.clone(),
-            ..Source::default()
+            ..Places::default()
         };
-        source.open(recipe, Split::Valid)?;
+        Text::open(&of.data, &places, Split::Valid)?;
     }
-    let run = RunDir::create(&dir)?;
     // Step 0 of a run that has not begun: it can be scored, sampled, exported, and trained on.
     let state = State {
         recipe: recipe.fingerprint(),
         ..State::default()
     };
-    let dials = Dials::default();
-    let optimizer = optim::build(recipe, &dials);
-    let schedule = Schedule::new(recipe, recipe.steps, dials);
-    let parameters = network.parameter_count();
-    let writer = Writer::new(run.path(), recipe.model_id(), parameters, recipe.keep);
-    writer.save(
-        &state,
-        network,
-        || optimizer.to_record(),
-        schedule.to_record(),
-    )?;
-    // Last: without a recipe it is no run, and nobody can train on from half an import.
-    run.describe(
-        &resolved,
-        &Environment {
-            commands: vec![std::env::args().collect()],
-            data_dir: None,
-            text,
-            device: format!("{device:?}"),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-            data: String::new(),
-            subset: false,
-            parameters,
-            grown_from: None,
-        },
-    )?;
+    let rates = Rates::default();
+    let trainee = Trainee::new(network.clone(), &settings.train);
+    let optimizer = build_optimizer(&settings.optimizer, &settings.gates, &rates, &trainee);
+    let schedule = Scheduler::new(settings, settings.run.steps, 1, rates);
+    let parameters = rezero_nn::parameter_count(&network);
+    let environment = Environment {
+        text,
+        device: device::in_words(&[device]),
+        parameters,
+        task: Some(Text::task().described()),
+        ..Environment::here(None)
+    };
+    let write = |run: &Path| {
+        let writer = checkpoint::Writer::new(run, identity.clone(), parameters, settings.run.keep);
+        let optimizer = || optimizer.to_record();
+        writer.save(&state, network, optimizer, schedule.to_record())
+    };
+    let (name, text, seed) = (&resolved.name, recipe.to_toml(), settings.train.seed);
+    Opening::new(&dir).begin_with(name, &text, seed, &environment, write)?;
     say!(
-        "{} · {parameters} parameters from {} to {}",
-        recipe.model_id(),
+        "{identity} · {parameters} parameters from {} to {}",
         args.weights.display(),
         dir.display()
     );
@@ -106,10 +91,10 @@ pub fn run(args: &Import) -> Result<()> {
         say!(
             "not in the file, taken from the recipe: n_heads={} activation={} positions={} \
              embedding_scale={}; wrong ones give wrong numbers without an error",
-            recipe.n_heads,
-            recipe.activation,
-            recipe.positions,
-            recipe.embedding_scale
+            section.n_heads,
+            section.activation,
+            section.positions,
+            section.embedding_scale
         );
     }
     let dir = dir.display();
@@ -119,21 +104,21 @@ pub fn run(args: &Import) -> Result<()> {
 }
 
 /// What `rezero export` wrote beside the weights must be what the recipe says.
-fn agree(recipe: &Recipe, weights: &TorchWeights) -> Result<()> {
+fn agree(section: &ByteLm, gates: &Gates, weights: &TorchWeights) -> Result<()> {
     let metadata = weights.metadata();
-    let mut wrong: Vec<String> = described(recipe)
+    let mut wrong: Vec<String> = described(section, gates)
         .into_iter()
         .filter_map(|(key, have)| {
             let found = metadata.get(key)?;
             // A longer or shorter table of learned positions is a mismatch of shapes.
             let fits =
-                *found == have || (key == "context" && recipe.positions != Positions::Learned);
+                *found == have || (key == "context" && section.positions != Positions::Learned);
             (!fits).then(|| format!("{key}={found}"))
         })
         .collect();
     // The notebook's table of sines and cosines.
     let sinusoidal = weights.names().any(|name| name.ends_with("pos_encoder.pe"));
-    if sinusoidal && recipe.positions != Positions::Sinusoidal {
+    if sinusoidal && section.positions != Positions::Sinusoidal {
         wrong.push("positions=sinusoidal".to_owned());
     }
     match wrong.is_empty() {
@@ -146,25 +131,25 @@ fn agree(recipe: &Recipe, weights: &TorchWeights) -> Result<()> {
 }
 
 /// The error with the settings that the file's shapes ask for, where they are others.
-fn hinted(error: ImportError, recipe: &Recipe, shape: Option<LmShape>) -> Error {
+fn hinted(error: ImportError, section: &ByteLm, shape: Option<LmShape>) -> Error {
     let mut wanted = Vec::new();
     if let Some(shape) = shape {
-        let learned = recipe.positions == Positions::Learned;
+        let learned = section.positions == Positions::Learned;
         for (key, have, file) in [
-            ("depth", recipe.depth, shape.n_layers),
-            ("d_model", recipe.d_model, shape.d_model),
-            ("d_ff", recipe.d_ff, shape.d_ff),
+            ("depth", section.depth, shape.n_layers),
+            ("d_model", section.d_model, shape.d_model),
+            ("d_ff", section.d_ff, shape.d_ff),
             (
                 "context",
-                recipe.context,
-                shape.context.unwrap_or(recipe.context),
+                section.context,
+                shape.context.unwrap_or(section.context),
             ),
         ] {
             if have != file {
                 wanted.push(format!("{key}={file}"));
             }
         }
-        if shape.tied != recipe.tied {
+        if shape.tied != section.tied {
             wanted.push(format!("tied={}", shape.tied));
         }
         if shape.context.is_some() != learned {

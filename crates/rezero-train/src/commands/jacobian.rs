@@ -3,22 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::eval::choose;
-use super::{out, say};
-use crate::checkpoint::write_atomic;
+use rezero_nn::transformer::RztxEncoderConfig;
+use rezero_nn::{MlpConfig, ResidualScheme};
+
+use super::{out, places, say};
 use crate::cli::Jacobian;
-use crate::data::Source;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::jacobian::{
-    Fresh, MLP_ARMS, Record, TRANSFORMER_ARMS, csv, figure, mlp, of_run, table, transformer,
+use crate::lens::{
+    FILE, Fresh, OF_TRANSFORMERS, Record, csv, figure, mlp, of_run, table, transformer,
 };
-use crate::nearest::nearest;
 use crate::plot;
-use crate::run_dir;
-
-/// The records of a run, in its directory.
-pub const FILE: &str = "jacobian.json";
+use crate::recipe::Recipe;
+use crate::record::{checkpoint, run_dir, write_atomic};
 
 pub fn run(args: &Jacobian) -> Result<()> {
     let (title, records) = match args.what.as_str() {
@@ -62,27 +59,24 @@ fn bad(what: &str, message: String) -> Error {
 
 fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
     let is_mlp = args.what == "mlp";
-    let names: Vec<&str> = match is_mlp {
-        true => MLP_ARMS.iter().map(|(name, _)| *name).collect(),
-        false => TRANSFORMER_ARMS.iter().map(|(name, _)| *name).collect(),
+    let (all, supported) = match is_mlp {
+        true => (MlpConfig::SCHEMES, MlpConfig::SCHEMES),
+        false => (OF_TRANSFORMERS, RztxEncoderConfig::SCHEMES),
     };
-    let all: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let wanted = match args.arm.as_slice() {
-        [one] if one == "all" => &all,
-        several => several,
-    };
-    for arm in wanted {
-        if !names.contains(&arm.as_str()) {
-            let meant = nearest(arm, names.iter().copied());
-            let hint = meant.map_or(String::new(), |name| format!(", did you mean `{name}`?"));
-            return Err(bad(
-                &args.what,
-                format!(
-                    "has no arm `{arm}`{hint}; choose all or of {}",
-                    names.join(", ")
-                ),
-            ));
+    let mut wanted = Vec::new();
+    for name in &args.scheme {
+        if name == "all" {
+            wanted.extend(all);
+            continue;
         }
+        let scheme: ResidualScheme = name.parse().map_err(|e| bad(&args.what, format!("{e}")))?;
+        if !supported.contains(&scheme) {
+            let names: Vec<&str> = supported.iter().map(|s| s.name()).collect();
+            let names = names.join(", ");
+            let message = format!("has not the scheme {scheme}; choose all or of {names}");
+            return Err(bad(&args.what, message));
+        }
+        wanted.push(scheme);
     }
     if !args.alpha.is_finite() {
         return Err(bad(
@@ -127,28 +121,20 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
     let device = device::select(&args.device)?;
     let mut records = Vec::new();
     for &layers in &args.layers {
-        for arm in wanted {
+        for &scheme in &wanted {
             // ReZero is shown as it begins, too.
-            let gates: &[f64] = match arm.as_str() {
-                "rezero" if args.alpha != 0.0 => &[args.alpha, 0.0],
-                _ => &[0.0],
+            let rezero = scheme == ResidualScheme::ReZero;
+            let gates: &[f64] = match rezero && args.alpha != 0.0 {
+                true => &[args.alpha, 0.0],
+                false => &[0.0],
             };
             for &alpha in gates {
-                let label = match arm.as_str() {
-                    "rezero" => format!("rezero, α = {alpha}"),
-                    _ => arm.clone(),
+                let label = match rezero {
+                    true => format!("rezero, α = {alpha}"),
+                    false => scheme.to_string(),
                 };
-                records.push(match is_mlp {
-                    true => {
-                        let (_, arm) = MLP_ARMS[names.iter().position(|n| n == arm).unwrap_or(0)];
-                        mlp(&label, arm, alpha, layers, &settings, &device)?
-                    }
-                    false => {
-                        let at = names.iter().position(|n| n == arm).unwrap_or(0);
-                        let (_, scheme) = TRANSFORMER_ARMS[at];
-                        transformer(&label, scheme, alpha, layers, &settings, &device)?
-                    }
-                });
+                let measure = if is_mlp { mlp } else { transformer };
+                records.push(measure(&label, scheme, alpha, layers, &settings, &device)?);
             }
         }
     }
@@ -156,19 +142,16 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
 }
 
 fn measure_run(args: &Jacobian, run: &Path) -> Result<Vec<Record>> {
-    let recipe = run_dir::recipe(run)?.recipe;
+    let recipe = Recipe::of_run(run)?.recipe;
     let device = device::select(match args.device.as_str() {
-        "auto" => &recipe.device,
+        "auto" => &recipe.settings.run.device,
         other => other,
     })?;
-    let reader = choose(run, &args.checkpoint, &recipe.model_id())?;
-    let (text, dir) = run_dir::environment(run).map_or((None, None), |e| (e.text, e.data_dir));
-    let source = Source {
-        text,
-        dir: args.data_dir.clone().or(dir),
-        offline: args.offline,
-    };
-    of_run(run, &reader, &source, args.inputs, &device)
+    let reader = checkpoint::choose(run, &args.checkpoint, &recipe.identity())?;
+    let environment = run_dir::environment(run);
+    let dir = args.data_dir.as_ref();
+    let places = places(environment.as_ref(), None, dir, args.offline);
+    of_run(run, &reader, &places, args.inputs, &device)
 }
 
 /// Writes `jacobian.json`, `jacobian.csv` and a figure for each depth.

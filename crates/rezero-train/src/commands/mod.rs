@@ -1,4 +1,4 @@
-//! One file per subcommand.
+//! One file per subcommand, each: resolve, open, work, say.
 
 pub mod bench;
 pub mod devices;
@@ -12,9 +12,40 @@ pub mod recipes;
 pub mod report;
 pub mod sample;
 pub mod serve;
+mod stop;
 pub mod train;
 
-pub(crate) use train::STACK_BYTES;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::record::Environment;
+use crate::task::Places;
+
+/// Where runs are kept unless `--run-dir` says otherwise.
+const RUNS: &str = "runs";
+
+/// Where a run's data is: as its environment has it, unless the command line says otherwise.
+fn places(
+    environment: Option<&Environment>,
+    text: Option<&PathBuf>,
+    dir: Option<&PathBuf>,
+    offline: bool,
+) -> Places {
+    Places {
+        text: text
+            .cloned()
+            .or_else(|| environment.and_then(|e| e.text.clone())),
+        dir: dir
+            .cloned()
+            .or_else(|| environment.and_then(|e| e.data_dir.clone())),
+        offline,
+    }
+}
+
+/// A path as seen from anywhere: a run may be continued or scored from another directory.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io("find", path, e))
+}
 
 /// Prints a line of result. A reader that went away (`rezero recipes | head`) is no error; a result
 /// that cannot be written is.

@@ -1,14 +1,21 @@
 //! `rezero recipes`
 
-use super::out;
+use rezero_data::nearest;
+
+use super::{out, say};
 use crate::cli::Recipes;
 use crate::error::{Error, Result};
-use crate::recipe::{EMBEDDED, Recipe};
+use crate::recipe::{self, EMBEDDED, Recipe};
 
 pub fn run(args: &Recipes) -> Result<()> {
-    if args.keys {
-        out!("{}", Recipe::described().trim_end());
+    if args.schema {
+        let schema = serde_json::to_string_pretty(&recipe::schema()).expect("a schema is JSON");
+        out!("{schema}");
+        say!("a recipe names it in its first line: #:schema PATH");
         return Ok(());
+    }
+    if args.keys {
+        return keys(args.name.as_deref());
     }
     if let Some(name) = &args.name {
         // Resolving checks the name; the file's text has the comments.
@@ -27,5 +34,19 @@ pub fn run(args: &Recipes) -> Result<()> {
         let about = text.lines().next().unwrap_or_default();
         out!("{name:28}{}", about.trim_start_matches(['#', ' ']));
     }
+    Ok(())
+}
+
+/// Every key, or those of one section or kind.
+fn keys(part: Option<&str>) -> Result<()> {
+    let text = recipe::described(part);
+    if let (true, Some(part)) = (text.is_empty(), part) {
+        let parts = recipe::parts();
+        return Err(Error::UnknownKey {
+            key: part.to_owned(),
+            nearest: nearest(part, parts.iter().map(String::as_str)).map(str::to_owned),
+        });
+    }
+    out!("{}", text.trim_end());
     Ok(())
 }

@@ -3,18 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use super::eval::choose;
-use super::jacobian::FILE as JACOBIAN;
-use super::{out, say};
-use crate::checkpoint::{self, write_atomic};
+use super::{out, places, say};
 use crate::cli;
-use crate::data::Source;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::jacobian::{self, Record};
+use crate::lens::{self, Record};
 use crate::plot;
+use crate::recipe::Recipe;
+use crate::record::{checkpoint, run_dir, write_atomic};
 use crate::report::{Report, RunData, csv, curves, figures, group, html, markdown, read};
-use crate::run_dir;
 
 pub fn run(args: &cli::Report) -> Result<()> {
     if let Some(target) = args.target
@@ -35,7 +32,7 @@ pub fn run(args: &cli::Report) -> Result<()> {
                 && let Some(run) = group
                     .runs
                     .iter_mut()
-                    .find(|run| run.done && has_checkpoint(run))
+                    .find(|run| run.done && has_checkpoint(run) && is_ours(run))
             {
                 // A report is worth having without it.
                 match measure(run) {
@@ -75,20 +72,22 @@ fn has_checkpoint(run: &RunData) -> bool {
     checkpoint::list(&run.dir).is_ok_and(|all| !all.is_empty())
 }
 
+/// Whether its network is one of the zoo's, which we can build.
+fn is_ours(run: &RunData) -> bool {
+    run.settings.contains_key("model.family")
+}
+
 /// Measures the run's Jacobians and keeps them in its directory.
 fn measure(run: &RunData) -> Result<Vec<Record>> {
     const INPUTS: usize = 2;
-    let device = device::select(&run.recipe.device)?;
-    let reader = choose(&run.dir, "last", &run.recipe.model_id())?;
-    let (text, dir) = run_dir::environment(&run.dir).map_or((None, None), |e| (e.text, e.data_dir));
-    let source = Source {
-        text,
-        dir,
-        offline: true,
-    };
-    let records = jacobian::of_run(&run.dir, &reader, &source, INPUTS, &device)?;
+    let recipe = Recipe::of_run(&run.dir)?.recipe;
+    let device = device::select(&recipe.settings.run.device)?;
+    let reader = checkpoint::choose(&run.dir, "last", &recipe.identity())?;
+    let environment = run_dir::environment(&run.dir);
+    let places = places(environment.as_ref(), None, None, true);
+    let records = lens::of_run(&run.dir, &reader, &places, INPUTS, &device)?;
     let json = serde_json::to_vec_pretty(&records).expect("records are JSON");
-    write_atomic(&run.dir.join(JACOBIAN), &json)?;
+    write_atomic(&run.dir.join(lens::FILE), &json)?;
     Ok(records)
 }
 

@@ -2,34 +2,35 @@
 
 use std::io::Write;
 
-use super::eval::choose;
+use rezero_nn::transformer::SamplingConfig;
+
 use crate::cli::Sample;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::Network;
-use crate::run_dir;
-use rezero_nn::transformer::SamplingConfig;
+use crate::recipe::{Recipe, TaskRecipe};
+use crate::record::checkpoint::choose;
+use crate::task::{Domain, Text};
+use crate::zoo::{self, text::Network};
 
 pub fn run(args: &Sample) -> Result<()> {
-    let recipe = run_dir::recipe(&args.run)?.recipe;
-    if !recipe.is_text() {
+    let recipe = Recipe::of_run(&args.run)?.recipe;
+    let TaskRecipe::Text(of) = &recipe.task else {
         return Err(Error::Run {
             dir: args.run.clone(),
-            message: format!("holds a {}, which writes no text", recipe.model),
+            message: format!("holds a network that writes no text: {}", recipe.identity()),
         });
-    }
+    };
     let sampler = SamplingConfig::new()
         .with_temperature(args.temperature)
         .with_top_k(args.top_k)
         .with_top_p(args.top_p)
         .with_seed(args.seed)
         .init()?;
-    let device = device::select(args.device.as_ref().unwrap_or(&recipe.device))?;
-    let reader = choose(&args.run, &args.checkpoint, &recipe.model_id())?;
-    let network = reader.load_network(Network::new(&recipe, 256, &device))?;
-    let Network::Lm(model) = &network else {
-        unreachable!("a recipe of text has a language model");
-    };
+    let settings = &recipe.settings;
+    let device = device::select(args.device.as_ref().unwrap_or(&settings.run.device))?;
+    let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
+    let Network::ByteLm(model) =
+        reader.load(zoo::draw(of, settings, &Text::form(&of.data), &device))?;
 
     let mut out = std::io::stdout().lock();
     let mut write = |bytes: &[u8]| match out.write_all(bytes).and_then(|()| out.flush()) {

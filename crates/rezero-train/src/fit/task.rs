@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::State;
+
 /// What a model is asked for: the name of its items, and the metrics that its sums make, the first of
 /// which decides which checkpoint is the best.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// What is counted: `images`, `bytes`.
     pub items: &'static str,
+    /// What the loss is measured in, `nats`; empty for a number without a unit.
+    pub loss_unit: &'static str,
     /// What is measured, beside the loss; the first decides. Without one, the loss does.
     pub metrics: Vec<Metric>,
 }
@@ -33,6 +37,18 @@ pub struct Metric {
     pub higher_is_better: bool,
     /// How it is computed.
     pub of: fn(&Totals) -> f64,
+}
+
+impl Metric {
+    /// A value as it is shown, with its name where it has no sign.
+    pub fn text(&self, value: f64) -> String {
+        let digits = self.digits + 1;
+        let shown = format!("{:.digits$}{}", self.shown_times * value, self.sign);
+        match self.sign {
+            " bpb" => shown,
+            _ => format!("{} {shown}", self.key),
+        }
+    }
 }
 
 /// Sums over items: of a batch, since the last row, or of a whole split.
@@ -115,6 +131,7 @@ impl Task {
     pub fn new(items: &'static str) -> Self {
         Self {
             items,
+            loss_unit: "",
             metrics: Vec::new(),
         }
     }
@@ -126,10 +143,16 @@ impl Task {
         self
     }
 
+    /// Names what the loss is measured in.
+    #[must_use]
+    pub fn with_loss_unit(self, loss_unit: &'static str) -> Self {
+        Self { loss_unit, ..self }
+    }
+
     /// A task that is measured by the share of `items` that are classified correctly, see
     /// [`Sums::of_logits`](super::Sums::of_logits).
     pub fn classification(items: &'static str) -> Self {
-        Self::new(items).with(ACCURACY)
+        Self::new(items).with_loss_unit("nats").with(ACCURACY)
     }
 
     /// The metric that decides.
@@ -142,6 +165,7 @@ impl Task {
         let measure = self.measure();
         Described {
             items: self.items.to_owned(),
+            loss_unit: self.loss_unit.to_owned(),
             key: measure.key.to_owned(),
             label: measure.label.to_owned(),
             shown_times: measure.shown_times,
@@ -149,6 +173,31 @@ impl Task {
             digits: measure.digits,
             higher_is_better: measure.higher_is_better,
         }
+    }
+
+    /// The end of a run in a line; `target` is `run.target`.
+    pub(crate) fn summary(&self, target: f64, state: &State) -> String {
+        let measure = self.measure();
+        let mut text = format!("{} steps", state.step);
+        if let (Some(last), Some(best)) = (&state.valid, &state.best) {
+            text.push_str(&format!(
+                ", validation {}, best {} at step {}",
+                measure.text(last.measure),
+                measure.text(best.measure),
+                best.step
+            ));
+        }
+        if target > 0.0 {
+            let (sign, word) = match measure.higher_is_better {
+                true => (measure.sign, "at least"),
+                false => (measure.sign, "at most"),
+            };
+            text.push_str(&match state.target_step {
+                Some(step) => format!(", {word} {target}{sign} first at step {step}"),
+                None => format!(", {target}{sign} was not reached"),
+            });
+        }
+        text
     }
 
     pub(crate) fn values(&self, totals: &Totals) -> BTreeMap<String, f64> {
@@ -164,6 +213,9 @@ impl Task {
 pub struct Described {
     /// What is counted.
     pub items: String,
+    /// What the loss is measured in, if it is in something.
+    #[serde(default)]
+    pub loss_unit: String,
     /// The measure's name in `metrics.jsonl`.
     pub key: String,
     /// Its name in figures.
@@ -176,18 +228,6 @@ pub struct Described {
     pub digits: usize,
     /// Whether more is better.
     pub higher_is_better: bool,
-}
-
-impl Described {
-    /// A value with its sign.
-    pub fn text(&self, value: f64) -> String {
-        format!(
-            "{:.*}{}",
-            self.digits + 1,
-            self.shown_times * value,
-            self.sign
-        )
-    }
 }
 
 /// A validation result.

@@ -180,7 +180,7 @@ impl Trainer {
             model = reader.load(model)?;
         }
         let environment = Environment {
-            device: device::described(&devices),
+            device: device::in_words(&devices),
             data: data.clone(),
             parameters: rezero_nn::parameter_count(&model),
             task: Some(self.task.described()),

@@ -403,7 +403,7 @@ impl Writer {
     /// Removes all committed checkpoints but the last `keep` and the best.
     fn prune(&self, state: &State) -> Result<()> {
         let all = list(&self.run)?;
-        let best = state.best.map(|b| b.step);
+        let best = state.best.as_ref().map(|b| b.step);
         let old = all.len().saturating_sub(self.keep);
         for (_, dir) in all
             .iter()

@@ -98,11 +98,29 @@ impl Opening {
         seed: u64,
         environment: &Environment,
     ) -> Result<RunDir> {
+        self.begin_with(name, recipe, seed, environment, |_| Ok(()))
+    }
+
+    /// The same, where `write` puts the run's first checkpoint into the directory before it becomes a run:
+    /// nobody can train on from half of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin), or what `write` returns.
+    pub fn begin_with(
+        self,
+        name: &str,
+        recipe: &str,
+        seed: u64,
+        environment: &Environment,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<RunDir> {
         let run = match self.run {
             Some(run) => run,
             None => RunDir::create(&self.dir)?,
         };
         run.clean()?;
+        write(run.path())?;
         run.describe(name, recipe, seed, environment)?;
         run.reopen()?;
         Ok(run)

@@ -1,9 +1,9 @@
 //! The figures of a report.
 
 use super::{Group, Report, RunData, result};
-use crate::jacobian;
-use crate::metrics::Row;
+use crate::lens;
 use crate::plot::{Axis, HeatMap, Lines, Scale, Series};
+use crate::record::Row;
 
 /// At most so many points a line, columns and rows a heat map.
 const POINTS: usize = 200;
@@ -29,8 +29,8 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     let step = |row: &Row| row.step as f64;
     let seconds = |row: &Row| row.seconds;
     let loss = |row: &Row| row.loss;
-    let text = report.text;
-    let score = move |row: &Row| result(row, text);
+    let task = report.task.clone();
+    let score = move |row: &Row| result(row, &task);
     let over = "mean over seeds as far as all runs of an arm go, the band one standard error";
     let mut curve = |name: &str,
                      split: &str,
@@ -62,12 +62,16 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     };
     let steps = ("optimizer steps", &step as &dyn Fn(&Row) -> f64);
     let time = ("wall time (s)", &seconds as &dyn Fn(&Row) -> f64);
-    let training = ("training loss (nats)", &loss as &dyn Fn(&Row) -> f64);
-    let label = match text {
-        true => "validation (bits per byte)",
-        false => "validation accuracy (%)",
+    let nats = match report.task.loss_unit.as_str() {
+        "" => "training loss".to_owned(),
+        unit => format!("training loss ({unit})"),
     };
-    let validation = (label, &score as &dyn Fn(&Row) -> f64);
+    let training = (nats.as_str(), &loss as &dyn Fn(&Row) -> f64);
+    let label = match report.task.sign.trim() {
+        "%" => format!("validation {}", report.measure()),
+        _ => format!("validation ({})", report.measure()),
+    };
+    let validation = (label.as_str(), &score as &dyn Fn(&Row) -> f64);
     curve("loss-by-step", "train", steps, training);
     curve("loss-by-second", "train", time, training);
     curve("validation-by-step", "valid", steps, validation);
@@ -85,7 +89,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             caption: format!(
                 "Every gate of {} (seed {}) over the run; rows are layers in forward order, the first \
                  at the bottom.",
-                group.label, group.runs[0].recipe.seed
+                group.label, group.runs[0].seed
             ),
             svg: alphas_over_time(group).svg(),
         });
@@ -129,12 +133,12 @@ pub fn figures(report: &Report) -> Vec<Figure> {
         });
     }
     for when in ["start", "end"] {
-        let records: Vec<jacobian::Record> = report
+        let records: Vec<lens::Record> = report
             .groups
             .iter()
             .filter_map(|group| {
                 let run = group.runs.iter().find(|run| !run.jacobians.is_empty())?;
-                let of = |r: &&jacobian::Record| (r.name == "start") == (when == "start");
+                let of = |r: &&lens::Record| (r.name == "start") == (when == "start");
                 let mut record = run.jacobians.iter().find(of)?.clone();
                 record.name.clone_from(&group.label);
                 Some(record)
@@ -149,7 +153,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
                     "Singular values of the input–output Jacobian at the {when} of the first run of \
                      each arm that has them."
                 ),
-                svg: jacobian::figure(&title, &refs).svg(),
+                svg: lens::figure(&title, &refs).svg(),
             });
         }
     }

@@ -3,32 +3,27 @@
 mod figures;
 mod page;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::commands::jacobian::FILE as JACOBIAN;
 use crate::error::{Error, Result};
-use crate::jacobian::Record;
-use crate::metrics::{self, Row};
-use crate::recipe::Recipe;
-use crate::run_dir::{self, Environment};
+use crate::fit::{Described, LOSS, Task};
+use crate::lens::{self, Record};
+use crate::record::{Environment, Row, metrics, run_dir};
 
 pub use figures::{Figure, figures};
-pub(crate) use page::quoted;
 pub use page::{csv, curves, html, markdown};
 
-/// Keys that do not make two runs different experiments.
-const SAME: &[&str] = &[
-    "seed",
-    "device",
-    "prefetch",
-    "keep",
-    "log_every",
-    "eval_every",
-    "checkpoint_every",
-    "target_bpb",
-];
+/// Whether a key does not make two runs different experiments: the seed, and what may change on resume
+/// but for the length.
+fn is_aside(key: &str) -> bool {
+    match key.split_once('.') {
+        Some(("run", key)) => !matches!(key, "epochs" | "steps"),
+        _ => key == "train.seed",
+    }
+}
 
 /// A run as it was read.
 #[derive(Clone, Debug)]
@@ -37,8 +32,12 @@ pub struct RunData {
     pub dir: PathBuf,
     /// What it was given to be called, else what [`group`] finds.
     pub label: Option<String>,
-    /// Its settings.
-    pub recipe: Recipe,
+    /// Its settings, by `section.key`.
+    pub settings: BTreeMap<String, toml::Value>,
+    /// What it is measured by.
+    pub task: Described,
+    /// Its seed.
+    pub seed: i64,
     /// Its numbers, `seconds` counted on over resumptions.
     pub rows: Vec<Row>,
     /// How it was run.
@@ -107,8 +106,8 @@ pub struct Report {
     pub title: String,
     /// The groups, in the order that their first runs were given in.
     pub groups: Vec<Group>,
-    /// Whether the runs are of text, measured in bits per byte; else of images, in accuracy.
-    pub text: bool,
+    /// What the runs are measured by.
+    pub task: Described,
     /// The validation result that steps and seconds are counted to.
     pub target: Option<f64>,
     /// The group that others are tested against.
@@ -140,7 +139,7 @@ pub fn read(spec: &str) -> Result<RunData> {
         false => labelled().map_or((None, spec), |(label, dir)| (Some(label.to_owned()), dir)),
     };
     let dir = Path::new(dir);
-    let recipe = run_dir::recipe(dir)?.recipe;
+    let (_, recipe) = run_dir::recipe(dir)?;
     let fail = |message: &str| Error::Run {
         dir: dir.to_owned(),
         message: message.to_owned(),
@@ -157,7 +156,7 @@ pub fn read(spec: &str) -> Result<RunData> {
         ));
     }
     count_on(&mut rows);
-    let jacobians: Vec<Record> = std::fs::read(dir.join(JACOBIAN))
+    let jacobians: Vec<Record> = std::fs::read(dir.join(lens::FILE))
         .ok()
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
@@ -167,15 +166,39 @@ pub fn read(spec: &str) -> Result<RunData> {
         Some(last) if last.name == end => jacobians,
         _ => Vec::new(),
     };
+    let settings = flattened(&recipe).map_err(|e| fail(&format!("its recipe.toml: {e}")))?;
+    let environment = run_dir::environment(dir);
+    let task = environment.as_ref().and_then(|e| e.task.clone());
     Ok(RunData {
         dir: dir.to_owned(),
         label,
-        recipe,
+        seed: settings
+            .get("train.seed")
+            .and_then(toml::Value::as_integer)
+            .unwrap_or_default(),
+        settings,
+        task: task.unwrap_or_else(|| Task::new("items").described()),
         rows,
-        environment: run_dir::environment(dir),
+        environment,
         done: dir.join(run_dir::DONE).exists(),
         jacobians,
     })
+}
+
+/// The keys of a recipe by `section.key`; whatever model it is of.
+fn flattened(recipe: &str) -> Result<BTreeMap<String, toml::Value>, toml::de::Error> {
+    let sections: toml::Table = recipe.parse()?;
+    let mut all = BTreeMap::new();
+    for (section, table) in sections {
+        if let toml::Value::Table(table) = table {
+            all.extend(
+                table
+                    .into_iter()
+                    .map(|(key, value)| (format!("{section}.{key}"), value)),
+            );
+        }
+    }
+    Ok(all)
 }
 
 /// Each process counts its seconds from 0; a run's go on.
@@ -199,10 +222,11 @@ fn count_on(rows: &mut [Row]) {
 /// If they are of different tasks.
 pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
     if let Some(first) = runs.first() {
-        let task = |r: &Recipe| (r.is_text(), r.data);
-        if let Some(other) = runs.iter().find(|r| task(&r.recipe) != task(&first.recipe)) {
+        let task = |r: &RunData| (r.task.clone(), r.settings.get("data.set").cloned());
+        if let Some(other) = runs.iter().find(|r| task(r) != task(first)) {
             let name = |r: &RunData| {
-                let Recipe { model, data, .. } = &r.recipe;
+                let word = |key: &str| r.settings.get(key).map_or("its own".to_owned(), plain);
+                let (model, data) = (word("model.family"), word("data.set"));
                 format!("{} ({model} on {data})", r.dir.display())
             };
             return Err(Error::Report(format!(
@@ -212,24 +236,30 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
             )));
         }
     }
-    let tables: Vec<toml::Table> = runs
+    // A key that another run has and this one has not is a difference too.
+    let value = |run: &RunData, key: &str| run.settings.get(key).cloned();
+    let mut keys: Vec<String> = runs
         .iter()
-        .map(|run| toml::Table::try_from(&run.recipe).expect("a recipe is a TOML table"))
+        .flat_map(|run| run.settings.keys().cloned())
+        .filter(|key| !is_aside(key) && key != "model.scheme")
         .collect();
-    let usual = |key: &str| {
-        let count = |value: &toml::Value| tables.iter().filter(|t| t[key] == *value).count();
-        let values = tables.iter().map(|table| &table[key]);
-        // Of equally many, the first.
-        values.rev().max_by_key(|value| count(value)).cloned()
-    };
-    let keys: Vec<String> = tables.first().map_or_else(Vec::new, |table| {
-        table
-            .keys()
-            .filter(|key| !SAME.contains(&key.as_str()) && *key != "arm")
-            .filter(|key| tables.iter().any(|t| t[*key] != table[*key]))
-            .cloned()
-            .collect()
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| {
+        let mut found: Vec<_> = runs.iter().filter_map(|run| value(run, key)).collect();
+        found.dedup();
+        found.len() > 1
     });
+    let usual: BTreeMap<String, Option<toml::Value>> = keys
+        .iter()
+        .map(|key| {
+            let values: Vec<_> = runs.iter().filter_map(|run| value(run, key)).collect();
+            let count = |v: &toml::Value| values.iter().filter(|other| *other == v).count();
+            // Of equally many, the first.
+            let most = values.iter().rev().max_by_key(|v| count(v)).cloned();
+            (key.clone(), most)
+        })
+        .collect();
     let datas: Vec<String> = runs
         .iter()
         .filter_map(|run| Some(run.environment.as_ref()?.data.clone()))
@@ -239,12 +269,16 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
     let usual_data = datas.iter().rev().max_by_key(|data| count(data)).cloned();
     let usual_data = usual_data.unwrap_or_default();
     let mut groups: Vec<Group> = Vec::new();
-    for (run, table) in runs.into_iter().zip(&tables) {
+    for run in runs {
         let label = run.label.clone().unwrap_or_else(|| {
-            let mut label = run.recipe.arm.to_string();
-            for key in &keys {
-                if usual(key).as_ref() != Some(&table[key]) {
-                    label.push_str(&format!(" {key}={}", plain(&table[key])));
+            let scheme = run.settings.get("model.scheme");
+            let mut label = scheme.map_or_else(|| "model".to_owned(), plain);
+            for (key, usual) in &usual {
+                if let Some(value) = run.settings.get(key)
+                    && usual.as_ref() != Some(value)
+                {
+                    let key = key.split_once('.').map_or(key.as_str(), |(_, key)| key);
+                    label.push_str(&format!(" {key}={}", plain(value)));
                 }
             }
             let environment = run.environment.as_ref();
@@ -267,7 +301,7 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
         }
     }
     for group in &groups {
-        let mut seeds: Vec<u64> = group.runs.iter().map(|r| r.recipe.seed).collect();
+        let mut seeds: Vec<i64> = group.runs.iter().map(|r| r.seed).collect();
         seeds.sort_unstable();
         if let Some(pair) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::Report(format!(
@@ -290,43 +324,40 @@ fn plain(value: &toml::Value) -> String {
 impl RunData {
     /// `(step, seconds, result)` of each validation.
     pub fn validations(&self) -> Vec<(usize, f64, f64)> {
-        let text = self.recipe.is_text();
         self.rows
             .iter()
             .filter(|row| row.split == "valid")
-            .map(|row| (row.step, row.seconds, result(row, text)))
+            .map(|row| (row.step, row.seconds, result(row, &self.task)))
             .collect()
     }
 
     fn reaches(&self, target: f64) -> Option<(usize, f64)> {
-        let text = self.recipe.is_text();
+        let higher = self.task.higher_is_better;
         self.validations()
             .into_iter()
-            .find(|(_, _, value)| {
-                if text {
-                    *value <= target
-                } else {
-                    *value >= target
-                }
+            .find(|(_, _, value)| match higher {
+                true => *value >= target,
+                false => *value <= target,
             })
             .map(|(step, seconds, _)| (step, seconds))
     }
 
     fn best(&self) -> Option<f64> {
         let values = self.validations().into_iter().map(|(_, _, value)| value);
-        match self.recipe.is_text() {
-            true => values.min_by(f64::total_cmp),
-            false => values.max_by(f64::total_cmp),
+        match self.task.higher_is_better {
+            true => values.max_by(f64::total_cmp),
+            false => values.min_by(f64::total_cmp),
         }
     }
 }
 
-/// Bits per byte of text; of images, accuracy in percent.
-pub(crate) fn result(row: &Row, text: bool) -> f64 {
-    match text {
-        true => row.bpb.unwrap_or(row.loss / std::f64::consts::LN_2),
-        false => 100.0 * row.accuracy,
-    }
+/// A row's measure as it is shown.
+pub(crate) fn result(row: &Row, task: &Described) -> f64 {
+    let value = match task.key == LOSS.key {
+        true => row.loss,
+        false => row.metrics.get(&task.key).copied().unwrap_or(f64::NAN),
+    };
+    task.shown_times * value
 }
 
 impl Mean {
@@ -397,7 +428,7 @@ impl Report {
         let Some(first) = groups.first() else {
             return Err(Error::Report("there are no runs to report on".to_owned()));
         };
-        let text = first.runs[0].recipe.is_text();
+        let task = first.runs[0].task.clone();
         let labels: Vec<&str> = groups.iter().map(|g| g.label.as_str()).collect();
         let base = match baseline {
             None => None,
@@ -408,14 +439,14 @@ impl Report {
                 ))
             })?),
         };
-        let target = target.or_else(|| common(&groups, text));
+        let target = target.or_else(|| common(&groups, &task));
         let table = groups
             .iter()
             .map(|group| summarise(group, base, target))
             .collect();
         Ok(Self {
             title: title.replace(char::is_control, " "),
-            text,
+            task,
             target,
             baseline: base.map(|group| group.label.clone()),
             table,
@@ -424,44 +455,41 @@ impl Report {
     }
 
     /// What a result is, with its unit.
-    pub fn measure(&self) -> &'static str {
-        match self.text {
-            true => "bits per byte",
-            false => "accuracy (%)",
+    pub fn measure(&self) -> String {
+        let label = self.task.label.to_lowercase();
+        match self.task.sign.trim() {
+            "%" => format!("{label} (%)"),
+            _ => label,
         }
     }
 
     fn digits(&self) -> usize {
-        match self.text {
-            true => 3,
-            false => 1,
-        }
+        self.task.digits
     }
 
     /// The target as text.
     pub fn target_text(&self) -> Option<String> {
-        let target = self.target?;
-        Some(match self.text {
-            true => format!("{target} bpb"),
-            false => format!("{target} %"),
-        })
+        Some(format!("{}{}", self.target?, self.task.sign))
     }
 }
 
 /// The best result that all runs reached, rounded so that they did.
-fn common(groups: &[Group], text: bool) -> Option<f64> {
+fn common(groups: &[Group], task: &Described) -> Option<f64> {
     let runs = || groups.iter().flat_map(|group| &group.runs);
     let bests: Option<Vec<f64>> = runs().map(RunData::best).collect();
-    let bests = bests?;
-    match text {
+    let bests = bests?.into_iter();
+    // A digit less than tables show where more is better, as percent have it; never tighter than the
+    // value it was rounded from.
+    match task.higher_is_better {
         true => {
-            let worst = bests.into_iter().max_by(f64::total_cmp)?;
-            // Never tighter than what it was rounded from.
-            Some(((worst * 100.0).ceil() / 100.0).max(worst))
+            let worst = bests.min_by(f64::total_cmp)?;
+            let scale = 10f64.powi(task.digits as i32);
+            Some(((worst * scale).floor() / scale).min(worst))
         }
         false => {
-            let worst = bests.into_iter().min_by(f64::total_cmp)?;
-            Some(((worst * 10.0).floor() / 10.0).min(worst))
+            let worst = bests.max_by(f64::total_cmp)?;
+            let scale = 10f64.powi(task.digits as i32 - 1);
+            Some(((worst * scale).ceil() / scale).max(worst))
         }
     }
 }

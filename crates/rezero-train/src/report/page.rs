@@ -2,8 +2,8 @@
 
 use super::figures::mean_curve;
 use super::{Figure, Mean, Report, Summary};
-use crate::jacobian::number;
-use crate::metrics::Row;
+use crate::plot::{number, quoted};
+use crate::record::Row;
 
 const DASH: &str = "–";
 
@@ -113,7 +113,7 @@ impl Report {
             let environment = run.environment.as_ref();
             [
                 group.label.clone(),
-                run.recipe.seed.to_string(),
+                run.seed.to_string(),
                 environment
                     .and_then(|e| e.commands.first())
                     .map_or_else(dash, |words| {
@@ -184,7 +184,7 @@ pub fn csv(report: &Report) -> String {
 /// The curves as CSV: mean over seeds, as they are drawn.
 pub fn curves(report: &Report) -> String {
     let mut text = String::from("arm,split,step,seconds,loss,result\n");
-    let score = |row: &Row| super::result(row, report.text);
+    let score = |row: &Row| super::result(row, &report.task);
     for group in &report.groups {
         for split in ["train", "valid"] {
             let column = |of: &dyn Fn(&Row) -> f64| {
@@ -203,13 +203,6 @@ pub fn curves(report: &Report) -> String {
         }
     }
     text
-}
-
-pub(crate) fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    }
 }
 
 /// `text` in a cell of a Markdown table: nothing in it ends the cell or begins HTML.
@@ -304,7 +297,7 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         for (group, run, record) in records {
             let row = [
                 group.label.clone(),
-                run.recipe.seed.to_string(),
+                run.seed.to_string(),
                 record.name.clone(),
                 record.mean_square.map_or_else(|| DASH.to_owned(), number),
                 format!("{:.1}", 100.0 * record.vanishing.unwrap_or_default()),

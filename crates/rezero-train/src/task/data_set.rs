@@ -91,7 +91,7 @@ macro_rules! data_set {
             }
 
             fn first(&self, n: usize) -> Self {
-                self.take(n)
+                self.clone().take(n)
             }
         }
     )*};

@@ -1,6 +1,7 @@
 //! Classes of images.
 
 use std::ops::Range;
+use std::path::Path;
 
 use burn::tensor::Device;
 use rezero_data::{
@@ -11,7 +12,7 @@ use rezero_data::{
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::Result;
-use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
+use crate::fit::{self, Batches, Source, Sums, Task, Totals, integers_on};
 use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf};
 use crate::zoo;
 
@@ -150,6 +151,28 @@ impl Domain for Images {
 
     fn idle() -> &'static [(&'static str, &'static str)] {
         &[]
+    }
+
+    fn may_score(_trained: &TaskOf<Self>, _wanted: &TaskOf<Self>) -> Result<()> {
+        Ok(())
+    }
+
+    fn shown_of_scoring(
+        _of: &TaskOf<Self>,
+        totals: &Totals,
+    ) -> Vec<(&'static str, serde_json::Value, String)> {
+        let (correct, share) = (totals.named.get("correct"), totals.mean("correct"));
+        let correct = correct.copied().unwrap_or_default();
+        let accuracy = format!("accuracy {:.2} %  ({correct} of {})", 100.0 * share, totals.items);
+        let loss = totals.mean_loss();
+        vec![
+            ("accuracy", share.into(), accuracy),
+            ("loss", loss.into(), format!("loss {loss:.4}")),
+        ]
+    }
+
+    fn next_command(_of: &TaskOf<Self>, _run: &Path) -> Option<String> {
+        None
     }
 
     fn reads_a_file(_data: &ImageData) -> bool {

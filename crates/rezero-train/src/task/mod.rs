@@ -5,6 +5,7 @@ mod images;
 mod text;
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use burn::tensor::Device;
 use rezero_data::Split;
@@ -98,6 +99,22 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
 
     /// Keys of `[run]` and `[schedule]` that have no effect in this task, each with the reason.
     fn idle() -> &'static [(&'static str, &'static str)];
+
+    /// Checks that a network that was trained as `trained` can be scored as `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// What it cannot do.
+    fn may_score(trained: &TaskOf<Self>, wanted: &TaskOf<Self>) -> Result<()>;
+
+    /// What `rezero eval` says: a key and a value for JSON, and words.
+    fn shown_of_scoring(
+        of: &TaskOf<Self>,
+        totals: &fit::Totals,
+    ) -> Vec<(&'static str, serde_json::Value, String)>;
+
+    /// What one may do with a run that is done, as a line.
+    fn next_command(of: &TaskOf<Self>, run: &Path) -> Option<String>;
 
     /// Whether a file that may change is the data set, so that its fingerprint is worth a look.
     fn reads_a_file(data: &Self::Data) -> bool;

@@ -1,6 +1,7 @@
 //! The bytes of a text.
 
 use std::ops::Range;
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::{ScoringConfig, Split, TextBatch, TextLoader, WindowConfig, corpus};
@@ -8,10 +9,12 @@ use rezero_data::{ScoringConfig, Split, TextBatch, TextLoader, WindowConfig, cor
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
-use crate::fit::{self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, integers_on};
+use crate::fit::{
+    self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, Totals, bits, integers_on,
+};
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Schedule, Settings, TaskOf, TextData, TextSource};
-use crate::zoo::{self, Families};
+use crate::zoo;
 
 /// How many bytes `wiki-like` has: training, validation, test.
 const WIKI_LIKE: [usize; 3] = [3_600_000, 200_000, 200_000];
@@ -49,7 +52,9 @@ impl Domain for Text {
     type Form = ByteForm;
 
     fn task() -> Task {
-        Task::new("bytes").with(BITS_PER_BYTE).with(ACCURACY)
+        Task::new("bytes")
+            .with_loss_unit("nats")
+            .with(BITS_PER_BYTE).with(ACCURACY)
     }
 
     fn open(data: &TextData, places: &Places, split: Split) -> Result<rezero_data::Text> {
@@ -145,6 +150,43 @@ impl Domain for Text {
             "run.epochs",
             "a text has windows drawn at random; run.steps is how long the run is",
         )]
+    }
+
+    fn may_score(trained: &TaskOf<Self>, wanted: &TaskOf<Self>) -> Result<()> {
+        let (most, context) = (trained.model.context(), wanted.model.context());
+        check(
+            context <= most || !trained.model.has_learned_positions(),
+            "model.context",
+            format!("must be at most the model's {most} learned positions, got {context}"),
+        )
+    }
+
+    fn shown_of_scoring(
+        of: &TaskOf<Self>,
+        totals: &Totals,
+    ) -> Vec<(&'static str, serde_json::Value, String)> {
+        let (bpb, perplexity) = (bits(totals.mean_loss()), totals.mean_loss().exp());
+        let accuracy = totals.mean("correct");
+        let (context, stride) = (of.model.context(), of.stride());
+        vec![
+            ("bpb", bpb.into(), format!("{bpb:.4} bits per byte")),
+            (
+                "perplexity",
+                perplexity.into(),
+                format!("perplexity {perplexity:.4}"),
+            ),
+            (
+                "accuracy",
+                accuracy.into(),
+                format!("accuracy {:.2} %", 100.0 * accuracy),
+            ),
+            ("context", context.into(), format!("context {context}")),
+            ("stride", stride.into(), format!("stride {stride}")),
+        ]
+    }
+
+    fn next_command(_of: &TaskOf<Self>, run: &Path) -> Option<String> {
+        Some(format!("let it write: rezero sample {}", run.display()))
     }
 
     fn reads_a_file(data: &TextData) -> bool {

@@ -5,10 +5,11 @@ use burn::tensor::Device;
 use rezero_data::TextBatch;
 use rezero_data::rng::mix;
 use rezero_nn::transformer::{
-    Activation, Positions, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig, WeightInit,
+    Activation, Positions, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig,
 };
 use rezero_nn::{
     Grow, GrowError, Jacobian, JacobianError, JacobianProbe, NormKind, Place, ResidualScheme,
+    WeightInit,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,13 @@ impl super::text::Family {
             Self::ByteLm(section) => section.context,
         }
     }
+
+    /// Whether texts cannot be longer than its context.
+    pub fn has_learned_positions(&self) -> bool {
+        match self {
+            Self::ByteLm(section) => section.positions == Positions::Learned,
+        }
+    }
 }
 
 impl Section {
@@ -124,6 +132,10 @@ impl Family for Section {
 
     fn depth(&self) -> usize {
         self.depth
+    }
+
+    fn with_depth(self, depth: usize) -> Self {
+        Self { depth, ..self }
     }
 
     fn layers(&self) -> usize {

@@ -64,6 +64,10 @@ impl Family for Section {
         self.depth
     }
 
+    fn with_depth(self, depth: usize) -> Self {
+        Self { depth, ..self }
+    }
+
     fn layers(&self) -> usize {
         self.depth
     }

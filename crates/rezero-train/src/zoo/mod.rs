@@ -8,6 +8,8 @@ mod cifar_resnet;
 mod mlp;
 mod preact_resnet;
 
+pub use byte_lm::Section as ByteLm;
+
 use std::fmt::Debug;
 
 use burn::module::Module;
@@ -49,6 +51,10 @@ pub trait Family:
 
     /// The number by which it grows, the key `depth`.
     fn depth(&self) -> usize;
+
+    /// The same at another depth.
+    #[must_use]
+    fn with_depth(self, depth: usize) -> Self;
 
     /// How many residual layers, or blocks, the network has.
     fn layers(&self) -> usize;
@@ -136,6 +142,9 @@ pub trait Families<D: Domain>:
     fn scheme(&self) -> ResidualScheme;
     /// See [`Family::depth`].
     fn depth(&self) -> usize;
+    /// See [`Family::with_depth`].
+    #[must_use]
+    fn with_depth(self, depth: usize) -> Self;
     /// See [`Family::layers`].
     fn layers(&self) -> usize;
     /// See [`Family::identity`].
@@ -235,6 +244,14 @@ macro_rules! families {
 
                     fn depth(&self) -> usize {
                         match self { $(Self::$Variant(section) => section.depth()),+ }
+                    }
+
+                    fn with_depth(self, depth: usize) -> Self {
+                        match self {
+                            $(Self::$Variant(section) => {
+                                Self::$Variant(section.with_depth(depth))
+                            }),+
+                        }
                     }
 
                     fn layers(&self) -> usize {

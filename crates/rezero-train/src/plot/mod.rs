@@ -4,13 +4,17 @@
 //! lines and background have one colour each, which a style sheet inside the file turns around where
 //! the reader's system is dark.
 
+mod png;
+mod text;
+
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use resvg::{tiny_skia, usvg};
+
+pub use png::png;
+pub use text::{number, quoted};
 
 const SIZE: (u32, u32) = (760, 420);
 /// Where names of series stand, to the right of the axes.
@@ -458,33 +462,6 @@ fn diverging(share: f64) -> RGBColor {
     let t = share.abs().min(1.0).sqrt();
     let [r, g, b] = end.map(|c| (250.0 + (c - 250.0) * t).round() as u8);
     RGBColor(r, g, b)
-}
-
-/// A figure's SVG as PNG, two pixels a unit, in light colours.
-pub fn png(svg: &str) -> Vec<u8> {
-    static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| {
-        let mut fonts = usvg::fontdb::Database::new();
-        fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
-        let family = fonts
-            .faces()
-            .find_map(|face| face.families.first().map(|(name, _)| name.clone()));
-        if let Some(family) = family {
-            fonts.set_sans_serif_family(family);
-        }
-        Arc::new(fonts)
-    });
-    let options = usvg::Options {
-        fontdb: FONTS.clone(),
-        ..usvg::Options::default()
-    };
-    let tree = usvg::Tree::from_str(svg, &options).expect("our own SVG is SVG");
-    let size = tree.size();
-    let (width, height) = (2.0 * size.width(), 2.0 * size.height());
-    let mut pixels = tiny_skia::Pixmap::new(width as u32, height as u32)
-        .expect("figures are neither empty nor huge");
-    let twice = tiny_skia::Transform::from_scale(2.0, 2.0);
-    resvg::render(&tree, twice, &mut pixels.as_mut());
-    pixels.encode_png().expect("pixels in memory encode")
 }
 
 #[cfg(test)]

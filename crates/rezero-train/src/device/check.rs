@@ -5,13 +5,12 @@ use burn::nn::EmbeddingConfig;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use rezero_kernels::{Activation, batch_norm, conv2d, cross_entropy, linear};
-use rezero_nn::transformer::{RztxLayerConfig, RztxLm, RztxLmConfig};
+use rezero_kernels::{Epilogue, batch_norm, conv2d, cross_entropy, linear};
+use rezero_nn::transformer::{RztxEncoderConfig, RztxLm, RztxLmConfig};
 use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme, drawn};
 use serde::{Deserialize, Serialize};
 
-use crate::optim::Sgd;
-use crate::schedule::Dial;
+use crate::fit::{Rate, Sgd};
 
 /// One part of the self-test.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,7 +34,7 @@ const PARTS: [(&str, Part); 6] = [
             x.clone(),
             w.clone(),
             Some(b.clone().squeeze_dim(0)),
-            Activation::Relu,
+            Epilogue::Relu,
         );
         of(y, [&x, &w, &b])
     }),
@@ -51,7 +50,7 @@ const PARTS: [(&str, Part); 6] = [
         let x = leaf([4, 6, 5, 5], 6, device);
         let [gamma, beta] = [leaf([1, 6], 7, device), leaf([1, 6], 8, device)];
         let [g, b] = [gamma.clone().squeeze_dim(0), beta.clone().squeeze_dim(0)];
-        let normed = batch_norm(x.clone(), g, b, 1e-5, Activation::Identity);
+        let normed = batch_norm(x.clone(), g, b, 1e-5, Epilogue::Identity);
         let mut all = of(normed.output, [&x]);
         all.extend([values(normed.mean), values(normed.variance)]);
         all
@@ -111,11 +110,10 @@ fn difference(got: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
 /// A Transformer with open gates, one step of SGD: the loss, and every parameter after it.
 fn training_step(device: &Device) -> Vec<Vec<f32>> {
     let gate = ReZeroConfig::new().with_alpha(0.3);
-    let layer = RztxLayerConfig::new(24, 3)
-        .with_d_ff(32)
+    let encoder = RztxEncoderConfig::new(24, 32, 3, 2)
         .with_dropout(0.0)
         .with_residual(ResidualConfig::new(ResidualScheme::ReZero).with_rezero(gate));
-    let model: RztxLm = RztxLmConfig::new(layer, 2, 12)
+    let model: RztxLm = RztxLmConfig::new(encoder, 12)
         .with_vocab_size(20)
         .init(device);
     let model = drawn(model).map(&mut Fill { seed: 20 });
@@ -126,8 +124,8 @@ fn training_step(device: &Device) -> Vec<Vec<f32>> {
     let logits = model.forward(ids(0).reshape([3, 12])).reshape([36, 20]);
     let loss = cross_entropy(logits, ids(11)).mean();
     let mut optimizer = ModuleOptimizer::from(Sgd {
-        lr: Dial::at(0.5),
-        momentum: Dial::at(0.9),
+        lr: Rate::at(0.5),
+        momentum: Rate::at(0.9),
         weight_decay: 1e-3,
     });
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
@@ -140,7 +138,7 @@ fn training_step(device: &Device) -> Vec<Vec<f32>> {
 /// Values from −1 to 1 that every device gets alike (SplitMix64's finaliser of a counter).
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64)
-        .map(|i| (crate::model::mix(seed, i) >> 40) as f32 / (1 << 23) as f32 - 1.0)
+        .map(|i| (rezero_data::rng::mix(seed, i) >> 40) as f32 / (1 << 23) as f32 - 1.0)
         .collect()
 }
 

@@ -4,7 +4,10 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::nearest::nearest;
+use crate::recipe::DType as Products;
+use rezero_data::nearest;
+
+pub mod check;
 
 /// A backend that a device name can ask for.
 #[derive(Debug)]
@@ -17,7 +20,7 @@ pub struct Backend {
     pub compiled: bool,
     /// Whether `NAME:INDEX` selects one of several devices.
     pub indexed: bool,
-    /// The largest error that [`check`](crate::check) lets pass, relative to the largest value of a result
+    /// The largest error that [`check`] lets pass, relative to the largest value of a result
     /// that Flex computes too. Sums are taken in other orders everywhere; `why` says what else differs.
     pub tolerance: f64,
     /// The reason for `tolerance`.
@@ -97,6 +100,31 @@ pub fn select(name: &str) -> Result<Device> {
 /// As [`select`], for each.
 pub fn select_all(names: &str) -> Result<Vec<Device>> {
     names.split(',').map(|name| one(name.trim())).collect()
+}
+
+/// The devices that a run trains on, with autodiff, by the value of `run.device`; each computes products
+/// in `products`.
+///
+/// # Errors
+///
+/// As [`select`], or if a device does not compute in that type.
+pub fn for_training(names: &str, products: Products) -> Result<Vec<Device>> {
+    let devices = select_all(names)?;
+    if let Some(half) = products.half() {
+        for (name, device) in names.split(',').zip(&devices) {
+            computes_in(name, device, half)?;
+        }
+    }
+    Ok(devices.into_iter().map(Device::autodiff).collect())
+}
+
+/// Devices as `env.json` names them.
+pub fn in_words(devices: &[Device]) -> String {
+    let inner: Vec<Device> = devices.iter().map(|d| d.clone().inner()).collect();
+    match inner.as_slice() {
+        [one] => format!("{one:?}"),
+        several => format!("{several:?}"),
+    }
 }
 
 /// The names that `--devices LIST` stands for with `--device BASE`: a number is an index of that backend.

@@ -5,15 +5,14 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
+use rezero_data::nearest;
 use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
-use rezero_nn::transformer::{LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
-use rezero_nn::{Mlp, MlpConfig, drawn, in_precision};
+use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
+use rezero_nn::{Mlp, MlpConfig, WeightInit, drawn, in_precision};
 
 use crate::error::{Error, Result};
-use crate::nearest::nearest;
-use crate::optim::{AdaGrad, Adam, Sgd};
-use crate::schedule::Dial;
+use crate::fit::{AdaGrad, Adam, Rate, Sgd};
 
 /// Steps before those that are timed.
 const WARM_UP: usize = 2;
@@ -239,13 +238,13 @@ impl Workload {
 
     fn mlp(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let [layers, width, batch] = ["layers", "width", "batch"].map(|key| self.get(key));
-        // As bench_pytorch.py and benches/pytorch.py have it, not as the paper.
+        // As benches/pytorch.py has it, not as the paper.
         let model: Mlp = MlpConfig::new(3072, width, layers, 10)
-            .with_gain(None)
+            .with_init(WeightInit::PyTorch)
             .with_input_relu(false)
             .init(device);
         let optimizer = AdaGrad {
-            lr: Dial::at(0.01),
+            lr: Rate::at(0.01),
             epsilon: 1e-10,
             weight_decay: 0.0,
         };
@@ -260,7 +259,7 @@ impl Workload {
         let (batch, length) = (self.get("batch"), self.get("length"));
         let model = self.language_model(device);
         let optimizer = Adam {
-            lr: Dial::at(1e-3),
+            lr: Rate::at(1e-3),
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
@@ -286,8 +285,8 @@ impl Workload {
         let batch = self.get("batch");
         let model: CifarResNet = CifarResNetConfig::new(self.get("depth")).init(device);
         let optimizer = Sgd {
-            lr: Dial::at(0.1),
-            momentum: Dial::at(0.9),
+            lr: Rate::at(0.1),
+            momentum: Rate::at(0.9),
             weight_decay: 1e-4,
         };
         let x = normal([batch, 3, 32, 32], device);
@@ -325,10 +324,10 @@ impl Workload {
     }
 
     fn language_model(&self, device: &Device) -> RztxLm {
-        let layer = RztxLayerConfig::new(self.get("d_model"), self.get("n_heads"))
-            .with_d_ff(self.get("d_ff"))
-            .with_dropout(0.0);
-        RztxLmConfig::new(layer, self.get("layers"), self.get("length")).init(device)
+        let [d_model, d_ff, n_heads, layers] =
+            ["d_model", "d_ff", "n_heads", "layers"].map(|key| self.get(key));
+        let encoder = RztxEncoderConfig::new(d_model, d_ff, n_heads, layers).with_dropout(0.0);
+        RztxLmConfig::new(encoder, self.get("length")).init(device)
     }
 }
 
@@ -359,7 +358,7 @@ fn train<M: Module>(
             None => losses(&before).mean(),
         };
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
-        // The dials hold the learning rate.
+        // The optimizer's rate holds the learning rate.
         model = Some(optimizer.step(0.0, before, gradients));
         loss.into_data();
     })

@@ -1,0 +1,23 @@
+//! Ctrl-C and SIGTERM.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::train::Interrupter;
+
+use super::say;
+
+/// The first SIGINT or SIGTERM stops after the current step, a second one at once.
+pub(super) fn on_signal() -> Interrupter {
+    static STOPPING: AtomicBool = AtomicBool::new(false);
+    let interrupter = Interrupter::new();
+    let handle = interrupter.clone();
+    // Fails only where a handler is set already, which then does the stopping.
+    let _ = ctrlc::set_handler(move || {
+        if STOPPING.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        say!("stopping after this step; press Ctrl-C again to stop at once");
+        handle.stop(Some("interrupted"));
+    });
+    interrupter
+}

@@ -1,0 +1,78 @@
+//! Jacobians of a run's network.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use rezero_data::Split;
+
+use super::Record;
+use crate::error::{Error, Result};
+use crate::fit::Source;
+use crate::recipe::{Recipe, Settings, TaskOf, with_task};
+use crate::record::{Reader, run_dir};
+use crate::task::{Domain, Places};
+use crate::zoo::{self, Families, Zoo};
+
+/// The run's network as it began, unless it was grown from another's, and at a checkpoint, at `inputs`
+/// items of its validation split.
+///
+/// | network | from | to |
+/// | - | - | - |
+/// | `mlp` | the input of the residual layers | their output |
+/// | `byte-lm` | the embedding of the first positions, 512 values at most | the output of the layers |
+/// | ResNets | the image | the logits |
+///
+/// # Errors
+///
+/// If the run has no such checkpoint, its data is gone, or a Jacobian cannot be had.
+pub fn of_run(
+    run: &Path,
+    checkpoint: &Reader,
+    places: &Places,
+    inputs: usize,
+    device: &Device,
+) -> Result<Vec<Record>> {
+    let recipe = Recipe::of_run(run)?.recipe;
+    let mut settings = recipe.settings.clone();
+    (settings.train.batch, settings.train.accumulate) = (inputs, 1);
+    with_task!(&recipe.task, of => of_task(run, checkpoint, of, &settings, places, device))
+}
+
+fn of_task<D: Domain>(
+    run: &Path,
+    checkpoint: &Reader,
+    of: &TaskOf<D>,
+    settings: &Settings,
+    places: &Places,
+    device: &Device,
+) -> Result<Vec<Record>> {
+    let set = D::open(&of.data, places, Split::Valid)?;
+    let form = D::form(&of.data);
+    let source = D::for_scoring(of, settings, set, device)?;
+    let batch = match source.from_step(0, device).next() {
+        Some(batch) => batch.map_err(|e| Error::Training(e.to_string()))?,
+        None => {
+            return Err(Error::Run {
+                dir: run.to_owned(),
+                message: "its validation split is empty".to_owned(),
+            });
+        }
+    };
+    let draw = || zoo::draw(of, settings, &form, device);
+    let record = |name: &str, network: D::Network| -> Result<Record> {
+        let mut spectra = Vec::new();
+        for jacobian in network.valid().jacobians(&batch)? {
+            spectra.push(jacobian.spectrum()?);
+        }
+        Ok(Record::new(name, of.model.layers(), &spectra, 0))
+    };
+    let mut records = Vec::new();
+    // What a grown network grew from has gone since.
+    if run_dir::environment(run).is_none_or(|e| e.grown_from.is_none()) {
+        records.push(record("start", draw())?);
+    }
+    let step = checkpoint.state()?.step;
+    records.push(record(&format!("step {step}"), checkpoint.load(draw())?)?);
+    Ok(records)
+}
