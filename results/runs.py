@@ -26,13 +26,13 @@ ROWS = 60
 
 # What the arms of a language model are called, and the recipe's words for them.
 LM_ARMS = {
-    "post-norm": "arm=post-norm",
-    "post-norm-warmup": "arm=post-norm warmup_steps=100",
-    "pre-norm": "arm=pre-norm",
-    "gpt2-norm": "arm=gpt2-norm",
-    "rezero-1": "arm=rezero alpha_init=1",
-    "rezero": "arm=rezero",
-    "rezero-alpha-lr": "arm=rezero alpha_optimizer=adam alpha_lr=1e-2",
+    "post-norm": "scheme=post-norm",
+    "post-norm-warmup": "scheme=post-norm warmup_steps=100",
+    "pre-norm": "scheme=pre-norm",
+    "gpt2-norm": "scheme=gpt2-norm",
+    "rezero-1": "scheme=rezero alpha_init=1",
+    "rezero": "scheme=rezero",
+    "rezero-alpha-lr": "scheme=rezero alpha_optimizer=adam alpha_lr=1e-2",
 }
 LABELS = {
     "post-norm-warmup": "post-norm, warm-up",
@@ -44,6 +44,11 @@ LABELS = {
 BEST12 = dict(zip(LM_ARMS, ["2e-3", "2e-3", "2e-3", "2e-3", "4e-3", "4e-3", "4e-3"]))
 BEST48 = dict(zip(LM_ARMS, ["1e-3", "1e-3", "1e-3", "2e-3", "5e-4", "4e-3", "4e-3"]))
 DEEP = "depth=48 batch=8 valid_items=8192"
+
+
+# Records are named as the authors' notebooks name their arms; recipes name the residual scheme.
+MLP_SCHEMES = {"vanilla": "plain", "layer-norm": "plain-shared-norm", "layer-norm-each": "plain-norm"}
+RESNET_SCHEMES = {"vanilla": "residual"}
 
 
 def image(recipe, words):
@@ -58,8 +63,8 @@ def experiments():
     """{experiment: {run: [command, …]}}; of several commands of a run, each continues the one before."""
     found = {}
     arms = ["rezero", "vanilla", "residual", "layer-norm", "layer-norm-each", "pre-norm", "post-norm"]
-    found["mlp64"] = {f"{arm}_1": [image("cifar10-mlp64", f"arm={arm} seed=1")] for arm in arms}
-    found["mlp32"] = {f"{arm}_1": [image("cifar10-mlp64", f"arm={arm} depth=32 seed=1")] for arm in arms[:4]}
+    found["mlp64"] = {f"{arm}_1": [image("cifar10-mlp64", f"scheme={MLP_SCHEMES.get(arm, arm)} seed=1")] for arm in arms}
+    found["mlp32"] = {f"{arm}_1": [image("cifar10-mlp64", f"scheme={MLP_SCHEMES.get(arm, arm)} depth=32 seed=1")] for arm in arms[:4]}
     found["lm12-tune"] = {
         f"{arm}_lr={lr}": [lm(f"{words} lr={lr} steps=400 eval_every=200 seed=1")]
         for arm, words in LM_ARMS.items()
@@ -80,21 +85,21 @@ def experiments():
     }
     for depth, seeds, words in (("20", (1, 2, 3), "log_every=10"), ("56", (1,), "train_items=20000 log_every=10"), ("110", (1,), "train_items=10000 log_every=5")):
         found[f"resnet{depth}"] = {
-            f"{arm}_{seed}": [image(f"cifar10-resnet{depth}-notebook", f"arm={arm} seed={seed} epochs=1 {words}")]
+            f"{arm}_{seed}": [image(f"cifar10-resnet{depth}-notebook", f"scheme={RESNET_SCHEMES.get(arm, arm)} seed={seed} epochs=1 {words}")]
             for arm in ("rezero", "vanilla")
             for seed in seeds
         }
     growth = {}
     for seed in (1, 2, 3):
-        six = lm(f"arm=rezero lr=4e-3 depth=6 steps=1000 seed={seed}")
+        six = lm(f"scheme=rezero lr=4e-3 depth=6 steps=1000 seed={seed}")
         growth[f"6_{seed}"] = [six]
-        growth[f"6-long_{seed}"] = [lm(f"arm=rezero lr=4e-3 depth=6 steps=2000 seed={seed}")]
+        growth[f"6-long_{seed}"] = [lm(f"scheme=rezero lr=4e-3 depth=6 steps=2000 seed={seed}")]
         for place in ("even", "end"):
             growth[f"6-12-{place}_{seed}"] = [["grow", f"growth/6_{seed}", "--layers", "12", "--place", place, "steps=500"]]
         growth[f"6-24-even_{seed}"] = [["grow", f"growth/6_{seed}", "--layers", "24", "--place", "even", "steps=250", "eval_every=25"]]
-        growth[f"24_{seed}"] = [lm(f"arm=rezero lr=4e-3 depth=24 steps=500 eval_every=25 seed={seed}")]
+        growth[f"24_{seed}"] = [lm(f"scheme=rezero lr=4e-3 depth=24 steps=500 eval_every=25 seed={seed}")]
     found["growth"] = growth
-    alpha = "arm=rezero lr=4e-3"
+    alpha = "scheme=rezero lr=4e-3"
     found["alpha-lm"] = {
         "norm_1": [lm(f"{alpha} norm=layer seed=1")],
         "adamw-all_1": [lm(f"{alpha} optimizer=adamw weight_decay=0.3 seed=1")],
@@ -102,7 +107,7 @@ def experiments():
         "alpha-lr-0.1_1": [lm(f"{alpha} alpha_optimizer=adam alpha_lr=0.1 seed=1")],
         "alpha-lr-1_1": [lm(f"{alpha} alpha_optimizer=adam alpha_lr=1 seed=1")],
     }
-    resnet = "arm=rezero seed=1 epochs=1 train_items=20000 log_every=10"
+    resnet = "scheme=rezero seed=1 epochs=1 train_items=20000 log_every=10"
     found["alpha-resnet"] = {
         name: [image("cifar10-resnet20-notebook", f"{resnet} {words}".strip())]
         for name, words in {
@@ -110,7 +115,7 @@ def experiments():
             "no-decay_1": "alpha_optimizer=sgd alpha_lr=0.2 alpha_weight_decay=0",
             "decay-0.1_1": "alpha_optimizer=sgd alpha_lr=0.2 alpha_weight_decay=0.1",
             "lr-2_1": "alpha_optimizer=sgd alpha_lr=2 alpha_weight_decay=0",
-            "no-norm_1": "arm=skipinit lr=0.05",
+            "no-norm_1": "scheme=skipinit lr=0.05",
         }.items()
     }
     return found

@@ -60,11 +60,11 @@ conformance() {
 export -f conformance
 export device features CONFORMANCE
 
-train() { # ARM: continues where a run was stopped.
+train() { # SCHEME: continues where a run was stopped.
     local run="$out/resnet56-$1" resume=()
     [ -d "$run/checkpoints" ] && resume=(--resume)
     # shellcheck disable=SC2086
-    "$REZERO" train cifar10-resnet56 "arm=$1" ${TRAIN:-} --device "$device" --plain \
+    "$REZERO" train cifar10-resnet56 "scheme=$1" ${TRAIN:-} --device "$device" --plain \
         --data-dir "$DATA" --run-dir "$run" "${resume[@]}" &&
         "$REZERO" eval "$run" --split test
 }
@@ -85,8 +85,8 @@ if [ -n "${PYTHON:-}" ]; then
     done
 fi
 if [ -n "${DATA:-}" ]; then
-    for arm in rezero vanilla; do
-        part "train-$arm" bash -c "train $arm"
+    for scheme in rezero residual; do
+        part "train-$scheme" bash -c "train $scheme"
     done
 fi
 
