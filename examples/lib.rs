@@ -5,6 +5,8 @@
 //! - `classify`: load a trained run's weights into the module and classify images
 //! - `reverse`: an encoder–decoder learns to reverse sequences
 //! - `sequence_classifier`: a classifier over an encoder, with padding
+//! - `own_model`: train a module of one's own on data of one's own, with resume and a report
+//! - `supervised`: one of our networks under Burn's own `SupervisedTraining`
 //! - `write_text`: train a byte-level language model and let it write
 
 // The README's own code is compiled and run as a test of this crate.

@@ -8,10 +8,9 @@ use crate::cli;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::lens::{self, Record};
-use crate::plot;
 use crate::recipe::Recipe;
 use crate::record::{checkpoint, run_dir, write_atomic};
-use crate::report::{Report, RunData, csv, curves, figures, group, html, markdown, read};
+use crate::report::{Report, RunData, group, read};
 
 pub fn run(args: &cli::Report) -> Result<()> {
     if let Some(target) = args.target
@@ -44,27 +43,12 @@ pub fn run(args: &cli::Report) -> Result<()> {
     }
     let title = args.title.as_deref().unwrap_or("Runs");
     let report = Report::new(title, groups, args.target, args.baseline.as_deref())?;
-    let figures = figures(&report);
-
-    let dir = &args.out;
-    fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-    for figure in &figures {
-        let file = |extension| dir.join(format!("{}.{extension}", figure.name));
-        write_atomic(&file("svg"), figure.svg.as_bytes())?;
-        write_atomic(&file("png"), &plot::png(&figure.svg))?;
-    }
-    write_atomic(
-        &dir.join("report.md"),
-        markdown(&report, &figures).as_bytes(),
-    )?;
-    write_atomic(&dir.join("report.csv"), csv(&report).as_bytes())?;
-    write_atomic(&dir.join("curves.csv"), curves(&report).as_bytes())?;
-    write_atomic(&dir.join("index.html"), html(&report, &figures).as_bytes())?;
+    let page = report.write(&args.out)?;
     if let Some(file) = &args.into {
         insert(file, &args.name, &report.table_markdown())?;
     }
     out!("{}", report.table_markdown().trim_end());
-    say!("the whole of it: {}", dir.join("index.html").display());
+    say!("the whole of it: {}", page.display());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod figures;
 mod page;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

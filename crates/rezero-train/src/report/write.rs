@@ -1,0 +1,34 @@
+//! A report as files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Report, csv, curves, figures, html, markdown};
+use crate::error::{Error, Result};
+use crate::plot;
+use crate::record::write_atomic;
+
+impl Report {
+    /// Writes `report.md`, `report.csv`, `curves.csv`, every figure as SVG and PNG, and `index.html`, which
+    /// holds them all and whose path is returned.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
+    pub fn write(&self, dir: impl AsRef<Path>) -> Result<PathBuf> {
+        let dir = dir.as_ref();
+        let figures = figures(self);
+        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        for figure in &figures {
+            let file = |extension| dir.join(format!("{}.{extension}", figure.name));
+            write_atomic(&file("svg"), figure.svg.as_bytes())?;
+            write_atomic(&file("png"), &plot::png(&figure.svg))?;
+        }
+        write_atomic(&dir.join("report.md"), markdown(self, &figures).as_bytes())?;
+        write_atomic(&dir.join("report.csv"), csv(self).as_bytes())?;
+        write_atomic(&dir.join("curves.csv"), curves(self).as_bytes())?;
+        let page = dir.join("index.html");
+        write_atomic(&page, html(self, &figures).as_bytes())?;
+        Ok(page)
+    }
+}
