@@ -15,8 +15,8 @@ pub(crate) fn linear<const D: usize>(
     rezero_kernels::linear(x, linear.weight.val(), bias, epilogue)
 }
 
-/// `conv(x)`; the kernel serves what the networks here have: one group, square strides, symmetric
-/// padding.
+/// `conv(x)`; the kernel serves the convolutions of the networks here: one group, square strides,
+/// symmetric padding.
 pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let padding = match conv.padding {
         PaddingConfig2d::Valid => Some(0),
