@@ -5,7 +5,7 @@ use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::{BatchNormed, Epilogue};
 
-/// `epilogue(linear(x))`.
+/// `act(linear(x))`.
 pub(crate) fn linear<const D: usize>(
     linear: &Linear,
     x: Tensor<D>,
@@ -40,7 +40,7 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     }
 }
 
-/// `epilogue(norm(x))`, with the batch's statistics where Burn's module takes them.
+/// `act(norm(x))`, with the batch's statistics where Burn's module takes them.
 pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
     if !trains(norm, &x.device()) {
         return normalize(norm, x, epilogue, None);
@@ -50,7 +50,7 @@ pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, epilogue: Epilogue) -> 
     update(norm, normed)
 }
 
-/// `skip + α · epilogue(norm(x))`, as [`batch_norm`].
+/// `skip + α · act(norm(x))`, as [`batch_norm`].
 pub(crate) fn batch_norm_gated_sum(
     norm: &BatchNorm,
     skip: Tensor<4>,
