@@ -13,3 +13,8 @@
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+// So are both columns of the page for users of Burn's Transformer.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/FROM_BURN.md")]
+struct FromBurn;

@@ -7,7 +7,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Int, Tensor, s};
 use rezero_nn::transformer::{
-    AttentionMask, DecoderCache, RztxLayerConfig, RztxTransformer, RztxTransformerConfig,
+    DecoderCache, RztxDecoderInput, RztxTransformer, RztxTransformerConfig,
 };
 
 const DIGITS: usize = 10;
@@ -25,16 +25,11 @@ struct Reverser {
 
 impl Reverser {
     fn new(device: &Device) -> Self {
-        let layer = RztxLayerConfig::new(WIDTH, 4)
-            .with_d_ff(128)
-            .with_dropout(0.0);
+        let config = RztxTransformerConfig::new(WIDTH, 128, 4, 4, 4).with_dropout(0.0);
         Self {
             tokens: EmbeddingConfig::new(DIGITS + 1, WIDTH).init(device),
             positions: EmbeddingConfig::new(LENGTH, WIDTH).init(device),
-            transformer: RztxTransformerConfig::new(layer)
-                .with_n_encoder_layers(4)
-                .with_n_decoder_layers(4)
-                .init(device),
+            transformer: config.init(device),
             output: LinearConfig::new(WIDTH, DIGITS).init(device),
         }
     }
@@ -54,18 +49,14 @@ impl Reverser {
 
     /// Decodes one token at a time; the cache holds what the decoder has seen.
     fn decode(&self, source: Tensor<2, Int>) -> Tensor<2, Int> {
-        let none = AttentionMask::none();
-        let memory = self
-            .transformer
-            .encoder
-            .forward(self.embed(source.clone(), 0), &none);
+        let RztxTransformer { encoder, decoder } = &self.transformer;
+        let memory = encoder.forward(self.embed(source.clone(), 0));
         let mut last = Tensor::full([source.dims()[0], 1], START as i32, &source.device());
         let mut cache = DecoderCache::default();
         let mut written = Vec::new();
         for position in 0..LENGTH {
-            let x = self.embed(last, position);
-            let decoder = &self.transformer.decoder;
-            let y = decoder.forward_cached(x, memory.clone(), &none, &mut cache);
+            let input = RztxDecoderInput::new(self.embed(last, position), memory.clone());
+            let y = decoder.forward_cached(input, &mut cache);
             last = self.output.forward(y).argmax(2).squeeze_dim(2);
             written.push(last.clone());
         }
@@ -90,9 +81,8 @@ fn main() {
         let start = Tensor::full([32, 1], START as i32, &device);
         let read = Tensor::cat(vec![start, target.clone().slice(s![.., ..-1])], 1);
         let logits = model.forward(source, read).reshape([32 * LENGTH, DIGITS]);
-        let loss = CrossEntropyLossConfig::new()
-            .init(&device)
-            .forward(logits, target.reshape([32 * LENGTH]));
+        let loss = CrossEntropyLossConfig::new().init(&device);
+        let loss = loss.forward(logits, target.reshape([32 * LENGTH]));
         if step % 50 == 0 {
             println!("step {step}: loss {:.4}", loss.clone().into_scalar::<f32>());
         }
@@ -101,15 +91,9 @@ fn main() {
     }
     let source = digits(100, &device.clone().inner());
     let written = model.valid().decode(source.clone());
-    let right = written
-        .clone()
-        .equal(source.clone().flip([1]))
-        .float()
-        .mean();
-    println!("read    {}", source.slice(s![0, ..]).into_data());
-    println!("written {}", written.slice(s![0, ..]).into_data());
-    println!(
-        "{:.1} % of the digits right",
-        100.0 * right.into_scalar::<f32>()
-    );
+    println!("read    {}", source.clone().slice(s![0, ..]).into_data());
+    println!("written {}", written.clone().slice(s![0, ..]).into_data());
+    let right = written.equal(source.flip([1])).float().mean();
+    let percent = 100.0 * right.into_scalar::<f32>();
+    println!("{percent:.1} % of the digits right");
 }

@@ -7,8 +7,8 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, s};
-use rezero_nn::alphas;
-use rezero_nn::transformer::{AttentionMask, RztxEncoder, RztxLayerConfig};
+use rezero_nn::gates;
+use rezero_nn::transformer::{RztxEncoder, RztxEncoderConfig, RztxEncoderInput};
 
 const SYMBOLS: usize = 12;
 const LENGTH: usize = 16;
@@ -24,13 +24,11 @@ struct Classifier {
 
 impl Classifier {
     fn new(layers: usize, device: &Device) -> Self {
-        let layer = RztxLayerConfig::new(WIDTH, 4)
-            .with_d_ff(64)
-            .with_dropout(0.0);
+        let encoder = RztxEncoderConfig::new(WIDTH, 64, 4, layers).with_dropout(0.0);
         Self {
             symbols: EmbeddingConfig::new(SYMBOLS, WIDTH).init(device),
             positions: EmbeddingConfig::new(LENGTH, WIDTH).init(device),
-            encoder: layer.init_encoder(layers, device),
+            encoder: encoder.init(device),
             output: LinearConfig::new(WIDTH, 2).init(device),
         }
     }
@@ -38,8 +36,8 @@ impl Classifier {
     /// `[batch, length]` symbols and padding to `[batch, 2]` logits.
     fn forward(&self, symbols: Tensor<2, Int>, padding: Tensor<2, Bool>) -> Tensor<2> {
         let x = self.symbols.forward(symbols) + self.positions.weight.val().unsqueeze();
-        let mask = AttentionMask::none().with_padding(padding);
-        let first = self.encoder.forward(x, &mask).slice(s![.., 0, ..]);
+        let input = RztxEncoderInput::new(x).mask_pad(padding);
+        let first = self.encoder.forward(input).slice(s![.., 0, ..]);
         self.output.forward(first.squeeze_dim(1))
     }
 }
@@ -88,7 +86,7 @@ fn main() {
         "{:.1} % of 1,000 new sequences right",
         100.0 * right.into_scalar::<f32>()
     );
-    for (path, alpha) in alphas(&model) {
-        println!("{path} = {:+.3}", alpha[0]);
+    for gate in gates(&model) {
+        println!("{} = {:+.3}", gate.path, gate.raw[0]);
     }
 }

@@ -7,17 +7,16 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::Device;
 use rezero_data::{Split, TextLoader, WindowConfig, corpus};
-use rezero_nn::transformer::{Positions, RztxLayerConfig, RztxLmConfig, SamplingConfig};
+use rezero_nn::transformer::{Positions, RztxEncoderConfig, RztxLmConfig, SamplingConfig};
 
 const CONTEXT: usize = 64;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::default().autodiff();
     device.seed(1);
-    let layer = RztxLayerConfig::new(128, 2)
-        .with_d_ff(512)
-        .with_dropout(0.0);
-    let mut model = RztxLmConfig::new(layer, 4, CONTEXT)
+    // Width, feed-forward width, heads, layers.
+    let encoder = RztxEncoderConfig::new(128, 512, 2, 4).with_dropout(0.0);
+    let mut model = RztxLmConfig::new(encoder, CONTEXT)
         .with_positions(Positions::Rotary)
         .init(&device);
     let mut optimizer = AdamConfig::new().with_epsilon(1e-8).init();

@@ -1,9 +1,9 @@
-//! Linear layers with what follows them.
+//! Linear layers with the function that ends them.
 
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, module};
 
-/// What follows a linear layer.
+/// The function `act` that ends an operation, computed as its output is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
     /// Nothing.

@@ -21,7 +21,7 @@ pub(crate) fn collected<M: Module>(module: &M, grads: &Gradients) -> GradientsPa
     into
 }
 
-/// Adds the gradients of a module's parameters to what was collected before.
+/// Adds the gradients of a module's parameters to those collected before.
 pub(crate) fn collect<M: Module>(module: &M, grads: &Gradients, into: &mut GradientsParams) {
     module.visit(&mut Collect { grads, into });
 }

@@ -13,10 +13,10 @@ pub trait Fold: Sized {
     /// The same function without its gates, on the device without autodiff: outputs differ by
     /// rounding alone.
     ///
-    /// | the branch ends in | what carries α |
+    /// | the branch ends in | α is multiplied into |
     /// | - | - |
     /// | a linear layer or a convolution | its weight and bias |
-    /// | a norm and a ReLU | \|α\| goes to the norm's γ and β; where α < 0 the branch is subtracted |
+    /// | a norm and a ReLU | the norm's γ and β, as \|α\|; where α < 0 the branch is subtracted |
     /// | a linear layer and a ReLU | the same with its weight and bias |
     ///
     /// `(1 − α) · x` of gated networks stays. One α per channel stays where its signs differ and a ReLU

@@ -5,7 +5,7 @@ use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::{BatchNormed, Epilogue};
 
-/// `epilogue(linear(x))`.
+/// `act(linear(x))`.
 pub(crate) fn linear<const D: usize>(
     linear: &Linear,
     x: Tensor<D>,
@@ -15,8 +15,8 @@ pub(crate) fn linear<const D: usize>(
     rezero_kernels::linear(x, linear.weight.val(), bias, epilogue)
 }
 
-/// `conv(x)`; the kernel serves what the networks here have: one group, square strides, symmetric
-/// padding.
+/// `conv(x)`; the kernel serves the convolutions of the networks here: one group, square strides,
+/// symmetric padding.
 pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let padding = match conv.padding {
         PaddingConfig2d::Valid => Some(0),
@@ -40,7 +40,7 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     }
 }
 
-/// `epilogue(norm(x))`, with the batch's statistics where Burn's module takes them.
+/// `act(norm(x))`, with the batch's statistics where Burn's module takes them.
 pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
     if !trains(norm, &x.device()) {
         return normalize(norm, x, epilogue, None);
@@ -50,7 +50,7 @@ pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, epilogue: Epilogue) -> 
     update(norm, normed)
 }
 
-/// `skip + α · epilogue(norm(x))`, as [`batch_norm`].
+/// `skip + α · act(norm(x))`, as [`batch_norm`].
 pub(crate) fn batch_norm_gated_sum(
     norm: &BatchNorm,
     skip: Tensor<4>,

@@ -69,6 +69,7 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "train")]
 mod backward;
 mod branch;
 mod fold;

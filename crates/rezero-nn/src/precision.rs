@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor};
 
 /// `module` with the weights of its linear layers and convolutions in `dtype`, so that their products
-/// are computed in it; embeddings, biases, norms, gates and what flows between layers stay as they are
+/// are computed in it; embeddings, biases, norms, gates and the values between layers stay as they are
 /// (mixed precision: Micikevicius et al., [arXiv 1710.03740](https://arxiv.org/abs/1710.03740)).
 ///
 /// On an autodiff device the result is a function of `module`'s parameters: gradients of a loss that was
@@ -23,7 +23,7 @@ use burn::tensor::{FloatDType, Tensor};
 /// assert!(gradients.get::<2>(model.input.weight.id).is_some());
 /// ```
 ///
-/// What `dtype` cannot hold is infinite: the gradients of [`FloatDType::F16`] are to be scaled, by way of
+/// Values beyond the range of `dtype` become infinite: the gradients of [`FloatDType::F16`] are to be scaled, by way of
 /// the loss.
 #[must_use]
 pub fn in_precision<M: Module>(module: M, dtype: FloatDType) -> M {

@@ -55,8 +55,8 @@ pub struct ReZero {
 
 /// The limit C of a gate `C · tanh(α / C)`, or `None` where the gate is α itself.
 ///
-/// Visitors pass over a module's constants. This one is a module, so that [`gates`](crate::gates) can
-/// tell what a gate amounts to: it enters one named after C.
+/// Visitors pass over a module's constants. This one is a module of its own and enters another, named
+/// after C, so that [`gates`](crate::gates) can compute the gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound(pub Option<f64>);
 

@@ -9,6 +9,9 @@ use rezero_nn::{Fold, Grow, MlpConfig, Place, gate_group, gates, parameter_count
 
 use crate::helpers::{bits, bytes, open_gates, paths, random, values};
 
+/// A network's weights, put into a fresh one.
+type Journey<M> = fn(&M, M) -> M;
+
 /// A family, by a configuration of ReZero and a deeper one.
 struct Family<C: Grow> {
     name: &'static str,
@@ -24,7 +27,7 @@ struct Family<C: Grow> {
     /// The number of gates.
     gates: usize,
     /// The network after a journey through PyTorch's format, for a family with names there.
-    torch: Option<fn(&C::Network, C::Network) -> C::Network>,
+    torch: Option<Journey<C::Network>>,
 }
 
 fn check<C: Grow>(family: &Family<C>)
@@ -194,7 +197,7 @@ fn encoders() {
         },
         parameters: 3 * LAYER,
         gates: 3,
-        torch: Some(|net, fresh| travelled(net, fresh)),
+        torch: Some(travelled),
     });
 }
 
@@ -213,6 +216,6 @@ fn language_models() {
         },
         parameters: 256 * 8 + 6 * 8 + 3 * LAYER + (8 + 1) * 256,
         gates: 3,
-        torch: Some(|net, fresh| travelled(net, fresh)),
+        torch: Some(travelled),
     });
 }

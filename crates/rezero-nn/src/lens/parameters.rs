@@ -15,7 +15,7 @@ pub fn layer_index<S: AsRef<str>>(path: &[S]) -> Option<usize> {
 /// `module` with the initial value of every parameter drawn, in the order of its fields.
 ///
 /// Burn draws a parameter's initial values when they are first used, so that, of a module as it was
-/// initialised, they depend on the order of use and on what else draws from the device's random
+/// initialised, they depend on the order of use and on other draws from the device's random
 /// stream; and a copy made before keeps its own. After this they are a function of the seed.
 /// ([`Module::materialize`] is about reparameterised weights and draws nothing.)
 #[must_use]

@@ -46,7 +46,7 @@ impl Spectrum {
         }
     }
 
-    /// The singular values of several Jacobians as one; what vanishes is decided for each of them.
+    /// The singular values of several Jacobians as one; the vanishing ones are counted in each of them.
     pub fn pooled(parts: &[Self]) -> PooledSpectrum {
         let vanishing = parts.iter().map(|part| part.vanishing()).sum();
         let mut values: Vec<f64> = parts.iter().flat_map(|p| p.values.clone()).collect();

@@ -1,5 +1,5 @@
-//! Network families, a folder each: configuration, module, forward pass, and what is particular to the
-//! family in growing, folding and PyTorch's names.
+//! Network families, a folder each: configuration, module, forward pass, and beside it how the family
+//! grows and folds, and its names in PyTorch.
 
 pub mod mlp;
 pub mod resnet;

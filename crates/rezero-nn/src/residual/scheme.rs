@@ -165,7 +165,7 @@ pub(crate) enum LastRelu {
     AfterSum,
 }
 
-/// `x + F(x)`; the other rows say in what they differ.
+/// `x + F(x)`; the other rows state their differences.
 const SUM: Row = Row {
     formula: "x + F(x)",
     join: Join::Sum,
@@ -304,7 +304,7 @@ impl ResidualScheme {
     }
 
     /// Whether a new layer with its scheme's own start is the identity; in a CIFAR ResNet of a scheme
-    /// whose last ReLU follows the sum, the identity of what a ReLU gives. Such networks can
+    /// whose last ReLU follows the sum, the identity for the output of a ReLU. Such networks can
     /// [grow](crate::Grow).
     pub const fn begins_as_identity(self) -> bool {
         self.row().new_layer_is_identity

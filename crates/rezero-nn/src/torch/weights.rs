@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 16 << 30;
 /// The longest header that the safetensors library reads.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// How many times what a file stores its tensors may claim: layers may share their weights, but a
+/// How many times the stored bytes a file's tensors may claim: layers may share their weights, but a
 /// view of one number may claim any size.
 const MAX_SHARING: u64 = 32;
 /// The most components of a prefix: names are the file's, and each prefix is tried on all of them.
@@ -62,7 +62,7 @@ impl fmt::Debug for TorchWeights {
 }
 
 impl TorchWeights {
-    /// Reads a file, by its content a safetensors file or what `torch.save` wrote. Of a checkpoint
+    /// Reads a safetensors file or one of `torch.save`, whichever its content is. Of a checkpoint
     /// that holds more than a state dict, `state_dict`, `model_state_dict` or `model` is taken.
     ///
     /// Nothing in a file is ever executed: a pickle is parsed as data, and only the names of
@@ -238,20 +238,18 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
     }
     let mut weights = TorchWeights::default();
     for (name, tensor) in reader.into_tensors() {
-        if !matches!(
-            tensor.dtype(),
-            DType::F32 | DType::F64 | DType::F16 | DType::BF16
-        ) {
-            weights.ignored.push(name);
-            continue;
-        }
-        let data = tensor.read().map_err(|e| e.to_string())?;
-        let values = match tensor.dtype() {
-            DType::F64 => convert(&data, |b| f64::from_ne_bytes(b) as f32),
-            DType::F16 => convert(&data, |b| f16::from_ne_bytes(b).to_f32()),
-            DType::BF16 => convert(&data, |b| bf16::from_ne_bytes(b).to_f32()),
-            _ => convert(&data, f32::from_ne_bytes),
+        let converted: fn(&[u8]) -> Arc<[f32]> = match tensor.dtype() {
+            DType::F32 => |data| convert(data, f32::from_ne_bytes),
+            DType::F64 => |data| convert(data, |b| f64::from_ne_bytes(b) as f32),
+            DType::F16 => |data| convert(data, |b| f16::from_ne_bytes(b).to_f32()),
+            DType::BF16 => |data| convert(data, |b| bf16::from_ne_bytes(b).to_f32()),
+            // Counters and masks are no weights.
+            _ => {
+                weights.ignored.push(name);
+                continue;
+            }
         };
+        let values = converted(&tensor.read().map_err(|e| e.to_string())?);
         let shape = tensor.shape().to_vec();
         weights.tensors.insert(name, TorchTensor { shape, values });
     }

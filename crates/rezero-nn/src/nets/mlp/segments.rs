@@ -30,8 +30,8 @@ impl Mlp {
     /// network are ever held: 10,000 layers train in the memory of their parameters and the
     /// optimizer's state.
     ///
-    /// The updates are those of a whole backward pass, but for what needs all gradients together, such
-    /// as clipping their global norm. It costs one more forward pass.
+    /// The updates are those of a whole backward pass. Only operations on all gradients together, such
+    /// as clipping their global norm, are impossible. It costs one more forward pass.
     ///
     /// # Shapes
     ///

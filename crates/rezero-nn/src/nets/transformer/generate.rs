@@ -193,7 +193,7 @@ pub struct Generation<'a> {
     device: Device,
     sampler: Sampler,
     stop: Option<u8>,
-    /// What the cache holds, and after its first `fed` bytes what it is to be fed next.
+    /// The bytes in the cache and, after the first `fed`, the bytes to feed next.
     text: Vec<u8>,
     fed: usize,
     cache: LmCache,

@@ -118,7 +118,7 @@ impl RztxDecoderLayer {
     }
 
     /// Computes the layer. The authors' decoder is causal only if it is told so: give
-    /// [`AttentionMask::causal`] as `mask` where a position must not see what follows it.
+    /// [`AttentionMask::causal`] as `mask` where a position must not see later ones.
     ///
     /// # Shapes
     ///

@@ -29,7 +29,7 @@ pub(super) struct Bias {
     pub alive: Option<Tensor<4>>,
 }
 
-/// The extents of a causal mask and what its tensor is like.
+/// The extents of a causal mask, and its tensor's device and type.
 #[derive(Clone, Debug)]
 struct Causal {
     queries: usize,
@@ -160,6 +160,6 @@ fn added(mask: Tensor<4, Bool>, dtype: DType) -> Tensor<4> {
 /// `[1, 1, queries, keys]`, where the queries are the last positions.
 fn causal_mask(queries: usize, keys: usize, device: &Device) -> Tensor<4, Bool> {
     let offset = keys as i64 - queries as i64;
-    // Burn's mask is false in the triangle: true is what is to be covered.
+    // Burn's mask is false in the lower triangle and true above it, where attention is forbidden.
     Tensor::<2, Bool>::tril_mask([queries, keys], offset, device).unsqueeze::<4>()
 }

@@ -80,8 +80,8 @@ impl RztxEncoder {
         Norm::apply(self.norm.as_ref(), x)
     }
 
-    /// Computes the positions that follow those in `cache`, each seeing itself and what came before
-    /// it, and adds them to it: the same values as a causal [`forward`](Self::forward) of the whole
+    /// Computes the positions that follow those in `cache`, each seeing itself and the positions
+    /// before it, and adds them to it: the same values as a causal [`forward`](Self::forward) of the whole
     /// sequence has there. For decoding; it is not meant to be differentiated.
     ///
     /// # Shapes
