@@ -20,14 +20,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .try_load_record(record)?;
 
     let set = shapes::generate(Split::Test, 16, 0);
-    let names = set.class_names();
+    let names = set.class_names().to_vec();
     let config = LoaderConfig {
         batch_size: 16,
         seed: 0,
         shuffle: false,
         drop_last: false,
         augment: Augment::NONE,
-        normalization: shapes::NORMALIZATION,
+        normalization: shapes::normalization(),
         prefetch: 0,
     };
     for batch in ImageLoader::new(set, config, &device)?.iter() {
