@@ -8,7 +8,7 @@ with := if features == "" { "" } else { "--features " + features }
 default:
     @just --list
 
-# Train ReZero ResNet-20 on CIFAR-10 (downloads it once) and score it on the test split; e.g. `just train-cifar arm=vanilla epochs=10`
+# Train ReZero ResNet-20 on CIFAR-10 (downloads it once) and score it on the test split; e.g. `just train-cifar scheme=residual epochs=10`
 train-cifar *ARGS:
     cargo run --release {{with}} -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" {{ARGS}}
     cargo run --release {{with}} -- eval "${RUN_DIR:-runs/train-cifar}" --split test
@@ -18,7 +18,7 @@ resume-cifar *ARGS:
     cargo run --release {{with}} -- train cifar10-resnet20 --run-dir "${RUN_DIR:-runs/train-cifar}" --resume {{ARGS}}
     cargo run --release {{with}} -- eval "${RUN_DIR:-runs/train-cifar}" --split test
 
-# Train a ReZero language model on a file's bytes; e.g. `just train-lm FILE arm=pre-norm`
+# Train a ReZero language model on a file's bytes; e.g. `just train-lm FILE scheme=pre-norm`
 train-lm FILE *ARGS:
     cargo run --release {{with}} -- train enwik8-small --text {{FILE}} {{ARGS}}
 
@@ -33,6 +33,23 @@ fetch *ARGS:
 # Run all tests; REZERO_TEST_DATA adds those on real data
 test:
     cargo test --release --workspace
+
+# The tests of the crates that have `unsafe` and of those that stand on them, with debug assertions and
+# overflow checks in our own crates; dependencies are those of `just test`
+test-debug:
+    cargo test --release --workspace --exclude rezero-train --exclude rezero-examples {{checked}}
+
+checked := "--config profile.release.package.rezero-kernels.debug-assertions=true \
+  --config profile.release.package.rezero-kernels.overflow-checks=true \
+  --config profile.release.package.rezero-nn.debug-assertions=true \
+  --config profile.release.package.rezero-nn.overflow-checks=true \
+  --config profile.release.package.rezero-data.debug-assertions=true \
+  --config profile.release.package.rezero-data.overflow-checks=true"
+
+# A crate outside the workspace trains its own module: killed, resumed, equal, reported
+test-outside:
+    cargo build --release
+    scripts/test-outside.sh
 
 # What must hold on every backend (docs/BACKENDS.md): `just test-wgpu`, …, each built with Flex and that
 # backend; FEATURES=ndarray,vulkan,tch builds one binary for several

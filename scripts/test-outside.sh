@@ -13,21 +13,20 @@ trap 'rm -rf "$work"' EXIT
 cp Cargo.lock examples/outside/Cargo.lock
 cargo build --release --manifest-path examples/outside/Cargo.toml
 outside=$CARGO_TARGET_DIR/release/outside
-steps=${STEPS:-400}
+steps=${STEPS:-1200}
 
 "$outside" "$work/whole" "$steps" 2>"$work/log"
 echo "undisturbed: $(wc -l <"$work/whole/metrics.jsonl") rows"
 
+newest() { { ls "$1/checkpoints" 2>/dev/null || true; } | sed 's/step-//' | sort -n | tail -1; }
 kills=0
-for at in 3 5 9; do
+for at in 60 300 700; do
     "$outside" "$work/killed" "$steps" 2>>"$work/log" &
     pid=$!
-    # Wait for so many checkpoints of this process's own, then kill it wherever it is.
-    begun=$(ls "$work/killed/checkpoints" 2>/dev/null | wc -l)
-    newest() { ls "$work/killed/checkpoints" 2>/dev/null | sed 's/step-//' | sort -n | tail -1; }
+    # Killed wherever it is once its checkpoint of that step is there.
     while kill -0 "$pid" 2>/dev/null; do
-        now=$(newest)
-        if [ "${now:-0}" -ge $((20 * at)) ]; then
+        now=$(newest "$work/killed")
+        if [ "${now:-0}" -ge "$at" ]; then
             kill -9 "$pid" && kills=$((kills + 1))
             break
         fi

@@ -1,5 +1,5 @@
-//! `outside RUN STEPS`: a module of somebody's own, a recurrent one, learns to add the digits of short
-//! sequences; the run at RUN is continued if there is one.
+//! `outside RUN STEPS`: a module of somebody's own, a recurrent one, learns to tell the largest digit of
+//! short sequences; the run at RUN is continued if there is one.
 
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
@@ -10,10 +10,10 @@ use rezero_train::recipe::Settings;
 
 const LENGTH: usize = 6;
 
-/// `h ← tanh(W h + V x)` over the digits, then the class of their sum modulo 10. The PReLU has a
+/// `h ← tanh(W h + V x)` over the digits, then the largest of them as a class. The PReLU has a
 /// parameter called `alpha` that is no gate.
 #[derive(Module, Debug)]
-struct Adder {
+struct Largest {
     input: Linear,
     hidden: Linear,
     slope: PRelu,
@@ -21,7 +21,7 @@ struct Adder {
     output: Linear,
 }
 
-impl Adder {
+impl Largest {
     fn new(device: &Device) -> Self {
         let linear = |d_in, d_out| LinearConfig::new(d_in, d_out).init(device);
         Self {
@@ -34,10 +34,10 @@ impl Adder {
     }
 }
 
-impl Model for Adder {
+impl Model for Largest {
     type Batch = (Tensor<2>, Tensor<1, Int>);
 
-    fn loss(&self, (digits, sums): &Self::Batch) -> Sums {
+    fn loss(&self, (digits, largest): &Self::Batch) -> Sums {
         let [rows, _] = digits.dims();
         let mut state = Tensor::<2>::zeros([rows, 48], &digits.device());
         for i in 0..LENGTH {
@@ -45,7 +45,7 @@ impl Model for Adder {
             state = tanh(self.hidden.forward(state) + self.input.forward(digit));
         }
         let state = self.dropout.forward(self.slope.forward(state));
-        Sums::of_logits(self.output.forward(state), sums.clone(), None)
+        Sums::of_logits(self.output.forward(state), largest.clone(), None)
     }
 }
 
@@ -55,20 +55,20 @@ fn items(range: std::ops::Range<u32>) -> InMemDataset<Item> {
     let item = |i: u32| {
         let digit = |k: u32| (i.wrapping_mul(2_654_435_761) >> (4 * k + 3)) % 10;
         let digits: [u32; LENGTH] = std::array::from_fn(|k| digit(k as u32));
-        let sum = digits.iter().sum::<u32>() % 10;
-        (digits.map(|digit| digit as f32 / 10.0), sum as i32)
+        let largest = digits.iter().fold(0, |most, digit| most.max(*digit));
+        (digits.map(|digit| digit as f32 / 10.0), largest as i32)
     };
     InMemDataset::new(range.map(item).collect())
 }
 
 fn batch(items: Vec<Item>, device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
-    let (digits, sums): (Vec<_>, Vec<i32>) = items.into_iter().unzip();
+    let (digits, largest): (Vec<_>, Vec<i32>) = items.into_iter().unzip();
     let flat: Vec<f32> = digits.into_iter().flatten().collect();
     let digits = Tensor::<1>::from_floats(flat.as_slice(), device);
-    let rows = sums.len();
+    let rows = largest.len();
     (
         digits.reshape([rows, LENGTH]),
-        Tensor::from_ints(sums.as_slice(), device),
+        Tensor::from_ints(largest.as_slice(), device),
     )
 }
 
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_resume(true)
         .with_plain(true)
         .fit(
-            Adder::new,
+            Largest::new,
             DatasetSource::new(items(0..3_000), size, batch).shuffled(seed),
             DatasetSource::new(items(3_000..3_400), 100, batch),
         )?;
