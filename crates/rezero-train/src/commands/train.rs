@@ -183,14 +183,18 @@ fn same_run(dir: &Path, saved: &Recipe, wanted: &Recipe) -> Result<()> {
         let mut keys: Vec<_> = old.keys().chain(new.keys()).collect();
         keys.sort_unstable();
         keys.dedup();
-        for key in keys.into_iter().filter(|key| old.get(*key) != new.get(*key)) {
+        for key in keys
+            .into_iter()
+            .filter(|key| old.get(*key) != new.get(*key))
+        {
             let length = matches!(key.as_str(), "epochs" | "steps");
             let spans = saved.settings.schedule.spans_the_run();
             if *section == "run" && !(length && spans) {
                 continue;
             }
-            let value = |table: &toml::Table| table.get(key).map_or("–".to_owned(), |v| v.to_string());
-            changed.push(format!("{key} {} -> {}", value(old), value(new)));
+            let value =
+                |table: &toml::Table| table.get(key).map_or("–".to_owned(), |v| v.to_string());
+            changed.push(format!("{section}.{key} {} -> {}", value(old), value(new)));
         }
     }
     if changed.is_empty() {
