@@ -132,7 +132,8 @@ impl Recipe {
     pub fn parse(name: &str, text: &str) -> Result<Resolved> {
         let draft = Draft::parse(name, text, sections::OF_A_RECIPE)?;
         let recipe = Self::of(&draft.complete()?)?;
-        if let Some(Idle { key, why }) = recipe.idle().into_iter().find(|idle| draft.sets(&idle.key))
+        if let Some(Idle { key, why }) =
+            recipe.idle().into_iter().find(|idle| draft.sets(&idle.key))
         {
             return Err(Error::RecipeValue {
                 key,
@@ -220,8 +221,9 @@ impl Recipe {
 
     /// Keys that have no effect beside the others.
     fn idle(&self) -> Vec<Idle> {
-        let mut idle = self.settings.idle();
-        idle.extend(with_task!(&self.task, of => crate::zoo::idle(of)));
+        // The network's reasons come first: no other key helps against them.
+        let mut idle = with_task!(&self.task, of => crate::zoo::idle(of));
+        idle.extend(self.settings.idle());
         idle
     }
 }
@@ -245,7 +247,10 @@ pub(crate) fn fingerprint(tables: &Tables, settings: &Settings) -> String {
     kept.remove("run");
     let mut text = text(&kept);
     if settings.schedule.spans_the_run() {
-        text.push_str(&format!("{} epochs", settings.run.epochs));
+        text.push_str(&format!(
+            "{} epochs {} steps",
+            settings.run.epochs, settings.run.steps
+        ));
     }
     let digest = Sha256::digest(text);
     digest.iter().map(|b| format!("{b:02x}")).collect()
