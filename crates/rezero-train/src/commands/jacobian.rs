@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rezero_data::nearest;
 use rezero_nn::transformer::RztxEncoderConfig;
 use rezero_nn::{MlpConfig, ResidualScheme};
 
@@ -69,14 +70,15 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
             wanted.extend(all);
             continue;
         }
-        let scheme: ResidualScheme = name.parse().map_err(|e| bad(&args.what, format!("{e}")))?;
-        if !supported.contains(&scheme) {
+        let Some(scheme) = supported.iter().find(|scheme| scheme.name() == name) else {
             let names: Vec<&str> = supported.iter().map(|s| s.name()).collect();
+            let hint = nearest(name, names.iter().copied());
+            let hint = hint.map_or(String::new(), |meant| format!(", did you mean `{meant}`?"));
             let names = names.join(", ");
-            let message = format!("has not the scheme {scheme}; choose all or of {names}");
+            let message = format!("has no scheme `{name}`{hint} (there are all, {names})");
             return Err(bad(&args.what, message));
-        }
-        wanted.push(scheme);
+        };
+        wanted.push(*scheme);
     }
     if !args.alpha.is_finite() {
         return Err(bad(
