@@ -21,7 +21,7 @@ fn train<'a>(data: &'a Path, extra: &[&'a str]) -> Vec<&'a str> {
 fn a_run_explains_itself_and_can_be_scored_on_every_split() {
     let dir = scratch();
     let data = cifar_layout(dir.path(), 20);
-    let said = succeed(dir.path(), &train(&data, &["arm=vanilla", "seed=3"]));
+    let said = succeed(dir.path(), &train(&data, &["scheme=residual", "seed=3"]));
     assert!(said.err.contains("depth: 20 -> 8"), "{}", said.err);
     assert!(
         said.err.contains("a subset of the official set"),
@@ -31,7 +31,7 @@ fn a_run_explains_itself_and_can_be_scored_on_every_split() {
 
     let run = dir
         .path()
-        .join("runs/cifar10-resnet20_arm=vanilla_batch=8_depth=8_epochs=1_seed=3");
+        .join("runs/cifar10-resnet20_batch=8_depth=8_epochs=1_scheme=residual_seed=3");
     for file in ["recipe.toml", "env.json", "metrics.jsonl", "DONE"] {
         assert!(run.join(file).exists(), "{file}");
     }
@@ -74,7 +74,7 @@ fn a_run_explains_itself_and_can_be_scored_on_every_split() {
         assert_eq!(result["subset"], true);
         if split == "valid" {
             let recorded = all.iter().find(|r| r.split == "valid").unwrap();
-            assert_eq!(result["accuracy"], recorded.accuracy);
+            assert_eq!(result["accuracy"], recorded.metrics["accuracy"]);
             assert_eq!(result["loss"], recorded.loss);
         }
     }
@@ -103,16 +103,17 @@ fn a_second_run_gets_a_directory_of_its_own_and_an_occupied_one_is_refused() {
     let occupied = runs[0].path();
     let args = train(&data, &["steps=1", "--run-dir", occupied.to_str().unwrap()]);
     fail(dir.path(), &args, 1, &["holds a run already", "--resume"]);
-    let resume = train(
-        &data,
-        &[
-            "steps=2",
-            "--resume",
-            "--run-dir",
-            occupied.to_str().unwrap(),
-        ],
-    );
-    fail(dir.path(), &resume, 1, &["other settings", "steps 1 -> 2"]);
+    let resume = |change| {
+        let place = occupied.to_str().unwrap();
+        train(&data, &["steps=1", "--resume", "--run-dir", place, change])
+    };
+    for (change, part) in [
+        ("lr=0.3", "optimizer.lr 0.1 -> 0.3"),
+        ("seed=2", "train.seed 1 -> 2"),
+        ("scheme=residual", "model.scheme \"rezero\" -> \"residual\""),
+    ] {
+        fail(dir.path(), &resume(change), 1, &["other settings", part]);
+    }
     fail(
         dir.path(),
         &train(&data, &["steps=3", "--resume"]),
@@ -182,7 +183,7 @@ fn bad_data_is_named_and_exits_1() {
         dir.path(),
         &train(&data, &[]),
         1,
-        &["data_batch_3.bin", "3,073"],
+        &["data_batch_3.bin", "3073"],
     );
     let mut long = good.clone();
     long.extend([0; 7]);
@@ -191,7 +192,7 @@ fn bad_data_is_named_and_exits_1() {
         dir.path(),
         &train(&data, &[]),
         1,
-        &["data_batch_3.bin", "3,073"],
+        &["data_batch_3.bin", "3073"],
     );
     let mut label = good.clone();
     label[3073] = 10;
@@ -282,17 +283,11 @@ fn recipes_are_listed_shown_and_their_keys_too() {
     let said = succeed(dir.path(), &["recipes", "--keys"]);
     assert!(
         said.out
-            .contains("# Images, or windows of text, a step.\nbatch = 128\n"),
+            .contains("# Images, or windows of text, in a step.\nbatch = 128\n"),
         "{}",
         said.out
     );
-    assert!(
-        said.out.contains("# one of notebook, table\n"),
-        "{}",
-        said.out
-    );
-    let parsed = rezero_train::recipe::Recipe::parse("keys", &said.out).unwrap();
-    assert_eq!(parsed.recipe, rezero_train::recipe::Recipe::default());
+    assert!(said.out.contains("\n#   \"notebook\"  "), "{}", said.out);
     fail(
         dir.path(),
         &["recipes", "quikstart"],
@@ -372,7 +367,12 @@ fn what_decides_the_numbers_must_not_change_under_a_run() {
         recipe.replace("lr = 0.1\n", "lr = 0.3\n"),
     )
     .unwrap();
-    fail(dir.path(), &resume, 1, &["recipe.toml was altered"]);
+    fail(
+        dir.path(),
+        &resume,
+        1,
+        &["of another recipe than recipe.toml"],
+    );
     fs::write(run.join("recipe.toml"), recipe).unwrap();
 
     // The last record of the last batch is a validation image.
@@ -418,13 +418,13 @@ fn usage_errors_exit_1_and_a_result_that_cannot_be_written_is_an_error() {
         dir.path(),
         &["train", "quickstart", "prefetch=1000000000000"],
         1,
-        &["`prefetch`"],
+        &["`run.prefetch`"],
     );
     fail(
         dir.path(),
         &["train", "quickstart", "epochs=4611686018427387904"],
         1,
-        &["`epochs`"],
+        &["`run.epochs`"],
     );
     if let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") {
         let status = rezero(dir.path(), &["recipes", "--keys"])

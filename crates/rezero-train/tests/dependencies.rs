@@ -46,7 +46,7 @@ fn tree(package: &str, features: &str) -> Vec<String> {
 fn libraries_bring_no_backend() {
     for (package, features) in [
         ("rezero-nn", ""),
-        ("rezero-nn", "train,import,jacobian"),
+        ("rezero-nn", "train,import,jacobian,schema"),
         ("rezero-data", ""),
         ("rezero-kernels", ""),
     ] {

@@ -1,13 +1,15 @@
 //! Integration tests of `rezero-train`, linked once.
 //!
-//! `cargo test --release -p rezero-train --test train`
+//! `cargo test --release --workspace --test train`
 
 mod bench;
 mod cli;
 mod dependencies;
+mod families;
 mod model;
 mod recipes;
 mod report;
 mod resume;
+mod schema;
 mod support;
 mod text;

@@ -1,31 +1,31 @@
 //! The training step's own arithmetic.
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainStep};
 use rezero_data::ImageBatch;
-use rezero_train::model::{Batch, Items, Learnable, Network, clip_global_norm};
-use rezero_train::recipe::Recipe;
+use rezero_train::fit::{Input, Trainee, clip_global_norm};
+use rezero_train::recipe::{Recipe, TaskRecipe};
+use rezero_train::zoo::images::Network;
 
-fn classifier(device: &Device) -> Learnable {
-    let overrides = ["depth=8".parse().unwrap()];
-    let recipe = Recipe::resolve("quickstart", &overrides).unwrap().recipe;
-    Learnable::new(Network::new(&recipe, 10, device), &recipe)
+use crate::support::{
+    cifar_layout, drawing, gradients, network, of_images, recipe, rows, scratch, succeed, trainee,
+    weights,
+};
+
+fn classifier(device: &Device) -> Trainee<Network> {
+    let recipe = recipe("quickstart", &["depth=8"]);
+    trainee(of_images(&recipe), &recipe.settings, device)
 }
 
-fn batch(device: &Device) -> Batch {
+fn batch(device: &Device) -> Input<ImageBatch> {
     let pixels: Vec<f32> = (0..3 * 3 * 32 * 32)
         .map(|i| (i % 97) as f32 / 48.0 - 1.0)
         .collect();
-    Batch {
-        items: Items::Images(ImageBatch {
-            images: Tensor::<1>::from_floats(pixels.as_slice(), device).reshape([3, 3, 32, 32]),
-            targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
-        }),
-        seed: 0,
-        loss_scale: 1.0,
-    }
+    Input::new(ImageBatch {
+        images: Tensor::<1>::from_floats(pixels.as_slice(), device).reshape([3, 3, 32, 32]),
+        targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
+    })
 }
 
 #[test]
@@ -35,22 +35,16 @@ fn a_step_counts_items_and_takes_the_norm_of_all_gradients() {
     let output = TrainStep::step(&model, batch(&device));
     let mut item = output.item;
     item.read();
-    assert_eq!(item.stats.items, 3);
+    assert_eq!(item.totals.items, 3);
     // Ten classes at the start: about ln 10 each.
-    assert!((1.5..4.0).contains(&item.stats.loss()), "{:?}", item.stats);
-
-    struct Squares<'a>(&'a GradientsParams, f64);
-    impl burn::module::ModuleVisitor for Squares<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-            if let Some(grad) = self.0.get::<D>(param.id) {
-                self.1 += grad.into_data().iter::<f64>().map(|v| v * v).sum::<f64>();
-            }
-        }
-    }
-    let mut squares = Squares(&output.grads, 0.0);
-    model.visit(&mut squares);
-    let norm = squares.1.sqrt();
-    assert!((item.stats.grad_norm - norm).abs() < 1e-5 * norm);
+    assert!(
+        (1.5..4.0).contains(&item.totals.mean_loss()),
+        "{:?}",
+        item.totals
+    );
+    let squares = gradients(&model, &output.grads).into_iter();
+    let norm = squares.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    assert!((item.grad_norm - norm).abs() < 1e-5 * norm);
 }
 
 #[test]
@@ -70,10 +64,10 @@ fn evaluation_leaves_batch_norm_alone() {
     let model = classifier(&device.clone().autodiff());
     TrainStep::step(&model, batch(&device.clone().autodiff()));
     let valid = model.valid();
-    let score = |model: &Learnable| {
+    let score = |model: &Trainee<Network>| {
         let mut output = InferenceStep::step(model, batch(&device));
         output.read();
-        output.stats
+        output.totals
     };
     assert_eq!(score(&valid), score(&valid));
     assert_eq!(score(&valid), score(&model.valid()));
@@ -83,13 +77,13 @@ fn evaluation_leaves_batch_norm_alone() {
 fn weights_are_a_function_of_the_seed() {
     // A process of its own would be cleaner: the generator is global. Materialising in one call
     // keeps other tests' draws out only if none runs in between, so compare through the command.
-    let dir = crate::support::scratch();
-    let data = crate::support::cifar_layout(dir.path(), 8);
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
     let data = data.to_str().unwrap();
     let mut first_losses = Vec::new();
     for seed in ["1", "1", "2"] {
         let run = dir.path().join(format!("run-{}", first_losses.len()));
-        crate::support::succeed(
+        succeed(
             dir.path(),
             &[
                 "train",
@@ -105,7 +99,7 @@ fn weights_are_a_function_of_the_seed() {
                 &format!("seed={seed}"),
             ],
         );
-        first_losses.push(crate::support::rows(&run)[0].loss);
+        first_losses.push(rows(&run)[0].loss);
     }
     assert_eq!(first_losses[0], first_losses[1]);
     assert_ne!(first_losses[0], first_losses[2]);
@@ -115,6 +109,18 @@ fn weights_are_a_function_of_the_seed() {
 /// does not move them.
 #[test]
 fn weights_are_drawn_when_the_network_is_made() {
+    fn check<M: Module>(name: &str, device: &Device, make: impl Fn() -> M) {
+        let expected = weights(&make());
+        let second = make();
+        {
+            let _drawing = drawing();
+            device.seed(999);
+        }
+        // In another order of use.
+        let found = weights(&second.valid());
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(weights(&second), expected, "{name}");
+    }
     let device = Device::flex().autodiff();
     for (name, overrides) in [
         ("cifar10-mlp64", &["depth=3", "width=8"][..]),
@@ -122,29 +128,10 @@ fn weights_are_drawn_when_the_network_is_made() {
         ("cifar10-preact18", &[]),
         ("enwik8-tiny", &["depth=2", "d_model=8", "d_ff=8"]),
     ] {
-        let overrides: Vec<_> = overrides.iter().map(|o| o.parse().unwrap()).collect();
-        let recipe = Recipe::resolve(name, &overrides).unwrap().recipe;
-        let weights = |network: &Network| {
-            let mut sums = Sums::default();
-            network.visit(&mut sums);
-            sums.0
-        };
-        let first = Network::new(&recipe, recipe.num_classes(), &device);
-        let expected = weights(&first);
-        let second = Network::new(&recipe, recipe.num_classes(), &device);
-        device.seed(999);
-        // In another order of use.
-        let found = weights(&second.valid());
-        assert_eq!(found, expected, "{name}");
-        assert_eq!(weights(&second), expected, "{name}");
-    }
-}
-
-#[derive(Default)]
-struct Sums(Vec<f32>);
-
-impl burn::module::ModuleVisitor for Sums {
-    fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-        self.0.push(param.val().sum().into_scalar());
+        let Recipe { task, settings } = recipe(name, overrides);
+        match &task {
+            TaskRecipe::Images(of) => check(name, &device, || network(of, &settings, &device)),
+            TaskRecipe::Text(of) => check(name, &device, || network(of, &settings, &device)),
+        }
     }
 }

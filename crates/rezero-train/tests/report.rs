@@ -3,23 +3,38 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rezero_train::jacobian::{self, Record};
-use rezero_train::metrics::Row;
+use rezero_train::lens::{self, Record};
 use rezero_train::plot::{Axis, HeatMap, Lines, Series, png};
-use rezero_train::recipe::Recipe;
+use rezero_train::record::{Environment, Row};
 use rezero_train::report::{
     Mean, Report, csv, curves, figures, group, html, markdown, read, welch,
 };
+use rezero_train::task::{Domain, Images, Text};
 
-use crate::support::{cifar_layout, fail, rows, scratch, succeed};
+use crate::support::{cifar_layout, fail, of_split, recipe, rows, scratch, succeed};
+
+/// What a run of a task says of itself.
+fn environment<D: Domain>(command: &[&str]) -> Vec<u8> {
+    let environment = Environment {
+        commands: vec![command.iter().map(|word| (*word).to_owned()).collect()],
+        device: "flex".to_owned(),
+        processors: 2,
+        data: "enwik8 90000000 1234".to_owned(),
+        parameters: 1_234_567,
+        task: Some(D::task().described()),
+        ..Environment::default()
+    };
+    serde_json::to_vec(&environment).unwrap()
+}
 
 /// Writes a run of `[seconds, training loss, validation bits per byte]` at steps 10, 20, ….
 fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) -> PathBuf {
     let run = dir.join(name);
     fs::create_dir_all(&run).unwrap();
-    let overrides: Vec<_> = overrides.iter().map(|o| o.parse().unwrap()).collect();
-    let resolved = Recipe::resolve("enwik8-small", &overrides).unwrap();
-    fs::write(run.join("recipe.toml"), resolved.recipe.to_toml()).unwrap();
+    let recipe = recipe("enwik8-small", overrides);
+    fs::write(run.join("recipe.toml"), recipe.to_toml()).unwrap();
+    let command = [&["rezero", "train", "enwik8-small"], overrides].concat();
+    fs::write(run.join("env.json"), environment::<Text>(&command)).unwrap();
     let mut text = String::new();
     for (i, [seconds, loss, bpb]) in values.iter().enumerate() {
         let step = 10 * (i + 1);
@@ -28,8 +43,11 @@ fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) -> P
             step,
             epoch: 1,
             loss,
-            bpb: Some(loss / std::f64::consts::LN_2),
-            accuracy: 0.5,
+            metrics: [
+                ("bpb".to_owned(), loss / std::f64::consts::LN_2),
+                ("accuracy".to_owned(), 0.5),
+            ]
+            .into(),
             items: 100,
             lr: Some(0.001),
             grad_norm: Some(1.0),
@@ -73,7 +91,7 @@ fn fixture(dir: &Path) -> Vec<String> {
             [second, 3.5, 3.3],
             [second + 2.0, 3.0, bits],
         ];
-        let overrides = ["arm=pre-norm", &format!("seed={seed}")];
+        let overrides = ["scheme=pre-norm", &format!("seed={seed}")];
         runs.push(written(dir, &name, &overrides, &values));
     }
     runs.into_iter()
@@ -156,7 +174,7 @@ fn arms_are_told_apart_by_what_differs() {
         run("a", &["seed=1"]),
         run("b", &["seed=2"]),
         run("c", &["alpha_init=1"]),
-        run("d", &["arm=pre-norm", "lr=2e-3"]),
+        run("d", &["scheme=pre-norm", "lr=2e-3"]),
     ];
     let labels: Vec<String> = group(runs).unwrap().into_iter().map(|g| g.label).collect();
     assert_eq!(
@@ -310,21 +328,15 @@ fn the_command_writes_all_and_refuses_what_does_not_fit() {
 
     let bare = dir.path().join("bare");
     fs::create_dir(&bare).unwrap();
-    fs::copy(
-        Path::new(&runs[0]).join("recipe.toml"),
-        bare.join("recipe.toml"),
-    )
-    .unwrap();
+    let copy = |name: &str| fs::copy(Path::new(&runs[0]).join(name), bare.join(name)).unwrap();
+    copy("recipe.toml");
     refused(&["bare"], "has no metrics.jsonl");
     fs::write(bare.join("metrics.jsonl"), "").unwrap();
     refused(&["bare"], "is empty");
-    let images = Recipe::resolve("cifar10-resnet20", &[]).unwrap().recipe;
+    let images = recipe("cifar10-resnet20", &[]);
     fs::write(bare.join("recipe.toml"), images.to_toml()).unwrap();
-    fs::copy(
-        Path::new(&runs[0]).join("metrics.jsonl"),
-        bare.join("metrics.jsonl"),
-    )
-    .unwrap();
+    fs::write(bare.join("env.json"), environment::<Images>(&["rezero"])).unwrap();
+    copy("metrics.jsonl");
     refused(&["bare"], "different tasks");
 }
 
@@ -375,14 +387,14 @@ fn jacobians_of_new_networks() {
     }
     // So deep that signals overflow: a row, not an error.
     let deep = [
-        "jacobian", "mlp", "--arm", "residual", "--layers", "3000", "--width", "8",
+        "jacobian", "mlp", "--scheme", "residual", "--layers", "3000", "--width", "8",
     ];
     let said = succeed(dir.path(), &[&deep[..], &["--draws", "1"]].concat());
     assert!(said.out.contains("residual | 3000"), "{}", said.out);
 
     for (args, expected) in [
         (
-            &["jacobian", "transformer", "--arm", "prenorm"][..],
+            &["jacobian", "transformer", "--scheme", "prenorm"][..],
             "did you mean `pre-norm`",
         ),
         (
@@ -400,7 +412,7 @@ fn jacobians_of_new_networks() {
     ] {
         fail(dir.path(), args, 1, &[expected]);
     }
-    let figure = jacobian::figure("t", &[closed]);
+    let figure = lens::figure("t", &[closed]);
     assert_eq!(figure.series[0].points.len(), 2 * closed.histogram.len());
 }
 
@@ -423,7 +435,7 @@ fn a_run_is_measured_reported_grown_and_trained_on() {
     ];
     succeed(dir.path(), &run.concat());
     let six = rows(&dir.path().join("six"));
-    let trained: Vec<_> = six.iter().filter(|r| r.split == "train").collect();
+    let trained = of_split(&six, "train");
     // Nine batches of 20 in each epoch.
     assert_eq!(trained.len(), 18);
     for row in &trained {
@@ -483,14 +495,14 @@ fn a_run_is_measured_reported_grown_and_trained_on() {
             "grows in depth alone",
         ),
         (
-            &["grow", "six", "--layers", "9", "arm=residual"],
+            &["grow", "six", "--layers", "9", "scheme=residual"],
             "grows in depth alone",
         ),
         (&["grow", "nothing", "--layers", "9"], "holds no run"),
     ] {
         fail(dir.path(), args, 1, &[expected]);
     }
-    let plain = [&run.concat()[..], &["arm=vanilla"]].concat();
+    let plain = [&run.concat()[..], &["scheme=plain"]].concat();
     let plain: Vec<&str> = plain
         .iter()
         .map(|a| if *a == "six" { "plain" } else { *a })
@@ -609,5 +621,10 @@ fn recomputing_an_mlp_trains_the_same() {
         data,
         "recompute=true",
     ];
-    fail(dir.path(), &args, 1, &["has no meaning for a cifar-resnet"]);
+    fail(
+        dir.path(),
+        &args,
+        1,
+        &["`train.recompute`", "a cifar-resnet"],
+    );
 }

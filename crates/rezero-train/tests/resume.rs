@@ -4,7 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::support::{cifar_layout, fail, rezero, rows, scratch, succeed};
+use burn::tensor::Device;
+use rezero_data::{Split, corpus};
+use rezero_train::recipe::Recipe;
+use rezero_train::record::{Reader, checkpoint};
+
+use crate::support::{
+    cifar_layout, fail, network, of_images, rezero, rows, scratch, succeed, weights,
+};
 
 /// 40 steps of a ResNet-8 over drawn images: 90 training images in batches of 8, so that kills fall
 /// inside epochs; shuffled, cropped, flipped, with momentum, decay, a milestone and validation.
@@ -54,7 +61,7 @@ fn kill_when(mut child: Child, mut when: impl FnMut() -> bool) -> bool {
 }
 
 fn committed(run: &Path) -> Vec<usize> {
-    let all = rezero_train::checkpoint::list(run).expect("checkpoints are listed");
+    let all = checkpoint::list(run).expect("checkpoints are listed");
     all.into_keys().collect()
 }
 
@@ -139,39 +146,21 @@ fn forty_steps_are_fifteen_a_kill_and_the_rest() {
     );
 }
 
-/// Weights, running statistics and gates, by value: records carry random parameter ids.
+/// Weights and gates by value, for records carry random parameter ids, and the best result.
 fn compare_weights(a: &Path, b: &Path) {
     let load = |run: &Path| {
-        let resolved = rezero_train::run_dir::recipe(run).unwrap();
-        let dir = run.join("checkpoints/step-40");
-        let reader =
-            rezero_train::checkpoint::Reader::open(&dir, &resolved.recipe.model_id()).unwrap();
-        let device = burn::tensor::Device::flex();
-        let network = rezero_train::model::Network::new(&resolved.recipe, 10, &device);
-        (
-            reader.load_network(network).unwrap(),
-            reader.state().unwrap(),
-        )
+        let recipe = Recipe::of_run(run).unwrap().recipe;
+        let newest = checkpoint::list(run).unwrap().pop_last();
+        let (step, dir) = newest.expect("a checkpoint");
+        let reader = Reader::open(&dir, &recipe.identity()).unwrap();
+        let fresh = network(of_images(&recipe), &recipe.settings, &Device::flex());
+        let best = reader.state().unwrap().best;
+        (step, weights(&reader.load(fresh).unwrap()), best)
     };
-    let ((a, state_a), (b, state_b)) = (load(a), load(b));
-    let flat = |network: &rezero_train::model::Network| {
-        #[derive(Default)]
-        struct All(Vec<u32>);
-        impl burn::module::ModuleVisitor for All {
-            fn visit_float<const D: usize>(
-                &mut self,
-                param: &burn::module::Param<burn::tensor::Tensor<D>>,
-            ) {
-                self.0
-                    .extend(param.val().into_data().iter::<f32>().map(f32::to_bits));
-            }
-        }
-        let mut all = All::default();
-        burn::module::Module::visit(network, &mut all);
-        all.0
-    };
-    assert!(flat(&a) == flat(&b), "the weights differ");
-    assert_eq!(state_a.best, state_b.best);
+    let ((step_a, a, best_a), (step_b, b, best_b)) = (load(a), load(b));
+    assert_eq!(step_a, step_b);
+    assert!(a == b, "the weights differ");
+    assert_eq!(best_a, best_b);
 }
 
 #[test]
@@ -276,12 +265,12 @@ fn a_damaged_or_foreign_checkpoint_is_refused_and_nothing_is_lost() {
     let manifest = "manifest.json";
     damage(
         manifest,
-        &replace("arm=rezero", "arm=vanilla"),
-        &["another model", "arm=vanilla"],
+        &replace("scheme=rezero", "scheme=residual"),
+        &["another model", "scheme=residual"],
     );
     damage(
         manifest,
-        &replace("\"format\": 1", "\"format\": 9"),
+        &replace("\"format\": 2", "\"format\": 9"),
         &["format is 9"],
     );
     damage(
@@ -302,4 +291,121 @@ fn a_damaged_or_foreign_checkpoint_is_refused_and_nothing_is_lost() {
     // Everything is as it was: both work again.
     succeed(dir.path(), &evaluate);
     succeed(dir.path(), &resume);
+}
+
+/// A longer run than it was begun as is the longer run from the start: `[run]` may change where the rate of
+/// a step does not depend on the run's length.
+#[test]
+fn a_run_that_is_made_longer_is_the_longer_run() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    // Twelve steps in an epoch.
+    let train = |run: &str, extra: &[&str]| {
+        let mut args = vec!["train", "cifar10-resnet20", "--plain", "--data-dir", data];
+        args.extend(["--run-dir", run, "depth=8", "batch=8", "milestones=[1, 2]"]);
+        args.extend(["log_every=4", "keep=9"]);
+        args.extend(extra);
+        succeed(dir.path(), &args)
+    };
+    let (long, short) = (dir.path().join("long"), dir.path().join("short"));
+    train("long", &["epochs=3"]);
+    train("short", &["epochs=1"]);
+    assert_eq!(rows(&short).last().unwrap().step, 12);
+
+    // By its directory, and by its recipe with all of its settings.
+    let resume = ["train", "short", "--resume", "--plain"];
+    let said = succeed(dir.path(), &[&resume[..], &["epochs=2"]].concat());
+    assert!(said.err.contains("continuing from step 12"), "{}", said.err);
+    assert!(said.err.contains("epochs: 1 -> 2"), "{}", said.err);
+    train(
+        "short",
+        &["epochs=3", "--resume", "device=flex", "target=99"],
+    );
+    assert_eq!(rows(&short), rows(&long));
+    compare_weights(&short, &long);
+    let recipe = Recipe::of_run(&short).unwrap().recipe;
+    assert_eq!(recipe.settings.run.epochs, 3);
+    assert!(short.join("DONE").exists());
+
+    // As long as it was, it is complete; shorter, it cannot be.
+    let said = succeed(dir.path(), &resume);
+    assert!(said.err.contains("is complete already"), "{}", said.err);
+    assert_eq!(rows(&short), rows(&long));
+    std::fs::remove_file(short.join("DONE")).unwrap();
+    let shorter = [&resume[..], &["epochs=2"]].concat();
+    fail(dir.path(), &shorter, 1, &["has taken 36 steps", "24"]);
+
+    // What moves the weights may not change.
+    for (change, part) in [
+        ("milestones=[1]", "schedule.milestones [1, 2] -> [1]"),
+        ("alpha_init=1", "gates.alpha_init 0.0 -> 1.0"),
+        ("flip=false", "data.flip true -> false"),
+        ("depth=14", "model.depth 8 -> 14"),
+        ("batch=16", "train.batch 8 -> 16"),
+    ] {
+        let args = [&resume[..], &[change]].concat();
+        fail(dir.path(), &args, 1, &["other settings", part]);
+    }
+}
+
+/// One cycle spans the whole run: another length is another rate at every step.
+#[test]
+fn a_cycle_over_the_whole_run_keeps_its_length() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 8);
+    let data = data.to_str().unwrap();
+    let file = dir.path().join("text");
+    std::fs::write(&file, corpus::wiki_like(3000, 3, Split::Train).bytes()).unwrap();
+    let file = file.to_str().unwrap();
+    let images = [
+        "cifar10-resnet20",
+        "--data-dir",
+        data,
+        "depth=8",
+        "epochs=1",
+    ];
+    let text = [
+        "enwik8-tiny",
+        "--text",
+        file,
+        "depth=1",
+        "d_model=8",
+        "steps=4",
+    ];
+    for (run, recipe, changes) in [
+        ("images", &images[..], &["epochs=2", "steps=2"][..]),
+        ("text", &text, &["steps=5"]),
+    ] {
+        let mut args = vec!["train", "--plain", "--run-dir", run];
+        args.extend(recipe);
+        args.extend(["batch=8", "optimizer=sgd", "schedule=one-cycle"]);
+        succeed(dir.path(), &args);
+        for change in changes {
+            let args = ["train", run, "--resume", change];
+            let key = change.split_once('=').unwrap().0;
+            let parts = ["other settings", "not its length", key];
+            fail(dir.path(), &args, 1, &parts);
+        }
+        // What does not change the length may change.
+        succeed(dir.path(), &["train", run, "--resume", "keep=3"]);
+
+        // Nor behind the program's back.
+        let path = dir.path().join(run).join("recipe.toml");
+        let saved = std::fs::read_to_string(&path).unwrap();
+        let (from, to) = match run {
+            "images" => ("epochs = 1\n", "epochs = 2\n"),
+            _ => ("steps = 4\n", "steps = 6\n"),
+        };
+        assert!(saved.contains(from), "{saved}");
+        std::fs::write(&path, saved.replace(from, to)).unwrap();
+        std::fs::remove_file(dir.path().join(run).join("DONE")).unwrap();
+        let args = ["train", run, "--resume"];
+        fail(
+            dir.path(),
+            &args,
+            1,
+            &["of another recipe than recipe.toml"],
+        );
+    }
 }

@@ -4,17 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::data::dataloader::DataLoader;
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainStep};
 use rezero_data::{Split, corpus};
-use rezero_train::data::{Set, eval_loader, train_loader};
-use rezero_train::model::{Learnable, Network, Stats};
+use rezero_train::fit::{Input, Source, Totals, Trainee, bits};
 use rezero_train::recipe::Recipe;
+use rezero_train::task::{Domain, Text};
+use rezero_train::zoo::text::Network;
 
-use crate::support::{fail, rows, run, scratch, succeed};
+use crate::support::{
+    self, drawing, fail, families, gradients, network, of_split, of_text, rewind, rezero, rows,
+    run, scratch, succeed, trainee,
+};
 
 /// A model of three layers that takes milliseconds a step.
 const SMALL: [&str; 9] = [
@@ -30,53 +31,49 @@ const SMALL: [&str; 9] = [
 ];
 
 fn recipe(overrides: &[&str]) -> Recipe {
-    let all: Vec<_> = SMALL
-        .iter()
-        .chain(overrides)
-        .map(|o| o.parse().unwrap())
-        .collect();
-    Recipe::resolve("enwik8-small", &all).unwrap().recipe
+    support::recipe("enwik8-small", &[&SMALL[..], overrides].concat())
 }
 
-fn text(bytes: &[u8]) -> Set {
+fn text(bytes: &[u8]) -> rezero_data::Text {
     // The test split of 20 times as many bytes.
     let mut all = b"x".repeat(19 * bytes.len());
     all.extend_from_slice(bytes);
     let text = corpus::bytes("text", all, Split::Test).unwrap();
     assert_eq!(text.bytes(), bytes);
-    Set::Text(text)
+    text
 }
 
-fn score(model: &Learnable, recipe: &Recipe, set: Set) -> Stats {
-    let mut total = Stats::default();
-    for batch in eval_loader(recipe, set, &Device::flex()).unwrap().iter() {
-        let mut output = InferenceStep::step(model, batch.unwrap());
+fn score(model: &Trainee<Network>, recipe: &Recipe, set: rezero_data::Text) -> Totals {
+    let device = Device::flex();
+    let source = Text::for_scoring(of_text(recipe), &recipe.settings, set, &device).unwrap();
+    let mut total = Totals::default();
+    for batch in Source::from_step(&source, 0, &device) {
+        let mut output = InferenceStep::step(model, Input::new(batch.unwrap()));
         output.read();
-        total.add(&output.stats);
+        total.add(&output.totals);
     }
     total
 }
 
 /// A model whose logits are `bias` everywhere.
-fn constant(recipe: &Recipe, bias: &[f32; 256]) -> Learnable {
+fn constant(recipe: &Recipe, bias: &[f32; 256]) -> Trainee<Network> {
     let device = Device::flex();
-    let Network::Lm(mut lm) = Network::new(recipe, 256, &device) else {
-        panic!("not a language model");
-    };
+    let Network::ByteLm(mut lm) = network(of_text(recipe), &recipe.settings, &device);
     let head = lm.head.as_mut().unwrap();
     head.weight = head.weight.clone().map(|w| w.zeros_like());
     let bias = Tensor::from_floats(bias.as_slice(), &device);
     head.bias = head.bias.take().map(|b| b.map(|_| bias));
-    Learnable::new(Network::Lm(lm), recipe)
+    Trainee::new(Network::ByteLm(lm), &recipe.settings.train)
 }
 
 #[test]
 fn uniform_logits_score_8_bits_exactly() {
     let bytes: Vec<u8> = (0..1000).map(|i| (i * i % 251) as u8).collect();
     let recipe = recipe(&["stride=7"]);
-    let stats = score(&constant(&recipe, &[0.25; 256]), &recipe, text(&bytes));
-    assert_eq!(stats.items, 1000);
-    assert!((stats.bits() - 8.0).abs() < 1e-6, "{}", stats.bits());
+    let totals = score(&constant(&recipe, &[0.25; 256]), &recipe, text(&bytes));
+    assert_eq!(totals.items, 1000);
+    let bits = bits(totals.mean_loss());
+    assert!((bits - 8.0).abs() < 1e-6, "{bits}");
 }
 
 /// Logits ln 3 for `a` and 0 for the other 255 bytes: p(a) = 3/258, p(b) = 1/258.
@@ -86,22 +83,22 @@ fn three_bytes_by_hand() {
     bias[usize::from(b'a')] = 3f32.ln();
     let recipe = recipe(&["context=2", "stride=1"]);
     // 40 of 60 bytes are `a`, the rest `b`: the shortest text has splits of three bytes.
-    let stats = score(&constant(&recipe, &bias), &recipe, text(b"aba"));
+    let totals = score(&constant(&recipe, &bias), &recipe, text(b"aba"));
     let by_hand = (258f64.log2() + 2.0 * (258f64 / 3.0).log2()) / 3.0;
-    assert_eq!(stats.items, 3);
-    assert!((stats.bits() - by_hand).abs() < 1e-6);
-    assert_eq!(stats.accuracy(), 2.0 / 3.0);
+    assert_eq!(totals.items, 3);
+    assert!((bits(totals.mean_loss()) - by_hand).abs() < 1e-6);
+    assert_eq!(totals.mean("correct"), 2.0 / 3.0);
 }
 
 #[test]
 fn the_score_of_a_split_does_not_depend_on_batch_or_on_bookkeeping() {
     let bytes: Vec<u8> = (0..397).map(|i| (i * 31 % 97) as u8).collect();
     let base = recipe(&[]);
-    let model = Learnable::new(Network::new(&base, 256, &Device::flex()), &base);
+    let model = trainee(of_text(&base), &base.settings, &Device::flex());
     let of = |overrides: &[&str]| {
-        let stats = score(&model, &recipe(overrides), text(&bytes));
-        assert_eq!(stats.items, 397, "{overrides:?}");
-        stats.bits()
+        let totals = score(&model, &recipe(overrides), text(&bytes));
+        assert_eq!(totals.items, 397, "{overrides:?}");
+        bits(totals.mean_loss())
     };
     let by_stride = |stride: &str, batch: &str| of(&[stride, batch]);
     for stride in ["stride=24", "stride=5", "stride=1"] {
@@ -116,39 +113,30 @@ fn the_score_of_a_split_does_not_depend_on_batch_or_on_bookkeeping() {
     }
 }
 
-/// Collects the gradients of a step by parameter.
-struct Gradients<'a>(&'a GradientsParams, Vec<f32>);
-
-impl ModuleVisitor for Gradients<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.0.get::<D>(param.id) {
-            self.1.extend(gradient.into_data().iter::<f32>());
-        }
-    }
-}
-
 #[test]
 fn parts_and_recomputation_are_other_ways_to_the_same_step() {
     let device = Device::flex().autodiff();
     let bytes = corpus::wiki_like(2000, 1, Split::Train);
     let base = recipe(&["alpha_init=0.5", "embedding_scale=16.0"]);
-    let network = Network::new(&base, 256, &device);
+    let network = network(of_text(&base), &base.settings, &device);
     let step = |overrides: &[&str]| {
         let mut all = vec!["alpha_init=0.5", "embedding_scale=16.0"];
         all.extend(overrides);
         let recipe = recipe(&all);
-        let loader = train_loader(&recipe, Set::Text(bytes.clone()), 0, &device).unwrap();
-        let batch = loader.iter().next().unwrap().unwrap();
-        let model = Learnable::new(network.clone(), &recipe);
-        let output = TrainStep::step(&model, batch);
+        let (of, settings) = (of_text(&recipe), &recipe.settings);
+        let source = Text::for_training(of, settings, bytes.clone(), &device).unwrap();
+        let batch = Source::from_step(&source, 0, &device).next();
+        let model = Trainee::new(network.clone(), &settings.train);
+        // A recomputation seeds the generator for each part.
+        let _drawing = drawing();
+        let output = TrainStep::step(&model, Input::new(batch.unwrap().unwrap()));
         let mut item = output.item;
         item.read();
-        let mut gradients = Gradients(&output.grads, Vec::new());
-        model.visit(&mut gradients);
-        (item.stats, gradients.1)
+        (item, gradients(&model, &output.grads))
     };
-    let (stats, gradients) = step(&[]);
-    assert_eq!((stats.items, gradients.is_empty()), (6 * 24, false));
+    let (whole, gradients) = step(&[]);
+    let totals = &whole.totals;
+    assert_eq!((totals.items, gradients.is_empty()), (6 * 24, false));
     for overrides in [
         &["accumulate=2"][..],
         &["accumulate=4"],
@@ -157,10 +145,11 @@ fn parts_and_recomputation_are_other_ways_to_the_same_step() {
         &["recompute=true", "accumulate=3"],
     ] {
         let (other, parts) = step(overrides);
-        assert_eq!(stats.items, other.items);
-        assert_eq!(stats.correct, other.correct);
-        assert!((stats.loss() - other.loss()).abs() < 1e-5, "{overrides:?}");
-        assert!((stats.grad_norm / other.grad_norm - 1.0).abs() < 1e-4);
+        assert_eq!(totals.items, other.totals.items);
+        assert_eq!(totals.named, other.totals.named);
+        let apart = totals.mean_loss() - other.totals.mean_loss();
+        assert!(apart.abs() < 1e-5, "{overrides:?}");
+        assert!((whole.grad_norm / other.grad_norm - 1.0).abs() < 1e-4);
         assert_eq!(gradients.len(), parts.len());
         for (a, b) in gradients.iter().zip(parts) {
             assert!((a - b).abs() < 1e-5, "{overrides:?}: {a} {b}");
@@ -187,7 +176,7 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
     let dir = scratch();
     let file = corpus_file(dir.path());
     let file = file.to_str().unwrap();
-    let said = succeed(dir.path(), &train(file, "run", &["target_bpb=7.999"]));
+    let said = succeed(dir.path(), &train(file, "run", &["target=7.999"]));
     assert!(
         said.err
             .contains("5400 training bytes, 300 validation bytes"),
@@ -201,11 +190,11 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
     );
 
     let all = rows(&dir.path().join("run"));
-    let valid: Vec<_> = all.iter().filter(|r| r.split == "valid").collect();
+    let valid = of_split(&all, "valid");
     assert_eq!(valid.iter().map(|r| r.step).collect::<Vec<_>>(), [3, 6]);
     assert!(valid.iter().all(|r| r.items == 300));
     let bits = valid[1].loss / std::f64::consts::LN_2;
-    assert_eq!(valid[1].bpb, Some(bits));
+    assert_eq!(valid[1].metrics["bpb"], bits);
     let last = all.iter().rfind(|r| r.split == "train").unwrap();
     assert_eq!((last.step, last.alpha.len()), (6, 3));
 
@@ -239,13 +228,13 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
         dir.path(),
         &["eval", "run", "--context", "25"],
         1,
-        &["`context`", "24 learned positions", "25"],
+        &["`model.context`", "24 learned positions", "25"],
     );
     fail(
         dir.path(),
         &["eval", "run", "--stride", "25"],
         1,
-        &["`stride`", "24", "25"],
+        &["`data.stride`", "24", "25"],
     );
 
     let sample = |extra: &[&str]| {
@@ -276,7 +265,7 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
 }
 
 fn run_bytes(dir: &Path, args: &[&str]) -> Vec<u8> {
-    let output = crate::support::rezero(dir, args).output().unwrap();
+    let output = rezero(dir, args).output().unwrap();
     assert!(output.status.success());
     output.stdout
 }
@@ -301,36 +290,42 @@ fn six_steps_are_three_and_three_with_dropout_recomputed_in_parts() {
     let run = dir.path().join("run");
     let whole = rows(&run);
     assert!(whole.last().unwrap().alpha.is_empty() && whole[0].alpha[0] != 0.0);
-    fs::remove_dir_all(run.join("checkpoints/step-6")).unwrap();
-    fs::remove_file(run.join("DONE")).unwrap();
+    rewind(&run, 3);
     succeed(dir.path(), &["train", "run", "--resume"]);
     assert_eq!(rows(&run), whole);
 }
 
+/// More steps than a text's run was begun with.
 #[test]
-fn every_arm_trains() {
+fn a_run_that_is_done_goes_on() {
     let dir = scratch();
     let file = corpus_file(dir.path());
-    for arm in [
-        "rezero",
-        "post-norm",
-        "pre-norm",
-        "pre-norm-notebook",
-        "gpt2-norm",
-        "skipinit",
-        "layerscale",
-        "deepnorm",
-        "gated",
-        "residual",
-        "plain",
-    ] {
-        let arm_key = format!("arm={arm}");
-        let extra = [&arm_key, "warmup_steps=2", "steps=2"];
-        succeed(dir.path(), &train(file.to_str().unwrap(), arm, &extra));
-        let rows = rows(&dir.path().join(arm));
+    let file = file.to_str().unwrap();
+    let extra = ["schedule=constant", "warmup_steps=4", "log_every=1"];
+    succeed(dir.path(), &train(file, "long", &extra));
+    let short = [&extra[..], &["steps=3"]].concat();
+    succeed(dir.path(), &train(file, "short", &short));
+    let said = succeed(dir.path(), &["train", "short", "--resume", "steps=6"]);
+    assert!(said.err.contains("continuing from step 3"), "{}", said.err);
+    let (long, short) = (dir.path().join("long"), dir.path().join("short"));
+    assert_eq!(rows(&short), rows(&long));
+}
+
+#[test]
+fn every_scheme_trains() {
+    let dir = scratch();
+    let file = corpus_file(dir.path());
+    let family = families().into_iter().find(|f| f.name == "byte-lm");
+    let schemes = family.expect("the family").schemes;
+    assert_eq!(schemes.len(), 11);
+    for scheme in schemes {
+        let (key, run) = (format!("scheme={scheme}"), scheme.name());
+        let extra = [&key, "warmup_steps=2", "steps=2"];
+        succeed(dir.path(), &train(file.to_str().unwrap(), run, &extra));
+        let rows = rows(&dir.path().join(run));
         assert!(
-            rows.iter().all(|r| r.bpb.unwrap() < 12.0),
-            "{arm}: {rows:?}"
+            rows.iter().all(|r| r.metrics["bpb"] < 12.0),
+            "{scheme}: {rows:?}"
         );
     }
 }
@@ -343,19 +338,25 @@ fn bad_input_says_what_must_hold() {
     for (extra, parts) in [
         (
             &["n_heads=3"][..],
-            &["`n_heads`", "d_model=16", "n_heads=3"][..],
+            &["`model.n_heads`", "d_model=16", "n_heads=3"][..],
         ),
-        (&["stride=25"], &["`stride`", "context of 24", "25"]),
-        (&["context=0"], &["`context`", "got 0"]),
-        (&["steps=0"], &["`steps`", "got 0"]),
-        (&["accumulate=7"], &["`accumulate`", "batch of 6", "7"]),
-        (&["dropout=1"], &["`dropout`", "[0, 1)"]),
-        (&["arm=vanilla"], &["`arm`", "post-norm", "vanilla"]),
-        (&["arm=plain", "norm=rms"], &["`norm`", "plain"]),
-        (&["flip=true"], &["`flip`", "no meaning for a byte-lm"]),
+        (&["stride=25"], &["`data.stride`", "context of 24", "25"]),
+        (&["context=0"], &["`model.context`", "got 0"]),
+        (&["steps=0"], &["`run.steps`", "got 0"]),
+        (
+            &["accumulate=7"],
+            &["`train.accumulate`", "batch of 6", "7"],
+        ),
+        (&["dropout=1"], &["`model.dropout`", "[0, 1)"]),
+        (
+            &["scheme=fixup"],
+            &["`model.scheme`", "post-norm", "got fixup"],
+        ),
+        (&["scheme=plain", "norm=rms"], &["`model.norm`", "plain"]),
+        (&["flip=true"], &["`data.flip`", "[data] of images"]),
         (
             &["positions=rotary", "n_heads=16"],
-            &["`positions`", "even"],
+            &["`model.positions`", "even"],
         ),
         (&["context=5400"], &["context", "5400"]),
         (
@@ -368,17 +369,21 @@ fn bad_input_says_what_must_hold() {
         ),
         (
             &["schedule=multi-step"],
-            &["`schedule`", "constant or one-cycle"],
+            &["`schedule.kind`", "constant or one-cycle"],
         ),
-        (&["milestones=[3]"], &["`milestones`", "no meaning"]),
-        (&["epsilon=1e-300"], &["`epsilon`", "f32"]),
+        (
+            &["milestones=[3]"],
+            &["`schedule.milestones`", "kind=multi-step"],
+        ),
+        (&["epochs=2"], &["`run.epochs`", "run.steps"]),
+        (&["epsilon=1e-300"], &["`optimizer.epsilon`", "f32"]),
     ] {
         fail(dir.path(), &train(file, "bad", extra), 1, parts);
     }
     assert!(!dir.path().join("bad").exists());
     let said = run(dir.path(), &["train", "quickstart", "d_model=8"]);
     assert!(
-        said.err.contains("no meaning for a cifar-resnet"),
+        said.err.contains("`model.d_model`") && said.err.contains("family=cifar-resnet"),
         "{}",
         said.err
     );
@@ -434,8 +439,8 @@ fn pytorch_weights_are_imported_scored_exported_and_trained_on() {
         dir.path(),
         &["export", "imported", "--out", "back.safetensors"],
     );
-    let original = rezero_nn::import::TorchWeights::open(weights).unwrap();
-    let back = rezero_nn::import::TorchWeights::open(dir.path().join("back.safetensors"));
+    let original = rezero_nn::torch::TorchWeights::open(weights).unwrap();
+    let back = rezero_nn::torch::TorchWeights::open(dir.path().join("back.safetensors"));
     assert_eq!(back.unwrap(), original);
 
     // What an export says of itself is held against the recipe.

@@ -6,13 +6,16 @@
 //! - data loaders give the same batches;
 //! - a run goes on on another backend.
 //!
-//! Tolerances: the table `BACKENDS` in src/device.rs.
+//! Tolerances: the table `BACKENDS` in src/device/mod.rs.
 //!
 //! `REZERO_TEST_DEVICE=vulkan cargo test --release -p rezero-train --features vulkan --test conformance`
 
 mod backend;
 #[path = "../../../rezero-nn/tests/golden.rs"]
 mod golden;
+#[path = "../../../rezero-nn/tests/helpers.rs"]
+#[allow(dead_code)]
+mod helpers;
 #[path = "../../../rezero-nn/tests/mlp_golden.rs"]
 mod mlp_golden;
 mod runs;

@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use rezero_train::metrics::{Row, read};
-
 use crate::backend::{name, tolerance};
 
 #[path = "../support.rs"]
 #[allow(dead_code)]
 mod command;
-use command::{fail, scratch, succeed};
+use command::{fail, losses, rewind, scratch, succeed};
 
 const RECIPE: [&str; 15] = [
     "enwik8-tiny",
@@ -35,22 +33,6 @@ fn train(dir: &Path, device: &str, more: &[&str]) {
     args.extend(["--plain", "--run-dir", "run", "--device", device]);
     args.extend(more);
     succeed(dir, &args);
-}
-
-/// Makes the run one that was stopped after `step`.
-fn rewind(run: &Path, step: usize) {
-    std::fs::remove_file(run.join("DONE")).expect("the run was done");
-    for (at, dir) in rezero_train::checkpoint::list(run).expect("checkpoints") {
-        if at > step {
-            std::fs::remove_dir_all(dir).expect("a checkpoint goes");
-        }
-    }
-}
-
-fn losses(run: &Path) -> Vec<f64> {
-    let rows: Vec<Row> = read(run).expect("metrics");
-    let train = rows.iter().filter(|row| row.split == "train");
-    train.map(|row| row.loss).collect()
 }
 
 /// Three steps on Flex, three on the device with Flex's checkpoint, three on Flex with the device's: the

@@ -5,16 +5,13 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
-use rezero_nn::transformer::{AttentionMask, LmCache, RztxLayerConfig, RztxLm, RztxLmConfig};
+use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig};
 use rezero_nn::{
     Mlp, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, drawn, in_precision,
 };
 
 use crate::backend::{device, flex, tolerance};
-
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
+use crate::helpers::values;
 
 /// `max |got − want| / max |want|`.
 fn error(got: &[f32], want: &[f32]) -> f64 {
@@ -43,13 +40,12 @@ fn flex_like(device: &Device) -> Device {
 
 fn lm(scheme: ResidualScheme, on: &Device) -> RztxLm {
     let residual = ResidualConfig::new(scheme).with_rezero(ReZeroConfig::new().with_alpha(0.4));
-    let layer = RztxLayerConfig::new(16, 2)
-        .with_d_ff(24)
+    let encoder = RztxEncoderConfig::new(16, 24, 2, 2)
         .with_dropout(0.0)
-        .with_residual(residual.with_d_model(16));
+        .with_residual(residual);
     let reference = flex_like(on);
     reference.seed(3);
-    let model = RztxLmConfig::new(layer, 2, 10).init(&reference);
+    let model = RztxLmConfig::new(encoder, 10).init(&reference);
     drawn(model).fork(on)
 }
 
@@ -120,8 +116,11 @@ fn padding_is_not_seen() {
         Tensor::<3>::from_data(TensorData::new(x, [1, 6, 16]), &device)
     };
     let padding = TensorData::new((0..6).map(|i| i == 5).collect::<Vec<_>>(), [1, 6]);
-    let mask = AttentionMask::none().with_padding(Tensor::from_data(padding, &device));
-    let seen = |last| values(model.forward(input(last), &mask).slice_dim(1, 0..5));
+    let mask = Tensor::from_data(padding, &device);
+    let seen = |last| {
+        let input = RztxEncoderInput::new(input(last)).mask_pad(mask.clone());
+        values(model.forward(input).slice_dim(1, 0..5))
+    };
     assert_eq!(seen(1.0), seen(-3.0));
 }
 
@@ -185,7 +184,7 @@ fn batches_are_the_same_on_every_device() {
             crop_padding: 4,
             flip: true,
         },
-        normalization: shapes::NORMALIZATION,
+        normalization: shapes::normalization(),
         prefetch: 2,
     };
     let batches = |device: &Device| -> Vec<(Vec<f32>, Vec<i64>)> {

@@ -1,0 +1,157 @@
+//! What every family of the zoo keeps, whatever it computes, under every scheme that it has.
+
+use rezero_nn::ResidualScheme;
+use rezero_train::recipe::{Recipe, TaskRecipe};
+
+use burn::tensor::Device;
+
+use crate::support::{
+    cifar_layout, families, has_batch_norm, network, of_split, recipe, resolve, rows, scratch,
+    succeed,
+};
+
+/// The sizes that make a family's network small, and where its data is.
+fn small(of_text: bool, family: &str) -> Vec<&'static str> {
+    let mut all = match of_text {
+        true => vec!["enwik8-tiny", "data=wiki-like", "valid_items=60"],
+        false => vec!["cifar10-resnet20", "--data-dir", "data"],
+    };
+    all.extend(match family {
+        "cifar-resnet" => &["depth=8"][..],
+        "preact-resnet" => &["depth=18"],
+        "mlp" => &["depth=3", "width=8"],
+        "byte-lm" => &["depth=2", "d_model=8", "d_ff=12", "context=10"],
+        other => panic!("{other} is new: which sizes make it small?"),
+    });
+    all
+}
+
+/// A batch on two devices, half of it on each, is the batch on one, where no batch norm looks over it.
+/// The second step's loss is of weights that the first step's gradients have moved.
+#[test]
+fn two_devices_train_as_one() {
+    let dir = scratch();
+    cifar_layout(dir.path(), 4);
+    let mut compared = 0;
+    for family in families() {
+        for &scheme in &family.schemes {
+            let name = format!("{} {scheme}", family.name);
+            let parsed = Recipe::parse(&name, &family.file(scheme)).unwrap();
+            let settings = &parsed.recipe.settings;
+            let device = Device::flex();
+            let looks_over = match &parsed.recipe.task {
+                TaskRecipe::Images(of) => has_batch_norm(&network(of, settings, &device)),
+                TaskRecipe::Text(of) => has_batch_norm(&network(of, settings, &device)),
+            };
+            if looks_over {
+                continue;
+            }
+            compared += 1;
+            let train = |device: &str| {
+                let run = format!("{name} {device}");
+                let keys = [
+                    format!("model={}", family.name),
+                    format!("scheme={scheme}"),
+                    "alpha_init=0.3".to_owned(),
+                ];
+                let gated = if scheme.has_gate() { 3 } else { 2 };
+                let mut args = vec!["train"];
+                args.extend(small(family.of_text, &family.name));
+                args.extend(keys.iter().take(gated).map(String::as_str));
+                args.extend(["batch=4", "steps=2", "log_every=1", "lr=0.01"]);
+                args.extend(["--device", device, "--run-dir", &run]);
+                succeed(dir.path(), &args);
+                of_split(&rows(&dir.path().join(&run)), "train")
+            };
+            let (one, two) = (train("flex"), train("flex,flex"));
+            assert_eq!((one.len(), two.len()), (2, 2), "{name}");
+            for (one, two) in one.iter().zip(&two) {
+                let near = |a: f64, b: f64| {
+                    assert!((a / b - 1.0).abs() <= 1e-4, "{name}: {a} {b}");
+                };
+                near(one.loss, two.loss);
+                near(one.grad_norm.unwrap(), two.grad_norm.unwrap());
+                assert_eq!(one.items, two.items, "{name}");
+            }
+            assert_ne!(one[0].loss, one[1].loss, "{name}");
+        }
+    }
+    // Of the ResNets FixUp and SkipInit, and all of the others.
+    assert_eq!(compared, 2 + 7 + 11);
+}
+
+/// A run's recipe.toml is the recipe that it was begun with.
+#[test]
+fn recipes_survive_a_round_trip() {
+    let mut networks = 0;
+    for family in families() {
+        for &scheme in &family.schemes {
+            let name = format!("{} {scheme}", family.name);
+            let first = Recipe::parse(&name, &family.file(scheme)).unwrap().recipe;
+            let again = Recipe::parse(&name, &first.to_toml()).unwrap().recipe;
+            assert_eq!(again, first, "{name}");
+            assert_eq!(again.to_toml(), first.to_toml(), "{name}");
+            assert_eq!(again.identity(), first.identity(), "{name}");
+            assert_eq!(again.fingerprint(), first.fingerprint(), "{name}");
+            networks += 1;
+        }
+    }
+    assert_eq!(networks, 6 + 3 + 7 + 11);
+}
+
+/// Networks of different settings are never taken for each other.
+#[test]
+fn an_identity_is_of_one_network() {
+    let mut all: Vec<String> = Vec::new();
+    for family in families() {
+        let schemes = family.schemes.iter();
+        all.extend(schemes.map(|scheme| {
+            let parsed = Recipe::parse(&family.name, &family.file(*scheme));
+            parsed.unwrap().recipe.identity()
+        }));
+    }
+    for changes in [
+        &["depth=14"][..],
+        &["depth=14", "definition=notebook"],
+        &["alpha_per_channel=true"],
+        &["alpha_bound=2"],
+    ] {
+        all.push(recipe("cifar10-resnet20", changes).identity());
+    }
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count, "{all:?}");
+}
+
+/// What a family has not is refused, and the message names what it has.
+#[test]
+fn a_scheme_of_another_family_is_refused() {
+    for family in families() {
+        let first = family.schemes.first().expect("a scheme").name();
+        for &scheme in ResidualScheme::ALL {
+            if family.schemes.contains(&scheme) {
+                continue;
+            }
+            let parts = ["`model.scheme`", family.name.as_str(), first, scheme.name()];
+            let in_file = Recipe::parse("file", &family.file(scheme))
+                .unwrap_err()
+                .to_string();
+            let base = if family.of_text {
+                "enwik8-tiny"
+            } else {
+                "quickstart"
+            };
+            let mut changes = vec![format!("model={}", family.name), format!("scheme={scheme}")];
+            if family.name == "preact-resnet" {
+                changes.push("depth=18".to_owned());
+            }
+            let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+            let given = resolve(base, &changes).unwrap_err();
+            for part in parts {
+                assert!(in_file.contains(part), "no `{part}` in: {in_file}");
+                assert!(given.contains(part), "no `{part}` in: {given}");
+            }
+        }
+    }
+}
