@@ -5,10 +5,10 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::out;
+use crate::bench::{Workload, parse};
 use crate::cli::Bench;
 use crate::device::{computes_in, resolved, select};
 use crate::error::{Error, Result};
-use crate::bench::{Workload, parse};
 use crate::fit::STACK_BYTES;
 
 /// One workload's line of `--json`, with the keys that the PyTorch half prints too.

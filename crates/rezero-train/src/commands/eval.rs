@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use burn::module::Module;
+use burn::tensor::Device;
+use burn::train::InferenceStep;
 use rezero_data::Split;
 
 use super::{out, places, say};
 use crate::cli::Eval;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Source, Totals};
+use crate::fit::{Input, Source, Totals, Trainee};
 use crate::recipe::{Override, Recipe, Settings, TaskOf, TaskRecipe};
 use crate::record::{checkpoint, run_dir};
 use crate::task::{DataSet, Domain};
@@ -54,8 +55,7 @@ fn score<D: Domain>(
     let set = D::open(&of.data, &places, args.split)?;
     if D::reads_a_file(&of.data) && args.text.is_none() {
         // A file can change behind a run; a data set is verified.
-        let print =
-            |split| Ok::<_, Error>(D::open(&trained.data, &places, split)?.fingerprint());
+        let print = |split| Ok::<_, Error>(D::open(&trained.data, &places, split)?.fingerprint());
         let now = format!("{}+{}", print(Split::Train)?, print(Split::Valid)?);
         if !state.data.is_empty() && state.data != now {
             say!("the text is not the one that the run was trained on: it has changed since");
@@ -65,7 +65,7 @@ fn score<D: Domain>(
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);
     let model = reader.load(model)?;
     let started = Instant::now();
-    let totals = totals(of, settings, set, &model)?;
+    let totals = totals(of, settings, set, &model, &device)?;
     let seconds = started.elapsed().as_secs_f64();
 
     let task = D::task();
@@ -106,15 +106,14 @@ fn totals<D: Domain>(
     settings: &Settings,
     set: D::Set,
     model: &D::Network,
+    device: &Device,
 ) -> Result<Totals> {
-    use burn::train::InferenceStep;
-    let device = model.devices().into_iter().next().unwrap_or_default();
-    let source = D::for_scoring(of, settings, set, &device)?;
-    let trainee = crate::fit::Trainee::new(model.clone(), &settings.train);
+    let source = D::for_scoring(of, settings, set, device)?;
+    let trainee = Trainee::new(model.clone(), &settings.train);
     let mut total = Totals::default();
-    for batch in source.from_step(0, &device) {
+    for batch in source.batches_from(0, device) {
         let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
-        let mut output = InferenceStep::step(&trainee, crate::fit::Input::new(batch));
+        let mut output = InferenceStep::step(&trainee, Input::new(batch));
         output.read();
         total.add(&output.totals);
     }

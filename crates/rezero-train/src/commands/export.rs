@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use rezero_nn::ResidualScheme;
 use rezero_nn::NormKind;
+use rezero_nn::ResidualScheme;
 use rezero_nn::torch::export;
 use rezero_nn::transformer::{Activation, Positions};
 

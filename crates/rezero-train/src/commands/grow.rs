@@ -18,7 +18,9 @@ pub fn run(args: Grow) -> Result<()> {
     let old = Recipe::of_run(&args.run)?;
     let overridden = |key: &str| {
         let names = args.overrides.iter().map(|o| o.key.as_str());
-        names.into_iter().any(|name| name == key || name.ends_with(&format!(".{key}")))
+        names
+            .into_iter()
+            .any(|name| name == key || name.ends_with(&format!(".{key}")))
     };
     if overridden("depth") {
         return Err(Error::RecipeValue {
@@ -85,11 +87,12 @@ fn grow<D: Domain>(
     let step = reader.state()?.step;
     let network = reader.load(zoo::draw(of, &old.settings, &form, &device))?;
     let before = rezero_nn::parameter_count(&network);
-    let network =
-        zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| Error::Run {
+    let network = zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| {
+        Error::Run {
             dir: args.run.clone(),
             message: e.to_string(),
-        })?;
+        }
+    })?;
     let parameters = rezero_nn::parameter_count(&network);
 
     let dir = match &args.run_dir {
@@ -119,8 +122,7 @@ fn grow<D: Domain>(
         ..Environment::here(None)
     };
     let write = |run: &Path| {
-        let writer =
-            checkpoint::Writer::new(run, recipe.identity(), parameters, settings.run.keep);
+        let writer = checkpoint::Writer::new(run, recipe.identity(), parameters, settings.run.keep);
         writer.save(&state, network, || optimizer, schedule.to_record())
     };
     let opening = Opening::new(&dir);

@@ -22,6 +22,7 @@ mod optimizer;
 mod parts;
 mod progress;
 mod schedule;
+mod session;
 mod shown;
 mod source;
 mod step;

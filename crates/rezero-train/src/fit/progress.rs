@@ -49,7 +49,10 @@ impl PlainRenderer {
 
     fn update(&mut self, state: MetricState) {
         if let MetricState::Numeric(entry, Some(value)) = state
-            && let Some(i) = self.columns.iter().position(|(id, _)| *id == entry.metric_id)
+            && let Some(i) = self
+                .columns
+                .iter()
+                .position(|(id, _)| *id == entry.metric_id)
         {
             self.latest.insert(i, value.current());
         }

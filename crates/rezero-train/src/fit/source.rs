@@ -25,7 +25,7 @@ pub trait Source: Send + Sync + 'static {
 
     /// The batches from training step `step`, counted over the whole run from 0, to the end of the epoch
     /// that it lies in, on `device`.
-    fn from_step(&self, step: usize, device: &Device) -> Batches<Self::Batch>;
+    fn batches_from(&self, step: usize, device: &Device) -> Batches<Self::Batch>;
 }
 
 /// Batches one after the other.
@@ -45,7 +45,7 @@ pub type Batches<B> = Box<dyn DataLoaderIterator<B>>;
 /// })
 /// .shuffled(1);
 /// assert_eq!(source.batches_per_epoch(), 3);
-/// let batches: Vec<_> = source.from_step(1, &Device::flex()).collect();
+/// let batches: Vec<_> = source.batches_from(1, &Device::flex()).collect();
 /// assert_eq!(batches.len(), 2);
 /// ```
 pub struct DatasetSource<I, B> {
@@ -100,7 +100,7 @@ impl<I: 'static, B: Batch> Source for DatasetSource<I, B> {
         self.dataset.len()
     }
 
-    fn from_step(&self, step: usize, device: &Device) -> Batches<B> {
+    fn batches_from(&self, step: usize, device: &Device) -> Batches<B> {
         let (epoch, batch) = (
             step / self.batches_per_epoch(),
             step % self.batches_per_epoch(),
@@ -173,7 +173,7 @@ impl<S: Source> Loader<S> {
 impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Input<S::Batch>> + 'a> {
         let step = self.step.load(Ordering::Relaxed);
-        Box::new(Inputs(self.source.from_step(step, &self.device)))
+        Box::new(Inputs(self.source.batches_from(step, &self.device)))
     }
 
     fn num_items(&self) -> usize {

@@ -5,8 +5,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use rezero_data::rng::mix;
 use rezero_nn::transformer::RztxEncoderConfig;
 use rezero_nn::{
-    Jacobian, JacobianError, JacobianProbe, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme,
-    WeightInit, drawn,
+    Jacobian, JacobianError, JacobianProbe, MlpConfig, ReZeroConfig, ResidualConfig,
+    ResidualScheme, WeightInit, drawn,
 };
 
 use super::Record;
@@ -79,8 +79,8 @@ pub fn mlp(
     fresh: &Fresh,
     device: &Device,
 ) -> Result<Record> {
-    let config = MlpConfig::new(fresh.width, fresh.width, layers, 1)
-        .with_residual(residual(scheme, alpha));
+    let config =
+        MlpConfig::new(fresh.width, fresh.width, layers, 1).with_residual(residual(scheme, alpha));
     draws(name, layers, fresh, device, |probe| {
         let net = drawn(config.init(device)).valid();
         let shape = [1, fresh.width];

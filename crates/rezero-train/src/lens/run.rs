@@ -50,7 +50,7 @@ fn of_task<D: Domain>(
     let set = D::open(&of.data, places, Split::Valid)?;
     let form = D::form(&of.data);
     let source = D::for_scoring(of, settings, set, device)?;
-    let batch = match source.from_step(0, device).next() {
+    let batch = match source.batches_from(0, device).next() {
         Some(batch) => batch.map_err(|e| Error::Training(e.to_string()))?,
         None => {
             return Err(Error::Run {

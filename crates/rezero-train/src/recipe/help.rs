@@ -61,10 +61,8 @@ fn of_kind(spec: &Spec) -> Value {
     let Some(tag) = spec.tag else {
         return spec.schema.clone();
     };
-    let kinds = spec.schema["oneOf"].as_array().into_iter().flatten();
-    let found = kinds
-        .filter(|kind| kind["properties"][tag]["const"] == json!(spec.kind))
-        .next();
+    let mut kinds = spec.schema["oneOf"].as_array().into_iter().flatten();
+    let found = kinds.find(|kind| kind["properties"][tag]["const"] == json!(spec.kind));
     found.cloned().unwrap_or_default()
 }
 
@@ -98,8 +96,12 @@ pub fn schema() -> Value {
         let specs = specs(section);
         let mut schema = match section {
             // Which of the two it is depends on the family.
-            "data" => json!({ "anyOf": specs.iter().map(|s| s.schema.clone()).collect::<Vec<_>>() }),
-            _ => specs.first().map_or(Value::Null, |spec| spec.schema.clone()),
+            "data" => {
+                json!({ "anyOf": specs.iter().map(|s| s.schema.clone()).collect::<Vec<_>>() })
+            }
+            _ => specs
+                .first()
+                .map_or(Value::Null, |spec| spec.schema.clone()),
         };
         if let Some(schema) = schema.as_object_mut() {
             schema.remove("$schema");

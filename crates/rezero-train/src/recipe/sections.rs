@@ -68,10 +68,12 @@ pub(crate) fn table<S: Serialize>(section: &S) -> Table {
 
 /// A complete table as its section.
 pub(super) fn typed<S: DeserializeOwned>(section: &str, table: Table) -> Result<S> {
-    table.try_into().map_err(|e: toml::de::Error| Error::RecipeValue {
-        key: section.to_owned(),
-        message: e.message().to_owned(),
-    })
+    table
+        .try_into()
+        .map_err(|e: toml::de::Error| Error::RecipeValue {
+            key: section.to_owned(),
+            message: e.message().to_owned(),
+        })
 }
 
 pub(crate) fn complete<S: Serialize + DeserializeOwned>(given: Table) -> Result<Table, String> {
@@ -212,7 +214,9 @@ impl Draft {
                         Ok((section, _)) => format!("it belongs to [{section}]"),
                         Err(_) => format!("there are {}", sections.join(", ")),
                     };
-                    return Err(bad(format!("key `{key}` stands outside of a section; {place}")));
+                    return Err(bad(format!(
+                        "key `{key}` stands outside of a section; {place}"
+                    )));
                 }
             }
         }
@@ -376,7 +380,10 @@ impl Draft {
     /// The shortest name of `section.key`.
     fn short(&self, section: &'static str, key: &str) -> String {
         for name in [section, key] {
-            if self.locate(name).is_ok_and(|(s, k)| s == section && k == key) {
+            if self
+                .locate(name)
+                .is_ok_and(|(s, k)| s == section && k == key)
+            {
                 return name.to_owned();
             }
         }

@@ -109,8 +109,7 @@ impl Settings {
             "schedule.kind",
             "one-cycle cycles the momentum of sgd; choose optimizer=sgd".to_owned(),
         )?;
-        let (devices, batch, parts) =
-            (self.run.devices(), self.train.batch, self.train.accumulate);
+        let (devices, batch, parts) = (self.run.devices(), self.train.batch, self.train.accumulate);
         check(
             devices == 1 || !self.train.recompute,
             "run.device",

@@ -30,7 +30,9 @@ pub struct Train {
 
 /// What matrix products and convolutions are computed in; gates, norms, the residual stream, the loss
 /// and the optimizer's numbers are f32 throughout, see [`rezero_nn::in_precision`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lowercase")]
 pub enum DType {

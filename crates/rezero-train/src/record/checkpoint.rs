@@ -251,9 +251,7 @@ impl Reader {
         }
         let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
             .map_err(|e| self.fail(MODEL, e))?;
-        model
-            .with_weights(record)
-            .map_err(|e| self.fail(MODEL, e))
+        model.with_weights(record).map_err(|e| self.fail(MODEL, e))
     }
 
     /// The optimizer's state.

@@ -59,7 +59,13 @@ fn row(source: ImageSource) -> Row {
         ImageSource::Shapes => Row {
             form: RGB_32,
             normalization: shapes::normalization,
-            open: |_, split| Ok(shapes::generate(split, of_split(SHAPES, split), BUILT_IN_SEED)),
+            open: |_, split| {
+                Ok(shapes::generate(
+                    split,
+                    of_split(SHAPES, split),
+                    BUILT_IN_SEED,
+                ))
+            },
         },
     }
 }
@@ -163,7 +169,11 @@ impl Domain for Images {
     ) -> Vec<(&'static str, serde_json::Value, String)> {
         let (correct, share) = (totals.named.get("correct"), totals.mean("correct"));
         let correct = correct.copied().unwrap_or_default();
-        let accuracy = format!("accuracy {:.2} %  ({correct} of {})", 100.0 * share, totals.items);
+        let accuracy = format!(
+            "accuracy {:.2} %  ({correct} of {})",
+            100.0 * share,
+            totals.items
+        );
         let loss = totals.mean_loss();
         vec![
             ("accuracy", share.into(), accuracy),
@@ -216,7 +226,7 @@ impl Source for ImageLoader {
         burn::data::dataloader::DataLoader::num_items(self)
     }
 
-    fn from_step(&self, step: usize, device: &Device) -> Batches<ImageBatch> {
+    fn batches_from(&self, step: usize, device: &Device) -> Batches<ImageBatch> {
         Box::new(self.clone().on(device).from_step(step))
     }
 }

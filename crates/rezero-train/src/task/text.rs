@@ -54,7 +54,8 @@ impl Domain for Text {
     fn task() -> Task {
         Task::new("bytes")
             .with_loss_unit("nats")
-            .with(BITS_PER_BYTE).with(ACCURACY)
+            .with(BITS_PER_BYTE)
+            .with(ACCURACY)
     }
 
     fn open(data: &TextData, places: &Places, split: Split) -> Result<rezero_data::Text> {
@@ -219,10 +220,7 @@ impl fit::Batch for TextBatch {
         Self {
             inputs: self.inputs.clone().slice_dim(0, range.clone()),
             targets: self.targets.clone().slice_dim(0, range.clone()),
-            weights: self
-                .weights
-                .clone()
-                .map(|w| w.slice_dim(0, range.clone())),
+            weights: self.weights.clone().map(|w| w.slice_dim(0, range.clone())),
             scored: self.scored / self.rows() * range.len(),
         }
     }
@@ -248,7 +246,7 @@ impl Source for TextLoader {
         burn::data::dataloader::DataLoader::num_items(self)
     }
 
-    fn from_step(&self, step: usize, device: &Device) -> Batches<TextBatch> {
+    fn batches_from(&self, step: usize, device: &Device) -> Batches<TextBatch> {
         Box::new(self.clone().on(device).from_step(step))
     }
 }

@@ -1,0 +1,424 @@
+//! A run under way: its steps, validations and checkpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use burn::data::dataloader::Progress;
+use burn::module::Module;
+use burn::optim::lr_scheduler::LrScheduler;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Device;
+use burn::train::{
+    EventProcessorTraining, InferenceStep, Interrupter, LearnerEvent,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainStep, TrainingItem,
+    ValidLoader,
+};
+use rezero_data::rng::mix;
+
+use super::devices::Replicas;
+use super::loss_scale::LossScale;
+use super::model::{Batch, Model};
+use super::parts::PartUpdate;
+use super::schedule::Scheduler;
+use super::step::{Input, Output, Trainee};
+use super::task::{Score, Task, Totals};
+use crate::error::{Error, Result};
+use crate::recipe::Settings;
+use crate::record::checkpoint::{self, State};
+use crate::record::metrics::{self, Row};
+
+/// The first steps of a process, in which kernels are compiled, chosen by timing and memory is taken:
+/// their speed says nothing about the others'.
+const WARM_UP: usize = 2;
+
+/// What is fixed over a run.
+pub(super) struct Plan {
+    pub settings: Settings,
+    pub task: Task,
+    pub devices: Vec<Device>,
+    pub steps_per_epoch: usize,
+    /// The run's last step.
+    pub steps: usize,
+    /// The step that the training loader begins at.
+    pub cursor: Arc<AtomicUsize>,
+}
+
+/// What moves the weights.
+pub(super) struct Moving<M: Model> {
+    pub optimizer: ModuleOptimizer,
+    pub schedule: Scheduler,
+    /// The model on several devices.
+    pub replicas: Option<Replicas<M>>,
+}
+
+pub(super) struct Start<M: Model> {
+    pub plan: Plan,
+    pub moving: Moving<M>,
+    pub state: State,
+    pub rows: metrics::Writer,
+    pub writer: checkpoint::Writer,
+}
+
+/// A run under way.
+pub(super) struct Session<M: Model> {
+    pub start: Start<M>,
+    /// None while a step updates it: it has no other owner then, so that it is updated where it is.
+    pub trainee: Option<Trainee<M>>,
+    pub events: SupervisedTrainingEventProcessor<Trainee<M>>,
+    pub interrupter: Interrupter,
+    /// The step that this process began at.
+    pub first: usize,
+    pub begun: Instant,
+    /// The end of the last step.
+    pub last: Instant,
+    /// Wall time of the first steps.
+    pub warm_up: Option<f64>,
+}
+
+impl<M: Model> Session<M> {
+    /// Takes the steps that are left. True if it was interrupted.
+    pub fn run(
+        &mut self,
+        train: &TrainLoader<Trainee<M>>,
+        valid: &ValidLoader<Trainee<M>>,
+    ) -> Result<bool> {
+        // An interruption skips a validation that was due, so that it stops at once.
+        let State {
+            step, valid: last, ..
+        } = &self.start.state;
+        let validated = last.as_ref().is_some_and(|last| last.step == *step);
+        if self.validation_due() && !validated {
+            let epoch = step.div_ceil(self.start.plan.steps_per_epoch);
+            if !self.validate(valid, epoch)? {
+                return Ok(true);
+            }
+        }
+        while !self.at_the_end() {
+            if self.epoch(train, valid)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes the steps of an epoch that are left. True if it was interrupted.
+    fn epoch(
+        &mut self,
+        train: &TrainLoader<Trainee<M>>,
+        valid: &ValidLoader<Trainee<M>>,
+    ) -> Result<bool> {
+        let plan = &self.start.plan;
+        let (step, checkpoint_every) = (self.start.state.step, plan.settings.run.checkpoint_every);
+        let epoch = step / plan.steps_per_epoch + 1;
+        plan.cursor.store(step, Ordering::Relaxed);
+        self.start_split(epoch, train.num_items());
+        let mut batches = train.iter();
+        self.last = Instant::now();
+        while let Some(input) = batches.next() {
+            let input = input.map_err(|e| Error::Training(e.to_string()))?;
+            self.step(input, epoch, || batches.progress())?;
+
+            let mut stop = self.interrupter.should_stop();
+            let step = self.start.state.step;
+            let last_of_epoch = step.is_multiple_of(self.start.plan.steps_per_epoch);
+            let mid_epoch = !last_of_epoch && !self.at_the_end() && !stop;
+            if mid_epoch && self.validation_due() {
+                stop = !self.validate(valid, epoch)?;
+                self.start_split(epoch, train.num_items());
+                self.last = Instant::now();
+            }
+            if mid_epoch && !stop && due(checkpoint_every, step) {
+                self.save()?;
+                self.last = Instant::now();
+            }
+            if self.at_the_end() || stop {
+                break;
+            }
+        }
+        drop(batches);
+        self.event(LearnerEvent::EndSplit(epoch))?;
+
+        let mut interrupted = self.interrupter.should_stop() && !self.at_the_end();
+        if !interrupted && self.validation_due() {
+            interrupted = !self.validate(valid, epoch)?;
+        }
+        self.event(LearnerEvent::EndEpoch(epoch))?;
+        if interrupted || self.at_the_end() || due(checkpoint_every, self.start.state.step) {
+            self.save()?;
+        }
+        Ok(interrupted)
+    }
+
+    /// Takes a step, and logs and shows it.
+    fn step(
+        &mut self,
+        mut input: Input<M::Batch>,
+        epoch: usize,
+        progress: impl FnOnce() -> Progress,
+    ) -> Result<()> {
+        let Start { plan, state, .. } = &self.start;
+        // Random draws inside a step are a function of (seed, step), so that a resumed run
+        // repeats them.
+        input.seed = mix(plan.settings.train.seed, state.step as u64);
+        input.loss_scale = state.loss_scale.map_or(1.0, |scale| scale.factor);
+        for device in &plan.devices {
+            device.seed(input.seed);
+        }
+        let mut output = self.update(input)?;
+        self.start.state.step += 1;
+
+        let took = self.last.elapsed().as_secs_f64();
+        self.last = Instant::now();
+        let taken = self.start.state.step - self.first;
+        if taken > WARM_UP {
+            output.items_per_s = output.totals.items as f64 / took;
+        } else {
+            *self.warm_up.get_or_insert(0.0) += took;
+        }
+        self.start.state.since.add(&output.totals);
+        let every = self.start.plan.settings.run.log_every;
+        if self.start.state.step.is_multiple_of(every) || self.at_the_end() {
+            self.log(&mut output, epoch)?;
+        }
+        let (step, lr) = (self.start.state.step, output.lr);
+        let item = TrainingItem::new(output, progress(), Some(step), Some(lr.into()));
+        self.event(LearnerEvent::ProcessedItem(item))
+    }
+
+    /// Computes a step and updates the model.
+    fn update(&mut self, input: Input<M::Batch>) -> Result<Output> {
+        let mut trainee = self.trainee.take().expect("every step puts it back");
+        let Moving {
+            optimizer,
+            schedule,
+            replicas,
+        } = &mut self.start.moving;
+        if trainee.how.recompute && replicas.is_none() {
+            let total = input.batch.items();
+            let pass = trainee.pass(1.0 / total as f64, input.seed);
+            // Stepped only if the model can do it.
+            let mut next = schedule.clone();
+            let lr = next.step();
+            let mut update = PartUpdate::new(optimizer, lr);
+            let Trainee { model, how } = trainee;
+            match model.update_by_parts(&input.batch, &pass, &mut update) {
+                Ok((model, sums)) => {
+                    let mut output = Output::new(vec![sums], total, Some(update.norms()));
+                    *schedule = next;
+                    self.trainee = Some(Trainee { model, how });
+                    output.read();
+                    output.lr = lr;
+                    self.must_be_finite(&output, &GradientsParams::new(), false)?;
+                    return Ok(output);
+                }
+                Err(model) => trainee = Trainee { model, how },
+            }
+        }
+        let TrainOutput {
+            grads,
+            item: mut output,
+        } = match replicas {
+            Some(replicas) => replicas.step(&trainee, input)?,
+            None => TrainStep::step(&trainee, input),
+        };
+        output.read();
+        self.trainee = Some(trainee);
+        let finite = output.grad_norm.is_finite();
+        let scale = self.start.state.loss_scale;
+        // A factor of the loss that is too large costs a step, and no more.
+        let skipped = !finite && scale.is_some_and(LossScale::can_fall);
+        self.must_be_finite(&output, &grads, skipped)?;
+        self.start.state.loss_scale = scale.map(|scale| scale.next(finite));
+        let Moving {
+            optimizer,
+            schedule,
+            ..
+        } = &mut self.start.moving;
+        output.lr = schedule.step();
+        if !skipped {
+            let trainee = self.trainee.take().expect("it was put back above");
+            self.trainee = Some(optimizer.step(output.lr, trainee, grads));
+        }
+        Ok(output)
+    }
+
+    fn must_be_finite(
+        &self,
+        output: &Output,
+        grads: &GradientsParams,
+        norm_may_not: bool,
+    ) -> Result<()> {
+        let loss = output.totals.mean_loss();
+        if loss.is_finite() && (output.grad_norm.is_finite() || norm_may_not) {
+            return Ok(());
+        }
+        Err(Error::Diverged {
+            step: self.start.state.step + 1,
+            message: format!(
+                "loss {loss}, gradient norm {}; {}; try a lower lr, warmup_epochs=1, clip_norm=1 or \
+                 alpha_optimizer=adagrad",
+                output.grad_norm,
+                self.trainee().model.diagnose(grads)
+            ),
+        })
+    }
+
+    /// Writes a row of the sums since the last one.
+    fn log(&mut self, output: &mut Output, epoch: usize) -> Result<()> {
+        let gates = self.trainee().model.gates();
+        output.alphas = gates.into_iter().flat_map(|gate| gate.effective).collect();
+        let taken = self.start.state.step - self.first;
+        let warm = taken >= WARM_UP || self.at_the_end();
+        let since = std::mem::take(&mut self.start.state.since);
+        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
+        self.start.rows.write(&Row {
+            split: "train".to_owned(),
+            step: self.start.state.step,
+            epoch,
+            loss: since.mean_loss(),
+            metrics: self.start.plan.task.values(&since),
+            items: since.items,
+            lr: Some(output.lr),
+            grad_norm: finite(output.grad_norm),
+            layer_grad_norm: output.layer_norms(),
+            alpha: output.alphas.clone(),
+            items_per_s: finite(output.items_per_s),
+            warm_up_s: self.warm_up.take_if(|_| warm),
+            seconds: self.begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
+    /// statistics and no graph is built. False if it was interrupted, which leaves it undone.
+    fn validate(&mut self, loader: &ValidLoader<Trainee<M>>, epoch: usize) -> Result<bool> {
+        let started = Instant::now();
+        let trainee = self.trainee().valid();
+        self.event_valid(LearnerEvent::StartSplit {
+            epoch_number: epoch,
+            total_items: loader.num_items(),
+        })?;
+        let mut total = Totals::default();
+        let mut batches = loader.iter();
+        while let Some(input) = batches.next() {
+            let input = input.map_err(|e| Error::Training(e.to_string()))?;
+            let mut output = InferenceStep::step(&trainee, input);
+            output.read();
+            total.add(&output.totals);
+            let item = TrainingItem::new(output, batches.progress(), None, None);
+            self.event_valid(LearnerEvent::ProcessedItem(item))?;
+            if self.interrupter.should_stop() {
+                self.event_valid(LearnerEvent::EndSplit(epoch))?;
+                return Ok(false);
+            }
+        }
+        self.event_valid(LearnerEvent::EndSplit(epoch))?;
+        let step = self.start.state.step;
+        if !total.mean_loss().is_finite() {
+            return Err(Error::Diverged {
+                step,
+                message: format!(
+                    "validation loss {}, while the training loss is finite (where there is batch norm, \
+                     its running statistics may not have caught up with weights that move fast); {}; try \
+                     a lower lr or warmup_epochs=1",
+                    total.mean_loss(),
+                    trainee.model.diagnose(&GradientsParams::new())
+                ),
+            });
+        }
+        let task = &self.start.plan.task;
+        self.start.rows.write(&Row {
+            split: "valid".to_owned(),
+            step,
+            epoch,
+            loss: total.mean_loss(),
+            metrics: task.values(&total),
+            items: total.items,
+            lr: None,
+            grad_norm: None,
+            layer_grad_norm: Vec::new(),
+            alpha: Vec::new(),
+            items_per_s: Some(total.items as f64 / started.elapsed().as_secs_f64()),
+            warm_up_s: None,
+            seconds: self.begun.elapsed().as_secs_f64(),
+        })?;
+        let measure = task.measure();
+        let score = Score {
+            step,
+            loss: total.mean_loss(),
+            measure: (measure.of)(&total),
+        };
+        let run = &self.start.plan.settings.run;
+        let state = &mut self.start.state;
+        let best = state.best.as_ref();
+        let best = best.is_none_or(|best| score.better_than(best, measure));
+        if run.target > 0.0 && state.target_step.is_none() && score.reaches(run.target, measure) {
+            state.target_step = Some(step);
+        }
+        if best {
+            state.best = Some(score.clone());
+        }
+        state.valid = Some(score);
+        // The best is only worth naming if it can be had.
+        if best || run.checkpoint_every == 0 {
+            self.save()?;
+        }
+        Ok(true)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        // Makes batch norm write back the statistics of its last update.
+        let model = self.trainee().valid().model;
+        let Start {
+            moving,
+            state,
+            rows,
+            writer,
+            ..
+        } = &mut self.start;
+        state.metrics_bytes = rows.sync()?;
+        let optimizer = || moving.optimizer.to_record();
+        writer.save(state, model, optimizer, moving.schedule.to_record())
+    }
+
+    fn trainee(&self) -> &Trainee<M> {
+        self.trainee.as_ref().expect("every step puts it back")
+    }
+
+    fn at_the_end(&self) -> bool {
+        self.start.state.step >= self.start.plan.steps
+    }
+
+    fn validation_due(&self) -> bool {
+        let (step, plan) = (self.start.state.step, &self.start.plan);
+        match plan.settings.run.eval_every {
+            _ if step == 0 => false,
+            _ if step == plan.steps => true,
+            0 => step.is_multiple_of(plan.steps_per_epoch),
+            every => step.is_multiple_of(every),
+        }
+    }
+
+    fn start_split(&mut self, epoch_number: usize, total_items: usize) {
+        let event = LearnerEvent::StartSplit {
+            epoch_number,
+            total_items,
+        };
+        self.interrupter
+            .fail_on_error(self.events.process_train(event));
+    }
+
+    fn event(&mut self, event: LearnerEvent<Output>) -> Result<()> {
+        let processed = self.events.process_train(event);
+        processed.map_err(|e| Error::Training(e.to_string()))
+    }
+
+    fn event_valid(&mut self, event: LearnerEvent<Output>) -> Result<()> {
+        let processed = self.events.process_valid(event);
+        processed.map_err(|e| Error::Training(e.to_string()))
+    }
+}
+
+fn due(every: usize, step: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}

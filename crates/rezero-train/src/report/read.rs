@@ -1,0 +1,169 @@
+//! A run directory as a report reads it, whatever model it is of.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::fit::{Described, LOSS, Task};
+use crate::lens::{self, Record};
+use crate::record::{Environment, Row, metrics, run_dir};
+
+/// A run as it was read.
+#[derive(Clone, Debug)]
+pub struct RunData {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it was given to be called, else what [`group`](super::group()) finds.
+    pub label: Option<String>,
+    /// Its settings, by `section.key`.
+    pub settings: BTreeMap<String, toml::Value>,
+    /// What it is measured by.
+    pub task: Described,
+    /// Its seed.
+    pub seed: i64,
+    /// Its numbers, `seconds` counted on over resumptions.
+    pub rows: Vec<Row>,
+    /// How it was run.
+    pub environment: Option<Environment>,
+    /// Whether it came to its end.
+    pub done: bool,
+    /// Its Jacobians at the start and at the end.
+    pub jacobians: Vec<Record>,
+}
+
+/// Reads the run at `spec`, `DIR` or `LABEL=DIR`.
+///
+/// # Errors
+///
+/// If it is no run or has no rows.
+pub fn read(spec: &str) -> Result<RunData> {
+    let plain = spec.replace(char::is_control, " ");
+    let spec = if Path::new(spec).is_dir() {
+        spec
+    } else {
+        &plain
+    };
+    // Labels and directories may both have equals signs: what names a directory is one.
+    let labelled = || {
+        spec.match_indices('=')
+            .map(|(at, _)| (&spec[..at], &spec[at + 1..]))
+            .find(|(_, dir)| Path::new(dir).is_dir())
+    };
+    let (label, dir) = match Path::new(spec).is_dir() {
+        true => (None, spec),
+        false => labelled().map_or((None, spec), |(label, dir)| (Some(label.to_owned()), dir)),
+    };
+    let dir = Path::new(dir);
+    let (_, recipe) = run_dir::recipe(dir)?;
+    let fail = |message: &str| Error::Run {
+        dir: dir.to_owned(),
+        message: message.to_owned(),
+    };
+    if !dir.join(metrics::FILE).exists() {
+        return Err(fail(
+            "has no metrics.jsonl: it has not taken a step; train it, or leave it out",
+        ));
+    }
+    let mut rows = metrics::read(dir)?;
+    if rows.is_empty() {
+        return Err(fail(
+            "its metrics.jsonl is empty; train it, or leave it out",
+        ));
+    }
+    count_on(&mut rows);
+    let jacobians: Vec<Record> = std::fs::read(dir.join(lens::FILE))
+        .ok()
+        .and_then(|json| serde_json::from_slice(&json).ok())
+        .unwrap_or_default();
+    // Of another step than the last one, they are not of the run's end.
+    let end = format!("step {}", rows.last().map_or(0, |row| row.step));
+    let jacobians = match jacobians.last() {
+        Some(last) if last.name == end => jacobians,
+        _ => Vec::new(),
+    };
+    let settings = flattened(&recipe).map_err(|e| fail(&format!("its recipe.toml: {e}")))?;
+    let environment = run_dir::environment(dir);
+    let task = environment.as_ref().and_then(|e| e.task.clone());
+    Ok(RunData {
+        dir: dir.to_owned(),
+        label,
+        seed: settings
+            .get("train.seed")
+            .and_then(toml::Value::as_integer)
+            .unwrap_or_default(),
+        settings,
+        task: task.unwrap_or_else(|| Task::new("items").described()),
+        rows,
+        environment,
+        done: dir.join(run_dir::DONE).exists(),
+        jacobians,
+    })
+}
+
+/// The keys of a recipe by `section.key`; whatever model it is of.
+fn flattened(recipe: &str) -> Result<BTreeMap<String, toml::Value>, toml::de::Error> {
+    let sections: toml::Table = recipe.parse()?;
+    let mut all = BTreeMap::new();
+    for (section, table) in sections {
+        if let toml::Value::Table(table) = table {
+            all.extend(
+                table
+                    .into_iter()
+                    .map(|(key, value)| (format!("{section}.{key}"), value)),
+            );
+        }
+    }
+    Ok(all)
+}
+
+/// Each process counts its seconds from 0; a run's go on.
+fn count_on(rows: &mut [Row]) {
+    let (mut offset, mut last) = (0.0, 0.0);
+    for row in rows {
+        // (A process that logged for less time than the next needs for its first row is missed.)
+        if row.seconds < last {
+            offset += last;
+        }
+        last = row.seconds;
+        row.seconds += offset;
+    }
+}
+
+impl RunData {
+    /// `(step, seconds, result)` of each validation.
+    pub fn validations(&self) -> Vec<(usize, f64, f64)> {
+        self.rows
+            .iter()
+            .filter(|row| row.split == "valid")
+            .map(|row| (row.step, row.seconds, result(row, &self.task)))
+            .collect()
+    }
+
+    pub(super) fn reaches(&self, target: f64) -> Option<(usize, f64)> {
+        let higher = self.task.higher_is_better;
+        self.validations()
+            .into_iter()
+            .find(|(_, _, value)| match higher {
+                true => *value >= target,
+                false => *value <= target,
+            })
+            .map(|(step, seconds, _)| (step, seconds))
+    }
+
+    pub(super) fn best(&self) -> Option<f64> {
+        let values = self.validations().into_iter().map(|(_, _, value)| value);
+        match self.task.higher_is_better {
+            true => values.max_by(f64::total_cmp),
+            false => values.min_by(f64::total_cmp),
+        }
+    }
+}
+
+/// A row's measure as it is shown.
+pub(super) fn result(row: &Row, task: &Described) -> f64 {
+    let value = match task.key == LOSS.key {
+        true => row.loss,
+        false => row.metrics.get(&task.key).copied().unwrap_or(f64::NAN),
+    };
+    task.shown_times * value
+}

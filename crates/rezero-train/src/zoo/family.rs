@@ -1,0 +1,172 @@
+//! What a family of networks is, and what a task's families are together.
+
+use std::fmt::Debug;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Device;
+use rezero_nn::{GrowError, Jacobian, JacobianError, Place, ResidualScheme};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Result;
+use crate::fit::{self, PartUpdate, Pass, Sums};
+use crate::recipe::{Gates, Train};
+use crate::task::Domain;
+
+/// A family of networks: its `[model]` section.
+pub trait Family:
+    Clone + Debug + PartialEq + Default + Serialize + DeserializeOwned + JsonSchema
+{
+    /// The task that its networks have.
+    type Domain: Domain;
+    /// What it makes.
+    type Network: Module;
+
+    /// Whether its layers have several sub-layers, which may share a gate.
+    const SUB_LAYERS: bool = false;
+    /// Whether its networks can run layers again in the backward pass.
+    const RECOMPUTES: bool = false;
+
+    /// The residual schemes that it supports.
+    fn schemes() -> &'static [ResidualScheme];
+
+    /// The residual scheme of this one.
+    fn scheme(&self) -> ResidualScheme;
+
+    /// The number by which it grows, the key `depth`.
+    fn depth(&self) -> usize;
+
+    /// The same at another depth.
+    #[must_use]
+    fn with_depth(self, depth: usize) -> Self;
+
+    /// How many residual layers, or blocks, the network has.
+    fn layers(&self) -> usize;
+
+    /// What decides its parameters beside depth, scheme and gates, as ` key=value`s.
+    fn identity(&self) -> String;
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    ///
+    /// What is out of range.
+    fn check(&self, train: &Train) -> Result<()>;
+
+    /// Makes the network.
+    fn init(
+        &self,
+        gates: &Gates,
+        form: &<Self::Domain as Domain>::Form,
+        device: &Device,
+    ) -> Self::Network;
+
+    /// `network` with new layers up to this depth, see [`rezero_nn::Grow`].
+    ///
+    /// # Errors
+    ///
+    /// As [`rezero_nn::Grow::grow`].
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &<Self::Domain as Domain>::Form,
+        network: Self::Network,
+        place: Place,
+    ) -> Result<Self::Network, GrowError>;
+
+    /// The sums of a batch, see [`fit::Model::loss`].
+    fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
+
+    /// The Jacobians of each of a batch's items, and their form: what goes in and what comes out.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be had.
+    fn jacobians(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+    ) -> Result<Vec<Jacobian>, JacobianError>;
+
+    /// The gradients of a batch where layers are run again in the backward pass, for the families that
+    /// [can](Self::RECOMPUTES) hold one layer's graph at a time.
+    fn recomputed(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+        pass: &Pass,
+    ) -> Option<(Sums, GradientsParams)> {
+        let _ = (network, batch, pass);
+        None
+    }
+
+    /// See [`fit::Model::update_by_parts`].
+    ///
+    /// # Errors
+    ///
+    /// The network, if it is not updated by parts.
+    fn update_by_parts(
+        network: Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+        pass: &Pass,
+        update: &mut PartUpdate<'_>,
+    ) -> Result<(Self::Network, Sums), Self::Network> {
+        let _ = (batch, pass, update);
+        Err(network)
+    }
+}
+
+/// The `[model]` sections of a task's families as one type.
+pub trait Families<D: Domain>:
+    Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync
+{
+    /// The family's name.
+    fn name(&self) -> &'static str;
+    /// See [`Family::schemes`].
+    fn schemes(&self) -> &'static [ResidualScheme];
+    /// See [`Family::scheme`].
+    fn scheme(&self) -> ResidualScheme;
+    /// See [`Family::depth`].
+    fn depth(&self) -> usize;
+    /// See [`Family::with_depth`].
+    #[must_use]
+    fn with_depth(self, depth: usize) -> Self;
+    /// See [`Family::layers`].
+    fn layers(&self) -> usize;
+    /// See [`Family::identity`].
+    fn identity(&self) -> String;
+    /// See [`Family::SUB_LAYERS`].
+    fn sub_layers(&self) -> bool;
+    /// See [`Family::RECOMPUTES`].
+    fn recomputes(&self) -> bool;
+    /// See [`Family::check`].
+    ///
+    /// # Errors
+    ///
+    /// What is out of range.
+    fn check(&self, train: &Train) -> Result<()>;
+    /// See [`Family::init`].
+    fn init(&self, gates: &Gates, form: &D::Form, device: &Device) -> D::Network;
+    /// See [`Family::grow`].
+    ///
+    /// # Errors
+    ///
+    /// As [`rezero_nn::Grow::grow`], or if the network is of another family.
+    fn grow(
+        &self,
+        gates: &Gates,
+        form: &D::Form,
+        network: D::Network,
+        place: Place,
+    ) -> Result<D::Network, GrowError>;
+}
+
+/// A network of any of a task's families.
+pub trait Zoo: fit::Model {
+    /// See [`Family::jacobians`].
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be had.
+    fn jacobians(&self, batch: &Self::Batch) -> Result<Vec<Jacobian>, JacobianError>;
+}
