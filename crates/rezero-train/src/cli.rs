@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use rezero_data::Split;
 
-use crate::commands;
-use crate::error::Result;
 use crate::recipe::Override;
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
@@ -14,11 +12,11 @@ use crate::recipe::Override;
 #[command(name = "rezero", version, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Train a recipe, or continue a run
     Train(Train),
     /// Score a run's checkpoint on a split
@@ -437,31 +435,5 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("give a whole number from 1 on".to_owned()),
         Ok(n) => Ok(n),
-    }
-}
-
-impl Cli {
-    /// Runs the command.
-    ///
-    /// # Errors
-    ///
-    /// What the command could not do; [`Error::exit_code`](crate::error::Error::exit_code) is the
-    /// status to exit with.
-    pub fn run(self) -> Result<()> {
-        match self.command {
-            Command::Train(args) => commands::train::run(&args),
-            Command::Eval(args) => commands::eval::run(&args),
-            Command::Sample(args) => commands::sample::run(&args),
-            Command::Import(args) => commands::import::run(&args),
-            Command::Export(args) => commands::export::run(&args),
-            Command::Fetch(args) => commands::fetch::run(&args),
-            Command::Jacobian(args) => commands::jacobian::run(&args),
-            Command::Grow(args) => commands::grow::run(args),
-            Command::Report(args) => commands::report::run(&args),
-            Command::Recipes(args) => commands::recipes::run(&args),
-            Command::Devices(args) => commands::devices::run(&args),
-            Command::Serve(args) => commands::serve::run(&args),
-            Command::Bench(args) => commands::bench::run(&args),
-        }
     }
 }

@@ -27,3 +27,5 @@ pub mod record;
 pub mod report;
 pub mod task;
 pub mod zoo;
+
+pub use commands::run;

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    let Err(error) = cli.run() else {
+    let Err(error) = rezero_train::run(cli) else {
         return ExitCode::SUCCESS;
     };
     let message = error.to_string();

@@ -1,25 +1,49 @@
 //! One file per subcommand, each: resolve, open, work, say.
 
-pub mod bench;
-pub mod devices;
-pub mod eval;
-pub mod export;
-pub mod fetch;
-pub mod grow;
-pub mod import;
-pub mod jacobian;
-pub mod recipes;
-pub mod report;
-pub mod sample;
-pub mod serve;
+mod bench;
+mod devices;
+mod eval;
+mod export;
+mod fetch;
+mod grow;
+mod import;
+mod jacobian;
+mod recipes;
+mod report;
+mod sample;
+mod serve;
 mod stop;
-pub mod train;
+mod train;
 
 use std::path::{Path, PathBuf};
 
+use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::record::Environment;
 use crate::task::Places;
+
+/// Runs the command that the command line asks for.
+///
+/// # Errors
+///
+/// What the command could not do; [`Error::exit_code`] is the status to exit with.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Fetch(args) => fetch::run(&args),
+        Command::Jacobian(args) => jacobian::run(&args),
+        Command::Grow(args) => grow::run(args),
+        Command::Report(args) => report::run(&args),
+        Command::Recipes(args) => recipes::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
 
 /// Where runs are kept unless `--run-dir` says otherwise.
 const RUNS: &str = "runs";

@@ -31,6 +31,8 @@ pub struct Metric {
     pub shown_times: f64,
     /// The sign behind it, where it is shown.
     pub sign: &'static str,
+    /// Whether the sign is its name: `3.2 bpb` needs no other word.
+    pub sign_is_name: bool,
     /// Digits after the point in tables.
     pub digits: usize,
     /// Whether more is better.
@@ -40,13 +42,13 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// A value as it is shown, with its name where it has no sign.
+    /// A value as it is shown, with its name.
     pub fn text(&self, value: f64) -> String {
         let digits = self.digits + 1;
         let shown = format!("{:.digits$}{}", self.shown_times * value, self.sign);
-        match self.sign {
-            " bpb" => shown,
-            _ => format!("{} {shown}", self.key),
+        match self.sign_is_name {
+            true => shown,
+            false => format!("{} {shown}", self.key),
         }
     }
 }
@@ -97,6 +99,7 @@ pub const ACCURACY: Metric = Metric {
     short: "acc%",
     shown_times: 100.0,
     sign: " %",
+    sign_is_name: false,
     digits: 1,
     higher_is_better: true,
     of: |totals| totals.mean("correct"),
@@ -109,6 +112,7 @@ pub const BITS_PER_BYTE: Metric = Metric {
     short: "bpb",
     shown_times: 1.0,
     sign: " bpb",
+    sign_is_name: true,
     digits: 3,
     higher_is_better: false,
     of: |totals| bits(totals.mean_loss()),
@@ -121,6 +125,7 @@ pub const LOSS: Metric = Metric {
     short: "loss",
     shown_times: 1.0,
     sign: "",
+    sign_is_name: false,
     digits: 4,
     higher_is_better: false,
     of: Totals::mean_loss,

@@ -91,6 +91,11 @@ impl Gates {
 
     /// Keys that have no effect beside the others, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        if !self.alpha_trainable {
+            return ["alpha_optimizer", "alpha_lr", "alpha_weight_decay"]
+                .map(|key| (key, "alpha_trainable=false keeps α as it is".to_owned()))
+                .to_vec();
+        }
         match self.alpha_optimizer {
             GateOptimizer::Shared => ["alpha_lr", "alpha_weight_decay"]
                 .map(|key| (key, "needs alpha_optimizer other than shared".to_owned()))

@@ -325,6 +325,10 @@ pub(crate) fn idle<D: Domain>(of: &TaskOf<D>) -> Vec<crate::recipe::Idle> {
         );
         idle.push(Idle::new("gates", "alpha_shared", why));
     }
+    if scheme.gates_channels() {
+        let why = format!("the scheme {scheme} has one for each channel always");
+        idle.push(Idle::new("gates", "alpha_per_channel", why));
+    }
     if !model.recomputes() {
         let why = format!("a {} keeps its activations", model.name());
         idle.push(Idle::new("train", "recompute", why));

@@ -36,21 +36,21 @@ impl Default for Section {
     }
 }
 
-/// The depths that there are.
-const DEPTHS: [(usize, PreActDepth); 3] = [
-    (18, PreActDepth::D18),
-    (34, PreActDepth::D34),
-    (50, PreActDepth::D50),
+/// The depths that there are, each with its number of blocks.
+const DEPTHS: [(usize, PreActDepth, usize); 3] = [
+    (18, PreActDepth::D18, 8),
+    (34, PreActDepth::D34, 16),
+    (50, PreActDepth::D50, 16),
 ];
 
 impl Section {
-    fn named(&self) -> Option<PreActDepth> {
-        let found = DEPTHS.iter().find(|(depth, _)| *depth == self.depth);
-        found.map(|(_, named)| *named)
+    fn named(&self) -> Option<(PreActDepth, usize)> {
+        let found = DEPTHS.iter().find(|(depth, ..)| *depth == self.depth);
+        found.map(|(_, named, blocks)| (*named, *blocks))
     }
 
     fn config(&self, gates: &Gates, form: &ImageForm) -> PreActResNetConfig {
-        let depth = self.named().expect("the recipe was checked");
+        let (depth, _) = self.named().expect("the recipe was checked");
         PreActResNetConfig::new(depth)
             .with_in_channels(form.shape.channels)
             .with_num_classes(form.num_classes)
@@ -79,10 +79,7 @@ impl Family for Section {
     }
 
     fn layers(&self) -> usize {
-        match self.depth {
-            18 => 8,
-            _ => 16,
-        }
+        self.named().map_or(0, |(_, blocks)| blocks)
     }
 
     fn identity(&self) -> String {
