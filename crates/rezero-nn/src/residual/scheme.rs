@@ -303,6 +303,11 @@ impl ResidualScheme {
         matches!(self.gate(), Some(gate) if matches!(gate.of, Owner::Layer))
     }
 
+    /// Whether its gate is one for each channel, asked for or not.
+    pub const fn gates_channels(self) -> bool {
+        matches!(self.gate(), Some(gate) if gate.per_channel)
+    }
+
     /// Whether a new layer with its scheme's own start is the identity; in a CIFAR ResNet of a scheme
     /// whose last ReLU follows the sum, the identity for the output of a ReLU. Such networks can
     /// [grow](crate::Grow).
