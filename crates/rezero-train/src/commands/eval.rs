@@ -10,9 +10,9 @@ use super::{out, places, say};
 use crate::cli::Eval;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Input, Source, Totals, Trainee};
+use crate::fit::{Input, Source, Trainee, load};
 use crate::recipe::{Override, Recipe, Settings, TaskOf, TaskRecipe};
-use crate::record::{checkpoint, run_dir};
+use crate::record::{Totals, checkpoint, run_dir};
 use crate::task::{DataSet, Domain};
 use crate::zoo;
 
@@ -63,7 +63,7 @@ fn score<D: Domain>(
     }
     let (name, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);
-    let model = reader.load(model)?;
+    let model = load(&reader, model)?;
     let started = Instant::now();
     let totals = totals(of, settings, set, &model, &device)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -12,6 +12,7 @@ use super::say;
 use crate::cli::Export;
 use crate::device;
 use crate::error::{Error, Result};
+use crate::fit::load;
 use crate::recipe::{Gates, Recipe, TaskRecipe};
 use crate::record::checkpoint::choose;
 use crate::task::{Domain, Text};
@@ -31,7 +32,7 @@ pub fn run(args: &Export) -> Result<()> {
     let device = device::select(&settings.run.device)?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
     let Network::ByteLm(model) =
-        reader.load(zoo::draw(of, settings, &Text::form(&of.data), &device))?;
+        load(&reader, zoo::draw(of, settings, &Text::form(&of.data), &device))?;
     let step = reader.state()?.step;
     let metadata = described(section, &settings.gates).into_iter().chain([
         ("rezero", env!("CARGO_PKG_VERSION").to_owned()),

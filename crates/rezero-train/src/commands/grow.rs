@@ -8,7 +8,7 @@ use super::{RUNS, absolute, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Rates, Scheduler};
+use crate::fit::{Model, Rates, Scheduler, load};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::Domain;
@@ -85,7 +85,7 @@ fn grow<D: Domain>(
     let device = device::select(&settings.run.device)?;
     let reader = checkpoint::choose(&args.run, &args.checkpoint, &old.identity())?;
     let step = reader.state()?.step;
-    let network = reader.load(zoo::draw(of, &old.settings, &form, &device))?;
+    let network = load(&reader, zoo::draw(of, &old.settings, &form, &device))?;
     let before = rezero_nn::parameter_count(&network);
     let network = zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| {
         Error::Run {
@@ -123,7 +123,7 @@ fn grow<D: Domain>(
     };
     let write = |run: &Path| {
         let writer = checkpoint::Writer::new(run, recipe.identity(), parameters, settings.run.keep);
-        writer.save(&state, network, || optimizer, schedule.to_record())
+        writer.save(&state, network.to_weights(), || optimizer, schedule.to_record())
     };
     let opening = Opening::new(&dir);
     let (name, text) = (&resolved.name, recipe.to_toml());

@@ -13,7 +13,7 @@ use super::{RUNS, absolute, say};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Rates, Scheduler, Trainee, build_optimizer};
+use crate::fit::{Model, Rates, Scheduler, Trainee, build_optimizer};
 use crate::recipe::{Gates, Recipe, TaskRecipe};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::{Domain, Places, Text};
@@ -78,7 +78,7 @@ pub fn run(args: &Import) -> Result<()> {
     let write = |run: &Path| {
         let writer = checkpoint::Writer::new(run, identity.clone(), parameters, settings.run.keep);
         let optimizer = || optimizer.to_record();
-        writer.save(&state, network, optimizer, schedule.to_record())
+        writer.save(&state, network.to_weights(), optimizer, schedule.to_record())
     };
     let (name, text, seed) = (&resolved.name, recipe.to_toml(), settings.train.seed);
     Opening::new(&dir).begin_with(name, &text, seed, &environment, write)?;

@@ -12,7 +12,6 @@ mod recipes;
 mod report;
 mod sample;
 mod serve;
-mod stop;
 mod train;
 
 use std::path::{Path, PathBuf};

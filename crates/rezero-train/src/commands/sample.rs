@@ -7,6 +7,7 @@ use rezero_nn::transformer::SamplingConfig;
 use crate::cli::Sample;
 use crate::device;
 use crate::error::{Error, Result};
+use crate::fit::load;
 use crate::recipe::{Recipe, TaskRecipe};
 use crate::record::checkpoint::choose;
 use crate::task::{Domain, Text};
@@ -30,7 +31,7 @@ pub fn run(args: &Sample) -> Result<()> {
     let device = device::select(args.device.as_ref().unwrap_or(&settings.run.device))?;
     let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
     let Network::ByteLm(model) =
-        reader.load(zoo::draw(of, settings, &Text::form(&of.data), &device))?;
+        load(&reader, zoo::draw(of, settings, &Text::form(&of.data), &device))?;
 
     let mut out = std::io::stdout().lock();
     let mut write = |bytes: &[u8]| match out.write_all(bytes).and_then(|()| out.flush()) {

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use rezero_data::Split;
 
-use super::stop::on_signal;
 use super::{RUNS, absolute, places, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Finished, Fit, Source, launch, on_a_big_stack};
+use crate::fit::{Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
 use crate::record::{Environment, Opening, run_dir};
 use crate::task::{DataSet, Domain, Places};
@@ -256,7 +255,7 @@ fn fit<D: Domain>(
     let valid = D::for_scoring(of, settings, valid, &device.clone().inner())?;
     let (start, step) = (opening.start.clone(), opening.state.step);
     if let Some(reader) = &start {
-        model = reader.load(model)?;
+        model = load(reader, model)?;
     }
     let epochs = D::epochs(settings);
     must_go_on(plan, step, epochs * train.batches_per_epoch())?;

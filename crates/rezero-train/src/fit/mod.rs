@@ -14,7 +14,6 @@
 
 mod devices;
 mod diagnose;
-mod loss_scale;
 mod memory;
 mod model;
 mod norms;
@@ -26,13 +25,13 @@ mod session;
 mod shown;
 mod source;
 mod step;
+mod stop;
 mod strategy;
 mod task;
 mod terminal;
 mod trainer;
 
 pub use diagnose::diagnose;
-pub use loss_scale::LossScale;
 pub use model::{Batch, Model, Pass, Sums, integers_on};
 pub use norms::{Norms, clip_global_norm};
 pub use optimizer::{AdaGrad, Adam, Sgd, build as build_optimizer};
@@ -41,9 +40,10 @@ pub use schedule::{Rate, Rates, Scheduler};
 pub use source::{Batches, DatasetSource, Source};
 pub use step::{Input, Output, Trainee};
 pub use strategy::Finished;
-pub use task::{ACCURACY, BITS_PER_BYTE, Described, LOSS, Metric, Score, Task, Totals, bits};
-pub use trainer::{Trainer, on_a_big_stack};
+pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
+pub use trainer::{Trainer, load, on_a_big_stack};
 
+pub(crate) use stop::on_signal;
 pub(crate) use strategy::Fit;
 pub(crate) use trainer::launch;
 

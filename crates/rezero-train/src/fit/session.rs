@@ -17,16 +17,14 @@ use burn::train::{
 use rezero_data::rng::mix;
 
 use super::devices::Replicas;
-use super::loss_scale::LossScale;
 use super::model::{Batch, Model};
 use super::parts::PartUpdate;
 use super::schedule::Scheduler;
 use super::step::{Input, Output, Trainee};
-use super::task::{Score, Task, Totals};
+use super::task::Task;
 use crate::error::{Error, Result};
 use crate::recipe::Settings;
-use crate::record::checkpoint::{self, State};
-use crate::record::metrics::{self, Row};
+use crate::record::{LossScale, Row, Score, State, Totals, checkpoint, metrics};
 
 /// The first steps of a process, in which kernels are compiled, chosen by timing and memory is taken:
 /// their speed says nothing about the others'.
@@ -351,8 +349,8 @@ impl<M: Model> Session<M> {
         let run = &self.start.plan.settings.run;
         let state = &mut self.start.state;
         let best = state.best.as_ref();
-        let best = best.is_none_or(|best| score.better_than(best, measure));
-        if run.target > 0.0 && state.target_step.is_none() && score.reaches(run.target, measure) {
+        let best = best.is_none_or(|best| measure.better(&score, best));
+        if run.target > 0.0 && state.target_step.is_none() && measure.reaches(&score, run.target) {
             state.target_step = Some(step);
         }
         if best {
@@ -368,7 +366,7 @@ impl<M: Model> Session<M> {
 
     fn save(&mut self) -> Result<()> {
         // Makes batch norm write back the statistics of its last update.
-        let model = self.trainee().valid().model;
+        let weights = self.trainee().valid().model.to_weights();
         let Start {
             moving,
             state,
@@ -378,7 +376,7 @@ impl<M: Model> Session<M> {
         } = &mut self.start;
         state.metrics_bytes = rows.sync()?;
         let optimizer = || moving.optimizer.to_record();
-        writer.save(state, model, optimizer, moving.schedule.to_record())
+        writer.save(state, weights, optimizer, moving.schedule.to_record())
     }
 
     fn trainee(&self) -> &Trainee<M> {

@@ -8,8 +8,8 @@ use rezero_data::rng::mix;
 
 use super::model::{Batch, Model, Pass, Sums, split};
 use super::norms::{Norms, clip_global_norm, scaled};
-use super::task::Totals;
 use crate::recipe::Train;
+use crate::record::Totals;
 
 /// A model with how its steps are computed: what Burn's Learner trains.
 #[derive(Module, Debug)]

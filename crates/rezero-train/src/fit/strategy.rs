@@ -27,8 +27,7 @@ use super::task::Task;
 use super::{optimizer, terminal};
 use crate::error::{Error, Result};
 use crate::recipe::{DType, Settings};
-use crate::record::checkpoint::{self, Reader, State};
-use crate::record::metrics;
+use crate::record::{Reader, State, checkpoint, metrics};
 
 /// A model, its data and its settings, ready to be trained.
 pub(crate) struct Fit<'a, M, T, V> {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::record::State;
+use crate::record::{Described, Score, State, Totals};
 
 /// What a model is asked for: the name of its items, and the metrics that its sums make, the first of
 /// which decides which checkpoint is the best.
@@ -42,6 +40,24 @@ pub struct Metric {
 }
 
 impl Metric {
+    /// Whether `score` is better than `other`, or as good at a lower loss.
+    pub fn better(&self, score: &Score, other: &Score) -> bool {
+        let better = match self.higher_is_better {
+            true => score.measure > other.measure,
+            false => score.measure < other.measure,
+        };
+        better || (score.measure == other.measure && score.loss < other.loss)
+    }
+
+    /// Whether `score` is at least as good as `target`, which is given as values are shown.
+    pub fn reaches(&self, score: &Score, target: f64) -> bool {
+        let shown = score.measure * self.shown_times;
+        match self.higher_is_better {
+            true => shown >= target,
+            false => shown <= target,
+        }
+    }
+
     /// A value as it is shown, with its name.
     pub fn text(&self, value: f64) -> String {
         let digits = self.digits + 1;
@@ -49,40 +65,6 @@ impl Metric {
         match self.sign_is_name {
             true => shown,
             false => format!("{} {shown}", self.key),
-        }
-    }
-}
-
-/// Sums over items: of a batch, since the last row, or of a whole split.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Totals {
-    /// How many items.
-    pub items: usize,
-    /// The sum of their losses.
-    pub loss: f64,
-    /// Other sums by name.
-    pub named: BTreeMap<String, f64>,
-}
-
-impl Totals {
-    /// The mean loss.
-    pub fn mean_loss(&self) -> f64 {
-        self.loss / self.items as f64
-    }
-
-    /// The mean of the sum of that name; NaN where there is none.
-    pub fn mean(&self, name: &str) -> f64 {
-        let sum = self.named.get(name).copied().unwrap_or(f64::NAN);
-        sum / self.items as f64
-    }
-
-    /// Adds the sums of other items.
-    pub fn add(&mut self, other: &Self) {
-        self.items += other.items;
-        self.loss += other.loss;
-        for (name, sum) in &other.named {
-            *self.named.entry(name.clone()).or_default() += sum;
         }
     }
 }
@@ -210,59 +192,5 @@ impl Task {
         values
             .map(|metric| (metric.key.to_owned(), (metric.of)(totals)))
             .collect()
-    }
-}
-
-/// A task as `env.json` records it, for reports.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Described {
-    /// What is counted.
-    pub items: String,
-    /// What the loss is measured in, if it is in something.
-    #[serde(default)]
-    pub loss_unit: String,
-    /// The measure's name in `metrics.jsonl`.
-    pub key: String,
-    /// Its name in figures.
-    pub label: String,
-    /// What it is multiplied by to be shown.
-    pub shown_times: f64,
-    /// The sign behind it.
-    pub sign: String,
-    /// Digits after the point in tables.
-    pub digits: usize,
-    /// Whether more is better.
-    pub higher_is_better: bool,
-}
-
-/// A validation result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// The step it was taken at.
-    pub step: usize,
-    /// The mean loss.
-    pub loss: f64,
-    /// The task's measure.
-    pub measure: f64,
-}
-
-impl Score {
-    /// Whether it is better than `other` by `measure`, or as good at a lower loss.
-    pub fn better_than(&self, other: &Self, measure: &Metric) -> bool {
-        let lower = self.loss < other.loss;
-        let better = match measure.higher_is_better {
-            true => self.measure > other.measure,
-            false => self.measure < other.measure,
-        };
-        better || (self.measure == other.measure && lower)
-    }
-
-    /// Whether it is at least as good as `target`, as the measure is shown.
-    pub fn reaches(&self, target: f64, measure: &Metric) -> bool {
-        let shown = self.measure * measure.shown_times;
-        match measure.higher_is_better {
-            true => shown >= target,
-            false => shown <= target,
-        }
     }
 }

@@ -15,7 +15,7 @@ use super::{STACK_BYTES, memory};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::recipe::{Settings, fingerprint};
-use crate::record::{Environment, Opening};
+use crate::record::{Environment, Opening, Reader};
 
 /// Trains a module of one's own on data of one's own: a run directory with metrics and checkpoints, exact
 /// resume, and everything that `rezero report` shows.
@@ -177,7 +177,7 @@ impl Trainer {
         device.seed(settings.train.seed);
         let mut model = rezero_nn::drawn(init(&device));
         if let Some(reader) = &opening.start {
-            model = reader.load(model)?;
+            model = load(reader, model)?;
         }
         let environment = Environment {
             device: device::in_words(&devices),
@@ -210,6 +210,16 @@ impl Trainer {
         }
         Ok(finished)
     }
+}
+
+/// `model` with a checkpoint's weights.
+///
+/// # Errors
+///
+/// If they are damaged, or of another model.
+pub fn load<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
+    let weights = checkpoint.weights()?;
+    model.with_weights(weights).map_err(|e| checkpoint.unfit(e))
 }
 
 /// Runs what is ready, and names what went wrong.

@@ -8,7 +8,7 @@ use rezero_data::Split;
 
 use super::Record;
 use crate::error::{Error, Result};
-use crate::fit::Source;
+use crate::fit::{Source, load};
 use crate::recipe::{Recipe, Settings, TaskOf, with_task};
 use crate::record::{Reader, run_dir};
 use crate::task::{Domain, Places};
@@ -73,6 +73,6 @@ fn of_task<D: Domain>(
         records.push(record("start", draw())?);
     }
     let step = checkpoint.state()?.step;
-    records.push(record(&format!("step {step}"), checkpoint.load(draw())?)?);
+    records.push(record(&format!("step {step}"), load(checkpoint, draw())?)?);
     Ok(records)
 }

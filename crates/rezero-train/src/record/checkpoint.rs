@@ -24,9 +24,9 @@ use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::state::State;
 use super::write::{write_atomic, write_synced};
 use crate::error::{Error, Result};
-use crate::fit::{LossScale, Model, Score, Totals};
 
 /// The layout that this version writes and reads.
 const FORMAT: u32 = 2;
@@ -38,30 +38,6 @@ const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const SCHEDULER: &str = "scheduler.bpk";
 const STATE: &str = "state.json";
-
-/// Where a run stands, beside its tensors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// Optimizer steps taken.
-    pub step: usize,
-    /// How many bytes of `metrics.jsonl` belong to these steps.
-    pub metrics_bytes: u64,
-    /// SHA-256 of the recipe without `[run]`.
-    pub recipe: String,
-    /// SHA-256 of the training and the validation data.
-    pub data: String,
-    /// Sums since the last row of `metrics.jsonl`.
-    pub since: Totals,
-    /// The latest validation.
-    pub valid: Option<Score>,
-    /// The best validation.
-    pub best: Option<Score>,
-    /// The first step whose validation reached `run.target`.
-    pub target_step: Option<usize>,
-    /// The factor of the loss, under `train.dtype = "f16"`.
-    pub loss_scale: Option<LossScale>,
-}
 
 /// What commits a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -236,22 +212,23 @@ impl Reader {
         Ok(state)
     }
 
-    /// `model` with the checkpoint's weights.
+    /// The weights and running statistics.
     ///
     /// # Errors
     ///
-    /// If they are damaged, or of another model.
-    pub fn load<M: Model>(&self, model: M) -> Result<M> {
-        // Burn reads a file's tensors when they are used; by then a run that goes on may have removed
-        // the checkpoint. These are the bytes that are verified.
+    /// If they were altered, or do not parse.
+    pub fn weights(&self) -> Result<ModuleRecord> {
         let path = self.dir.join(MODEL);
         let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         if self.manifest.files.get(MODEL) != Some(&entry(&bytes)) {
             return Err(self.fail(MODEL, format!("it was altered; {REMEDY}")));
         }
-        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes))
-            .map_err(|e| self.fail(MODEL, e))?;
-        model.with_weights(record).map_err(|e| self.fail(MODEL, e))
+        ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(MODEL, e))
+    }
+
+    /// An error about the weights.
+    pub(crate) fn unfit(&self, error: impl std::fmt::Display) -> Error {
+        self.fail(MODEL, error)
     }
 
     /// The optimizer's state.
@@ -353,7 +330,7 @@ impl Writer {
     pub fn save(
         &self,
         state: &State,
-        model: impl Model,
+        weights: ModuleRecord,
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
@@ -383,7 +360,7 @@ impl Writer {
         let text = |e: RecordError| fail(e.to_string());
         optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
-        model.to_weights().save(dir.join(MODEL)).map_err(text)?;
+        weights.save(dir.join(MODEL)).map_err(text)?;
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
         write_synced(&dir.join(STATE), &json)?;
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::BURN_VERSION;
-use crate::fit::Described;
 
 /// What `env.json` records of the process that runs, beside the recipe.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -75,4 +74,26 @@ struct EnvironmentFile<'a> {
     seed: u64,
     #[serde(flatten)]
     environment: &'a Environment,
+}
+
+/// A task as `env.json` records it, for reports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Described {
+    /// What is counted.
+    pub items: String,
+    /// What the loss is measured in, if it is in something.
+    #[serde(default)]
+    pub loss_unit: String,
+    /// The measure's name in `metrics.jsonl`.
+    pub key: String,
+    /// Its name in figures.
+    pub label: String,
+    /// What it is multiplied by to be shown.
+    pub shown_times: f64,
+    /// The sign behind it.
+    pub sign: String,
+    /// Digits after the point in tables.
+    pub digits: usize,
+    /// Whether more is better.
+    pub higher_is_better: bool,
 }

@@ -5,11 +5,13 @@ mod environment;
 pub mod metrics;
 mod opening;
 pub mod run_dir;
+mod state;
 mod write;
 
-pub use checkpoint::{Reader, State};
-pub use environment::Environment;
+pub use checkpoint::Reader;
+pub use environment::{Described, Environment};
 pub use metrics::Row;
 pub use opening::Opening;
 pub use run_dir::RunDir;
+pub use state::{LossScale, Score, State, Totals};
 pub use write::write_atomic;

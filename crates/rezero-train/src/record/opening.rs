@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, Reader, State};
+use super::checkpoint::{self, Reader};
 use super::environment::Environment;
 use super::run_dir::{self, RunDir};
+use super::state::State;
 use crate::error::{Error, Result};
 
 /// A place for a run, before anything of it is written: a run that cannot begin leaves no directory

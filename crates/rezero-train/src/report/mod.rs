@@ -8,7 +8,7 @@ mod stats;
 mod write;
 
 use crate::error::{Error, Result};
-use crate::fit::Described;
+use crate::record::Described;
 
 pub use figures::{Figure, figures};
 pub use group::group;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::fit::{Described, LOSS, Task};
+use crate::fit::{LOSS, Task};
 use crate::lens::{self, Record};
-use crate::record::{Environment, Row, metrics, run_dir};
+use crate::record::{Described, Environment, Row, metrics, run_dir};
 
 /// A run as it was read.
 #[derive(Clone, Debug)]

@@ -12,8 +12,9 @@ use rezero_data::{
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::Result;
-use crate::fit::{self, Batches, Source, Sums, Task, Totals, integers_on};
+use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
 use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf};
+use crate::record::Totals;
 use crate::zoo;
 
 /// How many images `shapes` has: training, validation, test.

@@ -23,6 +23,7 @@ pub(crate) use text::sums as text_sums;
 use crate::error::Result;
 use crate::fit;
 use crate::recipe::{Settings, TaskOf};
+use crate::record::Totals;
 use crate::zoo::{Families, Zoo};
 
 /// A kind of task: images or text.
@@ -110,7 +111,7 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// What `rezero eval` says: a key and a value for JSON, and words.
     fn shown_of_scoring(
         of: &TaskOf<Self>,
-        totals: &fit::Totals,
+        totals: &Totals,
     ) -> Vec<(&'static str, serde_json::Value, String)>;
 
     /// What one may do with a run that is done, as a line.

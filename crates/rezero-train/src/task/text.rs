@@ -10,10 +10,11 @@ use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
 use crate::fit::{
-    self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, Totals, bits, integers_on,
+    self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, bits, integers_on,
 };
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Schedule, Settings, TaskOf, TextData, TextSource};
+use crate::record::Totals;
 use crate::zoo;
 
 /// How many bytes `wiki-like` has: training, validation, test.

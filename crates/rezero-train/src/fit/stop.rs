@@ -1,13 +1,12 @@
 //! Ctrl-C and SIGTERM.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::train::Interrupter;
 
-use super::say;
-
 /// The first SIGINT or SIGTERM stops after the current step, a second one at once.
-pub(super) fn on_signal() -> Interrupter {
+pub(crate) fn on_signal() -> Interrupter {
     static STOPPING: AtomicBool = AtomicBool::new(false);
     let interrupter = Interrupter::new();
     let handle = interrupter.clone();
@@ -16,7 +15,10 @@ pub(super) fn on_signal() -> Interrupter {
         if STOPPING.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        say!("stopping after this step; press Ctrl-C again to stop at once");
+        let _ = writeln!(
+            std::io::stderr(),
+            "stopping after this step; press Ctrl-C again to stop at once"
+        );
         handle.stop(Some("interrupted"));
     });
     interrupter

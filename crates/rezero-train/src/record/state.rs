@@ -1,0 +1,110 @@
+//! Where a run stands, in numbers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a run stands, beside its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Optimizer steps taken.
+    pub step: usize,
+    /// How many bytes of `metrics.jsonl` belong to these steps.
+    pub metrics_bytes: u64,
+    /// SHA-256 of the recipe without `[run]`.
+    pub recipe: String,
+    /// SHA-256 of the training and the validation data.
+    pub data: String,
+    /// Sums since the last row of `metrics.jsonl`.
+    pub since: Totals,
+    /// The latest validation.
+    pub valid: Option<Score>,
+    /// The best validation.
+    pub best: Option<Score>,
+    /// The first step whose validation reached `run.target`.
+    pub target_step: Option<usize>,
+    /// The factor of the loss, under `train.dtype = "f16"`.
+    pub loss_scale: Option<LossScale>,
+}
+
+/// Sums over items: of a batch, since the last row, or of a whole split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Totals {
+    /// How many items.
+    pub items: usize,
+    /// The sum of their losses.
+    pub loss: f64,
+    /// Other sums by name.
+    pub named: BTreeMap<String, f64>,
+}
+
+impl Totals {
+    /// The mean loss.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.items as f64
+    }
+
+    /// The mean of the sum of that name; NaN where there is none.
+    pub fn mean(&self, name: &str) -> f64 {
+        let sum = self.named.get(name).copied().unwrap_or(f64::NAN);
+        sum / self.items as f64
+    }
+
+    /// Adds the sums of other items.
+    pub fn add(&mut self, other: &Self) {
+        self.items += other.items;
+        self.loss += other.loss;
+        for (name, sum) in &other.named {
+            *self.named.entry(name.clone()).or_default() += sum;
+        }
+    }
+}
+
+/// A validation result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The step it was taken at.
+    pub step: usize,
+    /// The mean loss.
+    pub loss: f64,
+    /// The task's measure.
+    pub measure: f64,
+}
+
+/// A factor for the loss that is as large as gradients in half precision can bear: Micikevicius et al.,
+/// [arXiv 1710.03740](https://arxiv.org/abs/1710.03740), section 3.2, with PyTorch's constants.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    /// The factor.
+    pub factor: f64,
+    /// Steps since it was changed.
+    pub steps: usize,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        Self {
+            factor: 65_536.0,
+            steps: 0,
+        }
+    }
+}
+
+impl LossScale {
+    /// After a step whose gradients were finite, or were not.
+    pub fn next(self, finite: bool) -> Self {
+        let (factor, steps) = match (finite, self.steps + 1) {
+            (false, _) => (self.factor / 2.0, 0),
+            (true, 2_000) => (self.factor * 2.0, 0),
+            (true, steps) => (self.factor, steps),
+        };
+        Self { factor, steps }
+    }
+
+    /// Whether gradients that are not finite can be the factor's fault.
+    pub fn can_fall(self) -> bool {
+        self.factor > 1.0
+    }
+}
