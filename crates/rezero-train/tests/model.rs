@@ -9,8 +9,8 @@ use rezero_train::recipe::{Recipe, TaskRecipe};
 use rezero_train::zoo::images::Network;
 
 use crate::support::{
-    cifar_layout, drawing, gradients, network, of_images, recipe, rows, scratch, succeed, trainee,
-    weights,
+    cifar_layout, drawing, gradients, losses, network, of_images, recipe, scratch, succeed,
+    trainee, weights,
 };
 
 fn classifier(device: &Device) -> Trainee<Network> {
@@ -99,7 +99,7 @@ fn weights_are_a_function_of_the_seed() {
                 &format!("seed={seed}"),
             ],
         );
-        first_losses.push(rows(&run)[0].loss);
+        first_losses.push(losses(&run)[0]);
     }
     assert_eq!(first_losses[0], first_losses[1]);
     assert_ne!(first_losses[0], first_losses[2]);

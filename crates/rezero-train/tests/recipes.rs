@@ -146,6 +146,8 @@ fn an_override_of_a_kind_takes_the_old_kinds_keys_with_it() {
     // Nor has the weights' own optimizer for the gates' rate.
     let shared = recipe("cifar10-preact18", &["alpha_optimizer=shared"]);
     assert!(!shared.to_tables()["gates"].contains_key("alpha_lr"));
+    let fixed = recipe("cifar10-preact18", &["alpha_trainable=false"]);
+    assert!(!fixed.to_tables()["gates"].contains_key("alpha_optimizer"));
     // Without a rate of its own, a bias has no milestones.
     let one_rate = recipe("cifar10-resnet20", &["bias_lr=0"]);
     assert!(!one_rate.to_tables()["optimizer"].contains_key("bias_gamma"));
@@ -153,7 +155,7 @@ fn an_override_of_a_kind_takes_the_old_kinds_keys_with_it() {
     // Back again it is what it was.
     let back = ["optimizer=adam", "optimizer=sgd"];
     assert_eq!(recipe("cifar10-resnet20", &back), base);
-    for changed in [adam, constant, mlp, plain, shared, one_rate] {
+    for changed in [adam, constant, mlp, plain, shared, fixed, one_rate] {
         let again = Recipe::parse("again", &changed.to_toml()).unwrap().recipe;
         assert_eq!(again, changed);
     }
@@ -361,6 +363,10 @@ fn a_key_without_an_effect_is_refused() {
         (
             "[gates]\nalpha_shared = true".to_owned(),
             &["`gates.alpha_shared`", "no effect", "cifar-resnet"],
+        ),
+        (
+            "[gates]\nalpha_trainable = false\nalpha_optimizer = 'adam'".to_owned(),
+            &["`gates.alpha_optimizer`", "no effect", "alpha_trainable"],
         ),
         (
             "[optimizer]\nbias_milestones = [3]".to_owned(),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use rezero_data::{Split, corpus};
+use rezero_train::fit::load;
 use rezero_train::recipe::Recipe;
 use rezero_train::record::{Reader, checkpoint};
 
@@ -155,7 +156,7 @@ fn compare_weights(a: &Path, b: &Path) {
         let reader = Reader::open(&dir, &recipe.identity()).unwrap();
         let fresh = network(of_images(&recipe), &recipe.settings, &Device::flex());
         let best = reader.state().unwrap().best;
-        (step, weights(&reader.load(fresh).unwrap()), best)
+        (step, weights(&load(&reader, fresh).unwrap()), best)
     };
     let ((step_a, a, best_a), (step_b, b, best_b)) = (load(a), load(b));
     assert_eq!(step_a, step_b);
@@ -355,7 +356,7 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
     let dir = scratch();
     let data = cifar_layout(dir.path(), 8);
     let data = data.to_str().unwrap();
-    let file = dir.path().join("text");
+    let file = dir.path().join("pages.txt");
     std::fs::write(&file, corpus::wiki_like(3000, 3, Split::Train).bytes()).unwrap();
     let file = file.to_str().unwrap();
     let images = [

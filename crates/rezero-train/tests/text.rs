@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainStep};
 use rezero_data::{Split, corpus};
-use rezero_train::fit::{Input, Source, Totals, Trainee, bits};
+use rezero_train::fit::{Input, Source, Trainee, bits};
 use rezero_train::recipe::Recipe;
+use rezero_train::record::Totals;
 use rezero_train::task::{Domain, Text};
 use rezero_train::zoo::text::Network;
 
@@ -47,7 +48,7 @@ fn score(model: &Trainee<Network>, recipe: &Recipe, set: rezero_data::Text) -> T
     let device = Device::flex();
     let source = Text::for_scoring(of_text(recipe), &recipe.settings, set, &device).unwrap();
     let mut total = Totals::default();
-    for batch in Source::from_step(&source, 0, &device) {
+    for batch in Source::batches_from(&source, 0, &device) {
         let mut output = InferenceStep::step(model, Input::new(batch.unwrap()));
         output.read();
         total.add(&output.totals);
@@ -125,7 +126,7 @@ fn parts_and_recomputation_are_other_ways_to_the_same_step() {
         let recipe = recipe(&all);
         let (of, settings) = (of_text(&recipe), &recipe.settings);
         let source = Text::for_training(of, settings, bytes.clone(), &device).unwrap();
-        let batch = Source::from_step(&source, 0, &device).next();
+        let batch = Source::batches_from(&source, 0, &device).next();
         let model = Trainee::new(network.clone(), &settings.train);
         // A recomputation seeds the generator for each part.
         let _drawing = drawing();

@@ -189,7 +189,7 @@ fn batches_are_the_same_on_every_device() {
     };
     let batches = |device: &Device| -> Vec<(Vec<f32>, Vec<i64>)> {
         let set = shapes::generate(Split::Train, 20, 7);
-        let loader = ImageLoader::new(set, config, device).expect("a loader");
+        let loader = ImageLoader::new(set, config.clone(), device).expect("a loader");
         let all = loader.iter().map(|batch| {
             let batch = batch.expect("a batch");
             let targets = batch.targets.into_data().iter::<i64>().collect();
