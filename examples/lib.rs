@@ -14,6 +14,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+// So is that of the page on models of one's own.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/OWN_MODEL.md")]
+struct OwnModel;
+
 // So are both columns of the page for users of Burn's Transformer.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/FROM_BURN.md")]

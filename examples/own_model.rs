@@ -73,15 +73,12 @@ fn main() -> Result<()> {
     let settings = Settings::parse(
         "[optimizer]\nkind = 'adam'\nlr = 3e-3\n[train]\nbatch = 50\n[run]\nepochs = 20\nlog_every = 10",
     )?;
-    let (size, seed) = (settings.train.batch, settings.train.seed);
+    let train = DatasetSource::training(spirals(0..2_000), &settings, batch);
+    let valid = DatasetSource::scoring(spirals(2_000..2_500), &settings, batch);
     let finished = Trainer::new("runs/own_model", settings, Task::classification("points"))
         .with_model("depth", DEPTH as i64)
         .with_resume(true)
-        .fit(
-            |device| Net::new(DEPTH, device),
-            DatasetSource::new(spirals(0..2_000), size, batch).shuffled(seed),
-            DatasetSource::new(spirals(2_000..2_500), 250, batch),
-        )?;
+        .fit(|device| Net::new(DEPTH, device), train, valid)?;
     let valid = finished.state.valid.map_or(0.0, |score| score.measure);
     println!("{:.1} % of the validation points", 100.0 * valid);
 

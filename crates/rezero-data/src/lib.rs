@@ -102,6 +102,7 @@ pub use image_set::{ImageItem, ImageSet, ImageShape};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
 pub use nearest::nearest;
 pub use normalization::Normalization;
+pub use prefetch::Prefetch;
 pub use records::RecordLayout;
 pub use split::Split;
 pub use text::{START_BYTE, Text, TextItem, TextWindows};

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::augment::{Augment, Cutter};
 use crate::image_set::{ImageSet, ImageShape};
 use crate::normalization::Normalization;
-use crate::prefetch::Source;
+use crate::prefetch::Prefetch;
 use crate::{DataError, Result, rng};
 
 /// A batch of images on a device.
@@ -209,7 +209,7 @@ impl ImageLoader {
         };
         let items = self.num_items();
         ImageIterator {
-            source: Source::start(
+            source: Prefetch::start(
                 move |i| assembly.batch(i),
                 next..batches,
                 self.config.prefetch,
@@ -291,7 +291,7 @@ impl Assembly {
 
 /// One epoch of an [`ImageLoader`], or what is left of it.
 pub struct ImageIterator {
-    source: Source<HostBatch>,
+    source: Prefetch<HostBatch>,
     device: Device,
     shape: ImageShape,
     processed: usize,

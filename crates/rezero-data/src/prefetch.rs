@@ -7,8 +7,11 @@ use std::thread::{self, JoinHandle};
 
 use crate::{DataError, Result};
 
-/// Values computed one after the other, either here or ahead by a thread.
-pub(crate) enum Source<T> {
+/// Values computed one after the other, either where they are asked for or ahead by one thread; the same
+/// values in the same order.
+pub struct Prefetch<T>(Source<T>);
+
+enum Source<T> {
     Here {
         make: Box<dyn Fn(usize) -> T + Send>,
         range: Range<usize>,
@@ -20,19 +23,19 @@ pub(crate) enum Source<T> {
     },
 }
 
-impl<T: Send + 'static> Source<T> {
+impl<T: Send + 'static> Prefetch<T> {
     /// The values `make(i)` for `i` in `range`, `prefetch` of them ready ahead; 0 makes each when it
     /// is asked for.
-    pub(crate) fn start(
+    pub fn start(
         make: impl Fn(usize) -> T + Send + 'static,
         range: Range<usize>,
         prefetch: usize,
     ) -> Self {
         if prefetch == 0 || range.is_empty() {
-            return Self::Here {
+            return Self(Source::Here {
                 make: Box::new(make),
                 range,
-            };
+            });
         }
         let left = range.len();
         // The thread holds one more than the channel, waiting to hand it over.
@@ -50,18 +53,23 @@ impl<T: Send + 'static> Source<T> {
             .name("rezero-data".into())
             .spawn(work)
             .ok();
-        Self::Ahead {
+        Self(Source::Ahead {
             receiver: Some(receiver),
             worker,
             left,
-        }
+        })
     }
+}
 
-    pub(crate) fn next(&mut self) -> Option<Result<T>> {
-        match self {
-            Self::Here { make, range } => range.next().map(|i| Ok(make(i))),
-            Self::Ahead { left: 0, .. } => None,
-            Self::Ahead {
+/// An error is that of the thread: it panicked, or could not be started.
+impl<T: Send + 'static> Iterator for Prefetch<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        match &mut self.0 {
+            Source::Here { make, range } => range.next().map(|i| Ok(make(i))),
+            Source::Ahead { left: 0, .. } => None,
+            Source::Ahead {
                 receiver,
                 worker,
                 left,
@@ -83,11 +91,11 @@ impl<T: Send + 'static> Source<T> {
     }
 }
 
-impl<T> Drop for Source<T> {
+impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
-        if let Self::Ahead {
+        if let Source::Ahead {
             receiver, worker, ..
-        } = self
+        } = &mut self.0
         {
             // Dropping the receiver wakes the thread if it waits to hand over; it then ends after
             // at most the one batch that it is making.
@@ -116,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_the_thread_is_an_error_after_the_good_values() {
-        let mut source = Source::start(|i| if i < 3 { i } else { panic!("at {i}") }, 0..9, 2);
+        let mut source = Prefetch::start(|i| if i < 3 { i } else { panic!("at {i}") }, 0..9, 2);
         for expected in 0..3 {
             assert_eq!(source.next().unwrap().unwrap(), expected);
         }
@@ -134,7 +142,7 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
                 i
             };
-            let mut source = Source::start(make, 0..100, prefetch);
+            let mut source = Prefetch::start(make, 0..100, prefetch);
             assert_eq!(source.next().unwrap().unwrap(), 0);
             thread::sleep(std::time::Duration::from_millis(50));
             assert!(made.load(Ordering::SeqCst) <= 1 + prefetch as u64);

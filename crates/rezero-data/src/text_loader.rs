@@ -7,7 +7,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::prefetch::Source;
+use crate::prefetch::Prefetch;
 use crate::rng::{Purpose, Rng};
 use crate::text::Text;
 use crate::{DataError, Result};
@@ -212,7 +212,7 @@ impl TextLoader {
         };
         let loader = self.clone();
         TextIterator {
-            source: Source::start(
+            source: Prefetch::start(
                 move |i| loader.windows.batch(loader.batch(i)),
                 first..batches,
                 self.prefetch,
@@ -354,7 +354,7 @@ struct HostBatch {
 
 /// One iteration of a [`TextLoader`], or what is left of it.
 pub struct TextIterator {
-    source: Source<HostBatch>,
+    source: Prefetch<HostBatch>,
     device: Device,
     processed: usize,
     items: usize,

@@ -82,17 +82,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
          [train]\nbatch = 40\nseed = 3\nclip_norm = 1.0\naccumulate = 2\n\
          [run]\nsteps = {steps}\neval_every = 50\ncheckpoint_every = 20\nkeep = 3"
     ))?;
-    let (size, seed) = (settings.train.batch, settings.train.seed);
+    let train = DatasetSource::training(items(0..3_000), &settings, batch);
+    let valid = DatasetSource::scoring(items(3_000..3_400), &settings, batch);
     let finished = Trainer::new(run, settings, Task::classification("sequences"))
         .with_model("width", 48)
         .with_data("digits", "digits of Knuth's multiplicative hash, 1")
         .with_resume(true)
         .with_plain(true)
-        .fit(
-            Largest::new,
-            DatasetSource::new(items(0..3_000), size, batch).shuffled(seed),
-            DatasetSource::new(items(3_000..3_400), 100, batch),
-        )?;
+        .fit(Largest::new, train, valid)?;
     println!("{} steps", finished.state.step);
     Ok(())
 }

@@ -31,8 +31,10 @@ pub fn run(args: &Export) -> Result<()> {
     let (Family::ByteLm(section), settings) = (&of.model, &recipe.settings);
     let device = device::select(&settings.run.device)?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
-    let Network::ByteLm(model) =
-        load(&reader, zoo::draw(of, settings, &Text::form(&of.data), &device))?;
+    let Network::ByteLm(model) = load(
+        &reader,
+        zoo::draw(of, settings, &Text::form(&of.data), &device),
+    )?;
     let step = reader.state()?.step;
     let metadata = described(section, &settings.gates).into_iter().chain([
         ("rezero", env!("CARGO_PKG_VERSION").to_owned()),

@@ -123,7 +123,12 @@ fn grow<D: Domain>(
     };
     let write = |run: &Path| {
         let writer = checkpoint::Writer::new(run, recipe.identity(), parameters, settings.run.keep);
-        writer.save(&state, network.to_weights(), || optimizer, schedule.to_record())
+        writer.save(
+            &state,
+            network.to_weights(),
+            || optimizer,
+            schedule.to_record(),
+        )
     };
     let opening = Opening::new(&dir);
     let (name, text) = (&resolved.name, recipe.to_toml());

@@ -78,7 +78,12 @@ pub fn run(args: &Import) -> Result<()> {
     let write = |run: &Path| {
         let writer = checkpoint::Writer::new(run, identity.clone(), parameters, settings.run.keep);
         let optimizer = || optimizer.to_record();
-        writer.save(&state, network.to_weights(), optimizer, schedule.to_record())
+        writer.save(
+            &state,
+            network.to_weights(),
+            optimizer,
+            schedule.to_record(),
+        )
     };
     let (name, text, seed) = (&resolved.name, recipe.to_toml(), settings.train.seed);
     Opening::new(&dir).begin_with(name, &text, seed, &environment, write)?;

@@ -30,8 +30,10 @@ pub fn run(args: &Sample) -> Result<()> {
     let settings = &recipe.settings;
     let device = device::select(args.device.as_ref().unwrap_or(&settings.run.device))?;
     let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
-    let Network::ByteLm(model) =
-        load(&reader, zoo::draw(of, settings, &Text::form(&of.data), &device))?;
+    let Network::ByteLm(model) = load(
+        &reader,
+        zoo::draw(of, settings, &Text::form(&of.data), &device),
+    )?;
 
     let mut out = std::io::stdout().lock();
     let mut write = |bytes: &[u8]| match out.write_all(bytes).and_then(|()| out.flush()) {

@@ -11,7 +11,7 @@ use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
-use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
+use crate::recipe::{Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
 use crate::record::{Environment, Opening, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::zoo;
@@ -128,7 +128,7 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     let recipe = &plan.resolved.recipe;
     let settings = &recipe.settings;
     if let Some(saved) = &plan.saved {
-        same_run(&plan.dir, saved, recipe)?;
+        must_be_same(&plan.dir, &saved.to_toml(), &recipe.to_tables(), settings)?;
     }
     let devices = device::for_training(&settings.run.device, settings.train.dtype)?;
     let opening = match plan.saved {
@@ -165,48 +165,6 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         train,
         valid,
     }))
-}
-
-/// A resumed run must be the run that was begun; only `[run]` may change, and its length only where the
-/// learning rate of a step does not depend on it.
-fn same_run(dir: &Path, saved: &Recipe, wanted: &Recipe) -> Result<()> {
-    let (before, after) = (saved.to_tables(), wanted.to_tables());
-    let mut changed = Vec::new();
-    let empty = toml::Table::new();
-    let mut sections: Vec<_> = before.keys().chain(after.keys()).collect();
-    sections.sort_unstable();
-    sections.dedup();
-    for section in sections {
-        let old = before.get(section).unwrap_or(&empty);
-        let new = after.get(section).unwrap_or(&empty);
-        let mut keys: Vec<_> = old.keys().chain(new.keys()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys
-            .into_iter()
-            .filter(|key| old.get(*key) != new.get(*key))
-        {
-            let length = matches!(key.as_str(), "epochs" | "steps");
-            let spans = saved.settings.schedule.spans_the_run();
-            if *section == "run" && !(length && spans) {
-                continue;
-            }
-            let value =
-                |table: &toml::Table| table.get(key).map_or("–".to_owned(), |v| v.to_string());
-            changed.push(format!("{section}.{key} {} -> {}", value(old), value(new)));
-        }
-    }
-    if changed.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Run {
-        dir: dir.to_owned(),
-        message: format!(
-            "was begun with other settings ({}); resume with the same ones (only [run] may change, and of \
-             a schedule over the whole run not its length), or start a new run",
-            changed.join(", ")
-        ),
-    })
 }
 
 /// Whether a run that is complete is to be longer than it was.

@@ -51,6 +51,16 @@ pub trait Model: Module + ModuleDisplay + 'static {
     /// the number of items of all of them.
     fn loss(&self, batch: &Self::Batch) -> Sums;
 
+    /// Whether its products take weights in half precision beside inputs in f32, as those of
+    /// `rezero_kernels::{linear, conv2d}` and all networks of rezero-nn do: `train.dtype` may be `bf16` or
+    /// `f16` then. Burn's own `Linear` and `Conv2d` do not. Default: false
+    const HALF: bool = false;
+
+    /// Whether it does something under [`Pass::recompute`]. Default: false
+    fn recomputes(&self) -> bool {
+        false
+    }
+
     /// The sums of `batch` and the gradients of its loss times [`Pass::scale`].
     ///
     /// The default differentiates [`loss`](Self::loss), with products in half precision where the

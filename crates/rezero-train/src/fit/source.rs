@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
-use rezero_data::rng::order;
+use rezero_data::{Prefetch, rng::order};
 
 use super::model::Batch;
 use super::step::Input;
+use crate::recipe::Settings;
 
 /// The batches of a run, each a function of the seed and the step: a resumed run sees what the
 /// undisturbed one would have.
@@ -31,19 +32,21 @@ pub trait Source: Send + Sync + 'static {
 /// Batches one after the other.
 pub type Batches<B> = Box<dyn DataLoaderIterator<B>>;
 
-/// Any Burn [`Dataset`] as a [`Source`].
+/// Any Burn [`Dataset`] as a [`Source`]. Items are read ahead by a thread, as `run.prefetch` says; batches
+/// are made of them on the thread of the loop, since some backends keep a stream for each thread.
 ///
 /// ```
 /// use burn::data::dataset::InMemDataset;
 /// use burn::tensor::{Device, Tensor};
 /// use rezero_train::fit::{DatasetSource, Source};
+/// use rezero_train::recipe::Settings;
 ///
+/// let settings = Settings::parse("[train]\nbatch = 4").unwrap();
 /// let numbers = InMemDataset::new((0..10).map(|i| i as f32).collect());
-/// let source = DatasetSource::new(numbers, 4, |items: Vec<f32>, device: &Device| {
+/// let source = DatasetSource::training(numbers, &settings, |items: Vec<f32>, device: &Device| {
 ///     let x = Tensor::<1>::from_floats(items.as_slice(), device);
 ///     (x.clone(), x.square())
-/// })
-/// .shuffled(1);
+/// });
 /// assert_eq!(source.batches_per_epoch(), 3);
 /// let batches: Vec<_> = source.batches_from(1, &Device::flex()).collect();
 /// assert_eq!(batches.len(), 2);
@@ -54,42 +57,60 @@ pub struct DatasetSource<I, B> {
     batch_size: usize,
     /// The seed of the order; none: that of the data set.
     seed: Option<u64>,
+    prefetch: usize,
 }
 
 type Batcher<I, B> = dyn Fn(Vec<I>, &Device) -> B + Send + Sync;
 
-impl<I: 'static, B: Batch> DatasetSource<I, B> {
-    /// The items of `dataset` in their order, `batch_size` at a time, made into a batch by `batcher`.
+impl<I: Send + 'static, B: Batch> DatasetSource<I, B> {
+    /// The items of `dataset`, `train.batch` at a time, in an order of their own in each epoch, which is a
+    /// function of (`train.seed`, epoch); `batcher` makes a batch of them.
     ///
     /// # Panics
     ///
-    /// If `batch_size` is 0 or the data set empty.
-    pub fn new(
+    /// If the data set is empty.
+    pub fn training(
         dataset: impl Dataset<I> + 'static,
-        batch_size: usize,
+        settings: &Settings,
         batcher: impl Fn(Vec<I>, &Device) -> B + Send + Sync + 'static,
     ) -> Self {
-        assert!(batch_size > 0, "a batch has at least one item.");
+        let train = &settings.train;
+        Self::new(dataset, settings, train.batch, Some(train.seed), batcher)
+    }
+
+    /// The items of `dataset` in their order, as many at a time as a training step holds.
+    ///
+    /// # Panics
+    ///
+    /// If the data set is empty.
+    pub fn scoring(
+        dataset: impl Dataset<I> + 'static,
+        settings: &Settings,
+        batcher: impl Fn(Vec<I>, &Device) -> B + Send + Sync + 'static,
+    ) -> Self {
+        let size = settings.train.batch.div_ceil(settings.train.accumulate);
+        Self::new(dataset, settings, size, None, batcher)
+    }
+
+    fn new(
+        dataset: impl Dataset<I> + 'static,
+        settings: &Settings,
+        batch_size: usize,
+        seed: Option<u64>,
+        batcher: impl Fn(Vec<I>, &Device) -> B + Send + Sync + 'static,
+    ) -> Self {
         assert!(!dataset.is_empty(), "the data set has no item.");
         Self {
             dataset: Arc::new(dataset),
             batcher: Arc::new(batcher),
-            batch_size,
-            seed: None,
-        }
-    }
-
-    /// The same in an order of its own in each epoch, a function of (seed, epoch).
-    #[must_use]
-    pub fn shuffled(self, seed: u64) -> Self {
-        Self {
-            seed: Some(seed),
-            ..self
+            batch_size: batch_size.max(1),
+            seed,
+            prefetch: settings.run.prefetch,
         }
     }
 }
 
-impl<I: 'static, B: Batch> Source for DatasetSource<I, B> {
+impl<I: Send + 'static, B: Batch> Source for DatasetSource<I, B> {
     type Batch = B;
 
     fn batches_per_epoch(&self) -> usize {
@@ -105,50 +126,51 @@ impl<I: 'static, B: Batch> Source for DatasetSource<I, B> {
             step / self.batches_per_epoch(),
             step % self.batches_per_epoch(),
         );
-        let len = self.dataset.len();
+        let (len, size) = (self.dataset.len(), self.batch_size);
+        let order: Vec<u32> = match self.seed {
+            Some(seed) => order(seed, epoch as u64, len),
+            None => (0..len as u32).collect(),
+        };
+        let dataset = self.dataset.clone();
+        let read = move |i: usize| {
+            let indices = order[i * size..order.len().min((i + 1) * size)].iter();
+            dataset.get_many(indices.map(|i| *i as usize).collect())
+        };
         Box::new(DatasetBatches {
-            dataset: self.dataset.clone(),
+            items: Prefetch::start(read, batch..self.batches_per_epoch(), self.prefetch),
             batcher: self.batcher.clone(),
-            order: match self.seed {
-                Some(seed) => order(seed, epoch as u64, len),
-                None => (0..len as u32).collect(),
-            },
-            next: batch * self.batch_size,
-            batch_size: self.batch_size,
+            done: batch * size,
+            all: len,
             device: device.clone(),
         })
     }
 }
 
 struct DatasetBatches<I, B> {
-    dataset: Arc<dyn Dataset<I>>,
+    items: Prefetch<Result<Vec<I>, DatasetError>>,
     batcher: Arc<Batcher<I, B>>,
-    order: Vec<u32>,
-    next: usize,
-    batch_size: usize,
+    done: usize,
+    all: usize,
     device: Device,
 }
 
-impl<I, B> Iterator for DatasetBatches<I, B> {
+impl<I: Send + 'static, B> Iterator for DatasetBatches<I, B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let end = self.order.len().min(self.next + self.batch_size);
-        let indices = self.order.get(self.next..end)?;
-        if indices.is_empty() {
-            return None;
-        }
-        self.next = end;
-        let items = self
-            .dataset
-            .get_many(indices.iter().map(|i| *i as usize).collect());
-        Some(items.map(|items| (self.batcher)(items, &self.device)))
+        let items = match self.items.next()? {
+            Ok(Ok(items)) => items,
+            Ok(Err(error)) => return Some(Err(error)),
+            Err(error) => return Some(Err(DatasetError::new(error))),
+        };
+        self.done += items.len();
+        Some(Ok((self.batcher)(items, &self.device)))
     }
 }
 
-impl<I, B> DataLoaderIterator<B> for DatasetBatches<I, B> {
+impl<I: Send + 'static, B> DataLoaderIterator<B> for DatasetBatches<I, B> {
     fn progress(&self) -> Progress {
-        Progress::new(self.next, self.order.len(), Some("items".into()))
+        Progress::new(self.done, self.all, Some("items".into()))
     }
 }
 

@@ -9,13 +9,14 @@ use burn::train::Interrupter;
 
 use super::model::Model;
 use super::source::Source;
+use super::stop::on_signal;
 use super::strategy::{Finished, Fit};
 use super::task::Task;
 use super::{STACK_BYTES, memory};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::recipe::{Settings, fingerprint};
-use crate::record::{Environment, Opening, Reader};
+use crate::recipe::{GateOptimizer, Gates, Settings, fingerprint, must_be_same};
+use crate::record::{Environment, Opening, Reader, run_dir};
 
 /// Trains a module of one's own on data of one's own: a run directory with metrics and checkpoints, exact
 /// resume, and everything that `rezero report` shows.
@@ -48,16 +49,18 @@ use crate::record::{Environment, Opening, Reader};
 ///     let x = Tensor::<1>::from_floats(x.as_slice(), device).unsqueeze_dim(1);
 ///     (x.clone(), x * 3.0)
 /// };
+/// let train = DatasetSource::training(numbers(), &settings, batch);
+/// let valid = DatasetSource::scoring(numbers(), &settings, batch);
 /// let finished = Trainer::new("runs/line", settings, Task::new("numbers")).fit(
 ///     |device| Line { linear: LinearConfig::new(1, 1).init(device) },
-///     DatasetSource::new(numbers(), 4, batch).shuffled(1),
-///     DatasetSource::new(numbers(), 50, batch),
+///     train,
+///     valid,
 /// )?;
 /// assert_eq!(finished.state.step, 50);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Trainer {
     dir: PathBuf,
     settings: Settings,
@@ -66,6 +69,7 @@ pub struct Trainer {
     data: [String; 2],
     resume: bool,
     plain: bool,
+    interrupter: Option<Interrupter>,
 }
 
 impl Trainer {
@@ -78,6 +82,7 @@ impl Trainer {
             model: toml::Table::new(),
             data: Default::default(),
             resume: false,
+            interrupter: None,
             plain: !std::io::stdout().is_terminal(),
         }
     }
@@ -101,6 +106,16 @@ impl Trainer {
     #[must_use]
     pub fn with_resume(self, resume: bool) -> Self {
         Self { resume, ..self }
+    }
+
+    /// What stops the run after a step, with a checkpoint. Without one, the first Ctrl-C or SIGTERM does;
+    /// the handler of these signals is set for the whole process.
+    #[must_use]
+    pub fn with_interrupter(self, interrupter: Interrupter) -> Self {
+        Self {
+            interrupter: Some(interrupter),
+            ..self
+        }
     }
 
     /// Lines of progress instead of the terminal interface.
@@ -149,16 +164,21 @@ impl Trainer {
         };
         let model = &self.model;
         let name = std::any::type_name::<M>();
-        let identity = format!("{name} {}", toml::to_string(model).unwrap_or_default());
-        let exists = self.resume && self.dir.join("recipe.toml").exists();
-        let opening = match exists {
-            true => Opening::resume(&self.dir, &identity)?,
-            false => Opening::new(&self.dir),
-        };
+        let words = model.iter().map(|(key, value)| format!(" {key}={value}"));
+        let identity = format!("{name}{}", words.collect::<String>());
         let mut sections = settings.to_tables();
         if !model.is_empty() {
             sections.insert("model", model.clone());
         }
+        let exists = self.resume && self.dir.join("recipe.toml").exists();
+        let opening = match exists {
+            true => {
+                let (_, saved) = run_dir::recipe(&self.dir)?;
+                must_be_same(&self.dir, &saved, &sections, settings)?;
+                Opening::resume(&self.dir, &identity)?
+            }
+            false => Opening::new(&self.dir),
+        };
         let [data, print] = &self.data;
         let fingerprints = [fingerprint(&sections, settings), print.clone()];
         opening.continues([&fingerprints[0], &fingerprints[1]])?;
@@ -176,6 +196,7 @@ impl Trainer {
         }
         device.seed(settings.train.seed);
         let mut model = rezero_nn::drawn(init(&device));
+        may_train(&model, settings)?;
         if let Some(reader) = &opening.start {
             model = load(reader, model)?;
         }
@@ -202,7 +223,7 @@ impl Trainer {
             identity,
             fingerprints,
             start,
-            interrupter: Interrupter::new(),
+            interrupter: self.interrupter.clone().unwrap_or_else(on_signal),
             plain: self.plain,
         })?;
         if !finished.interrupted {
@@ -210,6 +231,49 @@ impl Trainer {
         }
         Ok(finished)
     }
+}
+
+/// A setting that does nothing would be believed in.
+fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
+    let bad = |key: &str, message: &str| {
+        Err(Error::RecipeValue {
+            key: key.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    if settings.train.dtype.half().is_some() && !M::HALF {
+        return bad(
+            "train.dtype",
+            "the model does not say that its products take weights in half precision, see Model::HALF",
+        );
+    }
+    if settings.train.recompute && !model.recomputes() {
+        return bad(
+            "train.recompute",
+            "has no effect: the model keeps its activations",
+        );
+    }
+    let gates = Gates {
+        alpha_optimizer: settings.gates.alpha_optimizer,
+        alpha_lr: settings.gates.alpha_lr,
+        alpha_weight_decay: settings.gates.alpha_weight_decay,
+        ..Gates::default()
+    };
+    if settings.gates != gates {
+        return bad(
+            "gates.alpha_init",
+            "has no effect, nor have alpha_per_channel, alpha_trainable, alpha_shared and alpha_bound: the \
+             model makes its own gates",
+        );
+    }
+    let own = settings.gates.alpha_optimizer != GateOptimizer::Shared;
+    if own && model.gates().is_empty() {
+        return bad(
+            "gates.alpha_optimizer",
+            "has no effect: the model has no gate",
+        );
+    }
+    Ok(())
 }
 
 /// `model` with a checkpoint's weights.

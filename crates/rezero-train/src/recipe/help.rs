@@ -5,14 +5,23 @@ use serde_json::{Map, Value, json};
 use super::sections::{OF_A_RECIPE, Spec, specs};
 
 /// Every key as a line of a recipe file with its default, below comments that say what it means and what
-/// it may be. `only` shows one section or one kind: `optimizer`, `adam`, `byte-lm`.
+/// it may be. `only` shows one section, one kind or one key: `optimizer`, `adam`, `byte-lm`, `lr`.
 pub fn described(only: Option<&str>) -> String {
     let mut text = String::new();
-    for &section in OF_A_RECIPE {
-        for spec in specs(section) {
-            if only.is_none_or(|only| only == section || only == spec.kind) {
-                text.push_str(&block(&spec));
-            }
+    let whole = |spec: &Spec| only.is_none_or(|only| only == spec.section || only == spec.kind);
+    let all: Vec<Spec> = OF_A_RECIPE
+        .iter()
+        .flat_map(|section| specs(section))
+        .collect();
+    if all.iter().any(whole) {
+        for spec in all.iter().filter(|spec| whole(spec)) {
+            text.push_str(&block(spec, None));
+        }
+        return text;
+    }
+    for spec in &all {
+        if only.is_some_and(|key| spec.defaults().contains_key(key)) {
+            text.push_str(&block(spec, only));
         }
     }
     text
@@ -27,27 +36,29 @@ pub fn parts() -> Vec<String> {
     OF_A_RECIPE.iter().flat_map(of).collect()
 }
 
-fn block(spec: &Spec) -> String {
-    let schema = of_kind(spec);
+/// A section of one kind, or one key of it.
+fn block(spec: &Spec, only: Option<&str>) -> String {
+    let schema = spec.own_schema();
     let mut text = String::new();
     let about = |text: &mut String, schema: &Value| {
-        for line in schema["description"].as_str().unwrap_or_default().lines() {
+        for line in plain(schema["description"].as_str().unwrap_or_default()).lines() {
             text.push_str(&format!("# {line}\n"));
         }
     };
-    about(&mut text, &schema);
+    about(&mut text, schema);
     text.push_str(&format!("[{}]\n", spec.section));
     let defaults = spec.defaults();
     if let Some(tag) = spec.tag {
         text.push_str(&format!("{tag} = \"{}\"\n\n", spec.kind));
     }
     for (key, default) in &defaults {
-        if Some(key.as_str()) == spec.tag {
+        if Some(key.as_str()) == spec.tag || only.is_some_and(|only| only != key) {
             continue;
         }
         let property = &schema["properties"][key];
         about(&mut text, property);
-        for (name, meaning) in choices(property) {
+        for (name, meaning) in spec.choices(key) {
+            let meaning = plain(&meaning);
             let meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
             text.push_str(&format!("#   \"{name}\"  {meaning}\n"));
         }
@@ -56,36 +67,35 @@ fn block(spec: &Spec) -> String {
     text
 }
 
-/// The schema of one kind of a section.
-fn of_kind(spec: &Spec) -> Value {
-    let Some(tag) = spec.tag else {
-        return spec.schema.clone();
-    };
-    let mut kinds = spec.schema["oneOf"].as_array().into_iter().flatten();
-    let found = kinds.find(|kind| kind["properties"][tag]["const"] == json!(spec.kind));
-    found.cloned().unwrap_or_default()
-}
-
-/// The names that a key may have, with what they mean.
-fn choices(property: &Value) -> Vec<(String, String)> {
-    let of = |choice: &Value| -> Vec<(String, String)> {
-        let about = choice["description"].as_str().unwrap_or_default();
-        let single = choice["const"].as_str().into_iter();
-        let listed = choice["enum"].as_array().into_iter().flatten();
-        let listed = listed.filter_map(Value::as_str);
-        single
-            .chain(listed)
-            .map(|name| (name.to_owned(), about.to_owned()))
-            .collect()
-    };
-    let several = property["oneOf"].as_array();
-    match several {
-        Some(several) => several.iter().flat_map(of).collect(),
-        None => of(property)
-            .into_iter()
-            .map(|(name, _)| (name, String::new()))
-            .collect(),
+/// Text without the marks of links: `[arXiv 1](https://…)` is `arXiv 1`, and [`Name`] is Name.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, inside)) = rest.split_once('[') {
+        plain.push_str(before);
+        let Some((label, after)) = inside.split_once(']') else {
+            rest = inside;
+            continue;
+        };
+        let address = after.strip_prefix('(').and_then(|a| a.split_once(')'));
+        match (address, label.starts_with('`')) {
+            (Some((_, after)), _) => {
+                plain.push_str(label.trim_matches('`'));
+                rest = after;
+            }
+            (None, true) => {
+                plain.push_str(label.trim_matches('`'));
+                rest = after;
+            }
+            // Brackets of the text's own, such as an interval.
+            (None, false) => {
+                plain.push_str(&format!("[{label}]"));
+                rest = after;
+            }
+        }
     }
+    plain.push_str(rest);
+    plain
 }
 
 /// A JSON schema of recipe files, for editors. A file names it in its first line:
@@ -103,9 +113,7 @@ pub fn schema() -> Value {
                 .first()
                 .map_or(Value::Null, |spec| spec.schema.clone()),
         };
-        if let Some(schema) = schema.as_object_mut() {
-            schema.remove("$schema");
-        }
+        schema = bare(&schema);
         properties.insert(section.to_owned(), schema);
     }
     json!({
@@ -114,6 +122,17 @@ pub fn schema() -> Value {
         "title": "A recipe of rezero",
         "type": "object",
         "properties": properties,
+        "required": ["model"],
         "additionalProperties": false,
     })
+}
+
+/// A schema to stand inside of another.
+fn bare(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("$schema");
+        schema.remove("title");
+    }
+    schema
 }

@@ -21,6 +21,7 @@ mod gates;
 mod help;
 mod optimizer;
 mod overrides;
+mod resume;
 mod run;
 mod schedule;
 mod sections;
@@ -46,6 +47,7 @@ pub use train::{DType, Train};
 use crate::error::{Error, Result};
 use crate::record::run_dir;
 use crate::task::{Domain, Images, Text};
+pub(crate) use resume::must_be_same;
 use rezero_data::nearest;
 use sections::Draft;
 pub(crate) use sections::{Idle, complete, schema_of, table};
@@ -130,7 +132,18 @@ impl Recipe {
     ///
     /// As [`resolve`](Self::resolve).
     pub fn parse(name: &str, text: &str) -> Result<Resolved> {
+        Self::of_file(name, text).map_err(|error| match error {
+            Error::Recipe { .. } => error,
+            other => Error::Recipe {
+                name: name.to_owned(),
+                message: other.to_string(),
+            },
+        })
+    }
+
+    fn of_file(name: &str, text: &str) -> Result<Resolved> {
         let draft = Draft::parse(name, text, sections::OF_A_RECIPE)?;
+        draft.must_say_its_kinds(name)?;
         let recipe = Self::of(&draft.complete()?)?;
         if let Some(Idle { key, why }) =
             recipe.idle().into_iter().find(|idle| draft.sets(&idle.key))
@@ -156,6 +169,20 @@ impl Recipe {
     /// If there is no run, or its recipe is not one of this program's.
     pub fn of_run(dir: &Path) -> Result<Resolved> {
         let (name, text) = run_dir::recipe(dir)?;
+        let table: toml::Table = text.parse().unwrap_or_default();
+        if table
+            .get("model")
+            .and_then(|model| model.get("family"))
+            .is_none()
+        {
+            return Err(Error::Run {
+                dir: dir.to_owned(),
+                message:
+                    "holds a model that is not one of ours (recipe.toml has no model.family): \
+                          `rezero report` shows it, and the program that began it goes on with it"
+                        .to_owned(),
+            });
+        }
         Self::parse(&name, &text)
     }
 

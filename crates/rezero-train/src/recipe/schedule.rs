@@ -101,6 +101,22 @@ impl Schedule {
         }
     }
 
+    /// Whether it moves the momentum of SGD.
+    pub fn cycles_momentum(&self) -> bool {
+        match self {
+            Self::Constant(_) | Self::MultiStep(_) => false,
+            Self::OneCycle(_) => true,
+        }
+    }
+
+    /// Whether it counts in epochs.
+    pub fn counts_epochs(&self) -> bool {
+        match self {
+            Self::Constant(_) | Self::OneCycle(_) => false,
+            Self::MultiStep(_) => true,
+        }
+    }
+
     /// Warm-up in steps and in epochs.
     pub(crate) fn warmup(&self) -> (usize, f64) {
         match self {

@@ -44,6 +44,13 @@ pub(super) struct Spec {
     pub schema: serde_json::Value,
 }
 
+/// Words for keys that people may know from elsewhere, too unlike ours to be near.
+const RENAMED: [(&str, &str); 3] = [
+    ("arm", "scheme"),
+    ("residual", "scheme"),
+    ("target_bpb", "target"),
+];
+
 /// A key that has no effect beside the others, and why.
 #[derive(Clone, Debug)]
 pub(crate) struct Idle {
@@ -138,6 +145,37 @@ impl Spec {
         (self.complete)(self.base()).expect("a kind has defaults")
     }
 
+    /// The schema of this kind alone.
+    pub fn own_schema(&self) -> &serde_json::Value {
+        let Some(tag) = self.tag else {
+            return &self.schema;
+        };
+        let mut kinds = self.schema["oneOf"].as_array().into_iter().flatten();
+        let found = kinds.find(|kind| kind["properties"][tag]["const"] == self.kind.as_str());
+        found.unwrap_or(&serde_json::Value::Null)
+    }
+
+    /// The names that a key may have, with what they mean; none where it is no matter of names.
+    pub fn choices(&self, key: &str) -> Vec<(String, String)> {
+        let property = &self.own_schema()["properties"][key];
+        let of = |choice: &serde_json::Value| -> Vec<(String, String)> {
+            let about = choice["description"].as_str().unwrap_or_default();
+            let single = choice["const"].as_str().into_iter();
+            let listed = choice["enum"].as_array().into_iter().flatten();
+            single
+                .chain(listed.filter_map(serde_json::Value::as_str))
+                .map(|name| (name.to_owned(), about.to_owned()))
+                .collect()
+        };
+        match property["oneOf"].as_array() {
+            Some(several) => several.iter().flat_map(of).collect(),
+            None => of(property)
+                .into_iter()
+                .map(|(name, _)| (name, String::new()))
+                .collect(),
+        }
+    }
+
     /// The tag alone.
     fn base(&self) -> Table {
         let mut base = Table::new();
@@ -158,14 +196,27 @@ impl Spec {
 
     /// A value of a key as the section writes it, so that `lr=1` is the float it is.
     fn value(&self, key: &str, value: &Value) -> Result<Value> {
+        let names: Vec<String> = self
+            .choices(key)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        if let Some(word) = value.as_str()
+            && !names.is_empty()
+            && !names.iter().any(|name| name == word)
+        {
+            let meant = nearest(word, names.iter().map(String::as_str));
+            let hint = meant.map_or(String::new(), |m| format!("; did you mean `{m}`?"));
+            return Err(Error::RecipeValue {
+                key: format!("{}.{key}", self.section),
+                message: format!("there is no `{word}`, there are {}{hint}", names.join(", ")),
+            });
+        }
         let mut single = self.base();
         single.insert(key.to_owned(), value.clone());
-        let typed = (self.complete)(single).map_err(|message| {
-            let hint = suggestion(&message, value).unwrap_or_default();
-            Error::RecipeValue {
-                key: format!("{}.{key}", self.section),
-                message: format!("{message}{hint}"),
-            }
+        let typed = (self.complete)(single).map_err(|message| Error::RecipeValue {
+            key: format!("{}.{key}", self.section),
+            message,
         })?;
         Ok(typed[key].clone())
     }
@@ -221,6 +272,29 @@ impl Draft {
             }
         }
         Ok(draft)
+    }
+
+    /// Checks that each section of the file that comes in kinds says which it is, and that a recipe has a
+    /// model.
+    pub fn must_say_its_kinds(&self, name: &str) -> Result<()> {
+        for &section in self.sections {
+            let specs = specs(section);
+            let Some(tag) = specs.first().and_then(|spec| spec.tag) else {
+                continue;
+            };
+            let silent = match self.file.get(section) {
+                Some(table) => !table.contains_key(tag),
+                None => section == "model",
+            };
+            if silent {
+                let kinds: Vec<&str> = specs.iter().map(|spec| spec.kind.as_str()).collect();
+                return Err(Error::Recipe {
+                    name: name.to_owned(),
+                    message: format!("[{section}] needs `{tag}`: one of {}", kinds.join(", ")),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The same with more keys from the command line.
@@ -363,10 +437,17 @@ impl Draft {
         }
         match found.as_slice() {
             [one] => Ok((*one, name.to_owned())),
-            [] => Err(Error::UnknownKey {
-                key: name.to_owned(),
-                nearest: nearest(name, all.iter().map(String::as_str)).map(str::to_owned),
-            }),
+            [] => {
+                let renamed = RENAMED.iter().find(|(old, _)| *old == name);
+                let near = || nearest(name, all.iter().map(String::as_str));
+                Err(Error::UnknownKey {
+                    key: name.to_owned(),
+                    nearest: renamed
+                        .map(|(_, new)| *new)
+                        .or_else(near)
+                        .map(str::to_owned),
+                })
+            }
             several => {
                 let full: Vec<String> = several.iter().map(|s| format!("{s}.{name}")).collect();
                 Err(Error::RecipeValue {
@@ -461,16 +542,4 @@ impl Spec {
             },
         })
     }
-}
-
-/// The valid names of an enum, which serde lists in backticks.
-pub(super) fn expected_names(message: &str) -> impl Iterator<Item = &str> {
-    let (_, list) = message.split_once("expected").unwrap_or_default();
-    list.split('`').skip(1).step_by(2)
-}
-
-/// Which of the valid names was probably meant.
-fn suggestion(message: &str, value: &Value) -> Option<String> {
-    let meant = nearest(value.as_str()?, expected_names(message))?;
-    Some(format!("; did you mean `{meant}`?"))
 }

@@ -43,6 +43,7 @@ impl Settings {
     /// As [`Recipe::resolve`](super::Recipe::resolve).
     pub fn parse(text: &str) -> Result<Self> {
         let draft = Draft::parse("settings", text, sections::OF_SETTINGS)?;
+        draft.must_say_its_kinds("settings")?;
         let settings = Self::of(&draft.complete()?)?;
         if let Some(Idle { key, why }) = settings.idle().into_iter().find(|i| draft.sets(&i.key)) {
             return Err(Error::RecipeValue {
@@ -105,7 +106,7 @@ impl Settings {
         self.train.check()?;
         self.run.check()?;
         check(
-            !matches!(self.schedule, Schedule::OneCycle(_)) || self.optimizer.momentum().is_some(),
+            !self.schedule.cycles_momentum() || self.optimizer.momentum().is_some(),
             "schedule.kind",
             "one-cycle cycles the momentum of sgd; choose optimizer=sgd".to_owned(),
         )?;

@@ -90,6 +90,7 @@ impl Domain for Images {
     type Set = ImageSet;
     type Source = ImageLoader;
     type Form = ImageForm;
+    type Needs = ();
 
     fn task() -> Task {
         Task::classification("images")

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
 pub use images::{ImageForm, Images};
-pub use text::{ByteForm, Text};
+pub use text::{ByteForm, Text, Windows};
 
 pub(crate) use images::sums as image_sums;
 pub(crate) use text::sums as text_sums;
@@ -50,6 +50,8 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     type Source: fit::Source<Batch = Self::Batch>;
     /// What a network must know of its data.
     type Form: Clone + Debug;
+    /// What the data must know of its network.
+    type Needs;
 
     /// What is counted, and what is measured.
     fn task() -> fit::Task;

@@ -9,13 +9,11 @@ use rezero_data::{ScoringConfig, Split, TextBatch, TextLoader, WindowConfig, cor
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
-use crate::fit::{
-    self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, bits, integers_on,
-};
+use crate::fit::{self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, bits, integers_on};
 use crate::recipe::check::{check, positive};
-use crate::recipe::{Schedule, Settings, TaskOf, TextData, TextSource};
+use crate::recipe::{Settings, TaskOf, TextData, TextSource};
 use crate::record::Totals;
-use crate::zoo;
+use crate::zoo::{self, Families};
 
 /// How many bytes `wiki-like` has: training, validation, test.
 const WIKI_LIKE: [usize; 3] = [3_600_000, 200_000, 200_000];
@@ -33,11 +31,24 @@ pub struct ByteForm {
     pub vocab_size: usize,
 }
 
+/// The windows that a network reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Bytes that it is trained on at a time.
+    pub context: usize,
+    /// Whether it cannot read longer ones.
+    pub fixed: bool,
+}
+
 impl TaskOf<Text> {
+    fn context(&self) -> usize {
+        self.model.needs().context
+    }
+
     /// Bytes between the windows of an evaluation.
     pub fn stride(&self) -> usize {
         match self.data.stride {
-            0 => self.model.context(),
+            0 => self.context(),
             stride => stride,
         }
     }
@@ -51,6 +62,7 @@ impl Domain for Text {
     type Set = rezero_data::Text;
     type Source = TextLoader;
     type Form = ByteForm;
+    type Needs = Windows;
 
     fn task() -> Task {
         Task::new("bytes")
@@ -98,7 +110,7 @@ impl Domain for Text {
     ) -> Result<TextLoader> {
         let config = WindowConfig {
             batch_size: settings.train.batch,
-            context: of.model.context(),
+            context: of.context(),
             seed: settings.train.seed,
             steps: settings.run.steps,
             prefetch: settings.run.prefetch,
@@ -115,7 +127,7 @@ impl Domain for Text {
         let config = ScoringConfig {
             // As large as what a training step holds at a time.
             batch_size: settings.train.batch.div_ceil(settings.train.accumulate),
-            context: of.model.context(),
+            context: of.context(),
             stride: of.stride(),
             prefetch: settings.run.prefetch,
         };
@@ -123,7 +135,7 @@ impl Domain for Text {
     }
 
     fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()> {
-        let (context, batch) = (of.model.context(), settings.train.batch);
+        let (context, batch) = (of.context(), settings.train.batch);
         positive("model.context", context, 1 << 14)?;
         positive("run.steps", settings.run.steps, 1 << 40)?;
         check(
@@ -141,7 +153,7 @@ impl Domain for Text {
         )?;
         // Milestones are epochs, of which text has one.
         check(
-            !matches!(settings.schedule, Schedule::MultiStep(_)),
+            !settings.schedule.counts_epochs(),
             "schedule.kind",
             "text takes constant or one-cycle, got multi-step".to_owned(),
         )
@@ -155,9 +167,15 @@ impl Domain for Text {
     }
 
     fn may_score(trained: &TaskOf<Self>, wanted: &TaskOf<Self>) -> Result<()> {
-        let (most, context) = (trained.model.context(), wanted.model.context());
+        let (
+            Windows {
+                context: most,
+                fixed,
+            },
+            context,
+        ) = (trained.model.needs(), wanted.context());
         check(
-            context <= most || !trained.model.has_learned_positions(),
+            context <= most || !fixed,
             "model.context",
             format!("must be at most the model's {most} learned positions, got {context}"),
         )
@@ -169,7 +187,7 @@ impl Domain for Text {
     ) -> Vec<(&'static str, serde_json::Value, String)> {
         let (bpb, perplexity) = (bits(totals.mean_loss()), totals.mean_loss().exp());
         let accuracy = totals.mean("correct");
-        let (context, stride) = (of.model.context(), of.stride());
+        let (context, stride) = (of.context(), of.stride());
         vec![
             ("bpb", bpb.into(), format!("{bpb:.4} bits per byte")),
             (

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::fit::{Pass, Sums};
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ByteForm, Text, text_sums};
+use crate::task::{ByteForm, Text, Windows, text_sums};
 
 /// A Jacobian has at most so many rows: the positions are cut to that.
 const MOST_ROWS: usize = 512;
@@ -82,22 +82,6 @@ impl Default for Section {
     }
 }
 
-impl super::text::Family {
-    /// Bytes that the model is trained on at a time.
-    pub fn context(&self) -> usize {
-        match self {
-            Self::ByteLm(section) => section.context,
-        }
-    }
-
-    /// Whether texts cannot be longer than its context.
-    pub fn has_learned_positions(&self) -> bool {
-        match self {
-            Self::ByteLm(section) => section.positions == Positions::Learned,
-        }
-    }
-}
-
 impl Section {
     /// The network's configuration.
     pub fn config(&self, gates: &Gates, form: &ByteForm) -> RztxLmConfig {
@@ -140,6 +124,13 @@ impl Family for Section {
 
     fn layers(&self) -> usize {
         self.depth
+    }
+
+    fn needs(&self) -> Windows {
+        Windows {
+            context: self.context,
+            fixed: self.positions == Positions::Learned,
+        }
     }
 
     fn identity(&self) -> String {

@@ -73,6 +73,8 @@ impl Family for Section {
         (self.depth - 2) / 2
     }
 
+    fn needs(&self) {}
+
     fn identity(&self) -> String {
         format!(" definition={}", self.definition)
     }

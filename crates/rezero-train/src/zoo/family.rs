@@ -45,6 +45,9 @@ pub trait Family:
     /// How many residual layers, or blocks, the network has.
     fn layers(&self) -> usize;
 
+    /// What its task must know of it.
+    fn needs(&self) -> <Self::Domain as Domain>::Needs;
+
     /// What decides its parameters beside depth, scheme and gates, as ` key=value`s.
     fn identity(&self) -> String;
 
@@ -133,6 +136,8 @@ pub trait Families<D: Domain>:
     fn with_depth(self, depth: usize) -> Self;
     /// See [`Family::layers`].
     fn layers(&self) -> usize;
+    /// See [`Family::needs`].
+    fn needs(&self) -> D::Needs;
     /// See [`Family::identity`].
     fn identity(&self) -> String;
     /// See [`Family::SUB_LAYERS`].

@@ -72,6 +72,8 @@ impl Family for Section {
         self.depth
     }
 
+    fn needs(&self) {}
+
     fn identity(&self) -> String {
         format!(" width={}", self.width)
     }

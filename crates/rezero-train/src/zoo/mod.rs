@@ -14,7 +14,7 @@ pub use family::{Families, Family, Zoo};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use rezero_nn::{GrowError, Place};
+use rezero_nn::{GrowError, Place, ResidualScheme};
 
 use crate::error::Result;
 use crate::recipe::check::check as require;
@@ -97,6 +97,10 @@ macro_rules! families {
                         match self { $(Self::$Variant(section) => section.layers()),+ }
                     }
 
+                    fn needs(&self) -> <Task as Domain>::Needs {
+                        match self { $(Self::$Variant(section) => section.needs()),+ }
+                    }
+
                     fn identity(&self) -> String {
                         match self { $(Self::$Variant(section) => section.identity()),+ }
                     }
@@ -159,6 +163,14 @@ macro_rules! families {
 
                 impl fit::Model for Network {
                     type Batch = <Task as Domain>::Batch;
+
+                    const HALF: bool = true;
+
+                    fn recomputes(&self) -> bool {
+                        match self {
+                            $(Self::$Variant(_) => super::$file::Section::RECOMPUTES),+
+                        }
+                    }
 
                     fn loss(&self, batch: &Self::Batch) -> Sums {
                         match self {
@@ -237,13 +249,11 @@ macro_rules! families {
             }
         }
 
-        /// The JSON schema of all families.
+        /// The JSON schema of all families, each with the schemes that it supports.
         pub(crate) fn schema() -> serde_json::Value {
-            let all = [$(crate::recipe::schema_of::<$task::Family>()),+];
-            let kinds = all
-                .iter()
-                .flat_map(|schema| schema["oneOf"].as_array().cloned().unwrap_or_default())
-                .collect::<Vec<_>>();
+            let kinds = vec![$($(
+                of_family($name, crate::recipe::schema_of::<$file::Section>(), $file::Section::schemes()),
+            )+)+];
             serde_json::json!({ "oneOf": kinds })
         }
     };
@@ -257,6 +267,24 @@ families! {
     text: Text {
         "byte-lm" byte_lm ByteLm,
     }
+}
+
+/// The schema of a family's section as one of the kinds of `[model]`.
+fn of_family(
+    name: &str,
+    mut schema: serde_json::Value,
+    schemes: &[ResidualScheme],
+) -> serde_json::Value {
+    schema["properties"]["family"] = serde_json::json!({ "type": "string", "const": name });
+    schema["required"] = serde_json::json!(["family"]);
+    if let Some(all) = schema["properties"]["scheme"]["oneOf"].as_array_mut() {
+        all.retain(|scheme| schemes.iter().any(|s| scheme["const"] == s.name()));
+    }
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("$schema");
+        schema.remove("title");
+    }
+    schema
 }
 
 /// Whether a `[model]` section is of a family of text.

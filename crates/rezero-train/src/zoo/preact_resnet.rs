@@ -82,6 +82,8 @@ impl Family for Section {
         self.named().map_or(0, |(_, blocks)| blocks)
     }
 
+    fn needs(&self) {}
+
     fn identity(&self) -> String {
         String::new()
     }

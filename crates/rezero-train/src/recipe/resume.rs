@@ -1,0 +1,62 @@
+//! What may change when a run is resumed.
+
+use std::path::Path;
+
+use toml::Table;
+
+use super::sections::Tables;
+use super::settings::Settings;
+use crate::error::{Error, Result};
+
+/// A resumed run must be the run that was begun: only `[run]` may change, and its length only where the
+/// learning rate of a step does not depend on it. `saved` is the run's recipe.toml.
+pub(crate) fn must_be_same(
+    dir: &Path,
+    saved: &str,
+    wanted: &Tables,
+    settings: &Settings,
+) -> Result<()> {
+    let saved: Table = saved.parse().map_err(|e: toml::de::Error| Error::Run {
+        dir: dir.to_owned(),
+        message: format!("its recipe.toml does not parse: {}", e.message()),
+    })?;
+    let empty = Table::new();
+    let mut sections: Vec<&str> = saved.keys().map(String::as_str).collect();
+    sections.extend(wanted.keys());
+    sections.sort_unstable();
+    sections.dedup();
+    let mut changed = Vec::new();
+    for section in sections {
+        let old = saved.get(section).and_then(toml::Value::as_table);
+        let (old, new) = (old.unwrap_or(&empty), wanted.get(section).unwrap_or(&empty));
+        let mut keys: Vec<_> = old.keys().chain(new.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys
+            .into_iter()
+            .filter(|key| old.get(*key) != new.get(*key))
+        {
+            let length = matches!(key.as_str(), "epochs" | "steps");
+            let fixed = length && settings.schedule.spans_the_run();
+            if section == "run" && !fixed {
+                continue;
+            }
+            let value = |table: &Table| {
+                let value = table.get(key);
+                value.map_or_else(|| "–".to_owned(), ToString::to_string)
+            };
+            changed.push(format!("{section}.{key} {} -> {}", value(old), value(new)));
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Run {
+        dir: dir.to_owned(),
+        message: format!(
+            "was begun with other settings ({}); resume with the same ones (only [run] may change, and of \
+             a schedule over the whole run not its length), or start a new run",
+            changed.join(", ")
+        ),
+    })
+}
