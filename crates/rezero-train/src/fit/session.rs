@@ -325,6 +325,17 @@ impl<M: Model> Session<M> {
             });
         }
         let task = &self.start.plan.task;
+        let measure = task.measure();
+        let value = (measure.of)(&total);
+        if !value.is_finite() {
+            let names: Vec<&str> = total.named.keys().map(String::as_str).collect();
+            return Err(Error::Training(format!(
+                "the validation's {} is {value}, so that no checkpoint can be the best; the model's Sums \
+                 name [{}]: add the sum that the metric is made of (accuracy: `correct`), see Sums::with",
+                measure.key,
+                names.join(", ")
+            )));
+        }
         self.start.rows.write(&Row {
             split: "valid".to_owned(),
             step,
@@ -340,11 +351,10 @@ impl<M: Model> Session<M> {
             warm_up_s: None,
             seconds: self.begun.elapsed().as_secs_f64(),
         })?;
-        let measure = task.measure();
         let score = Score {
             step,
             loss: total.mean_loss(),
-            measure: (measure.of)(&total),
+            measure: value,
         };
         let run = &self.start.plan.settings.run;
         let state = &mut self.start.state;

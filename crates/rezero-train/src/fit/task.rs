@@ -191,6 +191,8 @@ impl Task {
         let values = self.metrics.iter();
         values
             .map(|metric| (metric.key.to_owned(), (metric.of)(totals)))
+            // JSON has no other numbers.
+            .filter(|(_, value)| value.is_finite())
             .collect()
     }
 }
