@@ -23,9 +23,7 @@ pub fn build<M: Module>(
 ) -> ModuleOptimizer {
     let rule = |lr: &Rate| rule(weights, lr.clone(), rates);
     let mut optimizer = rule(&rates.lr).alone();
-    if let recipe::Optimizer::Sgd(sgd) = weights
-        && sgd.bias_lr > 0.0
-    {
+    if weights.bias_lr_at(0).is_some() {
         optimizer = rule(&rates.bias_lr).join(optimizer, bias_group());
     }
     let (lr, weight_decay) = (rates.alpha_lr.clone(), gates.alpha_weight_decay);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::optim::LearningRate;
 use burn::optim::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 
-use crate::recipe::{GateOptimizer, Optimizer, Schedule, Settings};
+use crate::recipe::{GateOptimizer, Moment, Settings};
 
 /// A number that the schedule writes and an optimizer reads.
 #[derive(Clone, Debug, Default)]
@@ -70,32 +70,17 @@ impl Scheduler {
 
     /// The weights' learning rate and momentum at `step`, counted from 0.
     pub fn at(&self, step: usize) -> (f64, f64) {
-        let (lr, momentum) = (
-            self.settings.optimizer.lr(),
-            self.settings.optimizer.momentum().unwrap_or(0.0),
-        );
-        match &self.settings.schedule {
-            Schedule::Constant(_) => (lr * self.warmup(step), momentum),
-            Schedule::MultiStep(s) => {
-                let drops = self.drops(step, &s.milestones);
-                (lr * s.gamma.powi(drops) * self.warmup(step), momentum)
-            }
-            Schedule::OneCycle(s) => {
-                let t = step as f64 / self.span as f64;
-                let lrs = [
-                    (0.0, s.lr_start),
-                    (s.peak_at, lr),
-                    (s.low_at, s.lr_low),
-                    (1.0, s.lr_end),
-                ];
-                let momenta = [
-                    (0.0, momentum),
-                    (s.peak_at, s.momentum_low),
-                    (s.low_at, momentum),
-                ];
-                (piecewise(t, &lrs), piecewise(t, &momenta))
-            }
-        }
+        let Settings {
+            optimizer,
+            schedule,
+            ..
+        } = &self.settings;
+        let moment = Moment {
+            step,
+            steps_per_epoch: self.steps_per_epoch,
+            span: self.span,
+        };
+        schedule.at(moment, optimizer.lr(), optimizer.momentum().unwrap_or(0.0))
     }
 
     /// The gates' learning rate at `step`, if they have an optimizer of their own.
@@ -111,45 +96,14 @@ impl Scheduler {
         }
     }
 
+    /// The biases' learning rate at `step`, if they have one of their own.
     fn bias_at(&self, step: usize) -> f64 {
-        match &self.settings.optimizer {
-            Optimizer::Sgd(o) => {
-                o.bias_lr * o.bias_gamma.powi(self.drops(step, &o.bias_milestones))
-            }
-            Optimizer::AdaGrad(_)
-            | Optimizer::Adam(_)
-            | Optimizer::AdamW(_)
-            | Optimizer::Lamb(_) => 0.0,
-        }
-    }
-
-    fn drops(&self, step: usize, milestones: &[usize]) -> i32 {
         let epoch = step / self.steps_per_epoch;
-        milestones.iter().filter(|m| **m <= epoch).count() as i32
+        self.settings
+            .optimizer
+            .bias_lr_at(epoch)
+            .unwrap_or_default()
     }
-
-    /// Linear from 1/n at the first of n warm-up steps to 1 at the last.
-    fn warmup(&self, step: usize) -> f64 {
-        let steps = match self.settings.schedule.warmup() {
-            (0, epochs) => epochs * self.steps_per_epoch as f64,
-            (steps, _) => steps as f64,
-        };
-        if steps < 1.0 {
-            return 1.0;
-        }
-        ((step + 1) as f64 / steps).min(1.0)
-    }
-}
-
-/// The value at `t` of the broken line through `points`, constant beyond its ends.
-fn piecewise(t: f64, points: &[(f64, f64)]) -> f64 {
-    for pair in points.windows(2) {
-        let ((t0, y0), (t1, y1)) = (pair[0], pair[1]);
-        if t < t1 {
-            return y0 + (y1 - y0) * ((t - t0) / (t1 - t0)).max(0.0);
-        }
-    }
-    points.last().map_or(0.0, |p| p.1)
 }
 
 impl LrScheduler for Scheduler {
@@ -177,7 +131,7 @@ impl LrScheduler for Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Constant, MultiStep, OneCycle, Sgd};
+    use crate::recipe::{Constant, MultiStep, OneCycle, Optimizer, Schedule, Sgd};
 
     fn scheduler(schedule: Schedule, sgd: Sgd, epochs: usize) -> Scheduler {
         let settings = Settings {

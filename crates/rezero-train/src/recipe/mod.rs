@@ -39,7 +39,7 @@ pub use help::{described, parts, schema};
 pub use optimizer::{AdaGrad, Adam, AdamW, Betas, Lamb, Optimizer, Sgd};
 pub use overrides::Override;
 pub use run::Run;
-pub use schedule::{Constant, MultiStep, OneCycle, Schedule};
+pub use schedule::{Constant, Moment, MultiStep, OneCycle, Schedule};
 pub use sections::Tables;
 pub use settings::Settings;
 pub use train::{DType, Train};

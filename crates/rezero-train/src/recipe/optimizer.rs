@@ -193,6 +193,19 @@ impl Optimizer {
         })
     }
 
+    /// The learning rate in an epoch, from 0, of biases that have one of their own.
+    pub fn bias_lr_at(&self, epoch: usize) -> Option<f64> {
+        match self {
+            Self::Sgd(o) if o.bias_lr > 0.0 => {
+                let passed = o.bias_milestones.iter().filter(|m| **m <= epoch).count();
+                Some(o.bias_lr * o.bias_gamma.powi(passed as i32))
+            }
+            Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
+                None
+            }
+        }
+    }
+
     /// Keys that have no effect beside the others, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
         match self {

@@ -91,7 +91,64 @@ impl Default for Schedule {
     }
 }
 
+/// Where a step stands in its run.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The step, from 0.
+    pub step: usize,
+    /// Steps in an epoch.
+    pub steps_per_epoch: usize,
+    /// Steps in the whole run.
+    pub span: usize,
+}
+
+impl Moment {
+    /// How many of the epochs in `milestones` have begun.
+    fn passed(&self, milestones: &[usize]) -> i32 {
+        let epoch = self.step / self.steps_per_epoch;
+        milestones.iter().filter(|m| **m <= epoch).count() as i32
+    }
+}
+
 impl Schedule {
+    /// The learning rate and the momentum at a step; `lr` and `momentum` are the optimizer's.
+    pub fn at(&self, moment: Moment, lr: f64, momentum: f64) -> (f64, f64) {
+        match self {
+            Self::Constant(_) => (lr * self.warmth(moment), momentum),
+            Self::MultiStep(s) => {
+                let drops = s.gamma.powi(moment.passed(&s.milestones));
+                (lr * drops * self.warmth(moment), momentum)
+            }
+            Self::OneCycle(s) => {
+                let t = moment.step as f64 / moment.span as f64;
+                let lrs = [
+                    (0.0, s.lr_start),
+                    (s.peak_at, lr),
+                    (s.low_at, s.lr_low),
+                    (1.0, s.lr_end),
+                ];
+                let momenta = [
+                    (0.0, momentum),
+                    (s.peak_at, s.momentum_low),
+                    (s.low_at, momentum),
+                ];
+                (piecewise(t, &lrs), piecewise(t, &momenta))
+            }
+        }
+    }
+
+    /// Linear from 1/n at the first of n warm-up steps to 1 at the last.
+    fn warmth(&self, moment: Moment) -> f64 {
+        let steps = match self.warmup() {
+            (0, epochs) => epochs * moment.steps_per_epoch as f64,
+            (steps, _) => steps as f64,
+        };
+        if steps < 1.0 {
+            return 1.0;
+        }
+        ((moment.step + 1) as f64 / steps).min(1.0)
+    }
+
     /// Whether the rate of a step depends on how long the run is, so that a run cannot be made
     /// longer.
     pub fn spans_the_run(&self) -> bool {
@@ -118,7 +175,7 @@ impl Schedule {
     }
 
     /// Warm-up in steps and in epochs.
-    pub(crate) fn warmup(&self) -> (usize, f64) {
+    fn warmup(&self) -> (usize, f64) {
         match self {
             Self::Constant(s) => (s.warmup_steps, s.warmup_epochs),
             Self::MultiStep(s) => (s.warmup_steps, s.warmup_epochs),
@@ -162,4 +219,15 @@ impl Schedule {
             }
         }
     }
+}
+
+/// The value at `t` of the broken line through `points`, constant beyond its ends.
+fn piecewise(t: f64, points: &[(f64, f64)]) -> f64 {
+    for pair in points.windows(2) {
+        let ((t0, y0), (t1, y1)) = (pair[0], pair[1]);
+        if t < t1 {
+            return y0 + (y1 - y0) * ((t - t0) / (t1 - t0)).max(0.0);
+        }
+    }
+    points.last().map_or(0.0, |p| p.1)
 }
