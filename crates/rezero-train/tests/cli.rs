@@ -435,3 +435,88 @@ fn usage_errors_exit_1_and_a_result_that_cannot_be_written_is_an_error() {
         assert_eq!(status.code(), Some(1));
     }
 }
+
+/// A recipe of one's own, as a file.
+#[test]
+fn a_recipe_file_is_trained_and_a_bad_one_says_where() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 4);
+    let data = data.to_str().unwrap();
+    let recipe = "\
+[model]
+family = \"mlp\"
+depth = 3
+width = 8
+
+[optimizer]
+kind = \"adam\"
+
+[run]
+steps = 2
+";
+    let path = dir.path().join("mine.toml");
+    fs::write(&path, recipe).unwrap();
+    let train = ["train", "mine.toml", "--data-dir", data];
+    succeed(dir.path(), &[&train[..], &["lr=0.01"]].concat());
+    let run = dir.path().join("runs/mine_lr=0.01");
+    let saved = fs::read_to_string(run.join("recipe.toml")).unwrap();
+    assert!(saved.starts_with("# mine\n"), "{saved}");
+    assert!(saved.contains("lr = 0.01\n"), "{saved}");
+    // A run's recipe is one.
+    let saved = run.join("recipe.toml");
+    let said = succeed(dir.path(), &["recipes", saved.to_str().unwrap()]);
+    assert!(said.out.contains("width = 8"), "{}", said.out);
+    fs::copy(&saved, dir.path().join("again.toml")).unwrap();
+    let again = [
+        "train",
+        "again.toml",
+        "--data-dir",
+        data,
+        "--run-dir",
+        "again",
+    ];
+    succeed(dir.path(), &again);
+    assert_eq!(rows(&dir.path().join("again")), rows(&run));
+
+    for (from, to, parts) in [
+        (
+            "depth",
+            "deapth",
+            &["`model.deapth`", "did you mean `model.depth`?"][..],
+        ),
+        (
+            "width = 8",
+            "d_model = 8",
+            &["`model.d_model`", "family=byte-lm"],
+        ),
+        ("steps = 2", "lr = 2", &["`run.lr`"]),
+        (
+            "[run]",
+            "[rum]",
+            &["unknown section [rum]", "did you mean [run]?"],
+        ),
+        ("[run]", "[model]", &["model", "duplicate", "line 9"]),
+        (
+            "[model]",
+            "",
+            &["`family`", "outside of a section", "[model]"],
+        ),
+        (
+            "\"adam\"",
+            "\"adm\"",
+            &["`optimizer.kind`", "did you mean `adam`?"],
+        ),
+        ("\"adam\"", "\"adam", &["line 7"]),
+    ] {
+        assert!(recipe.contains(from));
+        fs::write(&path, recipe.replacen(from, to, 1)).unwrap();
+        let said = fail(dir.path(), &train, 1, parts);
+        assert!(said.err.contains("mine"), "{}", said.err);
+    }
+    // Nothing that is no recipe is read.
+    fs::write(&path, vec![b'#'; 2 << 20]).unwrap();
+    fail(dir.path(), &train, 1, &["mine.toml", "2097152 bytes"]);
+    fs::write(&path, b"\xff\xfe").unwrap();
+    fail(dir.path(), &train, 1, &["mine.toml", "UTF-8"]);
+    fail(dir.path(), &["train", ".toml"], 1, &[".toml"]);
+}

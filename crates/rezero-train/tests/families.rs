@@ -133,10 +133,10 @@ fn a_scheme_of_another_family_is_refused() {
             if family.schemes.contains(&scheme) {
                 continue;
             }
-            let parts = ["`model.scheme`", family.name.as_str(), first, scheme.name()];
-            let in_file = Recipe::parse("file", &family.file(scheme))
-                .unwrap_err()
-                .to_string();
+            let wrong = format!("`{scheme}`");
+            let parts = ["`model.scheme`", wrong.as_str(), first];
+            let in_file = Recipe::parse("file", &family.file(scheme));
+            let in_file = in_file.unwrap_err().to_string();
             let base = if family.of_text {
                 "enwik8-tiny"
             } else {

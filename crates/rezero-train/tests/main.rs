@@ -13,3 +13,4 @@ mod resume;
 mod schema;
 mod support;
 mod text;
+mod trainer;

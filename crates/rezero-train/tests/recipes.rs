@@ -8,7 +8,7 @@ use rezero_train::recipe::{
 use rezero_train::task::{Domain, Images};
 use rezero_train::zoo::Families;
 
-use crate::support::{families, kinds, of_images, of_text, recipe, resolve};
+use crate::support::{families, kinds, of_images, of_text, recipe, resolve, with_family};
 
 fn sgd(recipe: &Recipe) -> &Sgd {
     match &recipe.settings.optimizer {
@@ -18,7 +18,7 @@ fn sgd(recipe: &Recipe) -> &Sgd {
 }
 
 fn refused(file: &str, parts: &[&str]) {
-    let error = Recipe::parse("file", file).map(|r| r.recipe);
+    let error = Recipe::parse("file", &with_family(file)).map(|r| r.recipe);
     let error = error.expect_err(file).to_string();
     for part in parts {
         assert!(error.contains(part), "{file:?}: no `{part}` in: {error}");
@@ -253,7 +253,7 @@ fn sections_of_a_file() {
         ("model = 'mlp'", &["`model` is a section", "[model]"]),
         ("[[model]]\nfamily = 'mlp'", &["`model` is a section"]),
         (
-            "[optimizer]\nmomentun = 0.9",
+            "[optimizer]\nkind = 'sgd'\nmomentun = 0.9",
             &["`optimizer.momentun`", "did you mean `optimizer.momentum`?"],
         ),
         ("[train]\nlr = 0.1", &["`train.lr`"]),
@@ -262,8 +262,24 @@ fn sections_of_a_file() {
             "[model]\nfamily = 'mpl'",
             &["`model.family`", "`mpl`", "did you mean `mlp`?"],
         ),
-        ("[model]\ndepth = 'deep'", &["`model.depth`", "deep"]),
-        ("[model.depth]\nx = 1", &["`model.depth`", "map"]),
+        (
+            "[model]\nfamily = 'mlp'\ndepth = 'deep'",
+            &["`model.depth`", "deep"],
+        ),
+        (
+            "[model]\nfamily = 'mlp'\n[model.depth]\nx = 1",
+            &["`model.depth`", "map"],
+        ),
+        (
+            "[model]\ndepth = 8",
+            &["[model]", "`family`", "cifar-resnet"],
+        ),
+        ("[optimizer]\nlr = 0.1", &["[optimizer]", "`kind`", "adamw"]),
+        (
+            "[schedule]\ngamma = 1",
+            &["[schedule]", "`kind`", "one-cycle"],
+        ),
+        ("# no [model]", &["[model]", "`family`", "byte-lm"]),
     ] {
         refused(file, parts);
     }
@@ -369,11 +385,11 @@ fn a_key_without_an_effect_is_refused() {
             &["`gates.alpha_optimizer`", "no effect", "alpha_trainable"],
         ),
         (
-            "[optimizer]\nbias_milestones = [3]".to_owned(),
+            "[optimizer]\nkind = 'sgd'\nbias_milestones = [3]".to_owned(),
             &["`optimizer.bias_milestones`", "no effect", "bias_lr"],
         ),
         (
-            "[schedule]\nwarmup_steps = 3\nwarmup_epochs = 1".to_owned(),
+            "[schedule]\nkind = 'constant'\nwarmup_steps = 3\nwarmup_epochs = 1".to_owned(),
             &["`schedule.warmup_epochs`", "no effect", "warmup_steps=3"],
         ),
         (

@@ -150,6 +150,15 @@ pub fn drawing() -> MutexGuard<'static, ()> {
     LOCK.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The text of a recipe file with a family, where it has no model: at its end, so that lines stay where
+/// they are.
+pub fn with_family(text: &str) -> String {
+    match text.contains("model") {
+        true => text.to_owned(),
+        false => format!("{text}\n[model]\nfamily = 'cifar-resnet'\n"),
+    }
+}
+
 /// The network of a recipe.
 pub fn network<D: Domain>(of: &TaskOf<D>, settings: &Settings, device: &Device) -> D::Network {
     let _drawing = drawing();

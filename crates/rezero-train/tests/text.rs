@@ -351,7 +351,7 @@ fn bad_input_says_what_must_hold() {
         (&["dropout=1"], &["`model.dropout`", "[0, 1)"]),
         (
             &["scheme=fixup"],
-            &["`model.scheme`", "post-norm", "got fixup"],
+            &["`model.scheme`", "post-norm", "`fixup`"],
         ),
         (&["scheme=plain", "norm=rms"], &["`model.norm`", "plain"]),
         (&["flip=true"], &["`data.flip`", "[data] of images"]),

@@ -57,10 +57,7 @@ fn tokens(n: usize, on: &Device) -> Tensor<2, Int> {
 /// The gates and norms of every scheme of a Transformer.
 #[test]
 fn residual_schemes() {
-    use ResidualScheme::*;
-    for scheme in [
-        ReZero, PreNorm, PostNorm, Gpt2Norm, SkipInit, LayerScale, DeepNorm, Gated,
-    ] {
+    for &scheme in RztxEncoderConfig::SCHEMES {
         let on = |device: &Device| {
             let device = device.clone().autodiff();
             let model = lm(scheme, &device);

@@ -1,0 +1,295 @@
+//! The loop with a module and data that the zoo does not know.
+
+use std::path::Path;
+use std::sync::MutexGuard;
+
+use burn::data::dataset::InMemDataset;
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig, Relu};
+use burn::tensor::{Device, Int, Tensor};
+use burn::train::Interrupter;
+use rezero_nn::{ReZeroBlock, ReZeroConfig};
+use rezero_train::error::{Error, Result};
+use rezero_train::fit::{DatasetSource, Finished, Model, Sums, Task, Trainer};
+use rezero_train::recipe::Settings;
+use rezero_train::report::{Report, group, read};
+
+use crate::support::{drawing, of_split, rewind, rows, scratch};
+
+#[derive(Module, Debug)]
+struct Net {
+    input: Linear,
+    blocks: Vec<ReZeroBlock<(Linear, Relu)>>,
+    output: Linear,
+}
+
+impl Net {
+    fn new(depth: usize, device: &Device) -> Self {
+        let linear = |d_in, d_out| LinearConfig::new(d_in, d_out).init(device);
+        let block = |_| ReZeroConfig::new().init_block((linear(6, 6), Relu::new()), device);
+        Self {
+            input: linear(2, 6),
+            blocks: (0..depth).map(block).collect(),
+            output: linear(6, 3),
+        }
+    }
+}
+
+impl Model for Net {
+    type Batch = (Tensor<2>, Tensor<1, Int>);
+
+    fn loss(&self, (x, y): &Self::Batch) -> Sums {
+        let x = self.input.forward(x.clone());
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        Sums::of_logits(self.output.forward(x), y.clone(), None)
+    }
+}
+
+/// A classifier that counts nothing but its loss.
+#[derive(Module, Debug)]
+struct Silent {
+    linear: Linear,
+}
+
+impl Model for Silent {
+    type Batch = (Tensor<2>, Tensor<1, Int>);
+
+    fn loss(&self, (x, y): &Self::Batch) -> Sums {
+        let sums = Sums::of_logits(self.linear.forward(x.clone()), y.clone(), None);
+        Sums::new(sums.loss)
+    }
+}
+
+type Point = ([f32; 2], i32);
+
+fn points(range: std::ops::Range<usize>) -> InMemDataset<Point> {
+    let point = |i: usize| {
+        let xy = [(i as f32 * 0.7).sin(), (i as f32 * 1.3).cos()];
+        (xy, i32::from(xy[0] > 0.0) + i32::from(xy[1] > 0.0))
+    };
+    InMemDataset::new(range.map(point).collect())
+}
+
+fn batch(points: Vec<Point>, device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
+    let (xy, y): (Vec<[f32; 2]>, Vec<i32>) = points.into_iter().unzip();
+    let n = y.len();
+    (
+        Tensor::<1>::from_floats(xy.concat().as_slice(), device).reshape([n, 2]),
+        Tensor::from_ints(y.as_slice(), device),
+    )
+}
+
+/// Seven steps in an epoch.
+fn settings(changes: &str) -> Settings {
+    let all = format!(
+        "[optimizer]\nkind = 'adam'\nlr = 1e-2\n[train]\nbatch = 10\n[run]\ndevice = 'flex'\n\
+         keep = 9\n{changes}"
+    );
+    Settings::parse(&all).unwrap_or_else(|e| panic!("{all}: {e}"))
+}
+
+fn trainer(dir: &Path, settings: &Settings) -> Trainer {
+    Trainer::new(dir, settings.clone(), Task::classification("points"))
+        .with_model("depth", 3)
+        .with_data("points", "70+20")
+        .with_plain(true)
+}
+
+/// Random numbers are the process's: one run at a time.
+fn fit(trainer: Trainer, settings: &Settings) -> (Result<Finished>, MutexGuard<'static, ()>) {
+    let lock = drawing();
+    let train = DatasetSource::training(points(0..70), settings, batch);
+    let valid = DatasetSource::scoring(points(70..90), settings, batch);
+    (
+        trainer.fit(|device| Net::new(3, device), train, valid),
+        lock,
+    )
+}
+
+fn done(trainer: Trainer, settings: &Settings) -> Finished {
+    fit(trainer, settings).0.unwrap()
+}
+
+fn refused(trainer: Trainer, settings: &Settings, parts: &[&str]) {
+    let error = fit(trainer, settings).0.map(|f| f.state);
+    let error = error.unwrap_err().to_string();
+    for part in parts {
+        assert!(error.contains(part), "no `{part}` in: {error}");
+    }
+}
+
+#[test]
+fn a_run_leaves_rows_a_best_checkpoint_and_a_report() {
+    let dir = scratch();
+    let run = dir.path().join("run");
+    let settings = settings("epochs = 30\nlog_every = 7\ntarget = 60.0");
+    let finished = done(trainer(&run, &settings), &settings);
+    assert!(!finished.interrupted);
+    assert_eq!(finished.state.step, 210);
+    let all = rows(&run);
+    let (train, valid) = (of_split(&all, "train"), of_split(&all, "valid"));
+    assert_eq!((train.len(), valid.len()), (30, 30));
+    assert!(train.iter().all(|row| row.items == 70));
+    assert!(train.iter().all(|row| row.alpha.len() == 3));
+    assert!(valid.iter().all(|row| row.items == 20));
+    let accuracy = |row: &rezero_train::record::Row| row.metrics["accuracy"];
+    let best = valid.iter().map(accuracy).fold(0.0, f64::max);
+    assert_eq!(finished.state.best.unwrap().measure, best);
+    assert!(best >= 0.6, "{best}");
+    let first = valid.iter().find(|row| accuracy(row) >= 0.6);
+    assert_eq!(finished.state.target_step, first.map(|row| row.step));
+    let summary = std::fs::read_to_string(run.join("DONE")).unwrap();
+    assert!(
+        summary.contains("210 steps, validation accuracy"),
+        "{summary}"
+    );
+    assert!(summary.contains("at least 60 % first at step"), "{summary}");
+
+    let runs = vec![read(run.to_str().unwrap()).unwrap()];
+    let report = Report::new("Points", group(runs).unwrap(), None, None).unwrap();
+    let page = report.write(dir.path().join("report")).unwrap();
+    assert!(std::fs::read_to_string(page).unwrap().contains("Points"));
+    let table = report.table_markdown();
+    assert!(table.contains("| model | 1 |"), "{table}");
+
+    // It is complete: nothing is done, and nothing is overwritten.
+    let again = done(trainer(&run, &settings).with_resume(true), &settings);
+    assert_eq!(again.state.step, 210);
+    assert_eq!(rows(&run), all);
+    refused(
+        trainer(&run, &settings),
+        &settings,
+        &["holds a run already"],
+    );
+}
+
+#[test]
+fn a_resumed_run_is_the_undisturbed_one() {
+    let dir = scratch();
+    let at = |name: &str| dir.path().join(name);
+    let whole = settings("epochs = 4");
+    done(trainer(&at("whole"), &whole), &whole);
+    let expected = rows(&at("whole"));
+    assert_eq!(expected.len(), 4 * 7 + 4);
+
+    // Longer than it was.
+    let half = settings("epochs = 2");
+    done(trainer(&at("longer"), &half), &half);
+    done(trainer(&at("longer"), &whole).with_resume(true), &whole);
+    assert_eq!(rows(&at("longer")), expected);
+
+    // From a checkpoint in the middle.
+    rewind(&at("longer"), 7);
+    done(trainer(&at("longer"), &whole).with_resume(true), &whole);
+    assert_eq!(rows(&at("longer")), expected);
+
+    // Stopped before its first step, after which it is begun anew, and taken up where it was.
+    let interrupter = Interrupter::new();
+    interrupter.stop(None);
+    let stopped = trainer(&at("stopped"), &whole).with_interrupter(interrupter);
+    let stopped = done(stopped, &whole);
+    assert!(
+        stopped.interrupted && stopped.state.step < 28,
+        "{stopped:?}"
+    );
+    done(trainer(&at("stopped"), &whole).with_resume(true), &whole);
+    assert_eq!(rows(&at("stopped")), expected);
+
+    // Two devices, and a batch in parts, are other ways to the same steps.
+    for (name, changes) in [
+        ("two", "epochs = 4\n[train]\nbatch = 10"),
+        ("parts", "epochs = 4\n[train]\nbatch = 10\naccumulate = 5"),
+    ] {
+        let device = if name == "two" { "flex,flex" } else { "flex" };
+        let text =
+            format!("[optimizer]\nkind = 'adam'\nlr = 1e-2\n[run]\ndevice = '{device}'\n{changes}");
+        let settings = Settings::parse(&text).unwrap();
+        done(trainer(&at(name), &settings), &settings);
+        for (a, b) in rows(&at(name)).iter().zip(&expected) {
+            assert!((a.loss / b.loss - 1.0).abs() < 1e-4, "{name}: {a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn another_run_than_it_was_is_refused() {
+    let dir = scratch();
+    let run = dir.path().join("run");
+    let base = settings("epochs = 1");
+    done(trainer(&run, &base), &base);
+    let resume = |settings: &Settings| trainer(&run, settings).with_resume(true);
+    let longer = settings("epochs = 2");
+
+    let other = settings("epochs = 2\n[gates]\nalpha_optimizer = 'sgd'");
+    let parts = ["other settings", "gates.alpha_optimizer"];
+    refused(resume(&other), &other, &parts);
+    let data = resume(&longer).with_data("points", "71+20");
+    refused(data, &longer, &["other data"]);
+    let model = resume(&longer).with_model("depth", 4);
+    refused(model, &longer, &["model.depth 3 -> 4"]);
+    let lock = drawing();
+    let silent = |device: &Device| Silent {
+        linear: LinearConfig::new(2, 3).init(device),
+    };
+    let sources = || {
+        (
+            DatasetSource::training(points(0..70), &longer, batch),
+            DatasetSource::scoring(points(70..90), &longer, batch),
+        )
+    };
+    let (train, valid) = sources();
+    let error = resume(&longer).fit(silent, train, valid).map(|f| f.state);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("another model"), "{error}");
+    assert!(error.contains("Net") && error.contains("Silent"), "{error}");
+    drop(lock);
+
+    // Nothing was harmed.
+    assert_eq!(rows(&run).len(), 8);
+    done(resume(&longer), &longer);
+    assert_eq!(rows(&run).len(), 16);
+
+    // A cycle over the whole run cannot be made longer.
+    let cycle = |epochs: usize| {
+        let text = format!(
+            "[optimizer]\nkind = 'sgd'\n[schedule]\nkind = 'one-cycle'\n[train]\nbatch = 10\n\
+             [run]\ndevice = 'flex'\nepochs = {epochs}"
+        );
+        Settings::parse(&text).unwrap()
+    };
+    let run = dir.path().join("cycle");
+    done(trainer(&run, &cycle(1)), &cycle(1));
+    let longer = trainer(&run, &cycle(2)).with_resume(true);
+    refused(longer, &cycle(2), &["run.epochs 1 -> 2"]);
+}
+
+#[test]
+fn what_goes_wrong_is_said() {
+    let dir = scratch();
+    let diverging = Settings::parse(
+        "[optimizer]\nkind = 'sgd'\nlr = 1e30\n[train]\nbatch = 10\n[run]\ndevice = 'flex'",
+    )
+    .unwrap();
+    let run = dir.path().join("diverged");
+    match fit(trainer(&run, &diverging), &diverging).0 {
+        Err(Error::Diverged { message, .. }) => {
+            assert!(message.contains("largest gate is blocks."), "{message}");
+        }
+        other => panic!("it does not diverge: {other:?}"),
+    }
+
+    // A measure that the model's sums do not make is no measure.
+    let settings = settings("epochs = 1");
+    let train = DatasetSource::training(points(0..70), &settings, batch);
+    let valid = DatasetSource::scoring(points(70..90), &settings, batch);
+    let silent = |device: &Device| Silent {
+        linear: LinearConfig::new(2, 3).init(device),
+    };
+    let run = dir.path().join("silent");
+    let _lock = drawing();
+    let error = trainer(&run, &settings).fit(silent, train, valid);
+    let error = error.map(|f| f.state).unwrap_err().to_string();
+    for part in ["accuracy", "correct", "Sums"] {
+        assert!(error.contains(part), "no `{part}` in: {error}");
+    }
+}
