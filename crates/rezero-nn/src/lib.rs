@@ -90,7 +90,7 @@ pub use burn;
 pub use fold::Fold;
 pub use grow::{Grow, GrowError, Place};
 pub use init::WeightInit;
-pub use lens::{Gate, drawn, gate_group, gates, layer_index, not_finite, parameter_count};
+pub use lens::{Gate, gate_group, gates, initialized, layer_index, not_finite, parameter_count};
 #[cfg(feature = "jacobian")]
 pub use lens::{
     Histogram, Jacobian, JacobianError, JacobianProbe, PooledSpectrum, Spectrum, SpectrumSummary,

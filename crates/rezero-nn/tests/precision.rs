@@ -92,7 +92,7 @@ fn gradients_and_statistics_are_the_networks_own() {
     let net = CifarResNetConfig::new(8)
         .with_residual(residual)
         .init(&device);
-    let net = rezero_nn::drawn(net);
+    let net = rezero_nn::initialized(net);
     let x = Tensor::random([4, 3, 8, 8], Distribution::Normal(0.0, 1.0), &device);
     let gradients = |half: bool| {
         let before = types(&net);
@@ -148,7 +148,10 @@ fn both_ways_of_attention_agree() {
     device.seed(2);
     let layer = RztxEncoderLayerConfig::new(8, 12, 2)
         .with_residual(ResidualConfig::new(ResidualScheme::Residual));
-    let layer = in_precision(rezero_nn::drawn(layer.init(&device)), FloatDType::BF16);
+    let layer = in_precision(
+        rezero_nn::initialized(layer.init(&device)),
+        FloatDType::BF16,
+    );
     let x = Tensor::<3>::random([2, 5, 8], Distribution::Normal(0.0, 1.0), &device);
     let none = Tensor::<2, Int>::zeros([5, 5], &device).bool();
     let flag = layer.forward(x.clone(), &AttentionMask::none());

@@ -10,6 +10,6 @@ mod spectrum;
 pub use gates::{Gate, gate_group, gates};
 #[cfg(feature = "jacobian")]
 pub use jacobian::{Jacobian, JacobianError, JacobianProbe};
-pub use parameters::{drawn, layer_index, not_finite, parameter_count};
+pub use parameters::{initialized, layer_index, not_finite, parameter_count};
 #[cfg(feature = "jacobian")]
 pub use spectrum::{Histogram, PooledSpectrum, Spectrum, SpectrumSummary};

@@ -19,7 +19,7 @@ pub fn layer_index<S: AsRef<str>>(path: &[S]) -> Option<usize> {
 /// stream; and a copy made before keeps its own. After this they are a function of the seed.
 /// ([`Module::materialize`] is about reparameterised weights and draws nothing.)
 #[must_use]
-pub fn drawn<M: Module>(module: M) -> M {
+pub fn initialized<M: Module>(module: M) -> M {
     module.visit(&mut Draw);
     module
 }

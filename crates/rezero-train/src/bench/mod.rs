@@ -9,7 +9,7 @@ use rezero_data::nearest;
 use rezero_kernels::cross_entropy;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
-use rezero_nn::{Mlp, MlpConfig, WeightInit, drawn, in_precision};
+use rezero_nn::{Mlp, MlpConfig, WeightInit, in_precision, initialized};
 
 use crate::error::{Error, Result};
 use crate::fit::{AdaGrad, Adam, Rate, Sgd};
@@ -298,7 +298,7 @@ impl Workload {
 
     fn decode(&self, steps: usize, device: &Device) -> Timed {
         let length = self.get("length");
-        let model = drawn(self.language_model(device));
+        let model = initialized(self.language_model(device));
         time(steps, length, || {
             let mut cache = LmCache::default();
             let mut token = 0;
@@ -316,7 +316,8 @@ impl Workload {
 
     fn latency(&self, steps: usize, device: &Device) -> Timed {
         let batch = self.get("batch");
-        let model: CifarResNet = drawn(CifarResNetConfig::new(self.get("depth")).init(device));
+        let model: CifarResNet =
+            initialized(CifarResNetConfig::new(self.get("depth")).init(device));
         let x = normal([batch, 3, 32, 32], device);
         time(steps, batch, || {
             model.forward(x.clone()).into_data();
@@ -348,7 +349,7 @@ fn train<M: Module>(
     mut optimizer: ModuleOptimizer,
     losses: impl Fn(&M) -> Tensor<1>,
 ) -> Timed {
-    let mut model = Some(drawn(model));
+    let mut model = Some(initialized(model));
     time(steps, items, || {
         let Some(before) = model.take() else {
             unreachable!("every step puts the model back")

@@ -7,7 +7,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use rezero_kernels::{Epilogue, batch_norm, conv2d, cross_entropy, linear};
 use rezero_nn::transformer::{RztxEncoderConfig, RztxLm, RztxLmConfig};
-use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme, drawn};
+use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme, initialized};
 use serde::{Deserialize, Serialize};
 
 use crate::fit::{Rate, Sgd};
@@ -116,7 +116,7 @@ fn training_step(device: &Device) -> Vec<Vec<f32>> {
     let model: RztxLm = RztxLmConfig::new(encoder, 12)
         .with_vocab_size(20)
         .init(device);
-    let model = drawn(model).map(&mut Fill { seed: 20 });
+    let model = initialized(model).map(&mut Fill { seed: 20 });
     let ids = |shift: i32| -> Tensor<1, Int> {
         let ids: Vec<i32> = (0..36).map(|i| (i * 11 + shift) % 20).collect();
         Tensor::from_data(TensorData::new(ids, [36]), device)

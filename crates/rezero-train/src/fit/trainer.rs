@@ -195,7 +195,7 @@ impl Trainer {
             });
         }
         device.seed(settings.train.seed);
-        let mut model = rezero_nn::drawn(init(&device));
+        let mut model = rezero_nn::initialized(init(&device));
         may_train(&model, settings)?;
         if let Some(reader) = &opening.start {
             model = load(reader, model)?;

@@ -6,7 +6,7 @@ use rezero_data::rng::mix;
 use rezero_nn::transformer::RztxEncoderConfig;
 use rezero_nn::{
     Jacobian, JacobianError, JacobianProbe, MlpConfig, ReZeroConfig, ResidualConfig,
-    ResidualScheme, WeightInit, drawn,
+    ResidualScheme, WeightInit, initialized,
 };
 
 use super::Record;
@@ -59,7 +59,7 @@ pub fn transformer(
         .with_init(WeightInit::Notebook.into())
         .with_residual(residual(scheme, alpha));
     draws(name, layers, fresh, device, |probe| {
-        let encoder = drawn(config.init(device)).valid();
+        let encoder = initialized(config.init(device)).valid();
         let shape = [1, fresh.length, fresh.width];
         let x = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
         probe.run_module(&encoder, |encoder, x| encoder.forward(x), x)
@@ -82,7 +82,7 @@ pub fn mlp(
     let config =
         MlpConfig::new(fresh.width, fresh.width, layers, 1).with_residual(residual(scheme, alpha));
     draws(name, layers, fresh, device, |probe| {
-        let net = drawn(config.init(device)).valid();
+        let net = initialized(config.init(device)).valid();
         let shape = [1, fresh.width];
         let x = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device).clamp_min(0.0);
         probe.run_module(&net, |net, x| net.hidden(x), x)

@@ -366,7 +366,7 @@ pub(crate) fn idle<D: Domain>(of: &TaskOf<D>) -> Vec<crate::recipe::Idle> {
 
 /// The network of a recipe with its weights drawn, in the order of its parameters.
 ///
-/// They are a function of the seed, see [`rezero_nn::drawn`], and with feature `flex`, where they are
+/// They are a function of the seed, see [`rezero_nn::initialized`], and with feature `flex`, where they are
 /// drawn on the CPU, not of the device.
 pub fn draw<D: Domain>(
     of: &TaskOf<D>,
@@ -377,7 +377,7 @@ pub fn draw<D: Domain>(
     let host = drawing(device);
     host.seed(settings.train.seed);
     let network = of.model.init(&settings.gates, form, &host);
-    rezero_nn::drawn(network).fork(device)
+    rezero_nn::initialized(network).fork(device)
 }
 
 /// `network` with new layers up to the depth of the recipe; their weights are drawn from its seed.
@@ -396,7 +396,7 @@ pub fn grow<D: Domain>(
         device.seed(settings.train.seed);
     }
     let network = of.model.grow(&settings.gates, form, network, place)?;
-    Ok(rezero_nn::drawn(network))
+    Ok(rezero_nn::initialized(network))
 }
 
 /// Where weights are drawn: every backend has random numbers of its own.

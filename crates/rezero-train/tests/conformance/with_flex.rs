@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
 use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig};
 use rezero_nn::{
-    Mlp, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, drawn, in_precision,
+    Mlp, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, in_precision, initialized,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -46,7 +46,7 @@ fn lm(scheme: ResidualScheme, on: &Device) -> RztxLm {
     let reference = flex_like(on);
     reference.seed(3);
     let model = RztxLmConfig::new(encoder, 10).init(&reference);
-    drawn(model).fork(on)
+    initialized(model).fork(on)
 }
 
 fn tokens(n: usize, on: &Device) -> Tensor<2, Int> {
@@ -127,7 +127,7 @@ fn mlp(on: &Device) -> Mlp {
     let gate = ReZeroConfig::new().with_alpha(0.3);
     let residual = ResidualConfig::new(ResidualScheme::ReZero).with_rezero(gate);
     let config = MlpConfig::new(20, 24, 6, 4).with_residual(residual);
-    drawn(config.init(&reference)).fork(on)
+    initialized(config.init(&reference)).fork(on)
 }
 
 /// Products in half precision: near f32's results, and gradients of the parameters themselves. A device
