@@ -10,104 +10,127 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use burn::data::dataloader::DataLoader;
+use burn::optim::ModuleOptimizer;
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::Device;
-use burn::train::{Interrupter, TrainStep};
+use burn::train::TrainStep;
 use criterion::{Criterion, criterion_group, criterion_main};
-use rezero_data::{Split, shapes};
-use rezero_train::checkpoint::{Reader, State, Writer};
-use rezero_train::data::{Set, eval_loader, train_loader};
-use rezero_train::model::{Learnable, Network};
-use rezero_train::recipe::Recipe;
-use rezero_train::schedule::{Dials, Schedule};
-use rezero_train::training::Training;
-use rezero_train::{metrics, optim};
+use rezero_data::{ImageLoader, Split, shapes};
+use rezero_train::fit::{
+    Input, Model, Rates, Scheduler, Source, Trainee, Trainer, build_optimizer, load,
+};
+use rezero_train::recipe::{Recipe, Settings, TaskOf, TaskRecipe};
+use rezero_train::record::checkpoint::{Reader, Writer, choose};
+use rezero_train::record::{State, metrics};
+use rezero_train::task::{Domain, Images};
+use rezero_train::zoo::{self, images::Network};
 
 const STEPS: usize = 8;
 const PAIRS: usize = 21;
 
-fn recipe(overrides: &[&str]) -> Recipe {
-    let overrides: Vec<_> = overrides
-        .iter()
-        .map(|o| o.parse().expect("key=value"))
-        .collect();
-    Recipe::resolve("quickstart", &overrides)
-        .expect("a recipe")
-        .recipe
+/// A recipe of images in its parts.
+struct Parts {
+    of: TaskOf<Images>,
+    settings: Settings,
 }
 
-fn images(batches: usize) -> Set {
-    Set::Images(shapes::generate(Split::Train, 32 * batches, 0))
-}
-
-/// The time of `STEPS` steps after a first one, by hand.
-fn bare(recipe: &Recipe) -> Duration {
-    let device = Device::flex().autodiff();
-    let mut model = Learnable::new(Network::new(recipe, 10, &device), recipe);
-    let dials = Dials::default();
-    let mut optimizer = optim::build(recipe, &dials);
-    let loader = train_loader(recipe, images(STEPS + 1), 0, &device).expect("a loader");
-    let mut schedule = Schedule::new(recipe, loader.batches_per_epoch(), dials);
-    let mut start = Instant::now();
-    for (step, batch) in loader.iter().enumerate() {
-        if step == 1 {
-            start = Instant::now();
+impl Parts {
+    fn new(overrides: &[&str]) -> Self {
+        let overrides: Vec<_> = overrides
+            .iter()
+            .map(|o| o.parse().expect("key=value"))
+            .collect();
+        let recipe = Recipe::resolve("quickstart", &overrides).expect("a recipe");
+        let Recipe { task, settings } = recipe.recipe;
+        match task {
+            TaskRecipe::Images(of) => Self { of, settings },
+            TaskRecipe::Text(_) => panic!("the recipe is of images"),
         }
-        let mut output = TrainStep::step(&model, batch.expect("a batch"));
-        output.item.read();
-        let lr = schedule.step();
-        model = optimizer.step(lr, model, output.grads);
     }
-    start.elapsed()
-}
 
-/// The same steps through [`Training`].
-fn learner(recipe: &Recipe, dir: &Path) -> Duration {
-    train(recipe, dir);
-    let rows = metrics::read(dir).expect("metrics");
-    let seconds: Vec<f64> = rows
-        .iter()
-        .filter(|r| r.split == "train")
-        .map(|r| r.seconds)
-        .collect();
-    Duration::from_secs_f64(seconds[STEPS] - seconds[0])
-}
-
-fn train(recipe: &Recipe, dir: &Path) {
-    let device = Device::flex();
-    let autodiff = device.clone().autodiff();
-    Training {
-        recipe,
-        dir,
-        network: Network::new(recipe, 10, &autodiff),
-        train: train_loader(recipe, images(STEPS + 1), 0, &autodiff).expect("a loader"),
-        valid: eval_loader(recipe, images(1), &device).expect("a loader"),
-        device: autodiff,
-        devices: Vec::new(),
-        fingerprint: String::new(),
-        resume: None,
-        interrupter: Interrupter::new(),
-        plain: true,
+    fn network(&self, device: &Device) -> Network {
+        zoo::draw(
+            &self.of,
+            &self.settings,
+            &Images::form(&self.of.data),
+            device,
+        )
     }
-    .run()
-    .expect("a run");
+
+    fn trainee(&self, device: &Device) -> Trainee<Network> {
+        Trainee::new(self.network(device), &self.settings.train)
+    }
+
+    fn optimizer(&self, rates: &Rates, trainee: &Trainee<Network>) -> ModuleOptimizer {
+        let Settings {
+            optimizer, gates, ..
+        } = &self.settings;
+        build_optimizer(optimizer, gates, rates, trainee)
+    }
+
+    fn images(&self, batches: usize, device: &Device) -> ImageLoader {
+        let set = shapes::generate(Split::Train, 32 * batches, 0);
+        Images::for_training(&self.of, &self.settings, set, device).expect("a loader")
+    }
+
+    fn train(&self, dir: &Path) {
+        let device = Device::flex();
+        let (train, valid) = (self.images(STEPS + 1, &device), self.images(1, &device));
+        Trainer::new(dir, self.settings.clone(), Images::task())
+            .with_plain(true)
+            .fit(|device| self.network(device), train, valid)
+            .expect("a run");
+    }
+
+    /// The time of `STEPS` steps after a first one, by hand.
+    fn bare(&self) -> Duration {
+        let device = Device::flex().autodiff();
+        let mut model = self.trainee(&device);
+        let rates = Rates::default();
+        let mut optimizer = self.optimizer(&rates, &model);
+        let loader = self.images(STEPS + 1, &device);
+        let mut schedule = Scheduler::new(&self.settings, loader.batches_per_epoch(), 1, rates);
+        let mut start = Instant::now();
+        for (step, batch) in Source::batches_from(&loader, 0, &device).enumerate() {
+            if step == 1 {
+                start = Instant::now();
+            }
+            let input = Input::new(batch.expect("a batch"));
+            let mut output = TrainStep::step(&model, input);
+            output.item.read();
+            let lr = schedule.step();
+            model = optimizer.step(lr, model, output.grads);
+        }
+        start.elapsed()
+    }
+
+    /// The same steps through [`Trainer`].
+    fn learner(&self, dir: &Path) -> Duration {
+        self.train(dir);
+        let rows = metrics::read(dir).expect("metrics");
+        let seconds: Vec<f64> = rows
+            .iter()
+            .filter(|r| r.split == "train")
+            .map(|r| r.seconds)
+            .collect();
+        Duration::from_secs_f64(seconds[STEPS] - seconds[0])
+    }
 }
 
 fn steps(c: &mut Criterion) {
-    let recipe = recipe(&["epochs=1"]);
+    let recipe = Parts::new(&["epochs=1"]);
     let mut group = c.benchmark_group("step");
     group
         .sample_size(10)
         .measurement_time(Duration::from_secs(20));
     group.bench_function("bare", |b| {
-        b.iter_custom(|n| (0..n).map(|_| bare(&recipe) / STEPS as u32).sum());
+        b.iter_custom(|n| (0..n).map(|_| recipe.bare() / STEPS as u32).sum());
     });
     group.bench_function("learner", |b| {
         b.iter_custom(|n| {
             let one = |_| {
                 let dir = tempfile::tempdir().expect("a directory");
-                learner(&recipe, dir.path()) / STEPS as u32
+                recipe.learner(dir.path()) / STEPS as u32
             };
             (0..n).map(one).sum()
         });
@@ -117,8 +140,8 @@ fn steps(c: &mut Criterion) {
     let mut ratios: Vec<f64> = (0..PAIRS)
         .map(|_| {
             let dir = tempfile::tempdir().expect("a directory");
-            let through = learner(&recipe, dir.path());
-            through.as_secs_f64() / bare(&recipe).as_secs_f64()
+            let through = recipe.learner(dir.path());
+            through.as_secs_f64() / recipe.bare().as_secs_f64()
         })
         .collect();
     ratios.sort_by(f64::total_cmp);
@@ -131,41 +154,39 @@ fn steps(c: &mut Criterion) {
 }
 
 fn checkpoints(c: &mut Criterion) {
-    let recipe = recipe(&["depth=110", "batch=2", "steps=1", "checkpoint_every=1"]);
+    let recipe = Parts::new(&["depth=110", "batch=2", "steps=1", "checkpoint_every=1"]);
     let dir = tempfile::tempdir().expect("a directory");
-    train(&recipe, dir.path());
+    recipe.train(dir.path());
     let saved = dir.path().join("checkpoints/step-1");
+    let manifest = std::fs::read(saved.join("manifest.json")).expect("a manifest");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+    let identity = manifest["model"].as_str().expect("a model").to_owned();
+    let open = || choose(dir.path(), "last", &identity).expect("a checkpoint");
+    let both = |reader: &Reader, device: &Device| {
+        let model = load(reader, recipe.network(device)).expect("weights");
+        let trainee = Trainee::new(model, &recipe.settings.train);
+        let optimizer = recipe.optimizer(&Rates::default(), &trainee);
+        let record = reader.optimizer().expect("a record");
+        (trainee.model, optimizer.load_record(record))
+    };
     let mut group = c.benchmark_group("checkpoint");
     group.sample_size(10);
     group.bench_function("restore", |b| {
         let device = Device::flex().autodiff();
-        b.iter(|| {
-            let reader = Reader::open(&saved, &recipe.model_id()).expect("a checkpoint");
-            let network = Network::new(&recipe, 10, &device);
-            let network = reader.load_network(network).expect("weights");
-            let optimizer = optim::build(&recipe, &Dials::default());
-            (
-                network,
-                optimizer.load_record(reader.optimizer().expect("a record")),
-            )
-        });
+        b.iter(|| both(&open(), &device));
     });
     group.bench_function("save", |b| {
-        let reader = Reader::open(&saved, &recipe.model_id()).expect("a checkpoint");
-        let network = reader
-            .load_network(Network::new(&recipe, 10, &Device::flex()))
-            .expect("weights");
-        let optimizer = optim::build(&recipe, &Dials::default())
-            .load_record(reader.optimizer().expect("a record"));
+        let reader = open();
+        let (network, optimizer) = both(&reader, &Device::flex());
         b.iter_custom(|n| {
             let once = |_| {
                 let dir = tempfile::tempdir().expect("a directory");
-                let writer = Writer::new(dir.path(), recipe.model_id(), 0, 1);
+                let writer = Writer::new(dir.path(), identity.clone(), 0, 1);
                 let start = Instant::now();
                 let schedule = reader.scheduler().expect("a record");
-                let state = State::default();
+                let (state, weights) = (State::default(), network.clone().to_weights());
                 writer
-                    .save(&state, network.clone(), || optimizer.to_record(), schedule)
+                    .save(&state, weights, || optimizer.to_record(), schedule)
                     .expect("a checkpoint");
                 start.elapsed()
             };
