@@ -1,7 +1,7 @@
 //! Deepening a trained network: new layers begin as the identity, so the output does not change.
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
 
 use crate::residual::{ResidualConfig, ResidualScheme};
 
@@ -156,4 +156,40 @@ pub(crate) fn stages<T>(
         blocks.extend(insert(old, fresh, place)?);
     }
     Ok(blocks)
+}
+
+/// Whether the layers of two networks have the same parameters, by name and shape: their biases, norms
+/// and gates are alike then.
+pub(crate) fn same_parameters<M: Module>(old: &M, new: &M) -> Result<(), GrowError> {
+    let (old, new) = (parameters(old), parameters(new));
+    match old.iter().zip(&new).find(|(a, b)| a != b) {
+        Some((a, b)) => same("a layer's", a, b),
+        None => same("a layer's number of parameters", old.len(), new.len()),
+    }
+}
+
+/// Name and shape of every parameter.
+fn parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    #[derive(Default)]
+    struct Shapes {
+        path: Vec<String>,
+        found: Vec<(String, Vec<usize>)>,
+    }
+    impl ModuleVisitor for Shapes {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let shape = param.lazy_shape().to_vec();
+            self.found.push((self.path.join("."), shape));
+        }
+    }
+    let mut shapes = Shapes::default();
+    module.visit(&mut shapes);
+    shapes.found
 }

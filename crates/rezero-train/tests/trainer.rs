@@ -137,7 +137,10 @@ fn a_run_leaves_rows_a_best_checkpoint_and_a_report() {
     assert_eq!(finished.state.best.unwrap().measure, best);
     assert!(best >= 0.6, "{best}");
     let first = valid.iter().find(|row| accuracy(row) >= 0.6);
-    assert_eq!(finished.state.target_step, first.map(|row| row.step));
+    assert_eq!(
+        finished.state.reached.map(|reached| reached.step),
+        first.map(|row| row.step)
+    );
     let summary = std::fs::read_to_string(run.join("DONE")).unwrap();
     assert!(
         summary.contains("210 steps, validation accuracy"),

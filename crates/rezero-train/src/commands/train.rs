@@ -60,6 +60,12 @@ fn resolve(args: &Train) -> Result<Plan> {
                 message: "is a directory; add --resume to continue the run in it".to_owned(),
             });
         }
+        if args.run_dir.is_some() {
+            return Err(Error::Run {
+                dir: given.to_owned(),
+                message: "is a run of its own; leave out --run-dir".to_owned(),
+            });
+        }
         let saved = Recipe::of_run(given)?;
         return Ok(Plan {
             saved: Some(saved.recipe.clone()),
@@ -216,7 +222,11 @@ fn fit<D: Domain>(
         model = load(reader, model)?;
     }
     let epochs = D::epochs(settings);
-    must_go_on(plan, step, epochs * train.batches_per_epoch())?;
+    let all = epochs * train.batches_per_epoch();
+    opening.must_reach(match settings.run.steps {
+        0 => all,
+        limit => limit.min(all),
+    })?;
     let environment = Environment {
         parameters: rezero_nn::parameter_count(&model),
         ..environment
@@ -251,21 +261,6 @@ fn fit<D: Domain>(
         plain: args.plain || !std::io::stdout().is_terminal(),
     })?;
     Ok((finished, run))
-}
-
-/// A run cannot be made shorter than it is.
-fn must_go_on(plan: &Plan, step: usize, all: usize) -> Result<()> {
-    let last = match plan.resolved.recipe.settings.run.steps {
-        0 => all,
-        limit => limit.min(all),
-    };
-    if step <= last {
-        return Ok(());
-    }
-    Err(Error::Run {
-        dir: plan.dir.clone(),
-        message: format!("has taken {step} steps, which is more than the {last} asked for"),
-    })
 }
 
 /// Says how it went, and marks a complete run.

@@ -106,12 +106,12 @@ impl TrainingProgressLogger for PlainRenderer {
     fn start(
         &mut self,
         total_epochs: usize,
-        starting_epoch: usize,
+        _starting_epoch: usize,
         _total_items: Option<usize>,
         _label: Option<&str>,
     ) {
+        // The epoch that Burn says a run begins at is always the first.
         self.epochs = total_epochs;
-        self.epoch = starting_epoch;
     }
 
     fn update_epoch(&mut self, epoch: usize) {

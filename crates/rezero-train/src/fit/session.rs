@@ -24,7 +24,7 @@ use super::step::{Input, Output, Trainee};
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::recipe::Settings;
-use crate::record::{LossScale, Row, Score, State, Totals, checkpoint, metrics};
+use crate::record::{LossScale, Reached, Row, Score, State, Totals, checkpoint, metrics};
 
 /// The first steps of a process, in which kernels are compiled, chosen by timing and memory is taken:
 /// their speed says nothing about the others'.
@@ -360,8 +360,9 @@ impl<M: Model> Session<M> {
         let state = &mut self.start.state;
         let best = state.best.as_ref();
         let best = best.is_none_or(|best| measure.better(&score, best));
-        if run.target > 0.0 && state.target_step.is_none() && measure.reaches(&score, run.target) {
-            state.target_step = Some(step);
+        if run.target > 0.0 && state.reached.is_none() && measure.reaches(&score, run.target) {
+            let target = run.target;
+            state.reached = Some(Reached { target, step });
         }
         if best {
             state.best = Some(score.clone());

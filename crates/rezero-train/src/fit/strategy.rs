@@ -107,6 +107,9 @@ where
         if settings.train.dtype == DType::F16 {
             state.loss_scale.get_or_insert_default();
         }
+        // Another target than before is yet to be reached.
+        let target = settings.run.target;
+        state.reached = state.reached.filter(|reached| reached.target == target);
         [state.recipe, state.data] = self.fingerprints;
         let parameters = rezero_nn::parameter_count(&trainee.model);
         let gates = trainee.model.gates();

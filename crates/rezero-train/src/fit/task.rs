@@ -179,7 +179,7 @@ impl Task {
                 true => (measure.sign, "at least"),
                 false => (measure.sign, "at most"),
             };
-            text.push_str(&match state.target_step {
+            text.push_str(&match state.reached.map(|reached| reached.step) {
                 Some(step) => format!(", {word} {target}{sign} first at step {step}"),
                 None => format!(", {target}{sign} was not reached"),
             });

@@ -158,6 +158,22 @@ impl Trainer {
         V: Source<Batch = M::Batch>,
     {
         let settings = &self.settings;
+        settings.check()?;
+        for (key, value) in &self.model {
+            let plain = match value {
+                toml::Value::Table(_) | toml::Value::Array(_) => false,
+                toml::Value::Float(number) => number.is_finite(),
+                _ => true,
+            };
+            if !plain {
+                return Err(Error::RecipeValue {
+                    key: format!("model.{key}"),
+                    message: format!(
+                        "must be a text, a finite number, a date or a truth value, got {value}"
+                    ),
+                });
+            }
+        }
         let devices = device::for_training(&settings.run.device, settings.train.dtype)?;
         let Some(device) = devices.first().cloned() else {
             return Err(Error::Training("no device".to_owned()));
@@ -187,6 +203,7 @@ impl Trainer {
             0 => per_epoch,
             limit => limit.min(per_epoch),
         };
+        opening.must_reach(steps)?;
         if opening.is_done() && opening.state.step >= steps {
             return Ok(Finished {
                 state: opening.state,
@@ -315,8 +332,9 @@ pub fn on_a_big_stack<R: Send>(work: impl FnOnce() -> Result<R> + Send) -> Resul
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, work)
             .map_err(|e| Error::Training(format!("cannot start a thread: {e}")))?;
-        worker
-            .join()
-            .unwrap_or_else(|_| Err(Error::Training("the training thread panicked".to_owned())))
+        worker.join().unwrap_or_else(|panic| {
+            let message = device::panic_message(panic.as_ref());
+            Err(Error::Training(message.to_owned()))
+        })
     })
 }

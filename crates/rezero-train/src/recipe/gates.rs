@@ -4,7 +4,7 @@ use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{check, nonnegative};
+use super::check::{check, in_f32, nonnegative};
 use crate::error::Result;
 
 /// The gates α of the schemes that have them.
@@ -106,9 +106,9 @@ impl Gates {
 
     pub(super) fn check(&self) -> Result<()> {
         check(
-            self.alpha_init.is_finite(),
+            in_f32(self.alpha_init).is_finite(),
             "gates.alpha_init",
-            format!("must be finite, got {}", self.alpha_init),
+            format!("must be finite as f32, got {}", self.alpha_init),
         )?;
         nonnegative("gates.alpha_bound", self.alpha_bound)?;
         nonnegative("gates.alpha_lr", self.alpha_lr)?;

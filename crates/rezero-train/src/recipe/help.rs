@@ -8,12 +8,18 @@ use super::sections::{OF_A_RECIPE, Spec, specs};
 /// it may be. `only` shows one section, one kind or one key: `optimizer`, `adam`, `byte-lm`, `lr`.
 pub fn described(only: Option<&str>) -> String {
     let mut text = String::new();
+    // `optimizer.lr` is the key of that section.
+    let (within, only) = match only.and_then(|only| only.split_once('.')) {
+        Some((section, key)) => (Some(section), Some(key)),
+        None => (None, only),
+    };
     let whole = |spec: &Spec| only.is_none_or(|only| only == spec.section || only == spec.kind);
     let all: Vec<Spec> = OF_A_RECIPE
         .iter()
+        .filter(|section| within.is_none_or(|within| within == **section))
         .flat_map(|section| specs(section))
         .collect();
-    if all.iter().any(whole) {
+    if within.is_none() && all.iter().any(whole) {
         for spec in all.iter().filter(|spec| whole(spec)) {
             text.push_str(&block(spec, None));
         }

@@ -114,7 +114,13 @@ impl Recipe {
         let (short, text) = if name.ends_with(".toml") {
             let text = embedded::read_file(name)?;
             let stem = Path::new(name).file_stem().unwrap_or_default();
-            (stem.to_string_lossy().into_owned(), text)
+            // A name makes a directory and a line of a file.
+            let stem = stem.to_string_lossy().replace(char::is_control, "-");
+            let stem = stem.trim_matches('.');
+            (
+                if stem.is_empty() { "recipe" } else { stem }.to_owned(),
+                text,
+            )
         } else {
             let found = EMBEDDED.iter().find(|(n, _)| *n == name);
             let (_, text) = found.ok_or_else(|| Error::UnknownRecipe {
@@ -169,7 +175,10 @@ impl Recipe {
     /// If there is no run, or its recipe is not one of this program's.
     pub fn of_run(dir: &Path) -> Result<Resolved> {
         let (name, text) = run_dir::recipe(dir)?;
-        let table: toml::Table = text.parse().unwrap_or_default();
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::Run {
+            dir: dir.to_owned(),
+            message: format!("its recipe.toml does not parse: {}", e.message()),
+        })?;
         if table
             .get("model")
             .and_then(|model| model.get("family"))

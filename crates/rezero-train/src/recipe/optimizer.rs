@@ -212,6 +212,9 @@ impl Optimizer {
             Self::Sgd(o) if o.bias_lr == 0.0 => ["bias_gamma", "bias_milestones"]
                 .map(|key| (key, "needs bias_lr above 0".to_owned()))
                 .to_vec(),
+            Self::Sgd(o) if o.bias_milestones.is_empty() => {
+                vec![("bias_gamma", "needs bias_milestones".to_owned())]
+            }
             Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
                 Vec::new()
             }

@@ -24,7 +24,8 @@ impl Override {
         format!("v = {}", self.value)
             .parse::<toml::Table>()
             .ok()
-            .filter(|table| table.len() == 1)
+            // What follows a # would be a comment, which nobody types here.
+            .filter(|table| table.len() == 1 && !self.value.contains('#'))
             .and_then(|mut table| table.remove("v"))
             .unwrap_or_else(|| toml::Value::String(self.value.clone()))
     }

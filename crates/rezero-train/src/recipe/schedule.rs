@@ -166,10 +166,10 @@ impl Schedule {
         }
     }
 
-    /// Whether it counts in epochs.
+    /// Whether it counts in epochs, by its milestones or its warm-up.
     pub fn counts_epochs(&self) -> bool {
         match self {
-            Self::Constant(_) | Self::OneCycle(_) => false,
+            Self::Constant(_) | Self::OneCycle(_) => self.warmup().1 > 0.0,
             Self::MultiStep(_) => true,
         }
     }
@@ -185,10 +185,16 @@ impl Schedule {
 
     /// Keys that have no effect beside the others, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
-        match self.warmup() {
+        let mut idle = match self.warmup() {
             (0, _) => Vec::new(),
             (steps, _) => vec![("warmup_epochs", format!("warmup_steps={steps} decides"))],
+        };
+        if let Self::OneCycle(s) = self
+            && s.low_at >= 1.0
+        {
+            idle.push(("lr_end", "the run ends at lr_low where low_at=1".to_owned()));
         }
+        idle
     }
 
     pub(super) fn check(&self) -> Result<()> {

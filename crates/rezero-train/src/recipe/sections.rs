@@ -299,8 +299,15 @@ impl Draft {
 
     /// The same with more keys from the command line.
     pub fn given(mut self, overrides: &[Override]) -> Result<Self> {
+        let mut now = std::collections::BTreeSet::new();
         for change in overrides {
             let (section, key) = self.locate(&change.key)?;
+            if !now.insert((section, key.clone())) {
+                return Err(Error::RecipeValue {
+                    key: format!("{section}.{key}"),
+                    message: "is given twice; give one value".to_owned(),
+                });
+            }
             let table = self.given.entry(section).or_default();
             table.insert(key, change.parsed());
         }
@@ -335,14 +342,11 @@ impl Draft {
             let spec = self.spec(section, tables.get("model"), file, given)?;
             let mut table = spec.defaults();
             for (key, value) in file {
-                // A file fits its own kind; the command line may have chosen another.
-                let lenient = !self.given.is_empty();
-                match spec.fits(&table, key, value) {
-                    Ok(value) => {
-                        table.insert(key.clone(), value);
-                    }
-                    Err(_) if lenient => {}
-                    Err(error) => return Err(error),
+                // A file fits its own kind. The command line may have chosen another, which has not the key;
+                // where it has, the file's value must fit it.
+                let gone = !table.contains_key(key) && Some(key.as_str()) != spec.tag;
+                if !gone || self.given.is_empty() {
+                    table.insert(key.clone(), spec.fits(&table, key, value)?);
                 }
             }
             for (key, value) in given {

@@ -99,7 +99,7 @@ impl Settings {
     }
 
     /// Checks ranges and combinations.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.optimizer.check()?;
         self.gates.check()?;
         self.schedule.check()?;

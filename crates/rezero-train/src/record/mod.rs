@@ -13,5 +13,5 @@ pub use environment::{Described, Environment};
 pub use metrics::Row;
 pub use opening::Opening;
 pub use run_dir::RunDir;
-pub use state::{LossScale, Score, State, Totals};
+pub use state::{LossScale, Reached, Score, State, Totals};
 pub use write::write_atomic;

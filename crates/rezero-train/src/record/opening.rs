@@ -46,6 +46,12 @@ impl Opening {
             Some((_, checkpoint)) => Some(Reader::open(checkpoint, identity)?),
             None => None,
         };
+        if start.is_none() && run.is_done() {
+            return Err(Error::Run {
+                dir: dir.to_owned(),
+                message: "is complete, and its checkpoints are gone; start a new run".to_owned(),
+            });
+        }
         Ok(Self {
             state: match &start {
                 Some(reader) => reader.state()?,
@@ -85,6 +91,21 @@ impl Opening {
             ));
         }
         Ok(())
+    }
+
+    /// Checks that the run is not asked to be shorter than it is.
+    ///
+    /// # Errors
+    ///
+    /// If it has taken more steps than `last`.
+    pub fn must_reach(&self, last: usize) -> Result<()> {
+        let step = self.state.step;
+        match step <= last {
+            true => Ok(()),
+            false => Err(self.fail(&format!(
+                "has taken {step} steps, which is more than the {last} asked for"
+            ))),
+        }
     }
 
     /// Creates the directory of a new run, and writes what the run is.

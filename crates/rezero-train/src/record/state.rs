@@ -22,10 +22,19 @@ pub struct State {
     pub valid: Option<Score>,
     /// The best validation.
     pub best: Option<Score>,
-    /// The first step whose validation reached `run.target`.
-    pub target_step: Option<usize>,
+    /// The first validation that reached `run.target`.
+    pub reached: Option<Reached>,
     /// The factor of the loss, under `train.dtype = "f16"`.
     pub loss_scale: Option<LossScale>,
+}
+
+/// A target that a validation reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The value of `run.target`.
+    pub target: f64,
+    /// The step of the validation.
+    pub step: usize,
 }
 
 /// Sums over items: of a batch, since the last row, or of a whole split.

@@ -153,9 +153,15 @@ impl Domain for Text {
         )?;
         // Milestones are epochs, of which text has one.
         check(
+            settings.optimizer.bias_lr_at(0) == settings.optimizer.bias_lr_at(usize::MAX),
+            "optimizer.bias_milestones",
+            "text has no epochs: leave it out".to_owned(),
+        )?;
+        check(
             !settings.schedule.counts_epochs(),
             "schedule.kind",
-            "text takes constant or one-cycle, got multi-step".to_owned(),
+            "text has no epochs: it takes constant or one-cycle, and a warm-up in warmup_steps"
+                .to_owned(),
         )
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Family, MAX_PARAMETERS};
 use crate::error::Result;
 use crate::fit::{Pass, Sums};
-use crate::recipe::check::{check, positive};
+use crate::recipe::check::{check, in_f32, positive};
 use crate::recipe::{Gates, Train};
 use crate::task::{ByteForm, Text, Windows, text_sums};
 
@@ -201,9 +201,9 @@ impl Family for Section {
             format!("must be in [0, 1), got {}", self.dropout),
         )?;
         check(
-            self.embedding_scale.is_finite(),
+            in_f32(self.embedding_scale).is_finite(),
             "model.embedding_scale",
-            format!("must be finite, got {}", self.embedding_scale),
+            format!("must be finite as f32, got {}", self.embedding_scale),
         )?;
         check(
             self.norm == NormKind::Auto || self.scheme.takes_norm(),

@@ -1,7 +1,7 @@
 //! Deeper fully connected networks.
 
 use super::{Mlp, MlpConfig};
-use crate::grow::{Grow, GrowError, Place, device_of, identity, insert, same};
+use crate::grow::{Grow, GrowError, Place, device_of, identity, insert, same, same_parameters};
 
 impl Grow for MlpConfig {
     type Network = Mlp;
@@ -18,6 +18,9 @@ impl Grow for MlpConfig {
             same("scheme", layer.residual.scheme, self.residual.scheme)?;
         }
         let fresh = config.init(&device_of(&network)).layers;
+        if let (Some(old), Some(new)) = (network.layers.first(), fresh.first()) {
+            same_parameters(old, new)?;
+        }
         network.layers = insert(network.layers, fresh, place)?;
         Ok(network)
     }

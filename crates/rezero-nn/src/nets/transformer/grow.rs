@@ -1,7 +1,7 @@
 //! Deeper Transformers.
 
 use super::{RztxEncoder, RztxEncoderConfig, RztxLm, RztxLmConfig};
-use crate::grow::{Grow, GrowError, Place, device_of, identity, insert, same};
+use crate::grow::{Grow, GrowError, Place, device_of, identity, insert, same, same_parameters};
 
 impl Grow for RztxEncoderConfig {
     type Network = RztxEncoder;
@@ -23,6 +23,13 @@ impl Grow for RztxEncoderConfig {
             }
         }
         let fresh = config.init(&device_of(&network)).layers;
+        if let (Some(old), Some(new)) = (network.layers.first(), fresh.first()) {
+            same_parameters(old, new)?;
+            let activations = [old, new].map(|layer| layer.feed_forward.activation);
+            same("activation", activations[0], activations[1])?;
+            let rotary = [old, new].map(|layer| layer.attention.rotary);
+            same("rotary", rotary[0], rotary[1])?;
+        }
         network.layers = insert(network.layers, fresh, place)?;
         Ok(network)
     }

@@ -5,7 +5,7 @@ use burn::tensor::{Bool, Tensor};
 use super::mask::AttentionMask;
 
 /// The input of an [`RztxEncoder`](super::RztxEncoder), with the builders of Burn's
-/// `TransformerEncoderInput`. Masks are true where attention is forbidden; several together forbid what
+/// `TransformerEncoderInput`. Masks are true where attention is forbidden; masks of several kinds together forbid what
 /// any of them does.
 #[derive(Clone, Debug)]
 pub struct RztxEncoderInput {
@@ -14,7 +14,7 @@ pub struct RztxEncoderInput {
 }
 
 /// The input of an [`RztxDecoder`](super::RztxDecoder), with the builders of Burn's
-/// `TransformerDecoderInput`. Masks are true where attention is forbidden; several together forbid what
+/// `TransformerDecoderInput`. Masks are true where attention is forbidden; masks of several kinds together forbid what
 /// any of them does.
 ///
 /// Without [`causal`](Self::causal) or a mask, every position of the target sees all others, as in
@@ -51,7 +51,8 @@ impl RztxEncoderInput {
         self
     }
 
-    /// Forbids attention from a position (second axis) to another (third axis).
+    /// Forbids attention from a position (second axis) to another (third axis). As with Burn's builders, a
+    /// second call replaces the first.
     ///
     /// # Shapes
     ///
