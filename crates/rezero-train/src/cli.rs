@@ -50,7 +50,8 @@ pub(crate) enum Command {
 pub struct Train {
     /// A recipe (see `rezero recipes`), a path to a .toml file, or with --resume a run directory
     pub recipe: String,
-    /// Recipe values to change, for example: scheme=residual epochs=10 optimizer.lr=0.2
+    /// Recipe values to change, for example: scheme=residual epochs=10 optimizer.lr=0.2; the last value of a
+    /// key counts
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
     /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]

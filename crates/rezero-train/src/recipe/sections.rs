@@ -297,17 +297,10 @@ impl Draft {
         Ok(())
     }
 
-    /// The same with more keys from the command line.
+    /// The same with more keys from the command line; of several values of a key the last counts.
     pub fn given(mut self, overrides: &[Override]) -> Result<Self> {
-        let mut now = std::collections::BTreeSet::new();
         for change in overrides {
             let (section, key) = self.locate(&change.key)?;
-            if !now.insert((section, key.clone())) {
-                return Err(Error::RecipeValue {
-                    key: format!("{section}.{key}"),
-                    message: "is given twice; give one value".to_owned(),
-                });
-            }
             let table = self.given.entry(section).or_default();
             table.insert(key, change.parsed());
         }
@@ -342,10 +335,13 @@ impl Draft {
             let spec = self.spec(section, tables.get("model"), file, given)?;
             let mut table = spec.defaults();
             for (key, value) in file {
+                // The tag is read, and what the command line gives replaces what the file says.
+                if Some(key.as_str()) == spec.tag || given.contains_key(key) {
+                    continue;
+                }
                 // A file fits its own kind. The command line may have chosen another, which has not the key;
                 // where it has, the file's value must fit it.
-                let gone = !table.contains_key(key) && Some(key.as_str()) != spec.tag;
-                if !gone || self.given.is_empty() {
+                if table.contains_key(key) || self.given.is_empty() {
                     table.insert(key.clone(), spec.fits(&table, key, value)?);
                 }
             }
