@@ -34,8 +34,15 @@ fetch *ARGS:
 test:
     cargo test --release --workspace
 
-# The tests of the crates that have `unsafe` and of those that stand on them, with debug assertions and
-# overflow checks in our own crates; dependencies are those of `just test`
+# The tests that take seconds: sums against closed forms, data, recipes, and short runs of the loop
+test-quick:
+    cargo test --release --workspace --lib --test data --test kernels --test nn --test train -- {{quick}}
+
+quick := "tests:: attention:: convolution:: edges:: losses:: normalisation:: products:: small:: updates:: \
+  loading:: texts:: rng:: contract:: gates:: recipes:: schema:: families:: model:: trainer:: \
+  a_run_explains_itself a_run_that_is_made_longer a_run_on_a_file numbers_are_those the_command_writes"
+
+# The tests of kernels, layers and data with debug assertions and overflow checks in those crates alone
 test-debug:
     cargo test --release --workspace --exclude rezero-train --exclude rezero-examples {{checked}}
 
@@ -51,8 +58,10 @@ test-outside:
     cargo build --release
     scripts/test-outside.sh
 
-# What must hold on every backend (docs/BACKENDS.md): `just test-wgpu`, …, each built with Flex and that
-# backend; FEATURES=ndarray,vulkan,tch builds one binary for several
+# `just test-DEVICE`: what must hold on every backend (docs/BACKENDS.md), built with Flex and that backend.
+# FEATURES=ndarray,vulkan,tch builds one binary for several.
+
+# What must hold on every backend, on Flex; the others likewise
 test-flex: (conformance "flex" "flex")
 test-ndarray: (conformance "ndarray" "ndarray")
 test-wgpu: (conformance "wgpu" "wgpu")

@@ -232,6 +232,11 @@ impl rezero_nn::Update for Descend {
 fn segments_give_the_updates_of_a_whole_pass() {
     let device = Device::flex().autodiff();
     for &rule in MlpConfig::SCHEMES {
+        // Norms without a skip path magnify what rounding leaves, by how much depends on the weights.
+        let bound = match rule {
+            ResidualScheme::PlainNorm => 2e-3,
+            _ => 2e-4,
+        };
         for segment in [1, 3, 7, 20] {
             let config = MlpConfig::new(12, 8, 7, 3).with_residual(opened(rule, 0.3));
             let net = config.init(&device);
@@ -250,8 +255,7 @@ fn segments_give_the_updates_of_a_whole_pass() {
             };
             for (found, expected) in moved(&parts).iter().zip(moved(&whole)) {
                 let error = (found - expected).abs() / expected.abs().max(1.0);
-                // Norms without a skip path magnify what rounding leaves.
-                assert!(error < 2e-4, "{rule} {segment}: {found} for {expected}");
+                assert!(error < bound, "{rule} {segment}: {found} for {expected}");
             }
             assert!(moved(&parts) != moved(&net), "{rule}");
             for (found, expected) in gates(&parts).iter().zip(gates(&whole)) {

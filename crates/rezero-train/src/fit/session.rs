@@ -254,7 +254,7 @@ impl<M: Model> Session<M> {
         Err(Error::Diverged {
             step: self.start.state.step + 1,
             message: format!(
-                "loss {loss}, gradient norm {}; {}; try a lower lr, warmup_epochs=1, clip_norm=1 or \
+                "loss {loss}, gradient norm {}; {}; try a lower lr, a warm-up, clip_norm=1 or \
                  alpha_optimizer=adagrad",
                 output.grad_norm,
                 self.trainee().model.diagnose(grads)
@@ -318,7 +318,7 @@ impl<M: Model> Session<M> {
                 message: format!(
                     "validation loss {}, while the training loss is finite (where there is batch norm, \
                      its running statistics may not have caught up with weights that move fast); {}; try \
-                     a lower lr or warmup_epochs=1",
+                     a lower lr or a warm-up",
                     total.mean_loss(),
                     trainee.model.diagnose(&GradientsParams::new())
                 ),
