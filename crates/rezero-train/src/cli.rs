@@ -266,9 +266,9 @@ pub struct Jacobian {
     /// Where to write jacobian.json, .csv, .svg and .png [default: the run, or jacobian/MODEL]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Where to compute [default: flex, or the run's]
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub device: String,
+    /// Where to compute [default: auto, or the run's]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,

@@ -1,12 +1,13 @@
 //! Errors of the trainer: what is wrong, where, what to do.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can stop a command.
-#[derive(Debug, thiserror::Error)]
+/// Everything that can stop a command. Its `Debug` is its message, which is what a `main` that returns it prints.
+#[derive(thiserror::Error)]
 pub enum Error {
     /// No embedded recipe of that name.
     #[error("there is no recipe `{name}`{}; `rezero recipes` lists them, and a path to a .toml file works too", did_you_mean(.nearest))]
@@ -166,6 +167,12 @@ impl Error {
             Self::Interrupted { .. } => 130,
             _ => 1,
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

@@ -120,7 +120,7 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
         d_ff: args.d_ff.unwrap_or(4 * width),
         length: args.length,
     };
-    let device = device::select(&args.device)?;
+    let device = device::select(args.device.as_deref().unwrap_or("auto"))?;
     let mut records = Vec::new();
     for &layers in &args.layers {
         for &scheme in &wanted {
@@ -145,10 +145,7 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
 
 fn measure_run(args: &Jacobian, run: &Path) -> Result<Vec<Record>> {
     let recipe = Recipe::of_run(run)?.recipe;
-    let device = device::select(match args.device.as_str() {
-        "auto" => &recipe.settings.run.device,
-        other => other,
-    })?;
+    let device = device::select(args.device.as_ref().unwrap_or(&recipe.settings.run.device))?;
     let reader = checkpoint::choose(run, &args.checkpoint, &recipe.identity())?;
     let environment = run_dir::environment(run);
     let dir = args.data_dir.as_ref();

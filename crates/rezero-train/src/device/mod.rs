@@ -187,7 +187,8 @@ fn one(name: &str) -> Result<Device> {
     if !backend.compiled {
         return Err(fail(format!(
             "this binary was built without it; build again with --features {} \
-             (cargo run --release --features {0} -- …)",
+             (cargo run --release --features {0} -- …; where rezero-train is a dependency, its feature \
+             `{0}`)",
             backend.name
         )));
     }
