@@ -44,7 +44,7 @@ quick := "tests:: attention:: convolution:: edges:: losses:: normalisation:: pro
 
 # The tests of kernels, layers and data with debug assertions and overflow checks in those crates alone
 test-debug:
-    cargo test --release --workspace --exclude rezero-train --exclude rezero-examples {{checked}}
+    cargo test --release --workspace --test kernels --test nn --test data {{checked}}
 
 checked := "--config profile.release.package.rezero-kernels.debug-assertions=true \
   --config profile.release.package.rezero-kernels.overflow-checks=true \
