@@ -43,6 +43,7 @@ pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, on_a_big_stack};
 
+pub(crate) use model::differentiate;
 pub(crate) use stop::on_signal;
 pub(crate) use strategy::Fit;
 pub(crate) use trainer::launch;

@@ -67,12 +67,7 @@ pub trait Model: Module + ModuleDisplay + 'static {
     /// recipe asks for it. A model that can run its layers again in the backward pass instead of
     /// keeping their activations does so under [`Pass::recompute`].
     fn gradients(&self, batch: &Self::Batch, pass: &Pass) -> (Sums, GradientsParams) {
-        let sums = match pass.half {
-            Some(half) => in_precision(self.clone(), half).loss(batch),
-            None => self.loss(batch),
-        };
-        let gradients = (sums.loss.clone() * pass.scale).backward();
-        (sums, GradientsParams::from_grads(gradients, self))
+        differentiate(self, batch, pass)
     }
 
     /// A whole training step that updates the model part by part while gradients come, so that they
@@ -115,6 +110,20 @@ pub trait Model: Module + ModuleDisplay + 'static {
     fn with_weights(self, record: ModuleRecord) -> Result<Self, String> {
         self.try_load_record(record).map_err(|e| e.to_string())
     }
+}
+
+/// One whole pass, forward and back: what [`Model::gradients`] is where nothing is recomputed.
+pub(crate) fn differentiate<M: Model>(
+    model: &M,
+    batch: &M::Batch,
+    pass: &Pass,
+) -> (Sums, GradientsParams) {
+    let sums = match pass.half {
+        Some(half) => in_precision(model.clone(), half).loss(batch),
+        None => model.loss(batch),
+    };
+    let gradients = (sums.loss.clone() * pass.scale).backward();
+    (sums, GradientsParams::from_grads(gradients, model))
 }
 
 /// How a part of a step is computed.

@@ -34,7 +34,7 @@ macro_rules! families {
                 use burn::store::ModuleRecord;
                 use burn::tensor::Device;
                 use rezero_nn::{
-                    Gate, GrowError, Jacobian, JacobianError, Place, ResidualScheme, in_precision,
+                    Gate, GrowError, Jacobian, JacobianError, Place, ResidualScheme,
                 };
 
                 use super::Family as _;
@@ -193,12 +193,7 @@ macro_rules! families {
                                 return found;
                             }
                         }
-                        let sums = match pass.half {
-                            Some(half) => in_precision(self.clone(), half).loss(batch),
-                            None => self.loss(batch),
-                        };
-                        let gradients = (sums.loss.clone() * pass.scale).backward();
-                        (sums, GradientsParams::from_grads(gradients, self))
+                        fit::differentiate(self, batch, pass)
                     }
 
                     fn update_by_parts(
