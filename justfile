@@ -93,9 +93,14 @@ miri:
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --lib pool
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --test kernels small::
 
-# Benchmarks: kernels, loaders, training steps, decoding, checkpoints, start-up
-bench:
-    cargo bench --workspace
+# Benchmarks: kernels, loaders, training steps, decoding, checkpoints, start-up; `just bench kernels conv` some of them
+bench NAME="" *ARGS:
+    cargo build --release
+    cargo bench --manifest-path benches/Cargo.toml {{ if NAME == "" { "" } else { "--bench " + NAME } }} -- {{ARGS}}
+
+# CPU seconds of a build from nothing, by crate, and what `cargo test` compiles again: docs/BUILD.md
+build-cost *ARGS:
+    python3 scripts/build-cost.py {{ARGS}}
 
 # Time rezero and PyTorch in turn and write docs/PERFORMANCE.md (needs Python with torch: $REZERO_PYTHON)
 bench-vs-pytorch *ARGS:

@@ -1,4 +1,4 @@
-//! Loads the weights of `rezero train quickstart` and classifies drawn images:
+//! Loads the weights of `rezero train quickstart` and classifies generated images:
 //! `cargo run --release -p rezero-examples --example classify -- runs/quickstart/checkpoints/step-200`
 
 use burn::data::dataloader::DataLoader;
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .nth(1)
         .ok_or("usage: classify CHECKPOINT_DIR")?;
     let device = Device::default();
-    // A checkpoint's model.bpk is the record of the network alone.
+    // The file model.bpk in a checkpoint is the record of the network alone.
     let record = ModuleRecord::load(std::path::Path::new(&dir).join("model.bpk"))?;
     let net = CifarResNetConfig::resnet20()
         .init(&device)

@@ -5,21 +5,21 @@
 //! - `classify`: load a trained run's weights into the module and classify images
 //! - `reverse`: an encoder–decoder learns to reverse sequences
 //! - `sequence_classifier`: a classifier over an encoder, with padding
-//! - `own_model`: train a module of one's own on data of one's own, with resume and a report
-//! - `supervised`: one of our networks under Burn's own `SupervisedTraining`
-//! - `write_text`: train a byte-level language model and let it write
+//! - `own_model`: train your own module on your own data, with resume and a report
+//! - `supervised`: train a network of this project with Burn's own `SupervisedTraining`
+//! - `write_text`: train a byte-level language model and let it write text
 
 // The README's own code is compiled and run as a test of this crate.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-// So is that of the page on models of one's own.
+// So is the code of the page about your own models.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/OWN_MODEL.md")]
 struct OwnModel;
 
-// So are both columns of the page for users of Burn's Transformer.
+// So are both columns of code in the page for users of Burn's Transformer.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/FROM_BURN.md")]
 struct FromBurn;

@@ -1,5 +1,5 @@
-//! A module of one's own on data of one's own: a run directory, exact resume and a report. Kill it and
-//! start it again: it goes on where it was.
+//! Your own module on your own data, with a run directory, exact resume and a report. If you kill
+//! it and start it again, it continues from its last checkpoint.
 //! `cargo run --release -p rezero-examples --example own_model`
 
 use burn::data::dataset::InMemDataset;
@@ -34,7 +34,7 @@ impl Net {
     }
 }
 
-/// All that the trainer asks of a module.
+/// The only trait that the trainer needs.
 impl Model for Net {
     /// Points, `[batch, 2]`, and which spiral they are on, `[batch]`.
     type Batch = (Tensor<2>, Tensor<1, Int>);

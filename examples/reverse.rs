@@ -1,4 +1,4 @@
-//! An encoder–decoder that learns to reverse sequences, 15 seconds on two cores:
+//! An encoder–decoder that learns to reverse sequences. It takes 15 seconds on two cores:
 //! `cargo run --release -p rezero-examples --example reverse`
 
 use burn::module::Module;
@@ -34,7 +34,7 @@ impl Reverser {
         }
     }
 
-    /// Tokens that stand at position `from` and after it.
+    /// Embeds tokens; the first is at position `from`.
     fn embed(&self, tokens: Tensor<2, Int>, from: usize) -> Tensor<3> {
         let to = from + tokens.dims()[1];
         let positions = self.positions.weight.val().slice(s![from..to, ..]);
@@ -47,7 +47,7 @@ impl Reverser {
             .forward(self.transformer.forward(source, target))
     }
 
-    /// Decodes one token at a time; the cache holds what the decoder has seen.
+    /// Decodes one token at a time. The cache holds the keys and values of the positions before it.
     fn decode(&self, source: Tensor<2, Int>) -> Tensor<2, Int> {
         let RztxTransformer { encoder, decoder } = &self.transformer;
         let memory = encoder.forward(self.embed(source.clone(), 0));
@@ -77,7 +77,7 @@ fn main() {
     for step in 1..=400 {
         let source = digits(32, &device);
         let target = source.clone().flip([1]);
-        // The decoder reads the start token and all but the last it is to write.
+        // The decoder reads the start token and all target tokens but the last.
         let start = Tensor::full([32, 1], START as i32, &device);
         let read = Tensor::cat(vec![start, target.clone().slice(s![.., ..-1])], 1);
         let logits = model.forward(source, read).reshape([32 * LENGTH, DIGITS]);

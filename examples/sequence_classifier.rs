@@ -1,5 +1,5 @@
-//! A classifier over an `RztxEncoder`: does a sequence's first symbol occur in it again? Sequences
-//! have different lengths, so padding is masked. 20 seconds on two cores:
+//! A classifier over an `RztxEncoder`: does the first symbol of a sequence occur in it again?
+//! Sequences have different lengths, so padding is masked. It takes 20 seconds on two cores:
 //! `cargo run --release -p rezero-examples --example sequence_classifier`
 
 use burn::module::Module;
@@ -33,7 +33,7 @@ impl Classifier {
         }
     }
 
-    /// `[batch, length]` symbols and padding to `[batch, 2]` logits.
+    /// Computes logits `[batch, 2]` from symbols and a padding mask, both `[batch, length]`.
     fn forward(&self, symbols: Tensor<2, Int>, padding: Tensor<2, Bool>) -> Tensor<2> {
         let x = self.symbols.forward(symbols) + self.positions.weight.val().unsqueeze();
         let input = RztxEncoderInput::new(x).mask_pad(padding);

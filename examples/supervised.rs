@@ -1,4 +1,4 @@
-//! One of our networks under Burn's own `SupervisedTraining` and its default strategy.
+//! Trains a network of this project with Burn's own `SupervisedTraining` and its default strategy:
 //! `cargo run --release -p rezero-examples --example supervised`
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rezero_data::{Augment, ImageBatch, ImageLoader, LoaderConfig, Split, shapes}
 use rezero_nn::gate_group;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 
-/// Burn's traits are for a type of one's own.
+/// A type of this crate, since Rust allows no implementation of Burn's traits for a foreign type.
 #[derive(Module, Debug)]
 struct Classifier {
     net: CifarResNet,
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let net = CifarResNetConfig::new(8).init(&training);
     let model = Classifier { net };
-    // Gates are a group of their own, here without momentum.
+    // Gates have their own parameter group, here without momentum.
     let optimizer = SgdConfig::new()
         .with_momentum(Some(MomentumConfig::new().with_momentum(0.9)))
         .init()

@@ -1,5 +1,5 @@
-//! Trains a byte-level language model on built-in text and lets it write, 40 seconds on two cores:
-//! `cargo run --release -p rezero-examples --example write_text`
+//! Trains a byte-level language model on built-in text and lets it write. It takes 40 seconds on
+//! two cores: `cargo run --release -p rezero-examples --example write_text`
 
 use burn::data::dataloader::DataLoader;
 use burn::module::Module;

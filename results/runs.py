@@ -3,7 +3,8 @@
 
     python3 results/runs.py list   [EXPERIMENT…]
     python3 results/runs.py run    [EXPERIMENT…] --cifar DIR --text FILE [--jobs N]    runs what results/work lacks, then records it
-    python3 results/runs.py report [EXPERIMENT…]                                       rebuilds tables and figures from results/records
+    python3 results/runs.py report [EXPERIMENT…]                                       rebuilds tables and figures from results/records,
+                                                                                       and README's table of claims
 
 DIR holds CIFAR-10's binary batches, FILE the first 4,000,000 bytes of enwik8. `run` gives each of N processes one thread. A record
 is a run's recipe, environment and metrics, thinned to some 60 rows; weights are not kept. The binary is $REZERO, else
@@ -16,12 +17,13 @@ import json
 import os
 import pathlib
 import shlex
+import statistics
 import subprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 WORK, RECORDS, REPORTS = HERE / "work", HERE / "records", ROOT / "docs" / "results"
-PAGE = ROOT / "docs" / "RESULTS.md"
+PAGE, README = ROOT / "docs" / "RESULTS.md", ROOT / "README.md"
 ROWS = 60
 
 # What the arms of a language model are called, and the recipe's words for them.
@@ -262,18 +264,53 @@ def epochs(experiment):
     return "\n".join(lines) + "\n"
 
 
-def insert(name, table):
+# README's claims: what was trained, its depth, the experiment, the measure and the arms with their labels.
+CLAIMS = [
+    ("Transformer on bytes, 500 steps: bits per byte", 48, "lm48", "bpb", {"rezero": "ReZero", "pre-norm": "pre-norm", "post-norm": "post-norm"}),
+    ("ResNet on CIFAR-10, one epoch: accuracy", 20, "resnet20", "accuracy", {"rezero": "ReZero", "vanilla": "plain ResNet"}),
+    ("6 layers grown to 24, and 24 from the start, at equal compute: bits per byte", 24, "growth", "bpb", {"6-24-even": "grown", "24": "from the start"}),
+    ("Fully connected network on CIFAR-10, ten epochs: training loss", 64, "mlp64", "epoch", {"rezero": "ReZero", "residual": "residual", "vanilla": "plain", "pre-norm": "pre-norm"}),
+    ("**Against ReZero:** Transformer on bytes, 1,000 steps: bits per byte", 12, "lm12", "bpb", {"rezero": "ReZero", "rezero-1": "ReZero with α = 1", "pre-norm": "pre-norm"}),
+]
+
+
+def last(run, measure):
+    """The measure at the end of a run: of its validation, or the mean training loss of its last epoch."""
+    if measure == "epoch":
+        return json.loads((run / "epochs.json").read_text())[-1]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[measure] for row in rows if row["split"] == "valid"][-1]
+
+
+def claims():
+    """The table of claims: the mean over seeds, ± its standard error."""
+    lines = ["| network, training and measure | layers | result | seeds | command |", "| - | -: | - | -: | - |"]
+    for what, depth, experiment, measure, arms in CLAIMS:
+        cells = []
+        for arm, label in arms.items():
+            values = [last(path, measure) for path in sorted((RECORDS / experiment).glob(f"{arm}_[0-9]*"))]
+            unit, digits, scale = (" %", 1, 100) if measure == "accuracy" else ("", 2 if measure == "epoch" else 3, 1)
+            text = f"{scale * statistics.mean(values):.{digits}f}"
+            if len(values) > 1:
+                text += f" ± {scale * statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
+            cells.append(f"{label} {text}{unit}")
+        data = "--cifar DIR" if measure in ("accuracy", "epoch") else "--text FILE"
+        lines.append(f"| {what} | {depth} | {'<br>'.join(cells)} | {len(values)} | `just results-run {experiment} {data}` |")
+    return "\n".join(lines) + "\n"
+
+
+def insert(page, name, table):
     begin, end = f"<!-- report {name} -->", f"<!-- /report {name} -->"
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}\n{table}{end}{rest.split(end)[1]}")
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n{table}{end}{rest.split(end)[1]}")
 
 
 def report(experiment):
     if experiment.endswith("-tune"):
-        insert(experiment, tuning(experiment))
+        insert(PAGE, experiment, tuning(experiment))
         return
     if experiment.startswith("mlp"):
-        insert(f"{experiment}-epochs", epochs(experiment))
+        insert(PAGE, f"{experiment}-epochs", epochs(experiment))
     title, baseline, labels = REPORTED[experiment]
     names = sorted(path.parent for path in (RECORDS / experiment).glob("*/metrics.jsonl"))
     order = list(experiments()[experiment])
@@ -328,6 +365,7 @@ def main():
         for experiment in chosen:
             if (RECORDS / experiment).exists():
                 report(experiment)
+        insert(README, "claims", claims())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ use crate::rng::{Purpose, Rng};
 /// Random crop and flip, as in torchvision's `RandomCrop(size, padding)` then
 /// `RandomHorizontalFlip()`.
 ///
-/// The image is framed by `crop_padding` black (0) pixels on each side *before* normalisation, a
-/// window of the image's size is cut at a uniform offset, and the window is mirrored left to right
-/// with probability ½.
+/// *Before* normalisation, the image gets a frame of `crop_padding` black (0) pixels on each side.
+/// A window of the image's size is cut at a uniformly random offset and mirrored left to right with
+/// probability ½.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
@@ -30,7 +30,7 @@ impl Augment {
         flip: true,
     };
 
-    /// What happens to `record` in `epoch`: a function of these values and `seed` alone.
+    /// The window of `record` in `epoch`: a function of these values and `seed` alone.
     pub(crate) fn choose(self, seed: u64, epoch: u64, record: u32) -> Window {
         if self == Self::NONE {
             return Window {
@@ -62,8 +62,8 @@ pub(crate) struct Window {
 /// Cuts windows of images of one shape and normalises them.
 pub(crate) struct Cutter {
     shape: ImageShape,
-    /// The normalised value of each byte, per channel: 1 KiB each, which stay in the first-level
-    /// cache.
+    /// The normalised value of each byte, per channel: 1 KiB each, so that they stay in the
+    /// first-level cache.
     table: Vec<[f32; 256]>,
 }
 

@@ -68,8 +68,8 @@ const BATCH: RecordLayout = RecordLayout {
 };
 
 /// The constants of the code behind the paper's CIFAR-10 table, in wide use since
-/// [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar). The standard deviations are
-/// means over images of each image's own deviation, and so below those of all pixels.
+/// [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar). Each standard
+/// deviation is the mean of the images' own standard deviations, so it is below that of all pixels.
 pub fn normalization_table() -> Normalization {
     Normalization {
         mean: vec![0.4914, 0.4822, 0.4465],
@@ -95,7 +95,7 @@ pub fn normalization_superconvergence() -> Normalization {
     }
 }
 
-/// A folder whose six files are there and have possible lengths. Made by [`open`].
+/// A folder whose six files exist and have valid lengths. Made by [`open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
     path: PathBuf,
@@ -107,7 +107,7 @@ pub struct Folder {
 ///
 /// # Errors
 ///
-/// As [`open`], and where a label is above 9 or a file cannot be read.
+/// As [`open`], or if a label is above 9 or a file cannot be read.
 pub fn load(dir: &Path, split: Split) -> Result<ImageSet> {
     open(dir)?.load(split)
 }
@@ -117,7 +117,7 @@ pub fn load(dir: &Path, split: Split) -> Result<ImageSet> {
 ///
 /// # Errors
 ///
-/// Where there is no such folder, where some of the files are absent, and where a file is empty,
+/// If there is no such folder, if some of the files are absent, or if a file is empty,
 /// longer than 10,000 records or not a whole number of records.
 pub fn open(dir: &Path) -> Result<Folder> {
     find(dir)?.ok_or_else(|| DataError::NotFound {
@@ -133,7 +133,7 @@ pub fn open(dir: &Path) -> Result<Folder> {
     })
 }
 
-/// As [`open`], but `None` where neither folder has any of the files.
+/// As [`open`], but `None` if neither folder has any of the files.
 pub(crate) fn find(dir: &Path) -> Result<Option<Folder>> {
     let Some(path) = locate(dir)? else {
         return Ok(None);
@@ -158,7 +158,7 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Folder>> {
     Ok(Some(Folder { path, train, test }))
 }
 
-/// The folder that holds at least one batch file: `dir` itself, else its sub-folder. `None` where
+/// The folder that holds at least one batch file: `dir` itself, else its sub-folder. `None` if
 /// neither does.
 fn locate(dir: &Path) -> Result<Option<PathBuf>> {
     for folder in [dir.to_path_buf(), dir.join(FOLDER)] {
@@ -201,7 +201,7 @@ fn records_of(file: &Path) -> Result<usize> {
 ///
 /// # Errors
 ///
-/// Where there are no bytes, more than 10,000 records, or not a whole number of them, and where a
+/// If there are no bytes, more than 10,000 records, or not a whole number of them, or if a
 /// label is above 9.
 pub fn parse(bytes: &[u8], file: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     let records = BATCH.records(file, bytes.len() as u64)?;
@@ -270,7 +270,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// Where a file cannot be read or has changed since [`open`], and where a label is above 9.
+    /// If a file cannot be read or has changed since [`open`], or if a label is above 9.
     pub fn load(&self, split: Split) -> Result<ImageSet> {
         let range = self.range(split);
         let mut labels = Vec::with_capacity(range.len());

@@ -1,8 +1,8 @@
-//! Texts as bytes: enwik8, any other file, and `wiki-like`, written from a seed.
+//! Texts as bytes: enwik8, any other file, and `wiki-like`, which is generated from a seed.
 //!
 //! A text of `n` bytes is split by position, as is the convention for enwik8 (90, 5 and 5 million
 //! bytes): [`Split::Train`] is `[0, ⌊90 n / 100⌋)`, [`Split::Valid`] goes on to `⌊95 n / 100⌋`, and
-//! [`Split::Test`] is the rest. Only the bytes of the wanted split are kept in memory.
+//! [`Split::Test`] is the rest. Only the bytes of the wanted split are stored in memory.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::hash::hex;
 use crate::{DataError, Result, Split, Text, wiki};
 
-/// The file of enwik8, and the folder that it is kept in.
+/// The name of enwik8's file, and of its folder.
 pub const ENWIK8: &str = "enwik8";
 /// The length of enwik8.
 pub const ENWIK8_BYTES: u64 = 100_000_000;
@@ -28,13 +28,12 @@ const MAX_BYTES: u64 = 1 << 32;
 
 /// A split of enwik8. `dir` is the folder of the file `enwik8`, or the one above it.
 ///
-/// The whole file is read and its SHA-256 compared, so that a figure measured on it is one of
-/// enwik8.
+/// The whole file is read and its SHA-256 is checked, so that a result on it is a result on enwik8.
 ///
 /// # Errors
 ///
-/// Where there is no such file, and where it is not the official one, byte for byte;
-/// [`file()`] reads any other.
+/// If there is no such file, or if it differs from the official one in any byte. [`file()`] reads
+/// any other file.
 pub fn enwik8(dir: &Path, split: Split) -> Result<Text> {
     let len = ENWIK8_BYTES;
     let file = find(dir, len)?
@@ -75,7 +74,7 @@ pub fn enwik8(dir: &Path, split: Split) -> Result<Text> {
 ///
 /// # Errors
 ///
-/// Where it is no plain file, has fewer than 11 bytes (a split would be empty) or more than 4 GiB,
+/// If it is not a plain file, has fewer than 11 bytes (a split would be empty) or more than 4 GiB,
 /// or cannot be read.
 pub fn file(path: &Path, split: Split) -> Result<Text> {
     let name = path.file_name().unwrap_or(path.as_os_str());
@@ -100,7 +99,7 @@ pub fn file(path: &Path, split: Split) -> Result<Text> {
 ///
 /// # Errors
 ///
-/// Where there are fewer than 11 bytes (a split would be empty) or more than 4 GiB.
+/// If there are fewer than 11 bytes (a split would be empty) or more than 4 GiB.
 pub fn bytes(name: &str, mut bytes: Vec<u8>, split: Split) -> Result<Text> {
     let Range { start, end } = checked_range(name, bytes.len() as u64, split)?;
     bytes.truncate(end as usize);
@@ -110,16 +109,16 @@ pub fn bytes(name: &str, mut bytes: Vec<u8>, split: Split) -> Result<Text> {
 
 /// The first `len` bytes of a split of `wiki-like`: pages of made-up words in the form of enwik8.
 ///
-/// Each is in XML, with a title, headings, lists, links, templates, dates and numbers. The words of
-/// a seed are 4,096, by Zipf's law, and each has some that like to follow it; a page repeats the
-/// words of its title. Byte `i` of a split is a function of (seed, split, `i`) alone, on every
-/// platform. The splits of one seed share their words and nothing else.
+/// Each page is XML, with a title, headings, lists, links, templates, dates and numbers. A seed has
+/// 4,096 words, whose frequencies follow Zipf's law. Each word has four preferred successors, and a
+/// page repeats the words of its title. Byte `i` of a split is a function of (seed, split, `i`)
+/// alone, on every platform. The splits of one seed share their words and nothing else.
 pub fn wiki_like(len: usize, seed: u64, split: Split) -> Text {
     Text::new("wiki-like".into(), split, wiki::write(len, seed, split))
 }
 
 /// The folder that holds a file `enwik8` of `len` bytes: `dir` itself, else its sub-folder. `None`
-/// where neither does.
+/// if neither does.
 pub(crate) fn find(dir: &Path, len: u64) -> Result<Option<PathBuf>> {
     for folder in [dir.to_path_buf(), dir.join(ENWIK8)] {
         let file = folder.join(ENWIK8);
@@ -155,7 +154,7 @@ fn not_a_file(path: &Path) -> DataError {
     }
 }
 
-/// The bytes of a split of a text of `len`.
+/// The byte range of a split, in a text of `len` bytes.
 fn range(len: u64, split: Split) -> Range<u64> {
     // In 128 bits, no product is too large.
     let at = |percent: u128| (u128::from(len) * percent / 100) as u64;

@@ -13,17 +13,17 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Everything that can go wrong with a data set, from the download to the batch.
 ///
-/// A message says what must hold, what was found instead and what to do. It includes its cause, so
-/// it is to be printed alone; `source()` is for programs.
+/// A message says what is required, what was found instead and what to do. It includes its cause,
+/// so print it alone; `source()` is for programs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// A file or folder could not be read or written.
     #[error("cannot {action} {}: {source}; {}", path.display(), io_remedy(source))]
     Io {
-        /// What was tried, as a verb: "read", "create".
+        /// The attempted action, as a verb: "read", "create".
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// The cause.
         #[source]
@@ -33,9 +33,9 @@ pub enum DataError {
     /// A file stands where a folder should be, or the other way round.
     #[error("{} is not a {expected}; move it away or choose another data folder", path.display())]
     WrongKind {
-        /// What stands there.
+        /// The file or folder that is there.
         path: PathBuf,
-        /// What should: "folder" or "file".
+        /// What should be there: "folder" or "file".
         expected: &'static str,
     },
 
@@ -46,13 +46,13 @@ pub enum DataError {
         set: &'static str,
         /// The folder that was searched.
         dir: PathBuf,
-        /// Which files in which folders.
+        /// The files that were looked for, and in which folders.
         looked_for: String,
-        /// What to do.
+        /// What the user can do.
         remedy: String,
     },
 
-    /// Some files of the data set are there, others are not.
+    /// Some files of the data set are there, others are missing.
     #[error("{} lacks {missing}: {rule}; {remedy}", dir.display())]
     MissingFiles {
         /// The folder that was searched.
@@ -61,7 +61,7 @@ pub enum DataError {
         missing: String,
         /// Which files the data set needs.
         rule: &'static str,
-        /// What to do.
+        /// What the user can do.
         remedy: &'static str,
     },
 
@@ -73,7 +73,7 @@ pub enum DataError {
     EmptyFile {
         /// The file.
         file: PathBuf,
-        /// What it should be.
+        /// The layout that it should have.
         layout: RecordLayout,
     },
 
@@ -92,7 +92,7 @@ pub enum DataError {
         records: u64,
         /// How many bytes follow them.
         remainder: u64,
-        /// What it should be.
+        /// The layout that it should have.
         layout: RecordLayout,
     },
 
@@ -106,11 +106,11 @@ pub enum DataError {
         file: PathBuf,
         /// Its length in bytes.
         len: u64,
-        /// What it should be.
+        /// The layout that it should have.
         layout: RecordLayout,
     },
 
-    /// A label names no class.
+    /// A label is not that of a class.
     #[error(
         "{}, record {record}: label {label}, but there are {classes} classes (0 to {}); the file is \
          damaged or of another format",
@@ -154,7 +154,7 @@ pub enum DataError {
         labels: usize,
     },
 
-    /// A file has another length than the official one.
+    /// The length of a file is not the official one.
     #[error(
         "{} is {got} bytes, but {set} has {expected}: it was cut short or is another file; {remedy}",
         file.display()
@@ -168,7 +168,7 @@ pub enum DataError {
         expected: u64,
         /// The length found.
         got: u64,
-        /// What to do.
+        /// What the user can do.
         remedy: String,
     },
 
@@ -184,9 +184,9 @@ pub enum DataError {
         name: String,
         /// Its length in bytes.
         len: u64,
-        /// The least number of bytes.
+        /// The smallest allowed length.
         min: u64,
-        /// The greatest.
+        /// The largest allowed length.
         max: u64,
     },
 
@@ -195,9 +195,9 @@ pub enum DataError {
     Setting {
         /// The setting's name.
         setting: &'static str,
-        /// What it must be.
+        /// The values allowed.
         rule: String,
-        /// What it was.
+        /// The value given.
         got: String,
     },
 
@@ -208,13 +208,13 @@ pub enum DataError {
         what: &'static str,
         /// The name given.
         name: String,
-        /// The known name that was most likely meant, where one is near.
+        /// The known name that was most likely meant, if one is near.
         nearest: Option<String>,
         /// All known names, separated by commas.
         known: String,
     },
 
-    /// The data are absent and the network is not to be used.
+    /// The data are absent, and the network may not be used.
     #[error("{name} is not in {} and the network is off; {by_hand}, or run without --offline", dir.display())]
     Offline {
         /// The data set.
@@ -259,12 +259,12 @@ pub enum DataError {
         got: u64,
         /// Bytes of the whole file.
         expected: u64,
-        /// The cause, where the connection gave one.
+        /// The cause, if the connection gave one.
         #[source]
         source: Option<io::Error>,
     },
 
-    /// The server's file has another size than the registered one.
+    /// The size of the server's file is not the registered one.
     #[error(
         "{url}: the server's file has {got} bytes, the registered one {expected}; it is another \
          file: try another mirror"
@@ -444,7 +444,7 @@ fn status_remedy(status: u16) -> &'static str {
     }
 }
 
-/// The last error of each address that was tried, one a line.
+/// The last error of each address that was tried, one per line.
 #[derive(Debug)]
 pub struct Causes(pub Vec<DataError>);
 

@@ -1,4 +1,4 @@
-//! Download, check, unpack: `plan` says what is to be done, `fetch` does it.
+//! Download, check, unpack: `plan` says which of these are needed, `fetch` does them.
 //!
 //! In the data folder, from the first byte to the last step:
 //!
@@ -10,8 +10,8 @@
 //! .NAME.lock      held meanwhile, so that two processes do not work at the same time
 //! ```
 //!
-//! Whatever stands under its final name is whole. A kill at any moment leaves at most a `.part`
-//! and an `.unpacking-…` that the next call resumes or removes.
+//! A file or folder with its final name is always complete. A process that is killed leaves at most
+//! a `.part` and an `.unpacking-…`, which the next call resumes or removes.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IsTerminal, Read, Write};
@@ -36,16 +36,17 @@ pub struct Options {
     pub offline: bool,
     /// Addresses to use in place of the registry's, in order. Default: none.
     pub urls: Vec<String>,
-    /// How often a broken transfer is tried again, at each address. An attempt that brought 1 MiB
-    /// or more does not count. Default: 4.
+    /// How often a broken transfer is tried again, at each address. An attempt that brings 1 MiB or
+    /// more resets the count. Default: 4.
     pub retries: u32,
-    /// Show no progress bar. It is shown only where stderr is a terminal. Default: false.
+    /// Show no progress: neither the bar on a terminal nor the lines elsewhere, both on stderr.
+    /// Default: false.
     pub quiet: bool,
     /// The time to find the server and connect to it. Default: 15 s.
     pub connect_timeout: Duration,
-    /// The longest silence of the server. Default: 30 s.
+    /// The longest time to wait for data from the server. Default: 30 s.
     pub read_timeout: Duration,
-    /// The pause before the first new attempt; it doubles from one to the next, up to a minute.
+    /// The pause before the first new attempt. It doubles for each further one, up to a minute.
     /// Default: 1 s.
     pub backoff: Duration,
 }
@@ -86,13 +87,13 @@ pub enum Plan {
     },
 }
 
-/// What is to be done for `entry` in `options.dir`, from what stands there. Writes nothing and opens
+/// What [`fetch`] would do for `entry`, given the files in `options.dir`. Writes nothing and opens
 /// no connection.
 ///
 /// # Errors
 ///
-/// Where a download would be needed but `options.offline` is set, where the data folder holds a
-/// damaged copy (which is never overwritten), and where a file stands in a folder's place.
+/// If a download would be needed but `options.offline` is set, if the data folder holds a
+/// damaged copy (which is never overwritten), or if a file is in the place of a folder.
 pub fn plan(entry: &Entry, options: &Options) -> Result<Plan> {
     let dir = &options.dir;
     if let Some(folder) = entry.find(dir)? {
@@ -133,14 +134,14 @@ pub fn plan(entry: &Entry, options: &Options) -> Result<Plan> {
 
 /// Brings the data of `entry` into `options.dir` and returns the folder that holds them.
 ///
-/// Data that are there are used as they are, without network or writing. An archive that is there
-/// (placed by hand or left by an earlier call) is checked and unpacked. Otherwise each address is
-/// tried in order, a broken transfer being resumed.
+/// Data that are already there are used as they are, without network or writing. An archive that is
+/// already there (placed by hand or left by an earlier call) is checked and unpacked. Otherwise
+/// each address is tried in order, and a broken transfer is resumed.
 ///
 /// # Errors
 ///
-/// As [`plan`], and where no address gives the file, its SHA-256 is not the registered one, the
-/// archive is unsafe or damaged, or the disk does not take it. A download with a wrong hash is
+/// As [`plan`], or if no address gives the file, its SHA-256 is not the registered one, the archive
+/// is unsafe or damaged, or it cannot be written to the disk. A download with a wrong hash is
 /// deleted; an archive that was there before is left in place.
 pub fn fetch(entry: &Entry, options: &Options) -> Result<PathBuf> {
     if let Plan::Use(folder) = plan(entry, options)? {
@@ -186,7 +187,7 @@ fn part_of(archive: &Path) -> PathBuf {
     name.into()
 }
 
-/// The length of a file, 0 where there is none.
+/// The length of a file, 0 if there is none.
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |m| m.len())
 }
@@ -198,8 +199,8 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Waits for the lock. `None` on a file system without locks, where the SHA-256 and the renames
-/// still keep the result whole.
+/// Waits for the lock. `None` on a file system without locks. There, the SHA-256 and the renames
+/// alone guarantee a complete result.
 fn lock(path: &Path, bar: &Bar) -> Result<Option<File>> {
     let file = OpenOptions::new()
         .create(true)
@@ -286,7 +287,7 @@ fn download_from(
     part: &Path,
     bar: &Bar,
 ) -> Result<()> {
-    /// So much in one attempt shows that the connection works.
+    /// An attempt that brings so many bytes shows that the connection works.
     const PROGRESS: u64 = 1 << 20;
 
     let agent = agent(url, options);
@@ -410,7 +411,7 @@ fn transfer(agent: &ureq::Agent, url: &str, entry: &Entry, part: &Path, bar: &Ba
             got,
         });
     }
-    // Only now is there something better than what `part` holds.
+    // Only now is the response known to be better than what `part` holds.
     let mut file = OpenOptions::new()
         .create(true)
         .append(from > 0)
@@ -537,7 +538,7 @@ fn looks_like_html(head: &[u8]) -> bool {
 /// A progress bar on stderr, drawn only on a terminal.
 struct Bar {
     bar: ProgressBar,
-    /// Where no bar can be drawn, a line tells of each stage.
+    /// Whether to print a line for each stage, if there is no bar.
     lines: bool,
 }
 
@@ -554,7 +555,7 @@ impl Bar {
         }
     }
 
-    /// Begins a stage of `total` bytes, of which `done` are behind; a total of 0 is unknown.
+    /// Begins a stage of `total` bytes, of which `done` are done; a total of 0 is unknown.
     fn stage(&self, what: &str, total: u64, done: u64) {
         if self.lines {
             // Standard error may be closed; progress is not worth failing for.

@@ -17,7 +17,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// The SHA-256 of a file, in hexadecimal. `seen` is told of each chunk's length.
+/// The SHA-256 of a file, in hexadecimal. `seen` gets the length of each chunk.
 pub(crate) fn file_sha256(path: &Path, mut seen: impl FnMut(u64)) -> Result<String> {
     let mut file = File::open(path).map_err(DataError::io("open", path))?;
     let mut hasher = Sha256::new();

@@ -30,7 +30,7 @@ impl ImageShape {
         }
     }
 
-    /// Bytes of one image, one for each pixel and channel. A product beyond `usize` is
+    /// Bytes of one image, one per pixel and channel. A product that exceeds `usize` is
     /// [`usize::MAX`].
     pub const fn bytes(self) -> usize {
         self.channels
@@ -106,8 +106,8 @@ pub struct ImageSet {
 impl ImageSet {
     /// A set from bytes in memory.
     ///
-    /// `pixels` holds [`shape.bytes()`](ImageShape::bytes) bytes for each label. `official_len` is
-    /// the number of records of the whole set that this one may be a subset of; 0 where there is no
+    /// `pixels` holds [`shape.bytes()`](ImageShape::bytes) bytes per label. `official_len` is the
+    /// number of records of the official set, of which this set may be a subset; 0 if there is no
     /// such set.
     ///
     /// ```
@@ -125,7 +125,7 @@ impl ImageSet {
     ///
     /// # Errors
     ///
-    /// Where the shape has a 0, the lengths do not match, or a label is not below the number of
+    /// If the shape has a 0, the lengths do not match, or a label is not below the number of
     /// class names.
     pub fn from_raw<N: Into<String>>(
         name: impl Into<String>,
@@ -196,7 +196,7 @@ impl ImageSet {
     ///
     /// # Panics
     ///
-    /// Where `i` is not below [`len`](Self::len).
+    /// If `i` is not below [`len`](Self::len).
     pub fn pixels(&self, i: usize) -> &[u8] {
         assert!(i < self.len, "record {i} of an image set of {}", self.len);
         let bytes = self.storage.shape.bytes();
@@ -207,7 +207,7 @@ impl ImageSet {
     ///
     /// # Panics
     ///
-    /// Where `i` is not below [`len`](Self::len).
+    /// If `i` is not below [`len`](Self::len).
     pub fn label(&self, i: usize) -> u8 {
         assert!(i < self.len, "record {i} of an image set of {}", self.len);
         self.storage.labels[i]
@@ -233,18 +233,18 @@ impl ImageSet {
         &self.storage.name
     }
 
-    /// Whether this set has fewer records than the official one. A figure measured on a subset is
-    /// not the data set's figure.
+    /// Whether this set has fewer records than the official one. A result on a subset is not a
+    /// result on the data set.
     pub fn is_subset(&self) -> bool {
         self.len < self.official_len
     }
 
-    /// The number of records of the official set; 0 where there is none.
+    /// The number of records of the official set; 0 if there is none.
     pub fn official_len(&self) -> usize {
         self.official_len
     }
 
-    /// The first `n` records, or all where there are fewer. The memory is shared.
+    /// The first `n` records, or all if there are fewer. The memory is shared.
     #[must_use]
     pub fn take(&self, n: usize) -> Self {
         Self {
@@ -263,7 +263,7 @@ impl ImageSet {
     }
 }
 
-/// Says how many records there are, and of how many: `cifar10: 4500 records, a subset of 45000`.
+/// The number of records, and for a subset of how many: `cifar10: 4500 records, a subset of 45000`.
 impl fmt::Display for ImageSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} records", self.name(), self.len)?;
@@ -297,11 +297,11 @@ pub struct ImageItem {
 }
 
 impl Dataset<ImageItem> for ImageSet {
-    /// Record `i`. Never an error: all records are in memory.
+    /// Record `i`. It never returns an error, since all records are in memory.
     ///
     /// # Panics
     ///
-    /// Where `i` is not below [`len`](ImageSet::len).
+    /// If `i` is not below [`len`](ImageSet::len).
     fn get(&self, i: usize) -> Result<ImageItem, DatasetError> {
         Ok(ImageItem {
             pixels: self.pixels(i).to_vec(),

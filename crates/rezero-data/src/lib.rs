@@ -1,22 +1,22 @@
 //! Images and text for Burn: CIFAR-10 and enwik8 by verified download, `shapes` and `wiki-like`
-//! made on the spot, and loaders whose batches depend on nothing but their seed.
+//! generated without a download, and loaders whose batches depend on their seed alone.
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
-//! - [`cifar10`] reads the binary version, [`shapes`] draws images in ten classes; both give an
+//! - [`cifar10`] reads the binary version, [`shapes`] generates images in ten classes; both give an
 //!   [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
 //!   flip, normalise, prefetch, resume at any step.
-//! - [`corpus`] reads enwik8 or any other file as bytes, and writes `wiki-like`; all give a
+//! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
 //!   [`Text`].
-//! - [`TextLoader`] draws random windows of a text to train on, or goes through the whole of it so
-//!   that each byte is scored once.
+//! - [`TextLoader`] samples random windows of a text for training, or reads the whole text so that
+//!   each byte is scored once.
 //! - [`ImageSet`] and [`TextWindows`] are Burn [`Dataset`](burn::data::dataset::Dataset)s as well,
 //!   for Burn's own data loader and transforms.
 //! - [`nearest()`] finds the name that was meant, and [`rng`] makes seeds and shuffled orders.
 //!
-//! This crate enables no backend, reads no environment variable but the usual proxy ones, and
-//! opens the network only in [`fetch::fetch`].
+//! This crate enables no backend, reads no environment variables except the usual ones for proxies,
+//! and opens the network only in [`fetch::fetch`].
 //!
 //! # One epoch of images
 //!
@@ -74,6 +74,12 @@
 //! ```
 
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod augment;
 pub mod cifar10;

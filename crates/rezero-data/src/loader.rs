@@ -1,4 +1,4 @@
-//! The loader of images: batches in an order that depends on nothing but the seed and the epoch.
+//! The loader of images: batches in an order that depends on the seed and the epoch alone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,31 +31,31 @@ pub struct LoaderConfig {
     pub batch_size: usize,
     /// The seed of the order and of the augmentation.
     pub seed: u64,
-    /// Whether each epoch has its own random order; otherwise that of the set.
+    /// Whether each epoch has its own random order; otherwise it has the order of the set.
     pub shuffle: bool,
     /// Whether a last batch of fewer records is left out.
     pub drop_last: bool,
     /// The change made to each image.
     pub augment: Augment,
-    /// The constants of the normalisation, one of each kind per channel.
+    /// The mean and the standard deviation of each channel.
     pub normalization: Normalization,
-    /// Batches made ready ahead, by one thread; 0 makes each when it is asked for. The batches are
-    /// the same, bit for bit.
+    /// Batches prepared ahead by one thread; 0 prepares each on request. The batches are the same,
+    /// bit for bit.
     pub prefetch: usize,
 }
 
 /// A deterministic loader of [`ImageBatch`]es.
 ///
 /// The n-th call of [`iter`](DataLoader::iter) (from 0) yields epoch `first + n`, where `first` is
-/// 0 or what [`starting_at`](Self::starting_at) says. The order of an epoch is a function of (seed,
-/// epoch), and the augmentation of a record one of (seed, epoch, record): neither depends on batch
-/// size, threads or where the epoch was resumed. [`from_step`](Self::from_step) gives the batches
-/// of any step, whatever was yielded before.
+/// 0 unless [`starting_at`](Self::starting_at) sets it. The order of an epoch is a function of
+/// (seed, epoch), and the augmentation of a record is a function of (seed, epoch, record). Neither
+/// depends on the batch size, the threads or the batch at which the epoch was resumed.
+/// [`from_step`](Self::from_step) gives the batches of any step, whatever was yielded before.
 ///
 /// [`to_device`](DataLoader::to_device) shares the count of epochs with the loader that it was
 /// called on. [`slice`](DataLoader::slice) takes positions `start..end` of every epoch's order and
-/// counts for itself: slices that cover `0..len` see each record once an epoch between them, and
-/// slices of equal length have equally many batches.
+/// has its own count. Slices that cover `0..len` together yield each record once per epoch. Slices
+/// of equal length have equally many batches.
 #[derive(Clone)]
 pub struct ImageLoader {
     set: ImageSet,
@@ -75,7 +75,7 @@ impl ImageLoader {
     ///
     /// # Errors
     ///
-    /// Where the batch size is 0, the set is empty or has less than one batch under `drop_last`,
+    /// If the batch size is 0, the set is empty or has less than one batch under `drop_last`,
     /// the padding is not below the images' smaller side, or the normalisation does not pass
     /// [`Normalization::check`].
     pub fn new(set: ImageSet, config: LoaderConfig, device: &Device) -> Result<Self> {
@@ -119,7 +119,7 @@ impl ImageLoader {
         })
     }
 
-    /// The same loader, beginning at `batch` of `epoch`; the epochs after it are whole. Where
+    /// The same loader, beginning at `batch` of `epoch`; the epochs after it are complete. If
     /// `batch` is not below [`batches_per_epoch`](Self::batches_per_epoch), that first epoch has no
     /// batch.
     #[must_use]
@@ -180,16 +180,16 @@ impl ImageLoader {
     }
 
     /// The batches from training step `step`, counted from 0 over the whole run, to the end of the
-    /// epoch that the step lies in; the count of epochs stays as it is.
+    /// epoch of that step. The count of epochs does not change.
     ///
-    /// A run of any length is this, called again with the step after the last one.
+    /// A run of any length repeats this call with the step after the last one.
     pub fn from_step(&self, step: usize) -> ImageIterator {
         // A slice may be too short for a batch under `drop_last`: then no step has one.
         let per_epoch = self.batches_per_epoch().max(1);
         self.epoch((step / per_epoch) as u64, step % per_epoch)
     }
 
-    /// `epoch` from `batch` on, whatever was yielded before; the count of epochs stays as it is.
+    /// `epoch` from `batch` on, whatever was yielded before. The count of epochs does not change.
     pub fn epoch(&self, epoch: u64, batch: usize) -> ImageIterator {
         let batches = self.batches_per_epoch();
         let next = batch.min(batches);
@@ -323,7 +323,7 @@ impl Iterator for ImageIterator {
 }
 
 impl DataLoaderIterator<ImageBatch> for ImageIterator {
-    /// Items yielded and, where the epoch was begun in the middle, those before it.
+    /// Items yielded and, if the epoch was begun in the middle, those before it.
     fn progress(&self) -> Progress {
         Progress::new(self.processed, self.items, Some("items".into()))
     }

@@ -1,9 +1,9 @@
 /// The candidate that `word` was most likely meant to be, for a message's "did you mean".
 ///
-/// That is the one with the smallest edit distance (Levenshtein's: letters inserted, deleted and
-/// replaced), case aside; of several, the first. A candidate counts only if it is near: its
-/// distance is at most 2 or a third of the letters of the longer of the two, and the two have a
-/// letter in common; or `word` is the beginning or the end of it.
+/// It is the candidate with the smallest edit distance (Levenshtein: letters inserted, deleted and
+/// replaced), without regard to case; of several, the first. Only a near candidate counts. It is
+/// near if the distance is at most 2 or a third of the letters of the longer word, and the two
+/// words have a letter in common. It is also near if it begins or ends with `word`.
 ///
 /// ```
 /// use rezero_data::nearest;

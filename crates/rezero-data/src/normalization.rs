@@ -19,7 +19,7 @@ impl Normalization {
         }
     }
 
-    /// A mean and a standard deviation of 0.5: brings pixels to `[−1, 1]`, whatever the data.
+    /// A mean and a standard deviation of 0.5: maps pixels to `[−1, 1]` in any data set.
     pub fn half(channels: usize) -> Self {
         Self {
             mean: vec![0.5; channels],
@@ -27,11 +27,11 @@ impl Normalization {
         }
     }
 
-    /// Checks that images of so many channels can be normalised.
+    /// Checks that images of `channels` channels can be normalised.
     ///
     /// # Errors
     ///
-    /// Where there is not one mean and one standard deviation for each channel, or one of them is
+    /// If there is not one mean and one standard deviation for each channel, or one of them is
     /// not finite, or a standard deviation is not above 0.
     pub fn check(&self, channels: usize) -> Result<()> {
         DataError::require(

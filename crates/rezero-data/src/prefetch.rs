@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use crate::{DataError, Result};
 
-/// Values computed one after the other, either where they are asked for or ahead by one thread; the same
-/// values in the same order.
+/// Values computed one after the other, either on request or ahead by one thread. Both give the
+/// same values in the same order.
 pub struct Prefetch<T>(Source<T>);
 
 enum Source<T> {
@@ -24,8 +24,8 @@ enum Source<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// The values `make(i)` for `i` in `range`, `prefetch` of them ready ahead; 0 makes each when it
-    /// is asked for.
+    /// The values `make(i)` for `i` in `range`. Up to `prefetch` of them are made ahead; 0 makes
+    /// each on request.
     pub fn start(
         make: impl Fn(usize) -> T + Send + 'static,
         range: Range<usize>,
@@ -61,7 +61,7 @@ impl<T: Send + 'static> Prefetch<T> {
     }
 }
 
-/// An error is that of the thread: it panicked, or could not be started.
+/// An error means that the thread panicked or could not be started.
 impl<T: Send + 'static> Iterator for Prefetch<T> {
     type Item = Result<T>;
 

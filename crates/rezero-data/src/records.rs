@@ -4,15 +4,15 @@ use std::path::Path;
 
 use crate::{DataError, Result};
 
-/// A layout of files that hold records of one length and nothing else, as a reader checks it and
-/// as errors name it.
+/// A layout of files that hold records of one length and nothing else. Readers check it, and errors
+/// name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLayout {
     /// What a file is, such as "CIFAR-10 batch".
     pub kind: &'static str,
     /// Bytes of a record, at least 1.
     pub record_bytes: usize,
-    /// Records of an official file; a file holds so many at most.
+    /// Records of an official file; no file may hold more.
     pub max_records: usize,
     /// What to do about a damaged file, such as "restore it".
     pub remedy: &'static str,

@@ -1,8 +1,8 @@
-//! The data sets: of each that can be fetched, its addresses, its length, its SHA-256 and its
-//! reader; and those that are built in.
+//! The list of data sets. Those that can be fetched have addresses, a length, a SHA-256 and a
+//! reader; the others are built in.
 //!
-//! The list is the file `registry.toml` of this crate, compiled in. A new data set is an entry
-//! there and, where no reader knows its files, a reader and a [`Format`].
+//! The list is the file `registry.toml` of this crate, compiled in. A new data set needs an entry
+//! there and, if no reader knows its files, a reader and a [`Format`].
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct Entry {
     pub description: String,
     /// The archive's file name.
     pub archive: String,
-    /// The folder that holds the data: of a tar archive, the one inside it.
+    /// The folder that holds the data; for a tar archive, its name inside the archive.
     pub folder: String,
     /// How the folder's files are read.
     pub format: Format,
@@ -33,12 +33,12 @@ pub struct Entry {
     pub bytes: u64,
     /// The archive's SHA-256, in lower-case hexadecimal.
     pub sha256: String,
-    /// At most so many bytes may come out of the archive; where `member` is given, exactly so many.
+    /// The most bytes that may come out of the archive; with `member`, the exact number.
     pub unpacked_bytes: u64,
     /// The one file of a `.zip` archive, which is unpacked into `folder`. Without it, the archive is
     /// a `.tar.gz`.
     pub member: Option<Member>,
-    /// Under which terms the data are given.
+    /// The terms under which the data are available.
     pub licence: String,
     /// Where the data come from, and what to cite.
     pub source: String,
@@ -77,7 +77,7 @@ impl Format {
     }
 }
 
-/// A data set that this crate makes, from a seed.
+/// A data set that this crate generates from a seed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuiltIn {
@@ -109,7 +109,7 @@ pub fn datasets() -> &'static [Entry] {
     &Registry::get().dataset
 }
 
-/// All data sets that are made here and need no download.
+/// All data sets that this crate generates and that need no download.
 pub fn built_in() -> &'static [BuiltIn] {
     &Registry::get().built_in
 }
@@ -133,12 +133,12 @@ pub fn find(name: &str) -> Result<&'static Entry> {
 }
 
 impl Entry {
-    /// The data folder, which is `dir` or below it, if its files are there and have possible
+    /// The data folder, which is `dir` or below it, if its files are there and have valid
     /// lengths; `None` if nothing of the data set is there.
     ///
     /// # Errors
     ///
-    /// Where some of it is there but not all, or not whole.
+    /// If some of it is missing or incomplete.
     pub(crate) fn find(&self, dir: &Path) -> Result<Option<PathBuf>> {
         self.format.find(dir, self)
     }
@@ -160,11 +160,11 @@ pub fn readme() -> String {
     let mut out = String::from(
         "# Data sets\n\n\
          Generated from `crates/rezero-data/src/registry.toml`; a test compares the two.\n\n\
-         `rezero fetch NAME` downloads a set into this folder, which git ignores but for this \
-         page. A download goes to `NAME.part`, is resumed where it broke off, is checked against \
-         the SHA-256 below, and is unpacked beside its final place and renamed into it last. The \
-         archive may be deleted afterwards. Without network, place the archive here by hand: it \
-         is checked in the same way.\n",
+         `rezero fetch NAME` downloads a set into this folder. Git ignores everything here except \
+         this page. A download goes to `ARCHIVE.part`; if it breaks off, it is resumed. The \
+         archive is checked against the SHA-256 below, unpacked into a temporary folder here, and \
+         moved to its final place last. You may delete the archive afterwards. Without a network, \
+         place the archive here by hand; it is checked in the same way.\n",
     );
     for e in datasets() {
         // Writing to a String cannot fail.

@@ -1,13 +1,13 @@
 //! Numbers from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
 //!
-//! It is a few lines that no upgrade of a dependency can change, so that a seed means the same data
-//! for ever. Two functions are for other crates: [`mix`] makes a seed out of a seed and a number,
-//! and [`order`] is the shuffled order of a set in an epoch.
+//! The generator is a few lines here, so that no upgrade of a dependency changes the data of a
+//! seed. Two functions are for other crates: [`mix`] makes a seed out of a seed and a number, and
+//! [`order`] is the shuffled order of a set in an epoch.
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A well-mixed function of both: the seed of step, record or device `n` of a run that is seeded
-/// with `seed`.
+/// A well-mixed function of both arguments. It gives the seed of step, record or device `n` in a
+/// run with the seed `seed`.
 ///
 /// `mix(0, n)` is output `n` (from 0) of the SplitMix64 generator that starts at 0. For one `seed`,
 /// no two `n` give the same number; for one `n`, no two seeds do.
@@ -27,7 +27,7 @@ pub fn mix(seed: u64, n: u64) -> u64 {
 ///
 /// # Panics
 ///
-/// Where `len` exceeds 2³² − 1.
+/// If `len` exceeds 2³² − 1.
 ///
 /// ```
 /// assert_eq!(rezero_data::rng::order(5, 0, 8), [2, 5, 6, 4, 0, 3, 1, 7]);
@@ -43,7 +43,7 @@ pub fn order(seed: u64, epoch: u64, len: usize) -> Vec<u32> {
     order
 }
 
-/// What a stream is for, so that equal seeds in different places share nothing.
+/// The purpose of a stream, so that equal seeds give unrelated streams for different purposes.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Order = 1,
@@ -75,7 +75,7 @@ impl Rng {
         finish(self.0)
     }
 
-    /// Passes over `n` values.
+    /// Skips `n` values.
     pub(crate) fn skip(&mut self, n: u64) {
         self.0 = self.0.wrapping_add(GAMMA.wrapping_mul(n));
     }

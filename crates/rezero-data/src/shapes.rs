@@ -1,13 +1,13 @@
-//! `shapes`: drawn images in ten classes, for tests and first runs without a download.
+//! `shapes`: generated images in ten classes, for tests and first runs without a download.
 //!
 //! Five shapes (disc, ring, square, triangle, cross), four textures (stripes three ways,
-//! checkerboard) and a soft blob, 32 × 32 pixels in colour, each of random place, size, tilt and
-//! colours, under a slanted light and mild noise. Which of the two colours is the figure's is
-//! chosen by a coin, so the mean colour says nothing about the class.
+//! checkerboard) and a soft blob, 32 × 32 pixels in colour. Place, size, tilt and colours are
+//! random. A light gradient and mild noise are added. Which of its two colours is the figure's is
+//! random with probability ½, so the mean colour says nothing about the class.
 //!
 //! Record `i` of a split is a function of (seed, split, `i`) alone, and its label is `i mod 10`.
-//! The arithmetic is that of IEEE 754 without library functions, so that every platform draws the
-//! same bytes.
+//! The arithmetic is IEEE 754 without library functions, so that every platform generates the same
+//! bytes.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -48,7 +48,7 @@ pub fn normalization() -> Normalization {
     }
 }
 
-/// Draws the first `len` records of a split. The splits of one seed are disjoint streams.
+/// Generates the first `len` records of a split. The splits of one seed are disjoint streams.
 pub fn generate(split: Split, len: usize, seed: u64) -> ImageSet {
     let mut pixels = vec![0; len * SHAPE.bytes()];
     for (i, image) in pixels.chunks_exact_mut(SHAPE.bytes()).enumerate() {
@@ -60,15 +60,15 @@ pub fn generate(split: Split, len: usize, seed: u64) -> ImageSet {
 }
 
 /// Writes `shapes` in CIFAR-10's binary layout: five training files and a test file of
-/// `records_per_batch` records each, directly into `dir`, which is made if need be.
+/// `records_per_batch` records each, directly into `dir`, which is created if needed.
 ///
 /// The training files hold records 0, 1, … of [`Split::Train`] and the test file those of
 /// [`Split::Test`]. [`cifar10`](crate::cifar10) reads them under its own class names.
 ///
 /// # Errors
 ///
-/// Where `records_per_batch` is not in 1..=10,000, where one of the files exists already, and
-/// where the disk does not take them.
+/// If `records_per_batch` is not in 1..=10,000, if one of the files exists already, or if a file
+/// cannot be written.
 pub fn write_cifar_layout(dir: &Path, records_per_batch: usize, seed: u64) -> Result<()> {
     if !(1..=BATCH_RECORDS).contains(&records_per_batch) {
         return Err(DataError::Setting {
@@ -158,7 +158,7 @@ fn draw(split: Split, i: usize, seed: u64, image: &mut [u8]) {
     }
 }
 
-/// Two colours, exchanged by a coin, that differ in luma (Rec. 601) by at least 70 levels.
+/// Two colours in random order that differ in luma (Rec. 601) by at least 70 levels.
 fn colours(rng: &mut Rng) -> ([f32; 3], [f32; 3]) {
     let luma = |c: &[f32; 3]| 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
     loop {

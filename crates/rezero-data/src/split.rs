@@ -12,7 +12,7 @@ use crate::{DataError, Result, nearest};
 pub enum Split {
     /// The records to learn from.
     Train,
-    /// The records held out of the training set to choose by.
+    /// The records held out of the training set, on which choices are made.
     Valid,
     /// The official test set.
     Test,

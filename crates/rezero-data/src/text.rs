@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::hash::hex;
 use crate::{Result, Split};
 
-/// What a model reads before the first byte of a text that is scored: a line end, since a text
+/// The byte that a model reads before the first scored byte of a text: a line end, since a text
 /// begins at the start of a line.
 pub const START_BYTE: u8 = b'\n';
 
@@ -61,13 +61,13 @@ impl Text {
         self.len == 0
     }
 
-    /// Whether this is less than the whole split. A figure measured on a subset is not the split's
-    /// figure.
+    /// Whether this is less than the whole split. A result on a subset is not a result on the
+    /// split.
     pub fn is_subset(&self) -> bool {
         self.len < self.storage.bytes.len()
     }
 
-    /// The first `n` bytes, or all where there are fewer. The memory is shared.
+    /// The first `n` bytes, or all if there are fewer. The memory is shared.
     #[must_use]
     pub fn take(self, n: usize) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Text {
     ///
     /// # Panics
     ///
-    /// Where `context` is 0.
+    /// If `context` is 0.
     pub fn windows(&self, context: usize) -> TextWindows {
         assert!(context > 0, "a window of a text has at least 1 byte");
         TextWindows {
@@ -109,8 +109,8 @@ impl Text {
         }
     }
 
-    /// The bytes that a model reads whose targets are the bytes of `targets`: each one's
-    /// predecessor.
+    /// The bytes that a model reads to predict the bytes at `targets`: the byte before each of
+    /// them.
     pub(crate) fn inputs(&self, targets: Range<usize>) -> impl Iterator<Item = u8> + '_ {
         let start = (targets.start == 0).then_some(START_BYTE);
         let before = targets.start.saturating_sub(1)..targets.end - 1;
@@ -125,7 +125,8 @@ impl Text {
     }
 }
 
-/// Says how many bytes there are, and of how many: `enwik8 valid: 1000 bytes, a subset of 5000000`.
+/// The number of bytes, and for a subset of how many:
+/// `enwik8 valid: 1000 bytes, a subset of 5000000`.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {} bytes", self.name(), self.split(), self.len)?;
@@ -225,11 +226,11 @@ pub struct TextItem {
 
 impl Dataset<TextItem> for TextWindows {
     /// Window `i`: its targets are bytes `i · context .. min((i + 1) · context, len)` of the text.
-    /// Never an error: the text is in memory.
+    /// It never returns an error, since the text is in memory.
     ///
     /// # Panics
     ///
-    /// Where `i` is not below the number of windows.
+    /// If `i` is not below the number of windows.
     fn get(&self, i: usize) -> Result<TextItem, DatasetError> {
         assert!(i < self.len(), "window {i} of {}", self.len());
         let start = i * self.context;

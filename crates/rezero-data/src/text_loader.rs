@@ -1,4 +1,4 @@
-//! The loader of texts: random windows to train on, and all bytes in turn to score.
+//! The loader of texts: random windows for training, and all bytes in order for scoring.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,26 +20,25 @@ pub struct TextBatch {
     /// The byte after each of them, `[batch_size, length]`.
     pub targets: Tensor<2, Int>,
     /// 1 where the target is scored and 0 where the window before scores it,
-    /// `[batch_size, length]`. `None` where all are scored.
+    /// `[batch_size, length]`. `None` if all are scored.
     pub weights: Option<Tensor<2>>,
     /// How many targets are scored.
     pub scored: usize,
 }
 
-/// How [`TextLoader::windows`] draws windows to train on.
+/// How [`TextLoader::windows`] samples windows for training.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WindowConfig {
     /// Windows in a batch.
     pub batch_size: usize,
-    /// Bytes that the model reads of each; as many are its targets.
+    /// Bytes that the model reads per window; it has as many targets.
     pub context: usize,
-    /// The seed of the places.
+    /// The seed of the windows' positions.
     pub seed: u64,
     /// Batches in an iteration: the training steps of the whole run.
     pub steps: usize,
-    /// Batches made ready ahead, by one thread; 0 makes each when it is asked for. The batches are
-    /// the same.
+    /// Batches prepared ahead by one thread; 0 prepares each on request. The batches are the same.
     pub prefetch: usize,
 }
 
@@ -49,13 +48,12 @@ pub struct WindowConfig {
 pub struct ScoringConfig {
     /// Windows in a batch.
     pub batch_size: usize,
-    /// Bytes that the model reads of each window.
+    /// Bytes that the model reads per window.
     pub context: usize,
-    /// How far each window lies behind the one before, in `1..=context`. A byte is predicted from
-    /// `context − stride + 1` bytes at least, but at the beginning of the text.
+    /// Bytes from the start of one window to the start of the next, in `1..=context`. Each byte is
+    /// predicted from at least `context − stride + 1` bytes, except at the beginning of the text.
     pub stride: usize,
-    /// Batches made ready ahead, by one thread; 0 makes each when it is asked for. The batches are
-    /// the same.
+    /// Batches prepared ahead by one thread; 0 prepares each on request. The batches are the same.
     pub prefetch: usize,
 }
 
@@ -63,10 +61,11 @@ pub struct ScoringConfig {
 ///
 /// [`windows`](Self::windows) and [`scoring`](Self::scoring) make one.
 ///
-/// Its items are windows, which it counts in [`num_items`](DataLoader::num_items), in the progress
-/// and in [`slice`](DataLoader::slice): slices that cover all items have each window once between
-/// them. Every call of [`iter`](DataLoader::iter) yields the same batches, from the one that
-/// [`starting_at`](Self::starting_at) says; [`from_step`](Self::from_step) begins at any other.
+/// Its items are windows: [`num_items`](DataLoader::num_items), the progress and
+/// [`slice`](DataLoader::slice) count windows. Slices that cover all items together have each
+/// window once. Every call of [`iter`](DataLoader::iter) yields the same batches, beginning with
+/// the one that [`starting_at`](Self::starting_at) sets. [`from_step`](Self::from_step) begins with
+/// any batch.
 #[derive(Clone)]
 pub struct TextLoader {
     windows: Windows,
@@ -81,12 +80,12 @@ pub struct TextLoader {
 impl TextLoader {
     /// Random windows of `context + 1` bytes, of which the model reads all but the last.
     ///
-    /// Row `r` of step `s` begins at the r-th of the numbers drawn for (seed, `s`), uniformly from
-    /// `0..len − context`: a batch depends on nothing else.
+    /// Row `r` of step `s` begins at the `r`-th random number of (seed, `s`), uniform in
+    /// `0..len − context`. A batch depends on nothing else.
     ///
     /// # Errors
     ///
-    /// Where the batch size, the context or the number of steps is 0, or the text has fewer than
+    /// If the batch size, the context or the number of steps is 0, or the text has fewer than
     /// `context + 1` bytes.
     pub fn windows(text: Text, config: WindowConfig, device: &Device) -> Result<Self> {
         let require = DataError::require;
@@ -131,14 +130,15 @@ impl TextLoader {
 
     /// The whole text, each byte scored once.
     ///
-    /// The model reads [`START_BYTE`](crate::START_BYTE) and then the text; target `k` is `text[k]`.
-    /// Window `w` has the targets `w · stride .. min(w · stride + context, len)` and scores those
-    /// that no window before it has: the first all, every other its last `stride`, the last one
-    /// what is left. A last window of fewer than `context` bytes is a batch of its own.
+    /// The model reads [`START_BYTE`](crate::START_BYTE) and then the text; target `k` is
+    /// `text[k]`. Window `w` has the targets `w · stride .. min(w · stride + context, len)` and
+    /// scores those that no earlier window has. The first window scores all its targets, each later
+    /// one its last `stride`, and the last one the rest of the text. A last window of fewer than
+    /// `context` bytes is a batch of its own.
     ///
     /// # Errors
     ///
-    /// Where the batch size or the context is 0, the stride is not in `1..=context`, or the text is
+    /// If the batch size or the context is 0, the stride is not in `1..=context`, or the text is
     /// empty.
     pub fn scoring(text: Text, config: ScoringConfig, device: &Device) -> Result<Self> {
         let require = DataError::require;
@@ -173,7 +173,7 @@ impl TextLoader {
         })
     }
 
-    /// The same loader without the batches before `step`; where there are no more, without any.
+    /// The same loader without the batches before `step`; empty if there are no more.
     #[must_use]
     pub fn starting_at(self, step: usize) -> Self {
         Self {
@@ -197,11 +197,10 @@ impl TextLoader {
         }
     }
 
-    /// The batches from training step `step` to the end of the epoch that the step lies in.
+    /// The batches from training step `step` to the end of the epoch, of which there is one.
     ///
-    /// There is one epoch: of random windows, it is the [`steps`](WindowConfig::steps) of the whole
-    /// run. So there is no batch where `step` is not below
-    /// [`batches_per_epoch`](Self::batches_per_epoch).
+    /// For random windows, this epoch has the [`steps`](WindowConfig::steps) of the whole run.
+    /// There is no batch if `step` is not below [`batches_per_epoch`](Self::batches_per_epoch).
     pub fn from_step(&self, step: usize) -> TextIterator {
         let batches = self.batches_per_epoch();
         let first = step.min(batches);
@@ -346,7 +345,7 @@ impl Windows {
 struct HostBatch {
     inputs: Vec<i32>,
     targets: Vec<i32>,
-    /// Empty where all targets are scored.
+    /// Empty if all targets are scored.
     weights: Vec<f32>,
     dims: [usize; 2],
     scored: usize,
@@ -389,7 +388,7 @@ impl Iterator for TextIterator {
 }
 
 impl DataLoaderIterator<TextBatch> for TextIterator {
-    /// Windows yielded and those left out before them.
+    /// Windows yielded, and those skipped before them.
     fn progress(&self) -> Progress {
         Progress::new(self.processed, self.items, Some("items".into()))
     }

@@ -13,8 +13,8 @@ use crate::hash::hex;
 use crate::registry::{Entry, Member};
 use crate::{DataError, Result};
 
-/// Temporary folders beside the final one begin so. One that a kill left behind is never taken for
-/// data, and the next unpack removes it.
+/// The beginning of the names of temporary folders, which are beside the final one. A folder that a
+/// killed process left is never taken for data, and the next `fetch` removes it.
 const TEMP_PREFIX: &str = ".unpacking-";
 
 /// No data set of the registry has more members; it bounds the work on an archive of empty files.
@@ -24,8 +24,8 @@ const MAX_MEMBERS: usize = 1000;
 ///
 /// Everything goes to a temporary folder in `dir`, is checked there, and is renamed last. Only plain
 /// files and folders below `entry.folder` are taken, and `entry.unpacked_bytes` at most; of a zip,
-/// only `entry.member`, whose length and SHA-256 must be right. `seen` is told of each chunk's
-/// length. The caller has seen that no data stand at the destination.
+/// only `entry.member`, whose length and SHA-256 must be right. `seen` gets the length of each
+/// chunk. The caller has checked that there are no data at the destination.
 pub(crate) fn unpack(
     archive: &Path,
     dir: &Path,
@@ -61,7 +61,7 @@ pub(crate) fn unpack(
     Ok(folder)
 }
 
-/// Removes what killed unpacks left in `dir`. Only for the holder of the lock.
+/// Removes the folders that killed processes left in `dir`. Only for the holder of the lock.
 pub(crate) fn sweep(dir: &Path) {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(TEMP_PREFIX)) {
@@ -167,7 +167,7 @@ fn extract_zip(
     if !file.is_file() {
         return Err(refuse(&member.name, "it is not a plain file"));
     }
-    // What the directory of the archive says may be wrong, so the bytes are counted as well.
+    // The length in the archive's directory may be wrong, so the bytes are counted as well.
     let wrong_size = |n: u64| refuse(&member.name, &format!("it has {n} bytes, not {limit}"));
     if file.size() != limit {
         return Err(wrong_size(file.size()));
@@ -202,9 +202,9 @@ fn extract_zip(
     Ok(())
 }
 
-/// A member's path if it leads nowhere outside.
+/// A member's path, if it stays inside the folder.
 fn relative(name: &str) -> Result<PathBuf, &'static str> {
-    // Windows takes both for part of a path's structure, other systems for letters.
+    // Windows takes `\` and `:` for part of a path's structure, other systems for letters.
     if name.contains(['\\', ':', '\0', '\u{fffd}']) {
         return Err("its path has a character that is not allowed");
     }
@@ -255,7 +255,7 @@ fn unsafe_archive(archive: &Path, member: &str, why: &str) -> DataError {
     }
 }
 
-/// Tells of each chunk that is read.
+/// A reader that passes each chunk to `seen`.
 struct Watched<R, F> {
     inner: R,
     seen: F,

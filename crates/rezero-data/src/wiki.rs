@@ -1,5 +1,5 @@
-//! The grammar of `wiki-like`. Its arithmetic is that of integers, so that every platform writes
-//! the same bytes.
+//! The grammar of `wiki-like`. It computes with integers only, so that every platform generates the
+//! same bytes.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::Split;
 use crate::rng::{Purpose, Rng};
 
 const WORDS: usize = 4096;
-/// Words that like to follow a word.
+/// The number of preferred successors of a word.
 const FOLLOWERS: usize = 4;
 
 const ONSETS: [&str; 24] = [
@@ -63,7 +63,7 @@ pub(crate) fn write(len: usize, seed: u64, split: Split) -> Vec<u8> {
 /// The words of a seed, the most frequent first.
 struct Language {
     words: Vec<String>,
-    /// The weights 1 / (rank + 3), added up.
+    /// Cumulative sums of the weights 1 / (rank + 3).
     cumulative: Vec<usize>,
     followers: Vec<[usize; FOLLOWERS]>,
 }
@@ -105,7 +105,7 @@ impl Language {
     }
 }
 
-/// A rank, in proportion to its weight.
+/// A random rank, with a probability in proportion to its weight.
 fn zipf(cumulative: &[usize], rng: &mut Rng) -> usize {
     let at = rng.below(cumulative[WORDS - 1]);
     cumulative.partition_point(|&sum| sum <= at)
@@ -190,7 +190,7 @@ impl Writer<'_> {
         self.out.push('.');
     }
 
-    /// `n` words, or what stands for one, with blanks between them.
+    /// `n` words, or links, dates and numbers in their place, with blanks between them.
     fn words(&mut self, n: usize) {
         for i in 0..n {
             if i > 0 {
@@ -241,7 +241,7 @@ impl Writer<'_> {
         self.out += "]]";
     }
 
-    /// The next word: every second time one that likes to follow the last.
+    /// The next word: with probability ½ a preferred successor of the last one.
     fn next(&mut self) -> usize {
         if self.rng.coin() {
             self.language.followers[self.word][self.rng.below(FOLLOWERS)]

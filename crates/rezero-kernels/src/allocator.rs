@@ -1,4 +1,4 @@
-//! An allocator that keeps the memory that it is given back.
+//! An allocator that keeps freed memory for later use.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::OnceLock;
@@ -18,16 +18,17 @@ use mimalloc::MiMalloc;
 /// }
 /// ```
 ///
-/// A training step frees and allocates the same large blocks again and again. The system's allocator
-/// hands them back to the kernel each time, which fills their pages with zeros before it gives them
-/// out again; see [`keep_memory`].
+/// A training step frees and allocates the same large blocks again and again. The system's
+/// allocator returns them to the operating system each time, which fills their pages with zeros
+/// before it gives them out again. [`keep_memory`] prevents this.
 #[derive(Debug)]
 pub struct Allocator;
 
 static EXHAUSTED: OnceLock<fn(usize)> = OnceLock::new();
 
-/// Calls `report` with the number of bytes when the system has no memory left, before Rust ends the
-/// process: it may say what to change, and should end the process itself. The first call counts.
+/// Makes the allocator call `report` with the requested number of bytes when the system has no
+/// memory left, before Rust ends the process. `report` may say what to change, and should end the
+/// process itself. Only the first call of `on_exhausted` has an effect.
 pub fn on_exhausted(report: fn(usize)) {
     let _ = EXHAUSTED.set(report);
 }
@@ -35,7 +36,7 @@ pub fn on_exhausted(report: fn(usize)) {
 /// Tells [`Allocator`] to keep freed memory for later blocks for as long as the process lives,
 /// instead of returning it after a while (mimalloc's `purge_delay`). Call it first in `main`.
 pub fn keep_memory() {
-    /// `mi_option_purge_delay`, which the binding has no name for: the one before the NUMA nodes.
+    /// `mi_option_purge_delay`. The binding has no name for it; it precedes the NUMA nodes' option.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = libmimalloc_sys::mi_option_use_numa_nodes - 1;
     // SAFETY: sets a number in mimalloc's table of options, of which this is one.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };

@@ -1,18 +1,18 @@
-//! Self-attention of all heads.
+//! Self-attention, all heads in one function.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 
 use crate::matmul_in;
 
-/// How queries and keys attend.
+/// Multi-head self-attention: its heads, mask and positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelfAttention {
     /// The number of heads; divides d_model.
     pub n_heads: usize,
-    /// Whether query i attends to keys 0 to i alone.
+    /// Whether query i attends only to keys 0 to i.
     pub causal: bool,
-    /// The base of rotary positions, or `None` without them.
+    /// The base of the rotary positions; `None`: no rotary positions.
     pub rotary: Option<f64>,
 }
 
@@ -20,8 +20,8 @@ impl SelfAttention {
     /// `Concat_h(softmax(Q_h K_hᵀ / √d_head) V_h)` with `[Q K V]` side by side: Vaswani et al.,
     /// [arXiv 1706.03762](https://arxiv.org/abs/1706.03762), section 3.2.
     ///
-    /// The kernel holds the scores of a block of queries at a time; for the backward pass it keeps
-    /// its input, its output and one number a query and head (Dao et al.,
+    /// The kernel holds the scores of one block of queries at a time. For the backward pass it
+    /// stores its input, its output and two numbers per query and head (Dao et al.,
     /// [arXiv 2205.14135](https://arxiv.org/abs/2205.14135), section 3.1).
     ///
     /// # Shapes
@@ -38,8 +38,8 @@ impl SelfAttention {
         self.forward_in(qkv, products)
     }
 
-    /// [`forward`](Self::forward) with both products in the type `products` and everything else in
-    /// `qkv`'s.
+    /// [`forward`](Self::forward) with both matrix products in the type `products`, and everything
+    /// else in the type of `qkv`.
     ///
     /// # Panics
     ///
@@ -57,7 +57,7 @@ impl SelfAttention {
             "rotary positions need heads of even width, got {d_head}."
         );
         if batch * length * width == 0 {
-            // Nothing attends to nothing.
+            // Without elements there is nothing to compute: an empty output of the right shape.
             return qkv.slice_dim(2, 0..width / 3);
         }
         #[cfg(feature = "flex")]
@@ -94,8 +94,8 @@ pub(crate) fn angle(base: f64, position: usize, j: usize, d_head: usize) -> f64 
     position as f64 * base.powf(-2.0 * j as f64 / d_head as f64)
 }
 
-/// Rotary positions: Su et al., [arXiv 2104.09864](https://arxiv.org/abs/2104.09864). Channel j and
-/// channel j + d_head/2 of a head are turned by `i · base^(−2j/d_head)` at position i.
+/// Rotary positions: Su et al., [arXiv 2104.09864](https://arxiv.org/abs/2104.09864). At position
+/// i, the channels j and j + d_head/2 of a head are rotated by the angle `i · base^(−2j/d_head)`.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     cos: Tensor<4>,
@@ -103,7 +103,8 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// For queries or keys like `x`, `[batch, n_heads, length, d_head]`, from position `start` on.
+    /// The rotation for queries or keys of the shape of `x`, `[batch, n_heads, length, d_head]`.
+    /// The first has position `start`.
     pub fn new(base: f64, start: usize, x: &Tensor<4>) -> Self {
         let [_, _, length, d_head] = x.dims();
         let (device, dtype): (Device, _) = (x.device(), x.dtype());
@@ -121,7 +122,7 @@ impl Rotation {
         }
     }
 
-    /// Turns queries or keys of the shape that it was made for.
+    /// Rotates queries or keys of the length and head width given to [`new`](Self::new).
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let a = x.clone().slice_dim(3, 0..half);

@@ -1,4 +1,4 @@
-//! Batch normalisation in training, with what follows it.
+//! Batch normalisation, fused with the activation and the residual sum that follow it.
 
 #[cfg(feature = "flex")]
 use burn::tensor::DType;
@@ -7,20 +7,21 @@ use burn::tensor::{Tensor, module};
 
 use crate::linear::Epilogue;
 
-/// A normalised batch and the statistics it was normalised by.
+/// A normalised batch and its statistics.
 #[derive(Clone, Debug)]
 pub struct BatchNormed<const D: usize> {
     /// The output.
     pub output: Tensor<D>,
-    /// The mean of each channel, `[channels]`, outside of autodiff.
+    /// The mean of each channel, `[channels]`, outside autodiff.
     pub mean: Tensor<1>,
-    /// The variance of each channel, divided by the number of values: `[channels]`, outside of
-    /// autodiff.
+    /// The biased variance of each channel (the sum of squares is divided by the number of values),
+    /// `[channels]`, outside autodiff.
     pub variance: Tensor<1>,
 }
 
-/// `act(γ · (x − μ) / √(σ² + ε) + β)` with the mean μ and the (biased) variance σ² of each channel of
-/// this batch: Ioffe and Szegedy, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167), algorithm 1.
+/// `act(γ · (x − μ) / √(σ² + ε) + β)` with the mean μ and the (biased) variance σ² of each channel
+/// of this batch: Ioffe and Szegedy, [arXiv 1502.03167](https://arxiv.org/abs/1502.03167),
+/// algorithm 1.
 ///
 /// # Shapes
 ///
@@ -54,8 +55,8 @@ pub fn batch_norm<const D: usize>(
     composed(x, gamma, beta, epsilon, epilogue)
 }
 
-/// `x + α · act(bn(f))`: [`batch_norm`] of a branch's last layer `f` and its residual sum
-/// ([`gated_sum`](crate::gated_sum)) in one.
+/// `x + α · act(bn(f))`: [`batch_norm`] of `f`, the output of a branch's last layer, and the
+/// residual sum ([`gated_sum`](crate::gated_sum)) in one operation.
 ///
 /// # Shapes
 ///
@@ -104,8 +105,10 @@ pub fn batch_norm_gated_sum<const D: usize>(
     }
 }
 
-/// `act(γ · (x − μ) / √(σ² + ε) + β)` with statistics that are given, or with `sum` = `(x₀, α)` the residual sum
-/// `x₀ + α · act(…)`: batch norm outside of training, all of it in one pass.
+/// `act(γ · (x − μ) / √(σ² + ε) + β)` with given statistics μ and σ²: batch norm outside training.
+///
+/// With `sum` = `(x₀, α)`, it is the residual sum `x₀ + α · act(…)`. The kernel computes both in
+/// one pass.
 ///
 /// # Shapes
 ///

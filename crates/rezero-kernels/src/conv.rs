@@ -4,9 +4,9 @@ use burn::tensor::Tensor;
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
 
-/// The convolution `y[n, o, i, j] = Σ_{c,k,l} w[o, c, k, l] · x[n, c, s·i + k − p, s·j + l − p]` with
-/// stride s and zeros around `x`, p on each side. With `weight` in another type than `x`, it is computed
-/// in the weight's and given in `x`'s.
+/// The convolution `y[n, o, i, j] = Σ_{c,k,l} w[o, c, k, l] · x[n, c, s·i + k − p, s·j + l − p]`
+/// with stride s, and padding of p zeros on each side of `x`. If `weight` has another type than
+/// `x`, the convolution is computed in the type of `weight` and returned in the type of `x`.
 ///
 /// # Shapes
 ///
@@ -16,8 +16,8 @@ use burn::tensor::ops::ConvOptions;
 ///
 /// # Panics
 ///
-/// If the channels do not match, the padded image is smaller than the kernel, `stride` is 0, or it or
-/// `padding` above 2³⁰.
+/// If the channels do not match, the padded image is smaller than the kernel, `stride` is 0, or
+/// `stride` or `padding` is above 2³⁰.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     let ([_, c, h, w], [_, c_in, kh, kw]) = (x.dims(), weight.dims());
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The loss of classification.
+//! The loss for classification.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
@@ -13,7 +13,8 @@ use burn::tensor::{Int, Tensor};
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other or, where the kernel serves, a target is no class.
+/// If the shapes do not fit each other, or if a target is not a class and the tensors run the
+/// kernel.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let ([n, _], [given]) = (logits.dims(), targets.dims());
     assert_eq!(

@@ -12,7 +12,7 @@ use burn::tensor::Tensor;
 ///
 /// # Panics
 ///
-/// If `f` is of another shape than `x`, or `alpha` is not of one value.
+/// If `f` has another shape than `x`, or `alpha` does not have exactly one value.
 pub fn gated_sum<const D: usize>(x: Tensor<D>, f: Tensor<D>, alpha: Tensor<1>) -> Tensor<D> {
     assert_eq!(
         x.shape(),
@@ -31,7 +31,7 @@ pub fn gated_sum<const D: usize>(x: Tensor<D>, f: Tensor<D>, alpha: Tensor<1>) -
     x + f * alpha.unsqueeze()
 }
 
-/// Panics if a gate is not a single one.
+/// Panics if `alpha` does not have exactly one value.
 pub(crate) fn single(alpha: &Tensor<1>) {
     let [values] = alpha.dims();
     assert_eq!(values, 1, "alpha must have one value, got {values}.");

@@ -3,10 +3,11 @@
 use burn::tensor::{Device, Tensor};
 
 /// `x · Φ(x) = x / 2 · (1 + erf(x / √2))` (Hendrycks and Gimpel,
-/// [arXiv 1606.08415](https://arxiv.org/abs/1606.08415), section 2), with its own derivative.
+/// [arXiv 1606.08415](https://arxiv.org/abs/1606.08415), section 2), with its exact derivative.
 ///
-/// On ndarray and every GPU, Burn 0.22 gives its `gelu` the derivative of the approximation by tanh, which
-/// is off by up to 9e-4; this function is composed there.
+/// On ndarray and every GPU, Burn 0.22's `gelu` has the derivative of the approximation by tanh.
+/// That derivative is off by up to 9e-4. This function therefore uses Burn's `gelu` only on Flex
+/// (with feature `flex`) and composes other operations elsewhere.
 ///
 /// # Shapes
 ///

@@ -1,11 +1,12 @@
-//! The operations that deep residual networks spend their time in, each as one function on Burn's
-//! tensors.
+//! The operations that take most of the time in deep residual networks, each as one function on
+//! Burn's tensors.
 //!
-//! With the feature `flex`, f32 tensors on Burn's Flex backend take a kernel that is written for
-//! them: fused, blocked for the caches, on all cores, with its own backward pass that keeps only what
-//! it needs. Every other tensor (another backend, another type, gradient checkpointing) takes the
-//! same operation composed of Burn's own. Both give the same values and gradients up to rounding: within
-//! 1e-5 of a tensor's largest value, as tested. Feature `allocator` is for binaries that train.
+//! With the feature `flex`, f32 tensors on Burn's Flex backend run a kernel written for them. A
+//! kernel is fused, blocked for the caches and uses all cores. Its backward pass stores only the
+//! values that it needs. For all other tensors (another backend, another type, gradient
+//! checkpointing), the function composes the operation of Burn's own. Both give the same values and
+//! gradients up to rounding: within 1e-5 of a tensor's largest value, as tested. Feature
+//! `allocator` is for binaries that train.
 //!
 //! | function | computes |
 //! | - | - |
@@ -13,18 +14,24 @@
 //! | [`gated_sum`] | `x + α · f` |
 //! | [`gated_linear`] | `x + α · relu(x W + b)` |
 //! | [`gelu`] | `x · Φ(x)` |
-//! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, training |
+//! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, in training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
-//! | [`normalize`] | either with given statistics, outside of training |
+//! | [`normalize`] | either of the two with given statistics, outside training |
 //! | [`conv2d`] | a convolution of images |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`] | an optimizer's update of one parameter |
 //!
-//! How each kernel is blocked, and why: docs/KERNELS.md of the repository.
+//! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(feature = "allocator")]
 pub mod allocator;

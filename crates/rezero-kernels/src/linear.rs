@@ -1,12 +1,12 @@
-//! Linear layers with the function that ends them.
+//! Linear layers, fused with the activation after them.
 
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, module};
 
-/// The function `act` that ends an operation, computed as its output is written.
+/// The function `act` that an operation applies to its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
-    /// Nothing.
+    /// `x` itself.
     Identity,
     /// max(x, 0).
     Relu,
@@ -14,8 +14,8 @@ pub enum Epilogue {
 
 /// `act(x W + b)`.
 ///
-/// With `weight` in another type than `x`, the product is computed in the weight's, and everything else
-/// in `x`'s.
+/// If `weight` has another type than `x`, the product is computed in the type of `weight`, and bias
+/// and `act` in the type of `x`.
 ///
 /// # Shapes
 ///
@@ -81,8 +81,9 @@ fn activate<const D: usize>(x: Tensor<D>, epilogue: Epilogue) -> Tensor<D> {
     }
 }
 
-/// `x + α · relu(x W + b)`: a layer of the paper's fully connected networks (section 4); of types, as
-/// [`linear`].
+/// `x + α · relu(x W + b)`: a layer of the paper's fully connected networks (section 4).
+///
+/// If `weight` has another type than `x`, the types are those of [`linear`].
 ///
 /// # Shapes
 ///

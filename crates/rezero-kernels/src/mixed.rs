@@ -1,8 +1,8 @@
-//! Products in a narrower type than what surrounds them.
+//! Matrix products in a narrower type than the operations around them.
 
 use burn::tensor::{DType, Tensor};
 
-/// The matrix product `a b`, computed in `dtype` and given in `a`'s own type.
+/// The matrix product `a b`, computed in the type `dtype` and returned in the type of `a`.
 ///
 /// # Shapes
 ///

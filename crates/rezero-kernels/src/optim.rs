@@ -1,6 +1,7 @@
 //! Optimizer updates in one pass over a parameter, its gradient and the optimizer's state.
 //!
-//! They take tensors outside of autodiff, and write over those that nobody else holds.
+//! They take tensors outside autodiff. They overwrite a tensor's memory where no other tensor
+//! shares it.
 
 use burn::tensor::Tensor;
 
@@ -17,7 +18,7 @@ pub struct SgdStep {
     pub weight_decay: f64,
 }
 
-/// AdaGrad (Duchi et al. 2011): `s ← s + g²`, `w ← w − lr · g / (√s + ε)`, with `g ← g + λ·w` before.
+/// AdaGrad (Duchi et al. 2011): `g ← g + λ·w`, `s ← s + g²`, `w ← w − lr · g / (√s + ε)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaGradStep {
     /// The learning rate lr.
@@ -44,10 +45,11 @@ pub struct AdamStep {
     pub epsilon: f64,
     /// λ.
     pub weight_decay: f64,
-    /// Whether λ shrinks the weights by `lr·λ` before the update (AdamW: Loshchilov and Hutter,
-    /// [arXiv 1711.05101](https://arxiv.org/abs/1711.05101)), or is added to the gradient.
+    /// If true, the weights are multiplied by `1 − lr·λ` before the update (AdamW: Loshchilov and
+    /// Hutter, [arXiv 1711.05101](https://arxiv.org/abs/1711.05101)); if false, `λ·w` is added to
+    /// the gradient.
     pub decoupled: bool,
-    /// The number t of this step, from 1.
+    /// The number t of this step, counted from 1.
     pub time: usize,
 }
 
@@ -162,7 +164,7 @@ impl AdamStep {
         (weights - step * (self.lr * factor), [m, v])
     }
 
-    /// The factor of `m / (√v + ε')`, and ε', that make up for the moments' start at zero.
+    /// The factor of `m / (√v + ε')`, and ε'. They correct the bias of moments that start at zero.
     pub(crate) fn corrections(&self) -> [f64; 2] {
         let t = i32::try_from(self.time).unwrap_or(i32::MAX);
         let root = (1.0 - self.beta_2.powi(t)).sqrt();
@@ -171,7 +173,7 @@ impl AdamStep {
 }
 
 fn check<const D: usize>(weights: &Tensor<D>, gradient: &Tensor<D>) {
-    // Broadcasting would make of a mistake a step.
+    // Broadcasting would turn a mistake into a step.
     assert_eq!(
         weights.dims(),
         gradient.dims(),

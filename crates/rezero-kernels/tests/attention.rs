@@ -7,7 +7,7 @@ fn check(batch: usize, length: usize, width: usize, attention: SelfAttention) {
     let shape = [batch, length, 3 * attention.n_heads * width];
     same(&format!("{attention:?} on {shape:?}"), |device| {
         let qkv = leaf::<3>(&random(shape, 1), device);
-        // Scores of some size, so that the softmax is not flat.
+        // Scores large enough that the softmax is not uniform.
         let out = attention.forward(qkv.clone() * 3.0);
         let gradients = weighed(out.clone()).backward();
         vec![out.into_data(), gradient(&qkv, &gradients)]

@@ -1,4 +1,4 @@
-//! Values at the edge of what f32 holds, and sizes at the edge of what memory does.
+//! Values near the limits of f32, and sizes near the limits of memory.
 
 use burn::tensor::{Device, DeviceConfig, Distribution, FloatDType, Int, Tensor};
 use rezero_kernels::{
@@ -12,8 +12,8 @@ fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().iter().collect()
 }
 
-/// Views of one value that claim to be larger than memory: refused, where wrapping sums of sizes
-/// would let the product write past its output.
+/// Expanded views of one value, larger than memory, are refused. Sizes that wrap around would let
+/// the product write past its output.
 #[test]
 fn outputs_larger_than_memory_are_refused() {
     for n in [1usize << 62, (1 << 62) + 4, 1 << 61] {
@@ -70,7 +70,7 @@ fn a_common_offset_of_the_logits_changes_nothing() {
     }
 }
 
-/// Four equal scores, however large, weigh ¼ each: every value gets a gradient of Σ ¼ = 1.
+/// Four equal scores of any size have a weight of ¼ each: every value has the gradient Σ ¼ = 1.
 #[test]
 fn attentions_weights_sum_to_one_in_the_backward_pass() {
     let device = fast();
@@ -145,7 +145,7 @@ fn an_infinite_weight_without_decay_leaves_the_state_alone() {
     for weights in [sgd_w, ada_w, adam_w] {
         assert_eq!(values(weights)[0], f32::INFINITY);
     }
-    // Steps beyond an i32 are as good as any late one.
+    // A step number beyond i32 gives a finite update too.
     let (late, _) = adam((1 << 31) + 5).update(Tensor::ones([2], &device), g(), None);
     assert!(values(late).iter().all(|v| v.is_finite()));
 }
@@ -206,7 +206,7 @@ fn huge_strides_take_no_time() {
 /// Statistics have the type of the tensors, not the device's default.
 #[test]
 fn statistics_are_f32_on_a_device_of_halves() {
-    // A device's settings last as long as the process: one of its own.
+    // A device's settings last as long as the process, so this test runs in its own process.
     const CHILD: &str = "REZERO_TEST_HALVES";
     if std::env::var_os(CHILD).is_none() {
         let status = std::process::Command::new(std::env::current_exe().unwrap())

@@ -1,5 +1,5 @@
-//! The kernels against the same operations composed of Burn's own, against finite differences, and
-//! against themselves on other numbers of threads.
+//! The kernels compared with the same operations composed of Burn's own, with finite differences,
+//! and with themselves on other numbers of threads.
 
 mod attention;
 mod convolution;

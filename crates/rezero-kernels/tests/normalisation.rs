@@ -67,7 +67,7 @@ fn given_statistics() {
         ([1, 2, 1, 1], Epilogue::Relu, false),
         ([2, 16, 8, 8], Epilogue::Identity, false),
     ] {
-        // Kernels serve this outside of autodiff.
+        // The kernel serves `normalize` only outside autodiff.
         let run = |device: &Device| {
             let of = |seed| Tensor::<1>::from_data(random([shape[1]], seed), device);
             let x = Tensor::<4>::from_data(random(shape, 1), device);
@@ -97,7 +97,7 @@ fn a_mean_far_from_zero_costs_no_accuracy() {
             .variance
             .into_data()
     };
-    // Adding 4096 rounds the values to 2⁻¹², which is all that may change.
+    // Adding 4096 rounds the values to 2⁻¹²; no other error is allowed.
     crate::support::close("variance", &run(4096.0), &run(0.0), 1e-3);
 }
 
@@ -134,7 +134,7 @@ proptest! {
         relu: bool,
         alpha in -2.0f32..2.0,
     ) {
-        // Two values at least, and not a few whose variance is all rounding.
+        // The variance of very few values may be nothing but rounding.
         prop_assume!(shape[0] * shape[2] * shape[3] > 3);
         let epilogue = if relu { Epilogue::Relu } else { Epilogue::Identity };
         check(shape, epilogue, alpha, 0.5);

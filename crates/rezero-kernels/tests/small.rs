@@ -1,5 +1,5 @@
-//! Shapes small enough for Miri, of the kernels that need no matrix product: two tasks, a vector and a
-//! remainder each, where a shape can be that small.
+//! The kernels without matrix products, at shapes small enough for Miri: where such a shape exists,
+//! it has two tasks, each with a vector and a remainder.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum};

@@ -1,23 +1,23 @@
-//! An operation by its kernel and composed of Burn's own, compared.
+//! Comparison of an operation's kernel with the same operation composed of Burn's own.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
-/// Relative to the largest value of a tensor.
+/// The largest allowed error, relative to the largest value of a tensor.
 pub const TOLERANCE: f32 = 1e-5;
 
-/// The device whose tensors take the kernels.
+/// A device on which tensors run the kernels.
 pub fn fast() -> Device {
     Device::flex().autodiff()
 }
 
-/// A device whose tensors take the composed operations: kernels do not serve gradient
+/// A device on which tensors run the composed operations: kernels do not serve gradient
 /// checkpointing.
 pub fn composed() -> Device {
     Device::flex().autodiff().gradient_checkpointing()
 }
 
-/// So many cases, the same in each run: `PROPTEST_RNG_SEED` draws others.
+/// `n` cases, the same in each run; set `PROPTEST_RNG_SEED` for other cases.
 pub fn cases(n: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
@@ -45,19 +45,19 @@ pub fn random<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
     TensorData::new(values, shape)
 }
 
-/// A tensor that wants a gradient.
+/// A tensor that requires a gradient.
 pub fn leaf<const D: usize>(data: &TensorData, device: &Device) -> Tensor<D> {
     Tensor::from_data(data.clone(), device).require_grad()
 }
 
-/// The scalar that gives `out` a random gradient.
+/// A scalar whose gradient with respect to `out` is random.
 pub fn weighed<const D: usize>(out: Tensor<D>) -> Tensor<1> {
     let weights = random(out.dims(), 99);
     let device = out.device();
     (out * Tensor::from_data(weights, &device)).sum()
 }
 
-/// Runs `f` on both devices; it gives the tensors to compare.
+/// Runs `f` on both devices and compares the tensors that it returns.
 #[track_caller]
 pub fn same(what: &str, f: impl Fn(&Device) -> Vec<TensorData>) {
     let (kernel, reference) = (f(&fast()), f(&composed()));
@@ -95,8 +95,9 @@ pub fn gradient<const D: usize>(
     }
 }
 
-/// The gradient of a parameter that gathers `terms` products of values of about `size`, beside what
-/// such a sum measures: by chance the terms may cancel to less than their rounding.
+/// The gradient of a parameter whose elements are sums of `terms` products of about `size`,
+/// followed by one more value, `size · √terms`. It bounds the scale of the comparison from below:
+/// the terms may cancel by chance to less than their rounding.
 pub fn gathered(
     parameter: &Tensor<1>,
     terms: usize,
@@ -112,8 +113,8 @@ pub fn gathered(
     TensorData::new(sums, [n])
 }
 
-/// Central differences of the kernel's own forward pass, summed over a random direction, against
-/// its backward pass.
+/// Compares the kernel's backward pass with central differences of its own forward pass, along a
+/// random direction.
 #[track_caller]
 pub fn finite_differences<const N: usize>(
     what: &str,

@@ -1,5 +1,5 @@
-//! Results on one thread, on two and on four, and from run to run. A process has one pool of threads,
-//! so this test runs itself.
+//! Results on one, two and four threads, and from run to run. A process has one pool of threads, so
+//! this test runs itself in child processes.
 
 use std::process::Command;
 
@@ -10,10 +10,10 @@ use rezero_kernels::{
 
 use crate::support::{fast, gradient, leaf, random};
 
-/// Tells a child where to write its results.
+/// The environment variable that tells a child process where to write its results.
 const OUT: &str = "REZERO_TEST_RESULTS";
 
-/// Outputs and gradients of the kernels with several tasks, at sizes that have them.
+/// Outputs and gradients of the kernels, at sizes that give several tasks.
 fn results() -> Vec<f32> {
     let device: Device = fast();
     let tokens = leaf::<3>(&random([4, 64, 96], 1), &device);

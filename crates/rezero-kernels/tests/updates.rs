@@ -69,7 +69,7 @@ fn adam_like(
     (w, moments.to_vec())
 }
 
-/// The composed operations run on tensors of autodiff, which the kernels leave alone.
+/// Five updates. On an autodiff device the composed operations run: the kernels do not serve it.
 fn steps(update: Update, shape: [usize; 2], device: &Device) -> TensorData {
     let mut w = Tensor::<2>::from_data(random(shape, 1), device);
     let mut state = Vec::new();

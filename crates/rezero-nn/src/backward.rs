@@ -1,15 +1,15 @@
-//! The pieces of a backward pass that is put together from several.
+//! Helpers for a backward pass that runs in several parts.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 
-/// A value whose gradient is wanted.
+/// `x` as the start of a new graph, so that its gradient can be read.
 pub(crate) fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_inner(x).require_grad()
 }
 
-/// The scalar whose gradients are those of `out` under the gradient `flowing` back into it.
+/// A scalar whose backward pass continues that of `out`, where `flowing` is the gradient of `out`.
 pub(crate) fn product<const D: usize>(out: Tensor<D>, flowing: Tensor<D>) -> Tensor<1> {
     (out * Tensor::from_inner(flowing)).sum()
 }

@@ -1,13 +1,13 @@
-//! What a residual branch may be.
+//! The trait of residual branches.
 
 use burn::nn::{BatchNorm, Dropout, Gelu, LayerNorm, Linear, Relu, RmsNorm, conv::Conv2d};
 use burn::tensor::Tensor;
 
 /// A residual branch `F` of rank-`D` tensors, as [`ReZeroBlock`](crate::ReZeroBlock) holds it.
 ///
-/// Implement it for your own modules. Burn's shape-preserving layers have it, and so have tuples,
-/// which apply their members from left to right. Closures need no implementation: pass them to
-/// [`ReZero::forward`](crate::ReZero::forward).
+/// Implement it for your own modules. It is implemented for layers of Burn that can keep the shape
+/// of their input, and for tuples, which apply their members from left to right. A closure needs no
+/// implementation: pass it to [`ReZero::forward`](crate::ReZero::forward).
 pub trait Branch<const D: usize> {
     /// Computes `F(x)`, of the same shape as `x`.
     fn forward(&self, x: Tensor<D>) -> Tensor<D>;

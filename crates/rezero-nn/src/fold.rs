@@ -8,10 +8,10 @@ use burn::tensor::Tensor;
 use crate::residual::{Join, LayerResiduals, Residual, ResidualScheme};
 use crate::rezero::ReZero;
 
-/// A network whose gates can be taken out.
+/// A network whose gates can be removed.
 pub trait Fold: Sized {
-    /// The same function without its gates, on the device without autodiff: outputs differ by
-    /// rounding alone.
+    /// The same network without its gates, on the device without autodiff. Outputs differ only by
+    /// rounding.
     ///
     /// | the branch ends in | α is multiplied into |
     /// | - | - |
@@ -19,19 +19,20 @@ pub trait Fold: Sized {
     /// | a norm and a ReLU | the norm's γ and β, as \|α\|; where α < 0 the branch is subtracted |
     /// | a linear layer and a ReLU | the same with its weight and bias |
     ///
-    /// `(1 − α) · x` of gated networks stays. One α per channel stays where its signs differ and a ReLU
-    /// ends the branch, or where it is on the skip path, too.
+    /// In gated networks, the factor `1 − α` of the skip path stays, as a constant. A gate with one
+    /// α per channel is not removed if a ReLU ends the branch and the signs of its α differ, or if
+    /// it also scales the skip path.
     ///
     /// The result is for inference: it no longer trains as ReZero does.
     #[must_use]
     fn fold(self) -> Self;
 }
 
-/// What becomes of a gate.
+/// The factor, `[1]` or `[channels]`, that replaces a gate.
 pub(crate) enum Folded {
-    /// The branch is multiplied by this, `[1]` or `[channels]`, and then added.
+    /// The branch is multiplied by the factor and then added.
     Add(Tensor<1>),
-    /// The same and then subtracted.
+    /// The branch is multiplied by the factor and then subtracted.
     Subtract(Tensor<1>),
 }
 
@@ -44,7 +45,7 @@ impl Folded {
 }
 
 impl Residual {
-    /// Takes the gate out, if the branch can carry it; `relu`: whether a ReLU ends the branch.
+    /// Removes the gate, if the branch can take its factor; `relu`: whether a ReLU ends the branch.
     pub(crate) fn fold(&mut self, shared: Option<&ReZero>, relu: bool) -> Option<Folded> {
         let gate = shared.or(self.rezero.as_ref())?;
         let alpha = gate.effective();
@@ -100,7 +101,7 @@ pub(crate) fn scale_norm(norm: &mut BatchNorm, factor: &Tensor<1>) {
 }
 
 impl LayerResiduals {
-    /// Takes the gates out; `last[i]` is the last layer of sub-layer i.
+    /// Removes the gates; `last[i]` is the last linear layer of sub-layer i.
     pub(crate) fn fold<const N: usize>(&mut self, last: [&mut Linear; N]) {
         let shared = self.rezero.clone();
         let mut kept = false;

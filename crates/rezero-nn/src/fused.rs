@@ -1,4 +1,4 @@
-//! Burn's layers by way of `rezero-kernels`: the same values, on Flex from kernels.
+//! Burn's layers, computed by `rezero-kernels`: the same values, from fast kernels on Flex.
 
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
@@ -15,8 +15,8 @@ pub(crate) fn linear<const D: usize>(
     rezero_kernels::linear(x, linear.weight.val(), bias, epilogue)
 }
 
-/// `conv(x)`; the kernel serves the convolutions of the networks here: one group, square strides,
-/// symmetric padding.
+/// `conv(x)`. The kernel computes convolutions with one group, equal strides, equal padding on all
+/// sides, no dilation and no bias; Burn computes all others.
 pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let padding = match conv.padding {
         PaddingConfig2d::Valid => Some(0),
@@ -40,7 +40,7 @@ pub(crate) fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     }
 }
 
-/// `act(norm(x))`, with the batch's statistics where Burn's module takes them.
+/// `act(norm(x))`, with the batch's statistics in the cases where Burn's module uses them.
 pub(crate) fn batch_norm(norm: &BatchNorm, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
     if !trains(norm, &x.device()) {
         return normalize(norm, x, epilogue, None);
@@ -68,7 +68,7 @@ pub(crate) fn batch_norm_gated_sum(
     update(norm, normed)
 }
 
-/// With the running statistics.
+/// Normalises with the running statistics.
 fn normalize(
     norm: &BatchNorm,
     x: Tensor<4>,
@@ -89,7 +89,7 @@ fn trains(norm: &BatchNorm, device: &Device) -> bool {
     device.is_autodiff() && norm.training.is_enabled()
 }
 
-/// Moves the running statistics towards the batch's, as Burn's module does: the variance is the
+/// Updates the running statistics with the batch's, as Burn's module does: the variance is the
 /// biased one.
 fn update(norm: &BatchNorm, batch: BatchNormed<4>) -> Tensor<4> {
     let momentum = norm.momentum;

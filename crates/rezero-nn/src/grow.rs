@@ -1,11 +1,12 @@
-//! Deepening a trained network: new layers begin as the identity, so the output does not change.
+//! Makes a trained network deeper: new layers begin as the identity, so the output does not change.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::residual::{ResidualConfig, ResidualScheme};
 
-/// Where new layers go. A ResNet has them in each stage alike, never before its first block.
+/// Where new layers go. In a ResNet the rule applies to each stage; the first block of a stage
+/// stays first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// After the old ones.
@@ -26,9 +27,9 @@ pub enum GrowError {
     },
     /// The new network is not deeper than the old one.
     NotDeeper {
-        /// The layers, or blocks, that there are.
+        /// The number of layers, or blocks, of the old network.
         have: usize,
-        /// Those that are wanted.
+        /// The number of layers, or blocks, of the new network.
         wanted: usize,
     },
     /// The networks differ in more than their depth.
@@ -75,14 +76,16 @@ impl std::error::Error for GrowError {}
 /// assert_eq!(deep.forward(x).into_data(), before);
 /// ```
 pub trait Grow {
-    /// What is configured.
+    /// The network that this configuration creates.
     type Network: Module;
 
-    /// `network` with new layers of this configuration, as many as it has more, each with α = 0
-    /// whatever the configuration's. Its output is the same bit for bit, while branches are finite.
+    /// Adds new layers of this configuration to `network` until it has the configuration's depth.
+    /// New layers begin with α = 0, whatever the configuration's α is. The output of the network is
+    /// the same bit for bit, as long as the branches give finite values.
     ///
-    /// Old parameters keep their ids, by which Burn's optimizers keep their state and
-    /// [`gate_group`](crate::gate_group) knows the gates. New gates need a new group.
+    /// Old parameters keep their ids, so the state of Burn's optimizers stays valid for them.
+    /// [`gate_group`](crate::gate_group) also finds gates by id: take a new group for the new
+    /// gates.
     ///
     /// # Errors
     ///
@@ -91,7 +94,7 @@ pub trait Grow {
     fn grow(&self, network: Self::Network, place: Place) -> Result<Self::Network, GrowError>;
 }
 
-/// `fresh`, whose layers make room for `old`.
+/// `fresh` with the layers at the indices of `place` replaced by those of `old`.
 pub(crate) fn insert<T>(old: Vec<T>, mut fresh: Vec<T>, place: Place) -> Result<Vec<T>, GrowError> {
     let (have, wanted) = (old.len(), fresh.len());
     if wanted <= have || have == 0 {
@@ -107,7 +110,7 @@ pub(crate) fn insert<T>(old: Vec<T>, mut fresh: Vec<T>, place: Place) -> Result<
     Ok(fresh)
 }
 
-/// The residual connections of new layers.
+/// The residual configuration of new layers, with α = 0.
 pub(crate) fn identity(residual: &ResidualConfig) -> Result<ResidualConfig, GrowError> {
     match residual.scheme.begins_as_identity() {
         true => {
@@ -158,8 +161,8 @@ pub(crate) fn stages<T>(
     Ok(blocks)
 }
 
-/// Whether the layers of two networks have the same parameters, by name and shape: their biases, norms
-/// and gates are alike then.
+/// Checks that two layers have the same parameters, by name and shape. Then both have the same
+/// kinds of biases, norms and gates.
 pub(crate) fn same_parameters<M: Module>(old: &M, new: &M) -> Result<(), GrowError> {
     let (old, new) = (parameters(old), parameters(new));
     match old.iter().zip(&new).find(|(a, b)| a != b) {

@@ -1,4 +1,4 @@
-//! Initial weights as PyTorch draws them, and the layers built from them.
+//! Initial weights with PyTorch's distributions, and layers that use them.
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear, LinearConfig, PaddingConfig2d};
@@ -17,8 +17,8 @@ vocabulary! {
     }
 }
 
-/// PyTorch's default for convolutions and linear layers, U(−1/√fan_in, 1/√fan_in). Burn's
-/// `KaimingUniform` draws from ±√3 · gain / √fan_in.
+/// PyTorch's default for convolutions and linear layers, U(−1/√fan_in, 1/√fan_in). The bounds of
+/// Burn's `KaimingUniform` are ±√3 · gain / √fan_in.
 pub(crate) fn torch_default() -> Initializer {
     Initializer::KaimingUniform {
         gain: 1.0 / 3f64.sqrt(),
@@ -52,7 +52,7 @@ pub(crate) fn conv(
         .init(device)
 }
 
-/// A linear layer whose weight is drawn by `initializer` and whose bias keeps PyTorch's default.
+/// A linear layer. `initializer` samples its weight; its bias has PyTorch's default.
 pub(crate) fn linear(
     d_in: usize,
     d_out: usize,

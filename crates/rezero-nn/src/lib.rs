@@ -10,24 +10,25 @@
 //! so that a network of any depth begins as the identity: its input–output Jacobian is I, and
 //! signals and gradients pass unchanged until training opens the gates one by one.
 //!
-//! - [`ReZero`] is the gate, [`ReZeroBlock`] a gate with its branch.
-//! - [`Residual`] puts any of the [`ResidualScheme`]s that the papers compare around a branch.
-//! - [`resnet`] holds CIFAR ResNets of any depth and pre-activation ResNets.
-//! - [`mlp`] holds the paper's fully connected network, of thousands of layers.
+//! - [`ReZero`] is the gate alone, [`ReZeroBlock`] is a gate with its branch.
+//! - [`Residual`] joins a branch with its skip path by any [`ResidualScheme`] that the papers
+//!   compare.
+//! - [`resnet`] holds CIFAR ResNets of any depth 6n+2 and pre-activation ResNets.
+//! - [`mlp`] holds the paper's fully connected network, which can have thousands of layers.
 //! - [`transformer`] holds the RZTX encoder and decoder layers, their stacks and a byte-level
 //!   language model with incremental decoding.
 //! - `torch` (feature `import`) reads and writes PyTorch weights.
 //! - `JacobianProbe` (feature `jacobian`) measures how a network carries signals: its input–output
 //!   Jacobian and singular values.
-//! - [`Grow`] deepens a trained network without changing its output; [`Fold`] takes the gates out of
-//!   it for inference.
-//! - [`gates`], [`gate_group`], [`parameter_count`] and [`not_finite`] look into any module.
+//! - [`Grow`] makes a trained network deeper without changing its output.
+//! - [`Fold`] removes the gates from a network for inference.
+//! - [`gates`], [`gate_group`], [`parameter_count`] and [`not_finite`] inspect any module.
 //!
-//! Every choice between named things, such as [`ResidualScheme`], is an enum with `ALL`, `name`, `FromStr`
-//! and serde; feature `schema` adds their JSON schemas.
+//! Every choice that has names, such as [`ResidualScheme`], is an enum with `ALL`, `name`,
+//! `FromStr` and serde. Feature `schema` adds JSON schemas.
 //!
-//! Modules take a `&Device` and run on whichever backend it belongs to; this crate enables none but Flex, by
-//! feature `flex`, with its kernels.
+//! Modules are created on a `&Device` and run on its backend. The only backend that this crate can
+//! enable is Flex: feature `flex` brings it, with its fast kernels.
 //!
 //! # A ReZero block inside your own module
 //!
@@ -68,6 +69,12 @@
 //! ```
 
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(feature = "train")]
 mod backward;

@@ -3,12 +3,14 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor};
 
-/// `module` with the weights of its linear layers and convolutions in `dtype`, so that their products
-/// are computed in it; embeddings, biases, norms, gates and the values between layers stay as they are
-/// (mixed precision: Micikevicius et al., [arXiv 1710.03740](https://arxiv.org/abs/1710.03740)).
+/// `module` with the weights of its linear layers and convolutions in `dtype`. Their products are
+/// computed in `dtype`. Embeddings, biases, norms, gates and the values between layers keep their
+/// type (mixed precision: Micikevicius et al.,
+/// [arXiv 1710.03740](https://arxiv.org/abs/1710.03740)).
 ///
-/// On an autodiff device the result is a function of `module`'s parameters: gradients of a loss that was
-/// computed with it belong to `module`, in their own type. Take one for each step:
+/// On an autodiff device the result is a function of the parameters of `module`. So a loss that is
+/// computed with the result has gradients for `module`, in the type of `module`'s parameters. Call
+/// this function anew in each step:
 ///
 /// ```
 /// use burn::optim::GradientsParams;
@@ -23,8 +25,8 @@ use burn::tensor::{FloatDType, Tensor};
 /// assert!(gradients.get::<2>(model.input.weight.id).is_some());
 /// ```
 ///
-/// Values beyond the range of `dtype` become infinite: the gradients of [`FloatDType::F16`] are to be scaled, by way of
-/// the loss.
+/// Values beyond the range of `dtype` become infinite. With [`FloatDType::F16`], scale the loss,
+/// and thereby the gradients.
 #[must_use]
 pub fn in_precision<M: Module>(module: M, dtype: FloatDType) -> M {
     module.map(&mut Cast {
@@ -35,7 +37,7 @@ pub fn in_precision<M: Module>(module: M, dtype: FloatDType) -> M {
 
 struct Cast {
     dtype: FloatDType,
-    /// The names of the fields on the way, and the types that hold them.
+    /// The names of the fields that lead to a parameter, and the types that hold them.
     path: Vec<(String, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! The idea, alone: a learned gate α on the residual branch, closed at the start.
+//! The ReZero gate: a trainable factor α on the residual branch, 0 at the start.
 
 use burn::config::Config;
 use burn::module::{
@@ -16,12 +16,11 @@ pub struct ReZeroConfig {
     /// The value of α at the start. Default: 0
     #[config(default = 0.0)]
     pub alpha: f64,
-    /// Whether α is learned; a frozen α keeps its initial value. Default: true
+    /// Whether α is trainable; a frozen α keeps its initial value. Default: true
     #[config(default = true)]
     pub trainable: bool,
-    /// `Some(C)`: the gate is `C · tanh(α / C)` instead of α, so that its magnitude stays below C
-    /// where α runs away. At α = 0 neither the gate nor its slope differ from those of α itself.
-    /// Default: None
+    /// `Some(C)`: the gate is `C · tanh(α / C)` instead of α, so its magnitude stays below C for
+    /// any α. At α = 0 the gate and its slope are those of α itself. Default: None
     pub bound: Option<f64>,
 }
 
@@ -32,12 +31,13 @@ pub struct ReZeroConfig {
 /// Where:
 /// - `x` is the layer's input, carried unchanged by the skip path
 /// - `F` is the branch: any function that keeps the shape of `x`
-/// - `α` is a learned scalar (or one per channel), 0 at the start
+/// - `α` is a trainable scalar (or one per channel), 0 at the start
 ///
-/// With α = 0 the layer is exactly the identity (for a finite `F(x)`): gradients inside `F` are 0,
-/// and `∂L/∂α = Σ g · F(x)` for the gradient `g` of the layer's output, so α moves first and lets
-/// `F` learn. Do not also zero the branch's last weight: then neither ever moves. A normalisation
-/// on the skip path undoes the identity; put it inside `F`.
+/// With α = 0 the layer is exactly the identity (for a finite `F(x)`). The gradients inside `F` are
+/// 0, and `∂L/∂α = Σ g · F(x)` for the gradient `g` of the layer's output. So α changes first, and
+/// then `F` learns. Do not let `F(x)` start at 0 too, as with a last weight of zeros: then all
+/// gradients in the layer stay 0. A normalisation on the skip path undoes the identity; put it
+/// inside `F`.
 ///
 /// PyTorch equivalent: `x + self.resweight * F(x)`; `alpha` is the authors' `resweight`.
 ///
@@ -55,8 +55,8 @@ pub struct ReZero {
 
 /// The limit C of a gate `C · tanh(α / C)`, or `None` where the gate is α itself.
 ///
-/// Visitors pass over a module's constants. This one is a module of its own and enters another, named
-/// after C, so that [`gates`](crate::gates) can compute the gate.
+/// Burn's visitors skip the constants of a module. So `Bound` is a module itself: it lets a visitor
+/// enter a module whose name is the value of C. [`gates`](crate::gates) reads C from that name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound(pub Option<f64>);
 
@@ -70,8 +70,8 @@ impl ReZeroConfig {
         self.gate(1, 0, device)
     }
 
-    /// Initializes a gate with one α for each of `channels` on `device`. `channel_axis` is the axis that
-    /// holds them: 1 for `[batch, channels, height, width]`, 2 for `[batch, length, d_model]`.
+    /// Initializes a gate with one α per channel on `device`. `channel_axis` is the axis of the
+    /// channels: 1 for `[batch, channels, height, width]`, 2 for `[batch, length, d_model]`.
     ///
     /// # Panics
     ///
@@ -147,7 +147,7 @@ impl ReZero {
         self.combine(x, out)
     }
 
-    /// Computes `skip + α · out` for a branch output that is already at hand.
+    /// Computes `skip + α · out` for a branch output that is already computed.
     ///
     /// # Shapes
     ///
@@ -195,13 +195,13 @@ impl ReZero {
         self.bounded(alpha).reshape(shape)
     }
 
-    /// The gate as it acts, if it is a single one.
+    /// The factor of the branch, `[1]`, or `None` for a gate per channel.
     pub(crate) fn scalar(&self) -> Option<Tensor<1>> {
         let alpha = self.alpha.val();
         (alpha.dims() == [1]).then(|| self.bounded(alpha))
     }
 
-    /// The gate as it acts, `[1]` or `[channels]`: α, or `C · tanh(α / C)` where it is bounded.
+    /// The factor of the branch, `[1]` or `[channels]`: α, or `C · tanh(α / C)` where α is bounded.
     pub fn effective(&self) -> Tensor<1> {
         self.bounded(self.alpha.val())
     }
@@ -237,7 +237,7 @@ impl ModuleDisplay for ReZero {
 }
 
 impl Bound {
-    /// What a visitor is told is entered, by the name of C.
+    /// The container type that a visitor is given together with the name, which is C.
     pub(crate) const CONTAINER: &'static str = "Struct:Bound";
 }
 

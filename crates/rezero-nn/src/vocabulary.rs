@@ -1,4 +1,4 @@
-//! Names: how an enum of choices is written in files, on command lines and in messages.
+//! The names of the variants of an enum, in files, on command lines and in messages.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub struct UnknownName {
     pub kind: &'static str,
     /// The name that was given.
     pub given: String,
-    /// The names that there are.
+    /// The known names.
     pub names: Vec<&'static str>,
 }
 
@@ -27,8 +27,8 @@ impl fmt::Display for UnknownName {
 
 impl std::error::Error for UnknownName {}
 
-/// Defines an enum without data whose variants have names: for serde, [`Display`](fmt::Display) and
-/// [`FromStr`](std::str::FromStr) alike, and for a JSON schema with feature `schema`.
+/// Defines an enum without data whose variants have names. Serde, [`Display`](fmt::Display),
+/// [`FromStr`](std::str::FromStr) and, with feature `schema`, the JSON schema use these names.
 macro_rules! vocabulary {
     (
         $kind:literal;

@@ -196,6 +196,11 @@ fn generation_is_deterministic_outgrows_the_context_and_stops() {
     let stop = first[20];
     let until = first.iter().position(|b| *b == stop).unwrap();
     assert_eq!(text(1, Some(stop)), first[..until]);
+    let mut stopped = lm
+        .generate(b"abc", sampler(1), Some(stop), &device)
+        .unwrap();
+    assert_eq!(stopped.by_ref().count(), until);
+    assert_eq!(stopped.next(), None, "nothing follows the stop byte");
 
     let error = |prompt: &[u8]| lm.generate(prompt, sampler(0), None, &device).err();
     assert_eq!(error(b""), Some(SamplingError::EmptyPrompt));

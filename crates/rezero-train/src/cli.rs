@@ -23,9 +23,9 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Let a language model continue a text
     Sample(Sample),
-    /// Make a run of a language model's PyTorch weights
+    /// Import a language model's PyTorch weights as a run
     Import(Import),
-    /// Write a language model's weights for PyTorch
+    /// Export a language model's weights for PyTorch
     Export(Export),
     /// Download and verify data sets
     Fetch(Fetch),
@@ -33,13 +33,13 @@ pub(crate) enum Command {
     Jacobian(Jacobian),
     /// Make a run's network deeper without changing its output, and train on
     Grow(Grow),
-    /// Put runs side by side: tables, figures and a page
+    /// Compare runs: tables, figures and a web page
     Report(Report),
     /// List the recipes, or show one in full
     Recipes(Recipes),
-    /// List the devices that this binary can use, or check that they compute what Flex does
+    /// List the devices that this binary can use, or check them against Flex
     Devices(Devices),
-    /// Let other machines train on this one's devices
+    /// Let other machines train on this machine's devices
     Serve(Serve),
     /// Time training steps, decoding and classification
     Bench(Bench),
@@ -50,11 +50,12 @@ pub(crate) enum Command {
 pub struct Train {
     /// A recipe (see `rezero recipes`), a path to a .toml file, or with --resume a run directory
     pub recipe: String,
-    /// Recipe values to change, for example: scheme=residual epochs=10 optimizer.lr=0.2; the last value of a
-    /// key counts
+    /// Recipe values to change, for example: scheme=residual epochs=10 optimizer.lr=0.2. If a key
+    /// is given twice, the last value counts
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
-    /// Where the data is; nothing is downloaded into it [default: datasets/, downloaded if absent]
+    /// Folder of the data; nothing is downloaded into it [default: datasets/, with a download if
+    /// needed]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Train a language model on the bytes of this file: 90 % to train, 5 % to validate, 5 % to test
@@ -66,18 +67,18 @@ pub struct Train {
     /// Continue the run from its last checkpoint
     #[arg(long)]
     pub resume: bool,
-    /// Where to train, as device=NAME; see `rezero devices`; remote:HOST:PORT reads its token from
-    /// REZERO_TOKEN [default: auto]
+    /// The device to train on, the same as device=NAME; see `rezero devices`. For remote:HOST:PORT,
+    /// set REZERO_TOKEN to the server's token [default: auto]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
-    /// Train on several devices at once: indices of --device, or names; each takes an equal part of
-    /// every batch
+    /// Train on several devices at once, separated by commas: names, or indices of --device's
+    /// backend. Each computes an equal part of every batch
     #[arg(long, value_name = "LIST")]
     pub devices: Option<String>,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
-    /// Print lines instead of the terminal interface; the default where there is no terminal
+    /// Print lines instead of the terminal interface; the default without a terminal
     #[arg(long)]
     pub plain: bool,
 }
@@ -90,26 +91,26 @@ pub struct Eval {
     /// train, valid or test
     #[arg(long, default_value = "valid")]
     pub split: Split,
-    /// best (by validation accuracy, of text by bits per byte), last, or a step
+    /// best (on validation: highest accuracy; for text, lowest bits per byte), last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
-    /// Bytes that the model reads at a time, of text [default: the run's context]
+    /// For text: bytes that the model reads at a time [default: the run's context]
     #[arg(long)]
     pub context: Option<usize>,
-    /// Bytes between the windows, of text: less takes longer and gives each byte more context
-    /// [default: the run's]
+    /// For text: bytes from the start of one window to the start of the next. A smaller stride
+    /// takes longer and gives each byte more context [default: the run's]
     #[arg(long)]
     pub stride: Option<usize>,
-    /// Windows or images at a time [default: the run's batch]
+    /// Windows or images at a time [default: the run's batch / accumulate]
     #[arg(long)]
     pub batch: Option<usize>,
     /// Where the data is [default: where the run had it]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Score this file's split in place of the run's text
+    /// Score the split of this file instead of the run's text
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// Where to compute [default: the run's]
+    /// The device to compute on [default: the run's]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Never use the network
@@ -125,7 +126,7 @@ pub struct Eval {
 pub struct Sample {
     /// A run directory
     pub run: PathBuf,
-    /// The text to continue, at most the run's context [default: a newline]
+    /// The text to continue, at most as long as the run's context [default: a newline]
     #[arg(
         long,
         default_value = "\n",
@@ -139,10 +140,10 @@ pub struct Sample {
     /// Logits are divided by this; 0 always takes the most likely byte
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f64,
-    /// Draw from the so many most likely bytes only [default: all]
+    /// Sample from this many of the most likely bytes [default: all]
     #[arg(long, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
-    /// Draw from the fewest most likely bytes whose probabilities sum to this
+    /// Sample from the fewest most likely bytes whose probabilities sum to at least this
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
     /// The same seed writes the same bytes
@@ -154,7 +155,7 @@ pub struct Sample {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
-    /// Where to compute [default: the run's]
+    /// The device to compute on [default: the run's]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
 }
@@ -164,7 +165,7 @@ pub struct Sample {
 pub struct Import {
     /// A state dict: .pt as torch.save writes it, or .safetensors; nothing in it is executed
     pub weights: PathBuf,
-    /// The recipe that the weights are of
+    /// The recipe of the network that the weights belong to
     pub recipe: String,
     /// Recipe values to change, for example: depth=4 d_model=64 n_heads=2
     #[arg(value_name = "KEY=VALUE")]
@@ -172,7 +173,7 @@ pub struct Import {
     /// The run's directory [default: runs/ and a name made of the recipe and its overrides]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
-    /// The text that the run is scored or trained on
+    /// The text to score the run or to train it on
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
 }
@@ -224,7 +225,8 @@ pub struct Fetch {
 /// Arguments of `rezero jacobian`.
 #[derive(Debug, clap::Args)]
 pub struct Jacobian {
-    /// transformer or mlp: new networks; or a run directory: its network at the start and now
+    /// transformer or mlp, to measure new networks; or a run directory, to measure its network at
+    /// the start and at a checkpoint
     #[arg(value_name = "MODEL|RUN")]
     pub what: String,
     /// Residual schemes of new networks, separated by commas
@@ -233,13 +235,13 @@ pub struct Jacobian {
     /// Depths of new networks, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "4,12,64,128", value_parser = at_least_one)]
     pub layers: Vec<usize>,
-    /// How many new networks of each
+    /// Number of new networks per scheme and depth
     #[arg(long, default_value_t = 10, value_parser = at_least_one)]
     pub draws: usize,
-    /// α of new ReZero networks, which are measured at 0 as well
+    /// α of new ReZero networks; they are measured at α = 0 as well
     #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
     pub alpha: f64,
-    /// Seeds new networks and their inputs
+    /// Seed of new networks and of their inputs
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// d_model of new Transformers, the width of new MLPs [default: 16 and 256]
@@ -254,19 +256,20 @@ pub struct Jacobian {
     /// Positions that new Transformers see
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     pub length: usize,
-    /// Of a run: best, last, or a step
+    /// The checkpoint of a run: best, last, or a step
     #[arg(long, default_value = "last")]
     pub checkpoint: String,
-    /// Of a run: how many items of its validation split
+    /// Number of inputs from a run's validation split
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     pub inputs: usize,
     /// Where the run's data is [default: where the run had it]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where to write jacobian.json, .csv, .svg and .png [default: the run, or jacobian/MODEL]
+    /// Where to write jacobian.json, .csv and .svg (with feature `png` also .png) [default: the
+    /// run, or jacobian/MODEL]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Where to compute [default: auto, or the run's]
+    /// The device to compute on [default: auto, or the run's]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Never use the network
@@ -282,17 +285,17 @@ pub struct Jacobian {
 pub struct Grow {
     /// A run directory
     pub run: PathBuf,
-    /// The depth to grow to, the recipe's `depth`
+    /// The new depth: a value of the recipe's key `depth`
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub layers: usize,
-    /// Recipe values of the new run, for example: steps=500 lr=5e-4 [default: the run's, and the next
-    /// seed]
+    /// Recipe values of the new run, for example: steps=500 lr=5e-4 [default: the run's values,
+    /// with the next seed]
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
     /// Where the new layers go
     #[arg(long, value_enum, default_value = "end")]
     pub place: Place,
-    /// Which network to grow: last, best, or a step
+    /// The checkpoint to grow: last, best, or a step
     #[arg(long, default_value = "last")]
     pub checkpoint: String,
     /// The new run's directory [default: beside the old one, with _grown-N]
@@ -312,9 +315,9 @@ pub struct Grow {
 /// Where new layers go.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Place {
-    /// After the old ones; in a ResNet, at the end of each stage
+    /// After the old layers; in a ResNet, at the end of each stage
     End,
-    /// Spread evenly between the old ones
+    /// Spread evenly between the old layers
     Even,
 }
 
@@ -336,10 +339,10 @@ pub struct Report {
     /// Where to write report.md, report.csv, curves.csv, index.html and the figures
     #[arg(long, value_name = "DIR", default_value = "report")]
     pub out: PathBuf,
-    /// What the report is called [default: Runs]
+    /// The report's title [default: Runs]
     #[arg(long)]
     pub title: Option<String>,
-    /// The arm that others are tested against, as the table names it
+    /// The arm to test the others against, by its name in the table
     #[arg(long, value_name = "ARM")]
     pub baseline: Option<String>,
     /// Count steps and seconds to this result: bits per byte, or percent correct
@@ -352,7 +355,7 @@ pub struct Report {
     /// The NAME for --into
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
-    /// Do not measure Jacobians; those that runs have are shown
+    /// Do not measure Jacobians; show those that runs already have
     #[arg(long)]
     pub no_jacobian: bool,
 }
@@ -373,7 +376,7 @@ pub struct Recipes {
 /// Arguments of `rezero devices`.
 #[derive(Debug, clap::Args)]
 pub struct Devices {
-    /// These only, for example vulkan:0 tch [default: all that are found]
+    /// Only these devices, for example vulkan:0 tch [default: all that are found]
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Compute products, convolutions, norms, embeddings, their gradients and a training step on each, and
@@ -388,10 +391,11 @@ pub struct Devices {
 /// Arguments of `rezero serve`.
 #[derive(Debug, clap::Args)]
 pub struct Serve {
-    /// What to serve; of a list, a client picks one as remote:HOST:PORT#N
+    /// The devices to serve, separated by commas; a client picks one by its index, from 0, as
+    /// remote:HOST:PORT#N
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: String,
-    /// The address to listen on; this machine alone reaches the default
+    /// The address to listen on; only this machine can reach the default address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
     pub listen: String,
     /// A file with the token that clients must show [default: the variable REZERO_TOKEN]
@@ -402,8 +406,8 @@ pub struct Serve {
 /// Arguments of `rezero bench`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// Workloads, separated by commas, as a name or with sizes of your own; what is left out stays as
-    /// shown (d_ff: 4 times d_model)
+    /// Workloads, separated by commas: names, or kinds with sizes of your own. A size that is left
+    /// out is as shown (d_ff: 4 times d_model)
     ///   mlp-64      mlp:layers=64,width=256,batch=100
     ///   lm-small    lm:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128,batch=8
     ///   lm-paper    lm:layers=12,d_model=512,n_heads=8,d_ff=2048,length=512,batch=16
@@ -412,19 +416,19 @@ pub struct Bench {
     ///   latency     latency:depth=20,batch=1
     #[arg(verbatim_doc_comment)]
     pub workloads: String,
-    /// Where to compute; see `rezero devices`
+    /// The device to compute on; see `rezero devices`
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: String,
-    /// What products of training steps are computed in: f32, bf16 or f16
+    /// The number type of matrix products and convolutions in training steps: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub dtype: crate::recipe::DType,
-    /// Timed steps; two more are run before them, of which the first is shown
+    /// Number of timed steps. Two more run before them; the time of the first is shown apart
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     pub steps: usize,
     /// Threads of CPU backends [default: one for each core]
     #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
-    /// Print one JSON object a workload
+    /// Print one JSON object per workload
     #[arg(long)]
     pub json: bool,
     /// Run the one workload in this process

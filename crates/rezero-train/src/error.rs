@@ -1,4 +1,4 @@
-//! Errors of the trainer: what is wrong, where, what to do.
+//! The errors of the trainer. A message says what is wrong, where it is, and what to do.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can stop a command. Its `Debug` is its message, which is what a `main` that returns it prints.
+/// Every error that can stop a command. Its `Debug` output is its message, so a `main` that returns
+/// this error prints the message.
 #[derive(thiserror::Error)]
 pub enum Error {
     /// No embedded recipe of that name.
     #[error("there is no recipe `{name}`{}; `rezero recipes` lists them, and a path to a .toml file works too", did_you_mean(.nearest))]
     UnknownRecipe {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// The most alike.
+        /// The most similar known name.
         nearest: Option<String>,
     },
     /// A key that recipes do not have.
     #[error("unknown recipe key `{key}`{}; `rezero recipes --keys` lists all", did_you_mean(.nearest))]
     UnknownKey {
-        /// What was given.
+        /// The given key.
         key: String,
-        /// The most alike.
+        /// The most similar known name.
         nearest: Option<String>,
     },
     /// A value of the wrong type or out of range.
@@ -44,7 +45,7 @@ pub enum Error {
     /// A device that cannot be used.
     #[error("device `{name}`: {message}")]
     Device {
-        /// As asked for.
+        /// The requested name.
         name: String,
         /// What is wrong and what to do.
         message: String,
@@ -52,7 +53,7 @@ pub enum Error {
     /// A benchmark that cannot be run.
     #[error("workload `{name}`: {message}")]
     Workload {
-        /// As asked for.
+        /// The requested name.
         name: String,
         /// What is wrong and what to do.
         message: String,
@@ -60,17 +61,17 @@ pub enum Error {
     /// A file system operation failed.
     #[error("cannot {action} {}: {source}{}", .path.display(), io_remedy(.source))]
     Io {
-        /// What was tried.
+        /// The operation that failed, as a verb.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The data set could not be had or read.
+    /// The data set is not available or cannot be read.
     #[error(transparent)]
     Data(#[from] rezero_data::DataError),
-    /// A run directory that cannot be used as asked.
+    /// A run directory that cannot be used in this way.
     #[error("run {}: {message}", .dir.display())]
     Run {
         /// The directory.
@@ -91,10 +92,10 @@ pub enum Error {
     Import {
         /// What is wrong with them.
         source: rezero_nn::torch::ImportError,
-        /// Settings that would fit, or nothing.
+        /// Settings that would fit the weights, or an empty text.
         hint: String,
     },
-    /// A Jacobian that was asked for in a way that cannot be met.
+    /// A request for a Jacobian that cannot be fulfilled.
     #[error("{what}: {message}")]
     Jacobian {
         /// The network.
@@ -102,16 +103,16 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
-    /// A Jacobian or its singular values cannot be had.
+    /// A Jacobian or its singular values cannot be computed.
     #[error("cannot take the Jacobian: {0}")]
     Spectrum(#[from] rezero_nn::JacobianError),
     /// A report that cannot be made.
     #[error("cannot report: {0}")]
     Report(String),
-    /// Text cannot be sampled as asked.
+    /// Text cannot be sampled with these settings.
     #[error("cannot sample: {0}")]
     Sampling(#[from] rezero_nn::transformer::SamplingError),
-    /// Devices whose results are not Flex's.
+    /// Devices whose results differ from Flex's.
     #[error("the check failed on {0}, as said above: do not train there")]
     SelfTest(String),
     /// A device cannot be served.
@@ -128,7 +129,7 @@ pub enum Error {
     Diverged {
         /// The step whose loss or gradient was not finite.
         step: usize,
-        /// The loss, the layer that blew up and what to try.
+        /// The loss, the layer that diverged and what to try.
         message: String,
     },
     /// Stopped by Ctrl-C or SIGTERM after a checkpoint.

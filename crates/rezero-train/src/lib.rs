@@ -1,18 +1,24 @@
-//! Training for Burn: recipes, runs that can be killed and resumed exactly, reports; behind the `rezero`
-//! command, and as a library for modules of one's own.
+//! Training for Burn: recipes, runs that resume exactly after a kill, and reports. The `rezero`
+//! command is built on this crate. As a library, the crate trains your own modules.
 //!
-//! | room | what |
+//! | module | content |
 //! | - | - |
-//! | [`fit`] | the loop: it trains any module that knows the loss of a batch; begin with [`fit::Trainer`] |
-//! | [`recipe`] | the sections that say how |
+//! | [`fit`] | the training loop for any module with a loss; begin with [`fit::Trainer`] |
+//! | [`recipe`] | the sections of a recipe, which hold all settings |
 //! | [`zoo`], [`task`] | the networks and data sets that recipes can name |
 //! | [`record`] | run directories, checkpoints, metrics |
-//! | [`report`], [`plot`], [`lens`] | runs side by side, figures, Jacobians |
+//! | [`report`], [`plot`], [`lens`] | comparisons of runs, figures, Jacobians |
 //! | [`bench`](mod@bench), [`device`] | timings, devices |
 //!
-//! `examples/own_model.rs` of the repository trains a module of its own on data of its own.
+//! The repository's `examples/own_model.rs` trains its own module on its own data.
 
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub mod bench;
 pub mod cli;

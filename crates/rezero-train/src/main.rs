@@ -10,7 +10,7 @@ use rezero_train::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// No line of a message needs more characters than this; one that quotes a damaged file might.
+/// Longer lines of a message are cut. Only a line that quotes a damaged file can be so long.
 const LONGEST: usize = 2_000;
 
 fn main() -> ExitCode {

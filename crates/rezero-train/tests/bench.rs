@@ -12,7 +12,7 @@ const TINY: [&str; 5] = [
     "decode:layers=1,d_model=8,n_heads=2,length=5",
     "latency:depth=8,batch=2",
 ];
-/// What PyTorch's half prints too.
+/// The keys that the PyTorch script prints too.
 const KEYS: [&str; 10] = [
     "framework",
     "device",

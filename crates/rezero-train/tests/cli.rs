@@ -1,4 +1,4 @@
-//! The command as a user meets it: messages, exit codes, what is left behind.
+//! The command as a user meets it: messages, exit codes, and the files that remain.
 
 use std::fs;
 use std::path::Path;
@@ -235,7 +235,7 @@ fn files_where_directories_should_be_and_unwritable_places() {
         &["occupied"],
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
-    // Not even root writes here.
+    // Not even root can write here.
     fail(
         dir.path(),
         &train(&data, &["--run-dir", "/proc/rezero"]),
@@ -338,7 +338,7 @@ fn a_run_directory_is_never_overwritten_and_a_failed_start_does_not_occupy_it() 
     );
     assert!(!dir.path().join("here").exists());
     succeed(dir.path(), &with(&["steps=1"]));
-    // Its recipe lost, it is a run all the same.
+    // Without its recipe, it is still a run.
     fs::remove_file(dir.path().join("here/recipe.toml")).unwrap();
     fail(dir.path(), &with(&["steps=1"]), 1, &["holds a run already"]);
     assert_eq!(rows(&dir.path().join("here")).len(), 2);
@@ -436,7 +436,7 @@ fn usage_errors_exit_1_and_a_result_that_cannot_be_written_is_an_error() {
     }
 }
 
-/// A recipe of one's own, as a file.
+/// A user's own recipe, as a file.
 #[test]
 fn a_recipe_file_is_trained_and_a_bad_one_says_where() {
     let dir = scratch();
@@ -462,7 +462,7 @@ steps = 2
     let saved = fs::read_to_string(run.join("recipe.toml")).unwrap();
     assert!(saved.starts_with("# mine\n"), "{saved}");
     assert!(saved.contains("lr = 0.01\n"), "{saved}");
-    // A run's recipe is one.
+    // A run's `recipe.toml` is a recipe too.
     let saved = run.join("recipe.toml");
     let said = succeed(dir.path(), &["recipes", saved.to_str().unwrap()]);
     assert!(said.out.contains("width = 8"), "{}", said.out);
@@ -513,7 +513,7 @@ steps = 2
         let said = fail(dir.path(), &train, 1, parts);
         assert!(said.err.contains("mine"), "{}", said.err);
     }
-    // Nothing that is no recipe is read.
+    // A file that cannot be a recipe is refused.
     fs::write(&path, vec![b'#'; 2 << 20]).unwrap();
     fail(dir.path(), &train, 1, &["mine.toml", "2097152 bytes"]);
     fs::write(&path, b"\xff\xfe").unwrap();

@@ -1,4 +1,4 @@
-//! What the libraries pull into a user's build.
+//! The dependencies that the libraries bring into a user's build.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What every family of the zoo keeps, whatever it computes, under every scheme that it has.
+//! Properties of every family of the zoo, under every scheme that it has.
 
 use rezero_nn::ResidualScheme;
 use rezero_train::recipe::{Recipe, TaskRecipe};
@@ -26,8 +26,9 @@ fn small(of_text: bool, family: &str) -> Vec<&'static str> {
     all
 }
 
-/// A batch on two devices, half of it on each, is the batch on one, where no batch norm looks over it.
-/// The second step's loss is of weights that the first step's gradients have moved.
+/// A batch with half on each of two devices gives the numbers of the whole batch on one device, if
+/// the network has no batch norm. The loss of the second step depends on weights that the first
+/// step has updated.
 #[test]
 fn two_devices_train_as_one() {
     let dir = scratch();
@@ -76,11 +77,11 @@ fn two_devices_train_as_one() {
             assert_ne!(one[0].loss, one[1].loss, "{name}");
         }
     }
-    // Of the ResNets FixUp and SkipInit, and all of the others.
+    // FixUp and SkipInit of the ResNets, and all schemes of the other families.
     assert_eq!(compared, 2 + 7 + 11);
 }
 
-/// A run's recipe.toml is the recipe that it was begun with.
+/// A run's recipe.toml is the recipe with which it began.
 #[test]
 fn recipes_survive_a_round_trip() {
     let mut networks = 0;
@@ -124,7 +125,7 @@ fn an_identity_is_of_one_network() {
     assert_eq!(all.len(), count, "{all:?}");
 }
 
-/// What a family has not is refused, and the message names what it has.
+/// A scheme that a family does not have is refused, and the message names the schemes that it has.
 #[test]
 fn a_scheme_of_another_family_is_refused() {
     for family in families() {

@@ -75,8 +75,8 @@ fn evaluation_leaves_batch_norm_alone() {
 
 #[test]
 fn weights_are_a_function_of_the_seed() {
-    // A process of its own would be cleaner: the generator is global. Materialising in one call
-    // keeps other tests' draws out only if none runs in between, so compare through the command.
+    // The random generator is global to a process, and other tests use it at the same time. So this
+    // test runs the command, in processes of its own.
     let dir = scratch();
     let data = cifar_layout(dir.path(), 8);
     let data = data.to_str().unwrap();
@@ -105,8 +105,8 @@ fn weights_are_a_function_of_the_seed() {
     assert_ne!(first_losses[0], first_losses[2]);
 }
 
-/// A network's weights are a function of its recipe: what is drawn, used or seeded after it was made
-/// does not move them.
+/// A network's weights are a function of its recipe: random numbers, uses and seeds after it was
+/// made do not change them.
 #[test]
 fn weights_are_drawn_when_the_network_is_made() {
     fn check<M: Module>(name: &str, device: &Device, make: impl Fn() -> M) {

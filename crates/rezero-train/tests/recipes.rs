@@ -81,12 +81,12 @@ fn overrides_are_typed_and_echoed() {
         panic!("{milestones:?}");
     };
     assert_eq!(schedule.milestones, [3, 5]);
-    // The last of several wins, and what changes nothing is not said.
+    // The last of several overrides wins, and an override that changes nothing is not listed.
     let resolved = resolve("quickstart", &["lr=1", "optimizer.lr=0.05", "seed=1"]).unwrap();
     assert!(resolved.changes.is_empty(), "{:?}", resolved.changes);
 }
 
-/// A key by its own name, by its section's, and a kind by its section alone.
+/// A key by its own name or with its section's name, and a kind by its section alone.
 #[test]
 fn a_key_has_a_short_and_a_long_name() {
     for (short, long) in [
@@ -113,8 +113,8 @@ fn a_key_has_a_short_and_a_long_name() {
     assert_eq!(of_text(&text).data.set, TextSource::WikiLike);
 }
 
-/// An override that chooses another kind takes the file's keys of the old kind with it; the keys that
-/// both have stay.
+/// An override that selects another kind removes the file's keys of the old kind. The keys that
+/// both kinds have stay.
 #[test]
 fn an_override_of_a_kind_takes_the_old_kinds_keys_with_it() {
     let base = recipe("cifar10-resnet20", &[]);
@@ -152,7 +152,7 @@ fn an_override_of_a_kind_takes_the_old_kinds_keys_with_it() {
     let one_rate = recipe("cifar10-resnet20", &["bias_lr=0"]);
     assert!(!one_rate.to_tables()["optimizer"].contains_key("bias_gamma"));
 
-    // Back again it is what it was.
+    // The recipe is the same after a change and its reversal.
     let back = ["optimizer=adam", "optimizer=sgd"];
     assert_eq!(recipe("cifar10-resnet20", &back), base);
     for changed in [adam, constant, mlp, plain, shared, fixed, one_rate] {
@@ -222,7 +222,7 @@ fn bad_values_name_the_key_and_the_remedy() {
     refused_change("absent.toml", &[], &["absent.toml"]);
 }
 
-/// Where a file's keys stand.
+/// Errors about the place of a file's keys.
 #[test]
 fn sections_of_a_file() {
     for (file, parts) in [
@@ -285,8 +285,8 @@ fn sections_of_a_file() {
     }
 }
 
-/// What a section could have, but not this one: with section and key, from a file and from the command
-/// line.
+/// A key of another kind of the section is refused with the section and the key, in a file and on
+/// the command line.
 #[test]
 fn a_key_of_another_kind_is_refused() {
     for (kind, section, key, value, owner) in [
@@ -472,7 +472,7 @@ fn a_key_of_two_sections_needs_its_section() {
     assert_eq!(twice, ["kind"]);
 }
 
-/// Sections that need each other's numbers.
+/// Sections whose values must fit together.
 #[test]
 fn sections_agree() {
     for (name, changes, parts) in [
@@ -507,7 +507,7 @@ fn sections_agree() {
     }
 }
 
-/// The settings of a module of one's own know nothing of networks and data.
+/// The settings for a user's own module have no sections for networks and data.
 #[test]
 fn settings_without_a_model() {
     let settings = Settings::parse("[run]\nepochs = 3\n[train]\nbatch = 7").unwrap();
@@ -533,8 +533,8 @@ fn settings_without_a_model() {
     }
 }
 
-/// The fingerprint is of what decides the numbers: all but `[run]`, and the length of a run where the
-/// rate of a step depends on it.
+/// The fingerprint covers everything that decides the numbers: all sections but `[run]`, and the
+/// length of a run if the rate of a step depends on the length.
 #[test]
 fn a_fingerprint_is_of_the_numbers() {
     let of = |name: &str, changes: &[&str]| recipe(name, changes).fingerprint();
@@ -615,7 +615,7 @@ proptest! {
     #[test]
     fn run_names_are_safe_file_names(value in "\\PC*") {
         let over = Override::new("device", value);
-        // A number is no device name and is refused before it gets into a name.
+        // A number is no device name and is refused before it becomes part of a name.
         if let Ok(resolved) = Recipe::resolve("quickstart", &[over]) {
             let name = resolved.run_name();
             prop_assert!(!name.contains('/') && name.len() <= 200 && name.is_ascii());

@@ -1,4 +1,4 @@
-//! A run that was killed and resumed is the run that was not, bit for bit on Flex.
+//! A run that was killed and resumed equals a run without interruption, bit for bit on Flex.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -14,8 +14,8 @@ use crate::support::{
     cifar_layout, fail, network, of_images, rezero, rows, scratch, succeed, weights,
 };
 
-/// 40 steps of a ResNet-8 over drawn images: 90 training images in batches of 8, so that kills fall
-/// inside epochs; shuffled, cropped, flipped, with momentum, decay, a milestone and validation.
+/// 40 steps of a ResNet-8 over random images: 90 training images in batches of 8, so that kills
+/// fall inside epochs. With shuffling, crops, flips, momentum, decay, a milestone and validation.
 fn args<'a>(data: &'a str, run: &'a str) -> Vec<&'a str> {
     vec![
         "train",
@@ -112,7 +112,7 @@ fn forty_steps_are_fifteen_a_kill_and_the_rest() {
         compare_weights(&run, &whole);
     }
 
-    // And one during the writing of a checkpoint: its directory is there, its manifest is not.
+    // And one kill while a checkpoint is written: its directory exists, its manifest does not.
     let mut caught = false;
     for attempt in 0..10 {
         let run = dir.path().join(format!("torn-{attempt}"));
@@ -169,7 +169,7 @@ fn an_interrupted_run_checkpoints_exits_130_and_resumes() {
     let dir = scratch();
     let data = cifar_layout(dir.path(), 20);
     let data = data.to_str().unwrap();
-    // A validation is due at every step, so the interruption skips one, which the resumed run makes.
+    // A validation is due at every step. The interruption skips one, and the resumed run makes it.
     let arguments = |run: &'static str| {
         let mut arguments = args(data, run);
         arguments.push("eval_every=1");
@@ -294,8 +294,8 @@ fn a_damaged_or_foreign_checkpoint_is_refused_and_nothing_is_lost() {
     succeed(dir.path(), &resume);
 }
 
-/// A longer run than it was begun as is the longer run from the start: `[run]` may change where the rate of
-/// a step does not depend on the run's length.
+/// A run that is made longer equals a run that was longer from the start: `[run]` may change if the
+/// rate of a step does not depend on the run's length.
 #[test]
 fn a_run_that_is_made_longer_is_the_longer_run() {
     let dir = scratch();
@@ -314,7 +314,7 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     train("short", &["epochs=1"]);
     assert_eq!(rows(&short).last().unwrap().step, 12);
 
-    // By its directory, and by its recipe with all of its settings.
+    // Resumed by its directory, and by its recipe with all of its settings.
     let resume = ["train", "short", "--resume", "--plain"];
     let said = succeed(dir.path(), &[&resume[..], &["epochs=2"]].concat());
     assert!(said.err.contains("continuing from step 12"), "{}", said.err);
@@ -329,7 +329,7 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     assert_eq!(recipe.settings.run.epochs, 3);
     assert!(short.join("DONE").exists());
 
-    // As long as it was, it is complete; shorter, it cannot be.
+    // With the same length it is complete. It cannot become shorter.
     let said = succeed(dir.path(), &resume);
     assert!(said.err.contains("is complete already"), "{}", said.err);
     assert_eq!(rows(&short), rows(&long));
@@ -337,7 +337,7 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     let shorter = [&resume[..], &["epochs=2"]].concat();
     fail(dir.path(), &shorter, 1, &["has taken 36 steps", "24"]);
 
-    // What moves the weights may not change.
+    // Settings that affect the weights must not change.
     for (change, part) in [
         ("milestones=[1]", "schedule.milestones [1, 2] -> [1]"),
         ("alpha_init=1", "gates.alpha_init 0.0 -> 1.0"),
@@ -350,7 +350,7 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     }
 }
 
-/// One cycle spans the whole run: another length is another rate at every step.
+/// One cycle spans the whole run: another length gives another rate at every step.
 #[test]
 fn a_cycle_over_the_whole_run_keeps_its_length() {
     let dir = scratch();
@@ -388,10 +388,10 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
             let parts = ["other settings", "not its length", key];
             fail(dir.path(), &args, 1, &parts);
         }
-        // What does not change the length may change.
+        // Keys that do not change the length may change.
         succeed(dir.path(), &["train", run, "--resume", "keep=3"]);
 
-        // Nor behind the program's back.
+        // A change of the file itself is refused too.
         let path = dir.path().join(run).join("recipe.toml");
         let saved = std::fs::read_to_string(&path).unwrap();
         let (from, to) = match run {

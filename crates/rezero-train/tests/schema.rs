@@ -1,4 +1,4 @@
-//! What keys there are, as the schema and `rezero recipes --keys` tell it.
+//! The keys of recipes, as the schema and `rezero recipes --keys` list them.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const SECTIONS: [&str; 7] = [
     "train",
 ];
 
-/// What is wrong with a value by a schema, as far as recipes use schemas.
+/// The error of a value under a schema, for the parts of schemas that recipes use.
 fn wrong(schema: &Value, value: &Value, at: &str) -> Option<String> {
     let fail = |what: &str| Some(format!("{at}: {what}: {value} by {schema}"));
     if let Some(wanted) = schema.get("const")
@@ -95,7 +95,7 @@ fn the_schema_knows_every_shipped_recipe() {
     assert_eq!(printed, schema());
     assert!(said.err.contains("#:schema"), "{}", said.err);
     for (name, text) in EMBEDDED {
-        // The file as it is, and with every key.
+        // The file itself, and the file with every key.
         let full = Recipe::parse(name, text).unwrap().recipe.to_toml();
         for text in [*text, &full] {
             assert_eq!(wrong(&printed, &as_json(text), name), None);
@@ -173,7 +173,7 @@ fn every_key_is_listed_once_per_kind() {
             name == section && keys == names(wanted)
         });
         assert_eq!(found.count(), kinds_like(&kinds, section, wanted), "{kind}");
-        // Every key says what it is.
+        // Every key has a description.
         for (key, property) in wanted {
             let about = property["description"].as_str().unwrap_or_default();
             let is_tag = property.get("const").is_some();
@@ -191,7 +191,7 @@ fn every_key_is_listed_once_per_kind() {
     }
 }
 
-/// The values that `recipes --keys` lists are those of a recipe that sets none.
+/// The values that `recipes --keys` lists are those of a recipe that sets no key.
 #[test]
 fn the_listed_values_are_the_defaults() {
     let mut compared = 0;
@@ -224,7 +224,8 @@ fn names(keys: &serde_json::Map<String, Value>) -> BTreeSet<&str> {
     keys.keys().map(String::as_str).collect()
 }
 
-/// How many kinds of a section have the same keys: Adam and AdamW differ in their defaults alone.
+/// The number of kinds of a section that have the same keys: Adam and AdamW differ in their
+/// defaults alone.
 fn kinds_like(
     kinds: &[(String, Value)],
     section: &str,
@@ -260,7 +261,7 @@ fn the_keys_of_a_part() {
     fail(dir.path(), &args, 1, &["did you mean `optimizer`?"]);
 }
 
-/// The words that a key may have: of itself, or as the name of its section's kind.
+/// The words that a key accepts: those of its own type, or the names of its section's kinds.
 fn words(property: &Value) -> Vec<String> {
     let of = |schema: &Value| -> Vec<String> {
         let names = schema["enum"].as_array().into_iter().flatten();
@@ -276,7 +277,7 @@ fn words(property: &Value) -> Vec<String> {
     all
 }
 
-/// Every word of every key, written wrongly: in a file and on the command line.
+/// Every word of every key with a spelling error, in a file and on the command line.
 #[test]
 fn an_unknown_word_is_refused_with_the_word_that_was_meant() {
     let schema = schema();
@@ -322,7 +323,7 @@ fn an_unknown_word_is_refused_with_the_word_that_was_meant() {
             if words.len() > 1 {
                 let change = format!("{section}.{key}=qqqqqqqqqqqqqqqqqqqq");
                 let error = resolve(base, &[&change]);
-                // A key of another kind than the recipe's is refused for that.
+                // A key of another kind than the recipe's is refused for that reason.
                 let error = error.unwrap_err();
                 assert!(!error.contains("did you mean"), "{error}");
             }

@@ -1,5 +1,5 @@
-//! What the tests of this crate share: running the `rezero` command in a directory of its own, recipes
-//! and networks of the zoo, and looking into modules.
+//! Shared by the tests of this crate: running the `rezero` command in its own directory, recipes
+//! and networks of the zoo, and reading the parameters of modules.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -16,7 +16,7 @@ use rezero_train::task::{Domain, Images, Text};
 use rezero_train::zoo::{self, Families};
 use serde_json::Value;
 
-/// A directory that goes away with the test.
+/// A directory that is removed after the test.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
@@ -28,7 +28,7 @@ pub fn rezero(dir: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// What a finished command said.
+/// The output of a finished command.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -76,7 +76,7 @@ pub fn fail(dir: &Path, args: &[&str], code: i32, parts: &[&str]) -> Said {
     said
 }
 
-/// CIFAR-10's layout with `records` drawn images a batch file.
+/// CIFAR-10's layout with `records` random images per batch file.
 pub fn cifar_layout(dir: &Path, records: usize) -> PathBuf {
     let data = dir.join("data");
     rezero_data::shapes::write_cifar_layout(&data, records, 7).expect("the layout is written");
@@ -104,7 +104,7 @@ pub fn losses(run: &Path) -> Vec<f64> {
     rows.iter().map(|row| row.loss).collect()
 }
 
-/// Makes the run one that was stopped after `step`.
+/// Makes the run one that was stopped after `step` steps.
 pub fn rewind(run: &Path, step: usize) {
     std::fs::remove_file(run.join("DONE")).expect("the run was done");
     for (at, dir) in checkpoint::list(run).expect("checkpoints") {
@@ -114,7 +114,7 @@ pub fn rewind(run: &Path, step: usize) {
     }
 }
 
-/// A recipe with changes, or what is wrong with them.
+/// A recipe with changes, or the error of the changes.
 pub fn resolve(name: &str, changes: &[&str]) -> Result<Resolved, String> {
     let changes: Result<Vec<Override>, String> = changes.iter().map(|c| c.parse()).collect();
     Recipe::resolve(name, &changes?).map_err(|e| e.to_string())
@@ -144,14 +144,14 @@ pub fn of_text(recipe: &Recipe) -> &TaskOf<Text> {
     }
 }
 
-/// Held while random numbers are drawn or seeded: the generator is the process's.
+/// Held while random numbers are generated or seeded: the generator belongs to the process.
 pub fn drawing() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// The text of a recipe file with a family, where it has no model: at its end, so that lines stay where
-/// they are.
+/// The text of a recipe file, with a family if it has no model. The family is added at the end, so
+/// that line numbers stay the same.
 pub fn with_family(text: &str) -> String {
     match text.contains("model") {
         true => text.to_owned(),

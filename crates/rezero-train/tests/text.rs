@@ -1,5 +1,5 @@
-//! Language models from the command line and as the trainer computes them: bits per byte, the ways to
-//! compute a step, resume, sampling, and what bad input says.
+//! Language models from the command line and as the trainer computes them: bits per byte, the ways
+//! to compute a step, resume, sampling, and messages for bad input.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::support::{
     run, scratch, succeed, trainee,
 };
 
-/// A model of three layers that takes milliseconds a step.
+/// A model of three layers that takes milliseconds per step.
 const SMALL: [&str; 9] = [
     "depth=3",
     "positions=learned",
@@ -36,7 +36,7 @@ fn recipe(overrides: &[&str]) -> Recipe {
 }
 
 fn text(bytes: &[u8]) -> rezero_data::Text {
-    // The test split of 20 times as many bytes.
+    // The test split of a text with 20 times as many bytes.
     let mut all = b"x".repeat(19 * bytes.len());
     all.extend_from_slice(bytes);
     let text = corpus::bytes("text", all, Split::Test).unwrap();
@@ -199,7 +199,7 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
     let last = all.iter().rfind(|r| r.split == "train").unwrap();
     assert_eq!((last.step, last.alpha.len()), (6, 3));
 
-    // The run remembers its text, and scoring agrees with what was recorded.
+    // The run remembers its text, and scoring agrees with the recorded result.
     let eval = |extra: &[&str]| -> serde_json::Value {
         let mut args = vec!["eval", "run", "--json"];
         args.extend(extra);
@@ -296,7 +296,7 @@ fn six_steps_are_three_and_three_with_dropout_recomputed_in_parts() {
     assert_eq!(rows(&run), whole);
 }
 
-/// More steps than a text's run was begun with.
+/// More steps than those with which a text's run began.
 #[test]
 fn a_run_that_is_done_goes_on() {
     let dir = scratch();
@@ -395,7 +395,7 @@ fn bad_input_says_what_must_hold() {
         let path = dir.path().join(name);
         fs::write(&path, bytes).unwrap();
         let args = train(path.to_str().unwrap(), "bad", &[]);
-        // Of the third, 18 bytes are for training.
+        // The third text has 18 bytes for training.
         let length = bytes.len().min(18).to_string();
         fail(dir.path(), &args, 1, &[&length]);
     }
@@ -444,7 +444,7 @@ fn pytorch_weights_are_imported_scored_exported_and_trained_on() {
     let back = rezero_nn::torch::TorchWeights::open(dir.path().join("back.safetensors"));
     assert_eq!(back.unwrap(), original);
 
-    // What an export says of itself is held against the recipe.
+    // The metadata of an export is compared with the recipe.
     let wrong = [
         "import",
         "back.safetensors",
@@ -459,7 +459,7 @@ fn pytorch_weights_are_imported_scored_exported_and_trained_on() {
     ];
     fail(dir.path(), &wrong, 1, &["n_heads=2", "activation=gelu"]);
 
-    // Fine-tuning is resuming a run that has not begun.
+    // To fine-tune is to resume a run that has not begun.
     succeed(dir.path(), &["train", "imported", "--resume"]);
     let after = eval("imported");
     assert_eq!(after["step"], 2);

@@ -1,4 +1,4 @@
-//! The loop with a module and data that the zoo does not know.
+//! The loop with a module and data that are not in the zoo.
 
 use std::path::Path;
 use std::sync::MutexGuard;
@@ -45,7 +45,7 @@ impl Model for Net {
     }
 }
 
-/// A classifier that counts nothing but its loss.
+/// A classifier that returns no sum but its loss.
 #[derive(Module, Debug)]
 struct Silent {
     linear: Linear,
@@ -79,7 +79,7 @@ fn batch(points: Vec<Point>, device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
     )
 }
 
-/// Seven steps in an epoch.
+/// Seven steps per epoch.
 fn settings(changes: &str) -> Settings {
     let all = format!(
         "[optimizer]\nkind = 'adam'\nlr = 1e-2\n[train]\nbatch = 10\n[run]\ndevice = 'flex'\n\
@@ -95,7 +95,7 @@ fn trainer(dir: &Path, settings: &Settings) -> Trainer {
         .with_plain(true)
 }
 
-/// Random numbers are the process's: one run at a time.
+/// The random generator belongs to the process, so one run at a time.
 fn fit(trainer: Trainer, settings: &Settings) -> (Result<Finished>, MutexGuard<'static, ()>) {
     let lock = drawing();
     let train = DatasetSource::training(points(0..70), settings, batch);
@@ -175,7 +175,7 @@ fn a_resumed_run_is_the_undisturbed_one() {
     let expected = rows(&at("whole"));
     assert_eq!(expected.len(), 4 * 7 + 4);
 
-    // Longer than it was.
+    // A run that is made longer.
     let half = settings("epochs = 2");
     done(trainer(&at("longer"), &half), &half);
     done(trainer(&at("longer"), &whole).with_resume(true), &whole);
@@ -186,7 +186,8 @@ fn a_resumed_run_is_the_undisturbed_one() {
     done(trainer(&at("longer"), &whole).with_resume(true), &whole);
     assert_eq!(rows(&at("longer")), expected);
 
-    // Stopped before its first step, after which it is begun anew, and taken up where it was.
+    // The interrupter is set before the first step. The resumed run continues where the stopped run
+    // ended.
     let interrupter = Interrupter::new();
     interrupter.stop(None);
     let stopped = trainer(&at("stopped"), &whole).with_interrupter(interrupter);
@@ -198,7 +199,7 @@ fn a_resumed_run_is_the_undisturbed_one() {
     done(trainer(&at("stopped"), &whole).with_resume(true), &whole);
     assert_eq!(rows(&at("stopped")), expected);
 
-    // Two devices, and a batch in parts, are other ways to the same steps.
+    // Two devices, and a batch in parts, give the same steps.
     for (name, changes) in [
         ("two", "epochs = 4\n[train]\nbatch = 10"),
         ("parts", "epochs = 4\n[train]\nbatch = 10\naccumulate = 5"),
@@ -281,7 +282,7 @@ fn what_goes_wrong_is_said() {
         other => panic!("it does not diverge: {other:?}"),
     }
 
-    // A measure that the model's sums do not make is no measure.
+    // A metric that cannot be computed from the model's sums is refused.
     let settings = settings("epochs = 1");
     let train = DatasetSource::training(points(0..70), &settings, batch);
     let valid = DatasetSource::scoring(points(70..90), &settings, batch);

@@ -1,14 +1,14 @@
 //! Self-attention, a task for each head of each sequence, a block of queries at a time.
 //!
-//! Forward: `S = Q Kᵀ/√d`, rows of S to `P = exp(S − l)` with `l = log Σ exp S`, `O = P V`. Of S only a
-//! block of rows exists; under a causal mask it ends at its last query. Kept for the backward pass:
-//! the input, O and l.
+//! Forward: `S = Q Kᵀ/√d`, `P = exp(S − m)/s` with `m` the largest score of a row and
+//! `s = Σ exp(S − m)`, `O = P V`. Only a block of rows of S is in memory; under a causal mask its
+//! columns end at its last query. For the backward pass the kernel stores the input, O, m and 1/s.
 //!
-//! Backward, from `dO`: P again from Q, K and l; `dV = Pᵀ dO`, `dP = dO Vᵀ`,
+//! Backward, from `dO`: P again from Q, K, m and 1/s; `dV = Pᵀ dO`, `dP = dO Vᵀ`,
 //! `dS = P ⊙ (dP − rowsum(dO ⊙ O))`, `dQ = dS K/√d`, `dK = dSᵀ Q/√d`.
 //!
-//! A head's queries and keys are copied out of the input's rows and turned on the way; keys, and in the
-//! backward pass values, also transposed, which `gemm` packs faster.
+//! A task copies its head's queries and keys out of the input's rows and rotates them. It also
+//! transposes the keys, and in the backward pass the values, because `gemm` packs these faster.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -23,7 +23,8 @@ use super::op::Kernel;
 use super::parallel::{each, sum, sums, wide};
 use crate::attention::{SelfAttention, angle};
 
-/// Queries of a block: half of what a causal block computes on its last keys is for nothing.
+/// Queries of a block. More would waste time: under a causal mask, half of the scores on a block's
+/// last `QUERIES` keys are masked.
 const QUERIES: usize = 32;
 
 #[derive(Debug)]
@@ -33,8 +34,7 @@ pub(crate) struct Attention(pub SelfAttention);
 pub(crate) struct Kept {
     qkv: FlexTensor,
     out: FlexTensor,
-    /// `log Σ exp` of each query's scores, for each head of each sequence.
-    /// Of each row of scores the largest, scaled, and 1 over the sum that its weights were divided by.
+    /// Two numbers per query, for each head of each sequence: see [`softmax`].
     rows: Vec<f32>,
 }
 
@@ -67,19 +67,19 @@ impl Heads {
         self.n * self.width
     }
 
-    /// Keys that the queries before `last` see.
+    /// The number of keys that the queries before `last` attend to.
     fn keys(self, last: usize) -> usize {
         if self.causal { last } else { self.length }
     }
 
-    /// The blocks of queries, as their first and how many.
+    /// The blocks of queries: the first query of each, and the number of queries.
     fn blocks(self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.length)
             .step_by(QUERIES)
             .map(move |from| (from, QUERIES.min(self.length - from)))
     }
 
-    /// Copies part `which` (0: queries, 1: keys, 2: values) of a head, turned by `table`.
+    /// Copies part `which` (0: queries, 1: keys, 2: values) of a head, rotated by `table`.
     fn gather(
         self,
         qkv: &[f32],
@@ -103,7 +103,7 @@ impl Heads {
     ///
     /// # Safety
     ///
-    /// The head's part of `to` is nobody else's.
+    /// No other task uses the head's part of `to`.
     unsafe fn scatter(
         self,
         from: &mut [f32],
@@ -294,9 +294,10 @@ impl Kernel for Attention {
     }
 }
 
-/// Turns the first `seen` scores of a row into weights that sum to 1 and the rest into zeros; gives
-/// the largest, scaled, and 1 over the sum. (Their logarithm's sum would be rounded to the largest's
-/// last digit, and the weights of the backward pass would not sum to 1.)
+/// Turns the first `seen` scores of a row into weights that sum to 1, and the other scores into
+/// zeros. Gives the largest scaled score m and `1 / Σ exp(scaled score − m)`. (The single number
+/// `m + log Σ exp(…)` would be rounded to the last digit of m, and the weights of the backward pass
+/// would not sum to 1.)
 #[inline(always)]
 fn softmax(row: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
     let (row, beyond) = row.split_at_mut(seen);
@@ -332,7 +333,8 @@ struct Table {
 }
 
 impl Table {
-    /// The table of a base and a head's width, for at least `length` positions; made once.
+    /// The table for a base and a head's width, with at least `length` positions. Tables are
+    /// cached.
     fn of(base: f64, width: usize, length: usize) -> Arc<Self> {
         type Tables = HashMap<(u64, usize), Arc<Table>>;
         static TABLES: LazyLock<Mutex<Tables>> = LazyLock::new(Mutex::default);
@@ -367,7 +369,7 @@ impl Table {
         }
     }
 
-    /// Turns a head's channels at position `i`, forwards (`sign` 1) or back (−1).
+    /// Rotates a head's channels at position `i`, forwards (`sign` 1) or back (−1).
     fn turn(&self, i: usize, x: &mut [f32], sign: f32) {
         let at = i * self.half..(i + 1) * self.half;
         let (a, b) = x.split_at_mut(self.half);

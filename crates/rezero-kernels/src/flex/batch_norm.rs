@@ -1,13 +1,14 @@
-//! `z = (x − μ)·s + β`, `s = γ / √(σ² + ε)`; `y = act(z)`, or with a residual sum `y = skip + α·act(z)`.
+//! `z = (x − μ)·s + β`, `s = γ / √(σ² + ε)`; `y = act(z)`, or with a residual sum
+//! `y = skip + α·act(z)`.
 //!
 //! Forward: one pass for the statistics, one for the output. A plane (one channel of one image) is
-//! summed twice while it is in the first-level cache, for its mean and for the squares around it, and
-//! planes are put together in f64 (Chan, Golub and LeVeque 1979): no cancellation however far the mean
-//! lies from zero.
+//! summed twice while it is in the first-level cache: for its mean, and for the squared deviations
+//! from the mean. The planes are combined in f64 (Chan, Golub and LeVeque 1979), so nothing
+//! cancels, however far the mean lies from zero.
 //!
-//! Backward, with `gz` the gradient at z and M values a channel: `dβ = Σ gz`, `dγ = Σ gz·x̂`,
-//! `dx = s · (gz − dβ/M − x̂·dγ/M)`: one pass for the sums, one for dx. Both compute z again instead of
-//! keeping the epilogue's output; x is all that is kept.
+//! Backward, with `gz` the gradient at z and M values per channel: `dβ = Σ gz`, `dγ = Σ gz·x̂`,
+//! `dx = s · (gz − dβ/M − x̂·dγ/M)`: one pass for the sums, one for dx. Both compute z again from
+//! x, so the epilogue's output is not stored.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
@@ -33,7 +34,7 @@ pub(crate) struct Kept {
     alpha: Option<f32>,
 }
 
-/// What normalises a channel.
+/// The numbers that normalise a channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Channel {
     mean: f32,
@@ -50,7 +51,7 @@ impl Channel {
         (x - self.mean) * self.scale + self.beta
     }
 
-    /// The gradient `g` where the epilogue lets it through.
+    /// The gradient `g` where the epilogue passes it on, else 0.
     #[inline(always)]
     fn passed(self, x: f32, g: f32, floor: f32) -> f32 {
         passed(g, self.z(x), floor)
@@ -81,8 +82,8 @@ impl Planes {
         from..from + self.size
     }
 
-    /// Runs `f(n, c, sums)` for every plane, whose `K` sums it writes, and adds them up for each
-    /// channel.
+    /// Runs `f(range, c)` for every plane; it returns `K` sums of the plane. Gives the sums of all
+    /// planes, and their totals for each channel.
     fn sums<const K: usize>(
         self,
         f: impl Fn(core::ops::Range<usize>, usize) -> [f32; K] + Sync + Send,
@@ -152,7 +153,7 @@ impl Kernel for BatchNorm {
         let g = values(&grad);
         let floor = self.floor();
         let factor = alpha.unwrap_or(1.0);
-        // Of g where z passes: its sum, its product with x − μ, and with act(z) for α.
+        // Σ g and Σ g·(x − μ) where the epilogue passes g on, and Σ g·act(z) for α.
         let (_, totals) = planes.sums(|at, c| {
             let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
             wide(
@@ -164,7 +165,8 @@ impl Kernel for BatchNorm {
                         #[inline(always)]
                         |x, g| {
                             let passed = channel.passed(x, g, floor);
-                            // Without α the third is for nothing, and free: the pass waits for memory.
+                            // Without α the third sum is not used, but costs no time: the pass
+                            // waits for memory.
                             let act = lifted(channel.z(x), floor);
                             [passed, passed * (x - channel.mean), g * act]
                         },
@@ -218,7 +220,7 @@ impl Kernel for BatchNorm {
     }
 }
 
-/// The output with statistics that are given; `None` where the kernel does not serve.
+/// The output with given statistics; `None` for tensors that the kernel does not serve.
 pub(crate) fn normalize<const D: usize>(
     x: &Tensor<D>,
     per_channel: [&Tensor<1>; 4],
@@ -304,7 +306,7 @@ fn apply(
 }
 
 impl BatchNorm {
-    /// What the epilogue lifts lower values to.
+    /// The epilogue's lower bound: see [`lifted`].
     fn floor(&self) -> f32 {
         match self.epilogue {
             Epilogue::Identity => f32::NEG_INFINITY,
@@ -326,7 +328,7 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
                     #[inline(always)]
                     |x| x,
                 );
-                // As good a centre as any: what rounding made of the mean is summed as well.
+                // The rounded mean. Any centre near it will do: `rest` corrects the difference.
                 let centre = total / size;
                 let [squares, rest] = sums(
                     x,
@@ -342,7 +344,7 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
     let count = n * planes.batch as f64;
     let mut means = vec![0.0; planes.channels];
     let images = || of_planes.chunks_exact(planes.channels * 3);
-    // A plane's mean, and its squares around it.
+    // A plane's mean, and the sum of squared deviations from it.
     let exact = |sums: &[f32]| {
         let [centre, squares, rest] = [0, 1, 2].map(|i| f64::from(sums[i]));
         (centre + rest / n, squares - rest * rest / n)
@@ -352,8 +354,8 @@ fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
             *mean += exact(sums).0 * (n / count);
         }
     }
-    // The squares around the channel's mean are those around the planes' means, and the planes'
-    // means' own.
+    // The squared deviations from a channel's mean: those from the planes' means, plus those of the
+    // planes' means.
     let mut squares = vec![0.0; planes.channels];
     for image in images() {
         for (c, sums) in image.chunks_exact(3).enumerate() {

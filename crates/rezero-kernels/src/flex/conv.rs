@@ -1,18 +1,18 @@
 //! Convolution without im2col. docs/KERNELS.md has the drawing.
 //!
 //! Forward and input gradient are one routine: a correlation of stride 1 over *planes*. A task
-//! copies the rows it needs into a scratch block that fits the second-level cache, with the zeros
-//! around them; for stride s it sorts rows and columns by their remainder modulo s into s² planes,
-//! over which the strided kernel has stride 1. The input gradient of a strided convolution is, the
-//! other way round, s² correlations of the output's gradient, one for each remainder of the
-//! *result's* position. Vectors run along the pixels of a row and weights are broadcast, so images
-//! stay in Burn's own order, batch × channel × row × column.
+//! copies the rows it needs, with zeros around them, into a scratch block that fits the
+//! second-level cache. For stride s it sorts rows and columns by their remainder modulo s into s²
+//! planes; over these the strided kernel has stride 1. The input gradient of a strided convolution
+//! is s² correlations of the output's gradient, one for each remainder of the *result's* position.
+//! A vector holds pixels of a row and weights are broadcast, so images stay in Burn's own order,
+//! batch × channel × row × column.
 //!
-//! The weight gradient has the pixels for its inner sum: there a vector holds output channels, from
-//! a transposed copy of the gradient's rows, and pixels of the same scratch are broadcast.
+//! The inner sum of the weight gradient runs over the pixels. There a vector holds output channels,
+//! from a transposed copy of the gradient's rows, and pixels of the same scratch are broadcast.
 
-// Loops over registers index plain arrays: an iterator's closure that is not inlined would cost the
-// vector instructions.
+// Loops over registers index plain arrays: a closure of an iterator may not be inlined, and would
+// then be compiled without the vector instructions.
 #![allow(clippy::needless_range_loop)]
 
 use burn::backend::TensorMetadata;
@@ -24,8 +24,8 @@ use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratc
 use super::op::Kernel;
 use super::parallel::{Parts, arch, each, wide};
 
-/// Values of scratch of one task, 96 kB: for the second-level cache. Blocks for the first are read in
-/// shorter pieces and were slower.
+/// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
+/// first-level cache are read in shorter pieces and were slower.
 const SCRATCH: usize = 24 << 10;
 /// Output channels of a micro-kernel: with two vectors of pixels, 16 accumulators.
 const ROWS: usize = 8;
@@ -63,7 +63,7 @@ impl Kernel for Conv2d {
         let d_x = wanted[0].then(|| {
             let phases = shape.input_gradient();
             let mut d_x = fresh(values(&x).len());
-            // Pixels that no output saw.
+            // Some pixels have no tap: no output depends on them.
             if phases.iter().any(|phase| phase.taps.is_empty()) {
                 d_x.fill(0.0);
             }
@@ -151,13 +151,14 @@ impl Shape {
         }
     }
 
-    /// `dx[c, i] = Σ_{o, k ≡ i + p (mod s)} w[o, c, k] · g[o, (i + p − k) / s]`, one correlation for
-    /// each remainder of `i + p`.
+    /// `dx[c, i] = Σ_{o, k ≡ i + p (mod s)} w[o, c, k] · g[o, (i + p − k) / s]`, one correlation
+    /// for each remainder of `i + p`.
     fn input_gradient(&self) -> Vec<Correlation> {
         let (s, p) = (self.stride, self.padding);
         let area = self.kh * self.kw;
         let mut phases = Vec::new();
-        // Of the pixels i with i + p = s·u + a: the first u, how many, and the taps k = a + s·j.
+        // For the pixels i with i + p = s·u + a: the first u, the number of pixels, and the number
+        // of taps k = a + s·j.
         let axis = |a: usize, extent: usize, k: usize| {
             let first = p.saturating_sub(a).div_ceil(s);
             let count = (extent + p)
@@ -166,7 +167,7 @@ impl Shape {
                 .saturating_sub(first);
             (first, count, k.saturating_sub(a).div_ceil(s))
         };
-        // Those that a pixel has.
+        // The remainders that occur.
         let remainders = |extent: usize| (0..extent.min(s)).map(move |i| (i + p) % s);
         for a in remainders(self.h) {
             for b in remainders(self.w) {
@@ -208,7 +209,8 @@ impl Shape {
     }
 }
 
-/// One product of a correlation: the plane's pixel `shift` rows and columns on, times a weight.
+/// One product of a correlation: a weight times the plane's pixel that lies `shift` rows and
+/// columns further.
 struct Tap {
     plane: usize,
     shift: [usize; 2],
@@ -216,23 +218,23 @@ struct Tap {
 }
 
 /// `y[o, i] = Σ_{c, tap} w[o, c, tap] · plane(tap)[c, i + shift(tap)]` for each image, with the
-/// planes `plane[c, i] = x[c, step·i + origin]`, zero outside of `x`.
+/// planes `plane[c, i] = x[c, step·i + origin]`, zero outside `x`.
 struct Correlation {
     batch: usize,
     channels: usize,
     source: [usize; 2],
     step: usize,
-    /// The origins.
+    /// The origin of each plane.
     planes: Vec<[isize; 2]>,
     taps: Vec<Tap>,
     outputs: usize,
-    /// The pixels computed.
+    /// The extents of the pixels that are computed.
     grid: [usize; 2],
-    /// The image they go to: pixel i to `first + target_step·i`.
+    /// The extents of the image that they are written to; pixel i goes to `first + target_step·i`.
     target: [usize; 2],
     first: [usize; 2],
     target_step: usize,
-    /// Elements between the weights of two outputs, and of two channels.
+    /// The distances between the weights of two outputs, and of two channels.
     weight_strides: [usize; 2],
 }
 
@@ -245,12 +247,12 @@ struct Block {
 }
 
 impl Correlation {
-    /// Rows of pixels of a task.
+    /// The number of rows of pixels that a task computes.
     fn rows_of_task(&self) -> usize {
         let [down, _] = self.reach();
         let row = self.channels * self.planes.len() * self.block(1).pitch;
         let fit = (SCRATCH / row).saturating_sub(down).max(1);
-        // A small batch is cut finer, so that there is a task for each of several cores.
+        // A small batch is cut into more tasks, so that several cores have work.
         let wanted = (8 / self.batch).max(1);
         let rows = fit.min(self.grid[0].div_ceil(wanted));
         // Blocks of about the same height.
@@ -278,7 +280,7 @@ impl Correlation {
         }
     }
 
-    /// Copies the rows that a block of pixels from row `row` on needs into `scratch`.
+    /// Copies into `scratch` the rows that a block of pixels needs; the block begins at row `row`.
     fn fill(&self, x: &[f32], row: usize, block: Block, scratch: &mut [f32]) {
         arch().dispatch(Fill {
             of: self,
@@ -296,8 +298,8 @@ impl Correlation {
         self.taps.iter().map(offset).collect()
     }
 
-    /// Weights in the order in which they are read: for each `ROWS` outputs, each channel and each
-    /// tap, those outputs' weights; zeros for the outputs that the last ones lack.
+    /// The weights in the order in which they are read: for each group of `ROWS` outputs, each
+    /// channel and each tap, the group's weights. The last group is filled up with zeros.
     fn pack(&self, weight: &[f32]) -> Vec<f32> {
         let [per_output, per_channel] = self.weight_strides;
         let mut packed = Vec::with_capacity(
@@ -336,7 +338,7 @@ impl Correlation {
             let source = filled + 2 * lanes;
             let first = (self.first[0] + row * self.target_step) * cols_of_target + self.first[1];
             let first = n * self.outputs * target + first;
-            // Whole vectors that lie side by side in the result are stored there at once.
+            // Rows of whole vectors, contiguous in the result, are stored there directly.
             let direct = vectors.of_row.is_some()
                 && self.grid[1].is_multiple_of(lanes)
                 && self.target_step == 1
@@ -524,7 +526,8 @@ impl WithSimd for Fill<'_> {
     }
 }
 
-/// Copies the pixels of a block from scratch memory to the result, `step` apart in rows `pitch` apart.
+/// Copies the pixels of a block from scratch memory to the result. There, pixels are `step` apart
+/// and rows `pitch` apart.
 struct Store<'a> {
     result: &'a [f32],
     from: Target,
@@ -549,8 +552,8 @@ impl WithSimd for Store<'_> {
             for (row, line) in lines.chunks(self.from.pitch).take(self.rows).enumerate() {
                 let line = &line[..self.cols];
                 let at = self.first + o * self.plane + row * self.pitch;
-                // SAFETY: of the rows of an image's output each is one task's; the tasks of other
-                // phases, which write between these pixels, run before or after.
+                // SAFETY: each row of an image's output belongs to one task. The tasks of other
+                // phases write between these pixels, but run before or after this phase.
                 let to = unsafe { self.shared.part(at, span) };
                 if self.step == 1 {
                     copy(simd, line, to);
@@ -564,14 +567,15 @@ impl WithSimd for Store<'_> {
     }
 }
 
-/// Copies a row. Rows here are a few vectors long, for which calling `memcpy` takes longer than
-/// copying; two vectors at a time, or the compiler makes a call of the loop.
+/// Copies a row. Rows here are a few vectors long; for these, calling `memcpy` takes longer than
+/// the copy itself. The loop copies two vectors at a time, because the compiler turns a simpler
+/// loop into a call.
 #[inline(always)]
 fn copy<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
     let lanes = S::F32_LANES;
     assert_eq!(from.len(), to.len());
     let mut i = 0;
-    // SAFETY: the loops end with the slices, which are of one length; vectors may be unaligned.
+    // SAFETY: the loops end with the slices, which have equal lengths; vectors may be unaligned.
     unsafe {
         let at = |i: usize| from.as_ptr().add(i).cast::<S::f32s>();
         while i + 2 * lanes <= from.len() {
@@ -621,15 +625,16 @@ struct Vectors {
     lanes: usize,
     /// Values of the result between two rows of pixels.
     pitch: usize,
-    /// Vectors to a row, or `None` for vectors straight through the block.
+    /// The number of vectors per row, or `None` if vectors run through the block across rows.
     of_row: Option<usize>,
     block_pitch: usize,
     rows: usize,
 }
 
 impl Vectors {
-    /// Vectors along rows waste what a row's last one has too much; vectors straight through the
-    /// block, across the columns between two rows, waste those columns. Whichever are fewer.
+    /// Takes the variant with fewer vectors. Vectors along rows waste the part of a row's last
+    /// vector that is beyond the row. Vectors through the block, across rows, waste the columns
+    /// between two rows.
     fn new(rows: usize, cols: usize, block_pitch: usize, lanes: usize) -> Self {
         let along = rows * cols.div_ceil(lanes);
         let through = ((rows - 1) * block_pitch + cols).div_ceil(lanes);
@@ -648,12 +653,12 @@ impl Vectors {
         }
     }
 
-    /// Values of the result for one output: the vectors', and whole rows.
+    /// The number of values to hold for one output: all vectors, and whole rows.
     fn held(&self) -> usize {
         (self.count * self.lanes).max(self.rows * self.pitch)
     }
 
-    /// Where vector `v` goes in a result whose rows are `pitch` apart.
+    /// The place of vector `v` in a result whose rows are `pitch` apart.
     #[inline(always)]
     fn target(&self, v: usize, pitch: usize) -> usize {
         match self.of_row {
@@ -662,7 +667,7 @@ impl Vectors {
         }
     }
 
-    /// Where vector `v` reads its pixels.
+    /// The place of the pixels of vector `v` in the block.
     #[inline(always)]
     fn place(&self, v: usize) -> usize {
         match self.of_row {
@@ -672,7 +677,8 @@ impl Vectors {
     }
 }
 
-/// Where a micro-kernel's sums go: `stored` outputs `stride` apart, rows of pixels `pitch` apart.
+/// The destination of a micro-kernel's sums: `stored` outputs, `stride` apart, with rows of pixels
+/// `pitch` apart.
 #[derive(Clone, Copy)]
 struct Target {
     at: *mut f32,
@@ -681,7 +687,7 @@ struct Target {
     stored: usize,
 }
 
-/// A block of rows of pixels of `ROWS` outputs.
+/// Computes a block of rows of pixels for `ROWS` outputs.
 struct Correlate<'a> {
     sum: Sum<'a>,
     vectors: Vectors,
@@ -691,8 +697,8 @@ struct Correlate<'a> {
 impl WithSimd for Correlate<'_> {
     type Output = ();
 
-    // What runs here must be inlined, closures of the standard library's too: a function that is not
-    // gets no vector instructions beyond the target's baseline.
+    // Everything that runs here must be inlined, also closures of the standard library: other
+    // functions are compiled for the target's baseline.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { sum, vectors, to } = self;
@@ -722,8 +728,8 @@ struct Sum<'a> {
 }
 
 impl Sum<'_> {
-    /// `V` vectors of pixels, at `places` in the scratch block, of each output, to places `at` of
-    /// `to`, which the caller has checked to hold them.
+    /// Computes `V` vectors of pixels of each output. Their pixels are at `places` in the scratch
+    /// block. The sums are stored at places `at` of `to`; the caller has checked that they fit.
     #[inline(always)]
     fn micro<S: Simd, const V: usize>(
         self,
@@ -773,8 +779,8 @@ impl Sum<'_> {
     }
 }
 
-/// Adds a block of rows to the weight gradient's sums: for each column (a channel and a tap) a row of
-/// as many sums as there are outputs.
+/// Adds a block of rows to the weight gradient's sums. Each column (a channel and a tap) has a row
+/// of sums, one per output.
 struct Accumulate<'a> {
     products: Products<'a>,
     channel: usize,
@@ -792,7 +798,7 @@ impl WithSimd for Accumulate<'_> {
         let (taps, outputs) = (self.offsets.len(), self.products.outputs);
         let columns = self.channels * taps;
         for first in (0..columns).step_by(ROWS) {
-            // The last columns are taken twice rather than left out; the second is not stored.
+            // The last group is filled up with copies of the last column, which are not stored.
             let mut places = [0; ROWS];
             for (m, place) in places.iter_mut().enumerate() {
                 let column = (first + m).min(columns - 1);
@@ -814,11 +820,11 @@ impl WithSimd for Accumulate<'_> {
     }
 }
 
-/// The operands of a block's share of the weight gradient.
+/// The operands of a block's contribution to the weight gradient.
 #[derive(Clone, Copy)]
 struct Products<'a> {
     planes: &'a [f32],
-    /// Pixel after pixel, `outputs` channels each.
+    /// The gradient, pixel after pixel, with `outputs` channels each.
     gradient: &'a [f32],
     rows: usize,
     cols: usize,
@@ -827,8 +833,8 @@ struct Products<'a> {
 }
 
 impl Products<'_> {
-    /// `V` vectors of outputs from `o` on, for `ROWS` columns at `places`: the first `stored` are
-    /// added to `sums`.
+    /// Computes `V` vectors of outputs from `o` on, for the `ROWS` columns at `places`, and adds
+    /// the first `stored` columns to `sums`.
     #[inline(always)]
     fn micro<S: Simd, const V: usize>(
         self,

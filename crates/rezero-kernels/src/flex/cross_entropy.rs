@@ -1,5 +1,6 @@
-//! `loss = m − logits[target] + log s`, `m` the largest logit and `s = Σ exp(logits − m)`. Backward:
-//! `dlogits = g·(exp(logits − m)/s − [j = target])`, computed again from the logits: nothing of their size is kept.
+//! `loss = m − logits[target] + log s`, `m` the largest logit and `s = Σ exp(logits − m)`.
+//! Backward: `dlogits = g·(exp(logits − m)/s − [j = target])`, computed again from the logits. No
+//! other tensor of their size is stored.
 
 use burn::backend::flex::FlexTensor;
 
@@ -17,8 +18,8 @@ pub(crate) struct CrossEntropy {
 }
 
 impl Kernel for CrossEntropy {
-    /// The logits, and of each row the largest and `1 / Σ exp(logits − largest)`: as one number,
-    /// `log Σ exp`, they would be rounded to the largest's last digit.
+    /// The logits; for each row its largest logit m and `1 / Σ exp(logits − m)`. The single number
+    /// `log Σ exp(logits)` would be rounded to the last digit of m.
     type State = (FlexTensor, Vec<[f32; 2]>);
     type Aux = ();
 
@@ -90,7 +91,7 @@ impl Kernel for CrossEntropy {
     }
 }
 
-/// The largest, and `Σ exp(x − largest)`.
+/// The largest value of `row`, and `Σ exp(x − largest)`.
 #[inline(always)]
 fn spread(row: &[f32]) -> (f32, f32) {
     let mut lanes = [f32::NEG_INFINITY; 16];

@@ -1,4 +1,4 @@
-//! `y = x + α·f`. Backward: `dx = g`, the same memory; `df = α·g`; `dα = Σ g·f`.
+//! `y = x + α·f`. Backward: `dx = g`, in the same memory; `df = α·g`; `dα = Σ g·f`.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -7,7 +7,8 @@ use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
 use super::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
 
-/// Elements of a task: its three streams fit the second-level cache, and starting it is a small part.
+/// Elements of a task. Its three arrays fit the second-level cache, and starting it takes a small
+/// part of its time.
 pub(super) const CHUNK: usize = 1 << 15;
 
 #[derive(Debug)]

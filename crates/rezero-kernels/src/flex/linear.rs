@@ -1,7 +1,9 @@
-//! Products with a weight matrix, with what follows them done on each tile while it is in cache.
+//! Products with a weight matrix. Bias, activation and residual sum are applied to each tile while
+//! it is in cache.
 //!
 //! `z = x W + b`, `y = act(z)`. Backward: `dz = g ⊙ act'(z)`, `dx = dz Wᵀ`, `dW = xᵀ dz`,
-//! `db = Σ_rows dz`. The ReLU's derivative is read off its output, so `z` is not kept.
+//! `db = Σ_rows dz`. The ReLU's derivative is computed from its output, so `z` is not
+//! stored.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -23,12 +25,12 @@ pub(crate) struct Linear {
     pub epilogue: Epilogue,
 }
 
-/// What the backward pass of a linear layer reads.
+/// The values that the backward pass of a linear layer needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     x: FlexTensor,
     weight: FlexTensor,
-    /// The output, for an epilogue whose derivative is read off it.
+    /// The output, if the epilogue's derivative is computed from it.
     y: Option<FlexTensor>,
 }
 
@@ -155,7 +157,7 @@ impl Kernel for Linear {
 #[derive(Debug)]
 pub(crate) struct GatedLinear;
 
-/// What the backward pass of [`GatedLinear`] reads.
+/// The values that the backward pass of [`GatedLinear`] needs.
 #[derive(Clone, Debug)]
 pub(crate) struct GatedKept {
     x: FlexTensor,
@@ -248,7 +250,7 @@ impl Kernel for GatedLinear {
         let mut d_w = fresh(if wanted[1] { n * n } else { 0 });
         let mut products = Vec::with_capacity(2);
         if wanted[0] {
-            // dx is made in the memory of g, which nothing reads any more.
+            // dx is written over g, which nothing reads any more.
             let out = Shared::new(values_mut(&mut grad));
             products.push(Product::new(out, n, Start::Held, dz, w.t()));
         }
@@ -290,14 +292,14 @@ fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
     }
 }
 
-/// Σ over rows of what `add(row, sums)` adds to the `n` sums; rows are taken in blocks, and the
-/// blocks' sums added in order.
+/// `n` sums over all rows; `add(row, sums)` adds one row to them. Each block of rows has its own
+/// sums, which are added in order.
 pub(super) fn column_sums(
     rows: usize,
     n: usize,
     add: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
-    // A few blocks also of a small matrix, and not so many that adding them up counts.
+    // A few blocks even for a small matrix, but so few that adding up their sums takes little time.
     let blocks = Parts::new(rows, rows.div_ceil((rows * n / CHUNK).clamp(1, 16)));
     let mut partial = vec![0.0; blocks.count() * n];
     let shared = Shared::new(&mut partial);

@@ -1,10 +1,10 @@
-//! Functions that vectorise, where the standard library's are calls.
+//! Functions that vectorise; the standard library's would be calls.
 
-/// e^x to 2 units in the last place; 0 below −87.3, where the result is no normal number, and the
-/// value at 88 above it.
+/// e^x to 2 units in the last place. Below −87.3, where the result is not a normal number, it is 0;
+/// above 88, it is the value at 88.
 ///
-/// `2^n · e^r` with n = round(x / ln 2) and |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7,
-/// whose remainder there is below 2⁻²⁷.
+/// `2^n · e^r` with n = round(x / ln 2) and |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree
+/// 7, whose remainder there is below 2⁻²⁷.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     /// Adding it leaves round(x) in a float's lowest bits.
@@ -13,7 +13,7 @@ pub(super) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     let lowest = x < -87.3;
-    // In this form the comparisons pass NaN on.
+    // Comparisons in this form leave NaN as it is.
     let x = if x > 88.0 { 88.0 } else { x };
     let x = if lowest { -87.3 } else { x };
     let rounded = x * core::f32::consts::LOG2_E + ROUND;
@@ -32,14 +32,15 @@ pub(super) fn exp(x: f32) -> f32 {
     if lowest { 0.0 } else { e * power }
 }
 
-/// A ReLU for a `floor` of 0, nothing at all for one of −∞. NaN stays NaN, which `f32::max` would
-/// turn into the floor: a network that diverges must look like one.
+/// `max(x, floor)`: a ReLU for a `floor` of 0, the identity for a `floor` of −∞. NaN stays NaN, so
+/// that divergence stays visible; `f32::max` would turn NaN into the floor.
 #[inline(always)]
 pub(super) fn lifted(x: f32, floor: f32) -> f32 {
     if x <= floor { floor } else { x }
 }
 
-/// The gradient `g` of a [`lifted`] value, which is `y` or was `y` before.
+/// The gradient of [`lifted`], from the gradient `g` of its result: `y` is its argument or its
+/// result.
 #[inline(always)]
 pub(super) fn passed(g: f32, y: f32, floor: f32) -> f32 {
     if y <= floor { 0.0 } else { g }

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use super::memory::{Shared, fresh};
 use super::parallel::{self, Parts, wide};
 
-/// A matrix in memory that belongs to someone else.
+/// A view of a matrix in borrowed memory.
 #[derive(Clone, Copy)]
 pub(super) struct Mat<'a> {
     values: &'a [f32],
@@ -17,12 +17,12 @@ pub(super) struct Mat<'a> {
 }
 
 impl<'a> Mat<'a> {
-    /// Rows one after another.
+    /// A matrix whose rows follow each other without gaps.
     pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
         Self::strided(values, rows, cols, cols)
     }
 
-    /// Rows of contiguous values, `row_stride` apart.
+    /// A matrix of rows of contiguous values; rows begin `row_stride` values apart.
     pub fn strided(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(reach(rows, row_stride, cols, 1).is_some_and(|n| n <= values.len()));
         Self {
@@ -56,9 +56,9 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// The elements of a matrix with `rows` rows and as many columns as this one.
+    /// The number of elements of a matrix with `rows` rows and as many columns as this one.
     pub fn area(&self, rows: usize) -> usize {
-        // A view of few values may claim more elements than there are addresses.
+        // An expanded view of a few values may have more elements than there are addresses.
         rows.checked_mul(self.cols)
             .filter(|n| *n <= isize::MAX as usize / size_of::<f32>())
             .expect("a product's output must fit into memory")
@@ -74,7 +74,7 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// The values of a matrix whose columns are contiguous, row after row.
+    /// A copy of the values, row after row, of a matrix whose columns are contiguous.
     fn by_rows(&self) -> Vec<f32> {
         let (k, n) = (self.rows, self.cols);
         let mut out = fresh(k * n);
@@ -99,7 +99,7 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// How many values a matrix reaches over, if there are so many addresses.
+/// The number of values from a matrix's first element to its last; `None` if it overflows.
 fn reach(rows: usize, row_stride: usize, cols: usize, col_stride: usize) -> Option<usize> {
     if rows == 0 || cols == 0 {
         return Some(0);
@@ -117,31 +117,32 @@ pub(super) struct Tile {
     pub cols: usize,
 }
 
-/// What a product starts from.
+/// The values that a product is added to.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Start {
     Zero,
-    /// The values that are there.
+    /// The values that the output has already.
     Held,
 }
 
 /// Tiles of fewer multiply–adds than this are not worth a task.
 const TASK: usize = 1 << 20;
-/// Elements on the longer side that a tile is not cut below: it is packed once for each tile.
+/// A tile is not cut if its longer side has at most this many elements: each tile packs its
+/// operands again.
 const SIDE: usize = 128;
 
 /// `out = start + lhs · rhs` in tiles, a task each. `out` has `lhs.rows` rows of `rhs.cols` values,
 /// `row_stride` apart.
 ///
-/// A tile's sums do not depend on where it was cut. The product of a tile is the `gemm` crate's, which
-/// packs both sides and comes close to the processor's peak by itself (docs/KERNELS.md).
+/// A tile's sums do not depend on where it was cut. The `gemm` crate computes the product of a
+/// tile: it packs both sides and comes close to the processor's peak (docs/KERNELS.md).
 pub(super) struct Product<'a> {
     out: Shared,
     row_stride: usize,
     start: Start,
     lhs: Mat<'a>,
     rhs: Mat<'a>,
-    /// The right side row after row, if it came by columns.
+    /// A copy of the right side, row after row, if it is stored by columns.
     turned: Option<Vec<f32>>,
     rows: Parts,
     cols: Parts,
@@ -170,7 +171,7 @@ impl<'a> Product<'a> {
             rhs,
             turned: by_cols.then(|| rhs.by_rows()),
             rows: Parts::new(m, m.div_ceil(down)),
-            // Whole vectors to each tile.
+            // Each tile has whole vectors.
             cols: Parts::new(n, n.div_ceil(across).next_multiple_of(16)),
         }
     }
@@ -204,12 +205,13 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Computes the product, and runs `then(tile)` on each tile when it is done.
+    /// Computes the product, and runs `then(tile)` on each finished tile.
     pub fn run(&self, then: impl Fn(Tile) + Sync + Send) {
         parallel::each(self.tiles(), |task| then(self.tile(task)));
     }
 
-    /// Computes products that do not depend on each other, their tiles as tasks of one loop.
+    /// Computes several products that do not depend on each other; their tiles are tasks of one
+    /// loop.
     pub fn run_all(products: &[Self]) {
         let all = products.iter().map(Self::tiles).sum();
         parallel::each(all, |mut task| {
@@ -224,8 +226,8 @@ impl<'a> Product<'a> {
     }
 }
 
-/// `out = start + lhs · rhs` on this thread. `out` has `held` values, this task's alone in the rows
-/// and columns of the product.
+/// `out = start + lhs · rhs` on this thread. There are `held` values from `out` on. Of these, no
+/// other task uses the values in the rows and columns of the product.
 pub(super) fn block_product(
     out: *mut f32,
     row_stride: usize,
@@ -238,8 +240,8 @@ pub(super) fn block_product(
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
     assert!(m > 0 && n > 0 && n <= row_stride);
     assert!(reach(m, row_stride, n, 1).is_some_and(|n| n <= held));
-    // SAFETY: `out` holds `m` rows of `n` values `row_stride` apart, as asserted; `Mat` has checked that
-    // both inputs hold every element that their extents and strides name.
+    // SAFETY: `out` holds `m` rows of `n` values `row_stride` apart, as asserted; `Mat` has checked
+    // that both inputs hold every element that their extents and strides name.
     unsafe {
         gemm::gemm(
             m,
@@ -265,8 +267,8 @@ pub(super) fn block_product(
     }
 }
 
-/// `out[c][r] = values[r][c]` for `rows` rows of `cols` values that lie `stride` apart, into rows of
-/// `width ≥ rows` values, filled up with zeros.
+/// `out[c][r] = values[r][c]` for `rows` rows of `cols` values, `stride` apart. The rows of `out`
+/// have `width ≥ rows` values; the rest of each is filled with zeros.
 pub(super) fn transpose(
     values: &[f32],
     stride: usize,
@@ -275,7 +277,7 @@ pub(super) fn transpose(
     out: &mut [f32],
     width: usize,
 ) {
-    /// Values of a cache line, which a square's rows are on both sides.
+    /// The number of values in a cache line: the width of the blocks that are read.
     const LINE: usize = 16;
     assert!(rows <= width && cols.checked_mul(width).is_some_and(|n| n <= out.len()));
     assert!(reach(rows, stride, cols, 1).is_some_and(|n| n <= values.len()));
@@ -308,7 +310,7 @@ pub(super) fn transpose(
     );
 }
 
-/// Four rows of four values: in this form the compiler makes shuffles of it.
+/// Transposes four rows of four values. The compiler turns this form into shuffles.
 #[inline(always)]
 fn turn(from: &[f32], stride: usize, to: &mut [f32], width: usize) {
     let mut rows = [[0.0; 4]; 4];

@@ -8,11 +8,12 @@ use burn::tensor::{DType, Shape};
 
 /// Memory for `len` values that a kernel is about to write.
 ///
-/// Fresh tensors are the largest cost of cheap operations; zeroing them first would double it.
+/// New memory is the largest cost of a cheap operation; filling it with zeros would double the
+/// cost.
 pub(super) fn fresh(len: usize) -> Vec<f32> {
     let values = Box::<[f32]>::new_uninit_slice(len);
-    // SAFETY: every bit pattern is an f32, and callers write each element before it is read: a
-    // kernel's tasks together cover its whole output.
+    // SAFETY: every bit pattern is an f32, and callers write each element before it is read: the
+    // tasks of a kernel together cover its whole output.
     unsafe { values.assume_init() }.into_vec()
 }
 
@@ -27,7 +28,7 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     )
 }
 
-/// The tensor with its elements in order and without gaps; a copy where they are not.
+/// The tensor with its elements in order and without gaps: itself if they are so, else a copy.
 pub(super) fn contiguous(tensor: &FlexTensor) -> FlexTensor {
     match tensor.is_contiguous() {
         true => tensor.clone(),
@@ -35,7 +36,7 @@ pub(super) fn contiguous(tensor: &FlexTensor) -> FlexTensor {
     }
 }
 
-/// The tensor with strides that count forwards; a copy of a flipped one.
+/// The tensor without negative strides: itself, or a copy if it is flipped.
 pub(super) fn forwards(tensor: &FlexTensor) -> FlexTensor {
     match tensor.layout().strides().iter().all(|stride| *stride >= 0) {
         true => tensor.clone(),
@@ -53,7 +54,8 @@ pub(super) fn scalar(tensor: &FlexTensor) -> f32 {
     tensor.storage::<f32>()[tensor.layout().start_offset()]
 }
 
-/// A contiguous tensor to write over: the same if nobody else holds its memory, else a copy.
+/// A contiguous tensor that may be overwritten: the same if no other tensor shares its memory, else
+/// a copy.
 pub(super) fn writable(tensor: FlexTensor) -> FlexTensor {
     let whole = tensor.is_contiguous()
         && tensor.layout().start_offset() == 0
@@ -75,14 +77,14 @@ pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.shape().dims()
 }
 
-/// Memory that several tasks write, each its own part.
+/// Memory that several tasks write; each task writes its own part.
 #[derive(Clone, Copy)]
 pub(super) struct Shared {
     start: *mut f32,
     len: usize,
 }
 
-// SAFETY: the pointer is used through `part` alone, whose callers take disjoint parts.
+// SAFETY: tasks use the pointer through `part` and `start_of`, and take disjoint parts.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -110,8 +112,8 @@ impl Shared {
         unsafe { core::slice::from_raw_parts_mut(self.start.add(from), len) }
     }
 
-    /// A pointer to the value at `from`, with `len` values behind it: for tiles, whose rows lie
-    /// apart with other tasks' values between them.
+    /// A pointer to the value at `from`, with at least `len` values from there on. It is for tiles:
+    /// values of other tasks lie between their rows.
     pub fn start_of(&self, from: usize, len: usize) -> *mut f32 {
         assert!(from <= self.len && len <= self.len - from);
         // SAFETY: in bounds as asserted.
@@ -119,7 +121,7 @@ impl Shared {
     }
 }
 
-/// Lends `f` this thread's scratch memory, of at least `len` values left over from earlier uses.
+/// Runs `f` on `len` values of this thread's scratch memory, which may hold values of earlier uses.
 pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local! {
         static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };

@@ -1,7 +1,8 @@
 //! The kernels for Burn's Flex backend, f32.
 //!
-//! [`op`] joins a kernel to Burn's autodiff, [`memory`] takes tensors apart and puts them together,
-//! [`parallel`] cuts work into tasks; the other modules are one operation each, written on slices.
+//! [`op`] connects a kernel with Burn's autodiff. [`memory`] turns tensors into slices and back.
+//! [`parallel`] and [`pool`] run work as tasks. [`matmul`] and [`math`] are shared by the
+//! operations. Each other module is one operation, written on slices.
 
 mod math;
 mod memory;

@@ -14,20 +14,20 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Tensor};
 
-/// A tensor that autodiff may follow.
+/// A tensor on Burn's autodiff backend.
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
 /// An operation on f32 tensors of Flex, with its own backward pass.
 pub(crate) trait Kernel: Debug + Send + Sized + 'static {
-    /// What the backward pass needs. It lives until then: keep as little as possible.
+    /// The values that the backward pass needs. They stay in memory until then: store few.
     type State: Clone + Debug + Send + 'static;
-    /// What the forward pass gives beside its output, outside of autodiff.
+    /// Further results of the forward pass, outside autodiff.
     type Aux;
 
     /// The output for `inputs`, which may be views.
     fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, Self::Aux);
 
-    /// The gradients of the inputs that are `wanted`, given that of the output.
+    /// The gradients of the `wanted` inputs, from the gradient of the output.
     fn backward(
         self,
         state: Self::State,
@@ -42,8 +42,8 @@ pub(crate) enum Values<const N: usize> {
     Tracked([Tracked; N]),
 }
 
-/// The tensors' Flex primitives; `None` if the kernels do not serve them: another backend or
-/// another type, no elements, or a device with gradient checkpointing, which a kernel would defeat.
+/// The tensors' Flex primitives. `None` if the kernels do not serve the tensors: another backend or
+/// another type, no elements, or a device with gradient checkpointing, which a kernel would bypass.
 pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Values<N>> {
     let served = |t: &DispatchTensor| t.dtype() == DType::F32 && t.shape().num_elements() > 0;
     if !tensors.iter().all(served) {
@@ -63,7 +63,7 @@ fn collect<T, const N: usize>(items: [Option<T>; N]) -> Option<[T; N]> {
     items?.try_into().ok()
 }
 
-// Other backends are other variants, where they are compiled in.
+// The last arm is for other backends, where they are compiled in.
 #[allow(unreachable_patterns)]
 fn plain(tensor: DispatchTensor) -> Option<FlexTensor> {
     match (tensor.autodiff, tensor.kind) {

@@ -1,4 +1,4 @@
-//! One pass over the parameter, the gradient and the state, in place. Adam reads four streams and
+//! One pass over the parameter, the gradient and the state, in place. Adam reads four arrays and
 //! writes three.
 
 use burn::backend::flex::FlexTensor;
@@ -10,7 +10,7 @@ use super::memory::{Shared, contiguous, tensor, values, values_mut, writable};
 use super::parallel::{Parts, each, wide};
 use crate::optim::{AdaGradStep, AdamStep, SgdStep};
 
-/// Whether all are f32 tensors of Flex outside of autodiff, with elements.
+/// Whether all tensors are f32, on Flex, outside autodiff and not empty.
 pub(crate) fn serves<const D: usize>(tensors: &[Option<&Tensor<D>>]) -> bool {
     tensors.iter().flatten().all(|tensor| {
         let tensor: DispatchTensor = (*tensor).clone().into_dispatch();
@@ -110,13 +110,14 @@ pub(crate) fn adam<const D: usize>(
     )
 }
 
-/// The gradient with its weight decay; a weight that is infinite gives none without.
+/// The gradient plus the weight decay. A decay of 0 is not multiplied: with an infinite weight it
+/// would give NaN.
 #[inline(always)]
 fn decayed(g: f32, w: f32, decay: f32) -> f32 {
     if decay == 0.0 { g } else { g + decay * w }
 }
 
-/// Runs `f(weights, gradient, state)` on parts of all; state that is missing starts at zero.
+/// Runs `f(weights, gradient, state)` on parts of the tensors. Missing state starts at zero.
 #[inline(always)]
 fn update<const D: usize, const N: usize>(
     weights: Tensor<D>,

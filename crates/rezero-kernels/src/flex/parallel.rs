@@ -1,4 +1,5 @@
-//! Work cut into tasks by its shape; only a product's tiles depend on the number of threads.
+//! Work as tasks. Its shape decides the tasks; only a product's tiles depend on the number of
+//! threads.
 
 // Loops over registers index plain arrays.
 #![allow(clippy::needless_range_loop)]
@@ -49,16 +50,16 @@ pub(super) fn arch() -> Arch {
     *ARCH.get_or_init(Arch::new)
 }
 
-/// Compiles `f` for each instruction set and runs it with the widest that the processor has. What is
-/// not inlined here is compiled for the baseline instead: mark `f`, and closures inside it,
-/// `#[inline(always)]`.
+/// Compiles `f` for each instruction set and runs it with the widest that the processor has. Code
+/// that is not inlined here is compiled for the baseline instead: mark `f`, and closures inside it,
+/// with `#[inline(always)]`.
 #[inline(always)]
 pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
     arch().dispatch(f)
 }
 
-/// The `K` sums of `f(a, b)` over two slices of one length, each in sixteen lanes: an order of
-/// addition that vector registers have too.
+/// The `K` sums of `f(a, b)` over two slices of equal length. Each sum has sixteen lanes, so that
+/// vector registers can add in the same order.
 #[inline(always)]
 pub(super) fn sums<const K: usize>(
     a: &[f32],

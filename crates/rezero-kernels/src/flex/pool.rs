@@ -1,9 +1,9 @@
-//! Threads that wait for work without sleeping, for a while.
+//! Threads that look for work for a short time before they sleep.
 //!
-//! A step of a deep network is thousands of operations of some 50 µs each with a little serial work
-//! between them. Waking a thread that sleeps takes about as long as that; a thread that looks for
-//! work for [`PATIENCE`] after its last finds the next operation at once. Results do not depend on
-//! which thread runs a task.
+//! A step of a deep network is thousands of operations of some 50 µs each, with a little serial
+//! work between them. Waking a sleeping thread takes about as long as one operation. So a thread
+//! looks for work for [`PATIENCE`] after its last task, and usually finds the next operation at
+//! once. Results do not depend on which thread runs a task.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 /// How long a thread looks for work before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(100);
 
-/// Runs `task(0)` to `task(n - 1)`, on this thread and on those that are free. As many threads take
-/// part as rayon's pool has, which is where users set it.
+/// Runs `task(0)` to `task(n - 1)` on this thread and on the threads of the pool. Together they are
+/// as many as rayon's pool has; users set the number there.
 pub(super) fn run(n: usize, task: &(dyn Fn(usize) + Sync)) {
     let pool = Pool::global();
     let turn = match pool.turn.try_lock() {
         Ok(turn) => Some(turn),
         // A task of another caller panicked; the pool itself is in order.
         Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-        // Someone else's work is being done, or this is a task of it.
+        // The pool is busy with another caller's work, or this call comes from one of its tasks.
         Err(TryLockError::WouldBlock) => None,
     };
     if turn.is_none() || pool.workers == 0 || n <= 1 {
@@ -32,7 +32,7 @@ pub(super) fn run(n: usize, task: &(dyn Fn(usize) + Sync)) {
     pool.run(n, task);
 }
 
-/// One piece of work, lent to the workers while [`Pool::run`] has not returned.
+/// One piece of work. Workers may use it until [`Pool::run`] returns.
 #[derive(Clone, Copy)]
 struct Job {
     /// `&dyn Fn(usize) + Sync` with its lifetime erased.
@@ -42,7 +42,7 @@ struct Job {
 
 struct Pool {
     workers: usize,
-    /// Held by the caller whose work is being done.
+    /// Locked by the caller whose work the pool does.
     turn: Mutex<()>,
     /// Work number (upper 32 bits), whether it is [`OPEN`], and how many workers have joined it.
     state: AtomicU64,
@@ -86,7 +86,7 @@ impl Pool {
                 let started = std::thread::Builder::new()
                     .name(format!("rezero-kernels-{i}"))
                     .spawn(|| pool.work());
-                // With fewer threads the caller does more itself.
+                // If a thread does not start, the caller runs more tasks itself.
                 drop(started);
             }
             pool
@@ -95,9 +95,9 @@ impl Pool {
 
     /// Only for the holder of `turn`.
     fn run(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
-        // SAFETY: the lifetime is put back by what follows: workers touch the job between joining
-        // and leaving, and this function does not return, nor unwind, before it is closed to
-        // joining and all that joined have left.
+        // SAFETY: workers use the job only between joining and leaving it. This function neither
+        // returns nor unwinds before the job is closed to joining and all workers that joined have
+        // left, so no use outlives the real lifetime.
         let task: &'static (dyn Fn(usize) + Sync) = unsafe { core::mem::transmute(task) };
         let job = Job { task, n };
         *lock(&self.job) = Some(SendJob(job));
@@ -136,12 +136,12 @@ impl Pool {
             if i >= job.n {
                 return;
             }
-            // SAFETY: whoever is here has opened the job or joined it, see `run`.
+            // SAFETY: this thread has opened the job or joined it, see `run`.
             unsafe { (*job.task)(i) };
         }
     }
 
-    /// A worker's life.
+    /// The loop of a worker thread.
     fn work(&self) {
         let mut done = 0;
         loop {
@@ -165,7 +165,7 @@ impl Pool {
         }
     }
 
-    /// The state of open work other than number `done`.
+    /// Waits for open work with another number than `done`, and gives its state.
     fn await_work(&self, done: u64) -> u64 {
         let since = Instant::now();
         let mut looks = 0u32;
@@ -196,7 +196,7 @@ impl Pool {
     }
 }
 
-/// Nothing is done under these locks that could leave them half done.
+/// Locks also a poisoned mutex: no code under these locks leaves its data half changed.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

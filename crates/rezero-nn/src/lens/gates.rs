@@ -18,10 +18,10 @@ pub struct Gate {
     pub effective: Vec<f32>,
 }
 
-/// Every gate of `module`, in forward order. Reads from the device.
+/// Every gate of `module`, in the order of its fields. Reads the values from the device.
 ///
-/// Gates are told by their module, [`ReZero`](crate::ReZero): a parameter of another one may be called
-/// `alpha` too, as the slopes of Burn's `PRelu` are.
+/// A gate is the parameter `alpha` of a [`ReZero`](crate::ReZero) module. The name alone is not
+/// enough: the slopes of Burn's `PRelu` are called `alpha` too.
 ///
 /// ```
 /// use burn::nn::{LinearConfig, PReluConfig};
@@ -42,14 +42,15 @@ pub fn gates<M: Module>(module: &M) -> Vec<Gate> {
     visitor.found
 }
 
-/// The group of all gates of `module`, for an optimizer or a learning rate of their own.
+/// The parameter group of all gates of `module`. It gives them an optimizer or a learning rate of
+/// their own.
 ///
-/// α is one number that scales a whole layer, so its gradient is a sum over the layer and its scale
-/// is not that of a weight. The authors advise against weight decay on it
+/// α is one number that scales a whole layer. So its gradient is a sum over the layer, and its
+/// scale differs from that of a weight. The authors advise against weight decay on α
 /// (github.com/majumderb/rezero, issue 14).
 ///
-/// The group holds the gates' ids, which a saved record keeps. Take a new one for a network that has
-/// [grown](crate::Grow).
+/// The group holds the ids of the gates, which a saved record stores. Take a new group for a
+/// network that has [grown](crate::Grow).
 ///
 /// ```
 /// use burn::optim::{AdaGradConfig, SgdConfig};
@@ -68,7 +69,7 @@ pub fn gate_group<M: Module>(module: &M) -> ParamGroup {
     ParamGroup::from_ids(visitor.found)
 }
 
-/// Where a visitor is: the fields on the way, and the types that hold them.
+/// The place of a visitor: the names of the fields that lead to it, and the types that hold them.
 #[derive(Default)]
 struct Path(Vec<(String, String)>);
 
@@ -96,7 +97,7 @@ struct Values {
 
 impl ModuleVisitor for Values {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        // A gate's bound follows its α.
+        // A visitor sees a gate's bound after its α.
         if container_type == Bound::CONTAINER
             && let (Ok(c), Some(gate)) = (name.parse::<f32>(), self.found.last_mut())
         {

@@ -1,9 +1,11 @@
-//! Looking inside a module: its gates, its parameters, and how it carries signals.
+//! Inspection of a module: its gates, its parameters, and how it carries signals.
 
 mod gates;
 #[cfg(feature = "jacobian")]
 mod jacobian;
 mod parameters;
+#[cfg(feature = "jacobian")]
+mod singular;
 #[cfg(feature = "jacobian")]
 mod spectrum;
 

@@ -1,10 +1,10 @@
-//! The parameters of any module: how many there are, and their values.
+//! The parameters of any module: their number and their values.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Int, Tensor};
 
-/// Which residual layer of a network, from 0, a parameter belongs to: the number after `layers` or
-/// `blocks` in the names of the modules that hold it.
+/// The index, from 0, of the residual layer that a parameter belongs to: the number after `layers`
+/// or `blocks` in its path.
 pub fn layer_index<S: AsRef<str>>(path: &[S]) -> Option<usize> {
     path.windows(2).find_map(|pair| match pair[0].as_ref() {
         "layers" | "blocks" => pair[1].as_ref().parse().ok(),
@@ -12,12 +12,12 @@ pub fn layer_index<S: AsRef<str>>(path: &[S]) -> Option<usize> {
     })
 }
 
-/// `module` with the initial value of every parameter drawn, in the order of its fields.
+/// `module` with all its parameters sampled now, in the order of its fields.
 ///
-/// Burn draws a parameter's initial values when they are first used, so that, of a module as it was
-/// initialised, they depend on the order of use and on other draws from the device's random
-/// stream; and a copy made before keeps its own. After this they are a function of the seed.
-/// ([`Module::materialize`] is about reparameterised weights and draws nothing.)
+/// Burn samples a parameter's initial values when they are first used. So the values of a new
+/// module depend on the order of use and on other samples from the device's random stream. After
+/// this call they depend only on the seed. ([`Module::materialize`] concerns reparameterised
+/// weights and samples nothing.)
 #[must_use]
 pub fn initialized<M: Module>(module: M) -> M {
     module.visit(&mut Draw);
@@ -32,16 +32,16 @@ impl ModuleVisitor for Draw {
     }
 }
 
-/// The number of values that a module learns: floating-point parameters without the running
-/// statistics of normalisation layers, which Burn's `num_params` counts too.
+/// The number of values in the floating-point parameters of a module. Unlike Burn's `num_params`,
+/// it does not count the running statistics of normalisation layers.
 pub fn parameter_count<M: Module>(module: &M) -> usize {
     let mut visitor = Count::default();
     module.visit(&mut visitor);
     visitor.count
 }
 
-/// The path of the first parameter of `module` with a value that is not finite. Reads from the
-/// device.
+/// The path of the first parameter of `module` that holds a value that is not finite. Reads the
+/// values from the device.
 pub fn not_finite<M: Module>(module: &M) -> Option<String> {
     let mut visitor = NotFinite::default();
     module.visit(&mut visitor);
@@ -89,8 +89,8 @@ impl ModuleVisitor for Count {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // Running statistics are visited like parameters; only their names tell them apart on a
-        // device without autodiff.
+        // Running statistics are visited like parameters. On a device without autodiff, only their
+        // names distinguish them.
         if !self
             .path
             .last()

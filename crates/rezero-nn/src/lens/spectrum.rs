@@ -1,38 +1,39 @@
 //! Singular values, and their summary.
 
-/// Singular values, or those of several Jacobians together, from the largest to the smallest.
+/// The singular values of one Jacobian, from the largest to the smallest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spectrum {
     values: Vec<f64>,
     threshold: f64,
 }
 
-/// What a [`Spectrum`] says in a few numbers.
+/// A [`Spectrum`] or a [`PooledSpectrum`] in a few numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpectrumSummary {
-    /// How many singular values there are.
+    /// The number of singular values.
     pub count: usize,
     /// The mean of σ², `‖J‖² / count`: 1 under dynamical isometry.
     pub mean_square: f64,
     /// `(q, log₁₀ of the q-quantile of σ)` for q = 0, 0.05, 0.25, 0.5, 0.75, 0.95 and 1, linear between
     /// neighbours; −∞ for σ = 0.
     pub log10_quantiles: Vec<(f64, f64)>,
-    /// The share of σ that the arithmetic cannot tell from 0, see [`Spectrum::vanishing`].
+    /// The share of σ that single precision cannot distinguish from 0, see [`Spectrum::vanishing`].
     pub vanishing: f64,
-    /// `σ_max / σ_min`; infinite if σ_min is 0, NaN if all are.
+    /// `σ_max / σ_min`: infinite if σ_min is 0, NaN if all σ are 0.
     pub condition: f64,
 }
 
 /// A count of singular values by magnitude.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    /// The bins' edges, log₁₀ σ: one more than there are bins.
+    /// The edges of the bins, as log₁₀ σ: one more than there are bins.
     pub edges: Vec<f64>,
-    /// How many σ each bin holds; its lower edge belongs to it, and the last one's upper.
+    /// The number of σ in each bin. A bin includes its lower edge, the last bin also its upper
+    /// edge.
     pub counts: Vec<usize>,
-    /// How many σ are below the first edge, those that are 0 among them.
+    /// The number of σ below the first edge, including σ = 0.
     pub below: usize,
-    /// How many σ are above the last edge.
+    /// The number of σ above the last edge.
     pub above: usize,
 }
 
@@ -46,7 +47,8 @@ impl Spectrum {
         }
     }
 
-    /// The singular values of several Jacobians as one; the vanishing ones are counted in each of them.
+    /// Joins the singular values of several Jacobians. The vanishing values are counted per
+    /// Jacobian, with its own threshold.
     pub fn pooled(parts: &[Self]) -> PooledSpectrum {
         let vanishing = parts.iter().map(|part| part.vanishing()).sum();
         let mut values: Vec<f64> = parts.iter().flat_map(|p| p.values.clone()).collect();
@@ -59,8 +61,9 @@ impl Spectrum {
         &self.values
     }
 
-    /// How many σ are at most `ε · max(rows, columns) · σ_max` with the ε = 2⁻²³ of single precision,
-    /// in which Jacobians are computed: the numerical rank's threshold, below which σ is rounding.
+    /// The number of σ that are at most `ε · max(rows, columns) · σ_max`. Jacobians are computed in
+    /// single precision, so ε = 2⁻²³. This is the threshold of the numerical rank: a σ below it may
+    /// be only rounding error.
     pub fn vanishing(&self) -> usize {
         self.values.iter().filter(|v| **v <= self.threshold).count()
     }
@@ -110,7 +113,7 @@ impl PooledSpectrum {
         };
         let at = q * last as f64;
         let (low, high) = (at.floor() as usize, at.ceil() as usize);
-        // Values fall, quantiles rise.
+        // The values are in descending order, the quantiles in ascending order.
         let value = |i: usize| self.values[last - i];
         value(low) + (at - low as f64) * (value(high) - value(low))
     }
@@ -119,7 +122,7 @@ impl PooledSpectrum {
     ///
     /// # Panics
     ///
-    /// If `bins` is 0, `low` is not below `high` or one is not finite.
+    /// If `bins` is 0, `low` is not below `high`, or one of them is not finite.
     pub fn histogram(&self, low: f64, high: f64, bins: usize) -> Histogram {
         assert!(
             bins > 0 && low < high && low.is_finite() && high.is_finite(),

@@ -1,5 +1,5 @@
-//! Network families, a folder each: configuration, module, forward pass, and beside it how the family
-//! grows and folds, and its names in PyTorch.
+//! Network families, one folder per family: configuration, module and forward pass, how its
+//! networks grow and fold, and their names in PyTorch.
 
 pub mod mlp;
 pub mod resnet;

@@ -1,7 +1,8 @@
 //! Residual connections: how a branch joins its skip path.
 //!
-//! [`scheme`] is the table of schemes, a row each; [`residual`] joins a branch with its skip path by a
-//! row; [`norm`] is the norm that a row may ask for. A new scheme whose parts exist is a row.
+//! [`scheme`] is the table of schemes, with one row per scheme. [`residual`] joins a branch with
+//! its skip path as a row says. [`norm`] is the norm that a row may have. A new scheme that
+//! combines existing parts needs only a new row.
 
 mod norm;
 #[expect(clippy::module_inception, reason = "the file is named after its type")]

@@ -19,7 +19,7 @@ vocabulary! {
     }
 }
 
-/// A normalisation of a kind chosen when it is created.
+/// A normalisation, whose kind is chosen when it is created.
 #[derive(Module, Debug)]
 pub struct Norm {
     /// Set for [`NormKind::Layer`], and for [`NormKind::Auto`] in a scheme with a norm.

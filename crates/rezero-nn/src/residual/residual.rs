@@ -1,5 +1,5 @@
-//! How a branch joins its skip path: every scheme behind one call, so that a model does not know
-//! which one it runs and an ablation cannot change anything else.
+//! How a branch joins its skip path. All schemes have the same call: a model does not depend on the
+//! scheme, so an ablation of schemes changes nothing else.
 
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
@@ -11,22 +11,22 @@ use crate::rezero::{ReZero, ReZeroConfig};
 
 /// Configuration to create a [`Residual`] using the [init function](ResidualConfig::init).
 ///
-/// It says nothing of the place: width, axis and depth are given by the network, as a [`Site`].
+/// Width, axis and depth are not part of it: the network gives them as a [`Site`].
 #[derive(Config, Debug)]
 pub struct ResidualConfig {
-    /// The rule.
+    /// The residual scheme.
     pub scheme: ResidualScheme,
-    /// The gate of the schemes that have one. For [`ResidualScheme::LayerScale`], α = 0 stands for
-    /// the values of its paper: 0.1 up to 18 layers, 1e-5 up to 24, 1e-6 beyond.
+    /// The gate of the schemes that have one. [`ResidualScheme::LayerScale`] replaces α = 0 by the
+    /// value of its paper: 0.1 up to 18 layers, 1e-5 up to 24, 1e-6 beyond.
     /// Default: α = 0, trainable
     #[config(default = "ReZeroConfig::new()")]
     pub rezero: ReZeroConfig,
-    /// Whether a gate has one α for each channel; [`ResidualScheme::LayerScale`] always has.
+    /// Whether a gate has one α per channel; [`ResidualScheme::LayerScale`] always has.
     /// Default: false
     #[config(default = false)]
     pub per_channel: bool,
-    /// Whether the sub-layers of a layer share the gate in the schemes that are defined so
-    /// ([`ResidualScheme::shares_gate`]); else each has its own. Default: true
+    /// Whether the sub-layers of a layer share one gate, in the schemes that are defined so
+    /// ([`ResidualScheme::shares_gate`]). If false, each sub-layer has its own gate. Default: true
     #[config(default = true)]
     pub share_alpha: bool,
     /// The normalisation. Default: Auto
@@ -35,8 +35,8 @@ pub struct ResidualConfig {
     /// Added to the variance by the norm. Default: 1e-5
     #[config(default = 1e-5)]
     pub norm_epsilon: f64,
-    /// `c` of DeepNorm; `None`: (2 · n_layers)^¼, the paper's for a stack of encoders or of
-    /// decoders alone. Default: None
+    /// `c` of DeepNorm; `None`: (2 · n_layers)^¼, the paper's value for a model that has only an
+    /// encoder or only a decoder. Default: None
     pub skip_scale: Option<f64>,
     /// The factor of the branch's initial weights in DeepNorm; `None`: (8 · n_layers)^−¼.
     /// Default: None
@@ -46,16 +46,17 @@ pub struct ResidualConfig {
 /// The place of a residual connection in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
-    /// The channels of `x`: the width of norms, and the number of α where they are per channel.
+    /// The number of channels of `x`: the width of norms, and the number of α in a gate per
+    /// channel.
     pub channels: usize,
     /// The axis of the channels: 1 for `[batch, channels, height, width]`, 2 for
     /// `[batch, length, d_model]`.
     pub channel_axis: usize,
-    /// The layers of the stack, which LayerScale and DeepNorm depend on.
+    /// The number of layers in the stack; LayerScale and DeepNorm depend on it.
     pub n_layers: usize,
 }
 
-/// Makes a layer out of a branch by a [`ResidualScheme`].
+/// A residual connection: makes a layer out of a branch by a [`ResidualScheme`].
 ///
 /// Should be created using [ResidualConfig].
 #[derive(Module, Debug)]
@@ -67,10 +68,10 @@ pub struct Residual {
     pub norm: Option<Norm>,
     /// The factor of the skip path.
     pub skip_scale: f64,
-    /// Whether the branch is subtracted, as [folding](crate::Fold) makes it for a negative gate behind
-    /// a ReLU.
+    /// Whether the branch is subtracted. Only [folding](crate::Fold) sets it, where α is negative
+    /// and a ReLU ends the branch.
     pub subtract: bool,
-    /// The rule.
+    /// The residual scheme.
     #[module(skip)]
     pub scheme: ResidualScheme,
 }
@@ -80,9 +81,9 @@ pub struct Residual {
 /// Should be created using [ResidualConfig::init_layer].
 #[derive(Module, Debug)]
 pub struct LayerResiduals {
-    /// The gate that all sub-layers share.
+    /// The gate that all sub-layers share, if they do.
     pub rezero: Option<ReZero>,
-    /// One for each sub-layer, or one for all.
+    /// One residual connection per sub-layer, or one for all.
     pub sub_layers: Vec<Residual>,
 }
 
@@ -102,7 +103,7 @@ impl ResidualConfig {
     ///
     /// # Panics
     ///
-    /// As [`ReZeroConfig::init_channels`]; or if a norm is asked for in a scheme that has none.
+    /// As [`ReZeroConfig::init_channels`], or if `norm` is not Auto in a scheme that has no norm.
     pub fn init(&self, site: Site, device: &Device) -> Residual {
         let row = self.scheme.row();
         Residual {
@@ -148,7 +149,7 @@ impl ResidualConfig {
         }
     }
 
-    /// The norm after the last layer, for the schemes that have one.
+    /// Initializes the norm after the last layer, for the schemes that have one.
     ///
     /// # Panics
     ///
@@ -160,8 +161,8 @@ impl ResidualConfig {
         }
     }
 
-    /// The norm that all layers of a network share, for the schemes that have one. The network applies
-    /// it after each layer.
+    /// Initializes the norm that all layers of a network share, for the schemes that have one. The
+    /// network applies it after each layer.
     ///
     /// # Panics
     ///
@@ -190,7 +191,8 @@ impl ResidualConfig {
         self.share_alpha && self.scheme.shares_gate()
     }
 
-    /// Panics unless `schemes` has this one's; `family` is the configuration's name.
+    /// Panics unless `schemes` contains the scheme; `family` is the name of the network's
+    /// configuration.
     pub(crate) fn check(&self, family: &str, schemes: &[ResidualScheme]) {
         assert!(
             schemes.contains(&self.scheme),
@@ -249,8 +251,8 @@ impl Residual {
     ///
     /// # Panics
     ///
-    /// If the branch changes the shape, a per-channel α or the norm does not match it, or the gate is one
-    /// that a layer's sub-layers share.
+    /// If the branch changes the shape, a per-channel α or the norm does not match the shape, or
+    /// the sub-layers of the layer share their gate: then use [`LayerResiduals::forward`].
     pub fn forward<const D: usize>(
         &self,
         x: Tensor<D>,
@@ -259,7 +261,7 @@ impl Residual {
         self.forward_gated(self.rezero.as_ref(), x, branch)
     }
 
-    /// Joins a branch output that is already at hand with its skip path, for the schemes without a
+    /// Joins a branch output that is already computed with its skip path, for the schemes without a
     /// norm.
     ///
     /// # Shapes
@@ -278,7 +280,7 @@ impl Residual {
         self.join(self.rezero.as_ref(), skip, out)
     }
 
-    /// The gate where the layer is `x + α · F(x)` with one α and nothing else.
+    /// The gate, if the layer is `x + α · F(x)` with a single α and without a norm.
     pub(crate) fn rezero_alpha(&self) -> Option<Tensor<1>> {
         match (&self.rezero, self.scheme.row().join) {
             (Some(gate), Join::GatedSum(_)) if self.norm.is_none() => gate.scalar(),
@@ -346,7 +348,7 @@ impl LayerResiduals {
         x: Tensor<D>,
         branch: impl FnOnce(Tensor<D>) -> Tensor<D>,
     ) -> Tensor<D> {
-        // Where one serves all, every index names it.
+        // A single residual connection serves all sub-layers.
         let residual = match self.sub_layers.as_slice() {
             [one] => one,
             several => &several[i],

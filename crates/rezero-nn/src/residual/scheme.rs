@@ -53,22 +53,22 @@ vocabulary! {
     }
 }
 
-/// One scheme. Everything that depends on the scheme reads a column of its row.
+/// The row of one scheme. All code that depends on the scheme reads a column of this row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     /// The layer's output.
     pub formula: &'static str,
     /// How the branch's output joins the skip path.
     pub join: Join,
-    /// The norm, for the schemes that have one or may.
+    /// The norm, for the schemes that always have one or may have one.
     pub norm: Option<NormRule>,
     /// Whether a norm follows the last layer of a stack.
     pub final_norm: bool,
-    /// Whether a new layer is the identity, or in a ResNet its ReLU.
+    /// Whether a new layer is the identity or, in a ResNet, a ReLU of its input.
     pub new_layer_is_identity: bool,
-    /// What the convolutions of a CIFAR ResNet's branch are like.
+    /// The norms and biases of the convolutions in a CIFAR ResNet's branch.
     pub convolutions: Convolutions,
-    /// Where the last ReLU of a CIFAR ResNet's block stands.
+    /// The place of the last ReLU in a CIFAR ResNet's block.
     pub last_relu: LastRelu,
     /// The gain g of hidden weights N(0, g² / width) in the authors' notebook of fully connected
     /// networks.
@@ -90,7 +90,8 @@ pub(crate) enum Join {
     Mixture(GateRule),
 }
 
-/// The constants of a scheme whose skip path and initial weights are scaled, by the number of layers.
+/// The factors of a scheme that scales its skip path and initial weights, as functions of the
+/// number of layers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scales {
     /// Multiplies the skip path.
@@ -102,15 +103,15 @@ pub(crate) struct Scales {
 /// The gate of a scheme.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GateRule {
-    /// Who has a gate.
+    /// The part of the network that has one gate.
     pub of: Owner,
-    /// Whether α is per channel whatever the configuration says.
+    /// Whether α is always per channel, whatever the configuration says.
     pub per_channel: bool,
-    /// The α that a configured 0 stands for, by the number of layers.
+    /// The initial α that replaces a configured 0, as a function of the number of layers.
     pub start: Option<fn(usize) -> f64>,
 }
 
-/// Whose a gate or a norm is.
+/// The part of the network that a gate or a norm belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Each sub-layer has its own.
@@ -124,15 +125,15 @@ pub(crate) enum Owner {
 /// The norm of a scheme.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NormRule {
-    /// What it normalises.
+    /// The tensor that it normalises.
     pub at: NormPlace,
-    /// Who has one.
+    /// The part of the network that has one norm.
     pub of: Owner,
-    /// Whether the scheme has it if the configuration does not ask for it.
+    /// Whether the scheme has the norm when the configuration's `norm` is Auto.
     pub by_default: bool,
 }
 
-/// What a norm normalises.
+/// The tensor that a norm normalises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormPlace {
     /// The branch's input.
@@ -143,7 +144,7 @@ pub(crate) enum NormPlace {
     LayerOutput,
 }
 
-/// What the convolutions of a ResNet's branch are like.
+/// The norms and biases of the convolutions in a ResNet's branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Convolutions {
     /// A batch norm follows each, γ = 1 at the start.
@@ -152,11 +153,11 @@ pub(crate) enum Convolutions {
     ZeroGamma,
     /// They have biases and no norm.
     Biased,
-    /// They have FixUp's scalars and no norm.
+    /// They have no norm, and the branch has FixUp's scalars.
     FixUp,
 }
 
-/// Where the last ReLU of a ResNet's block stands.
+/// The place of the last ReLU in a ResNet's block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LastRelu {
     /// It ends the branch.
@@ -165,7 +166,7 @@ pub(crate) enum LastRelu {
     AfterSum,
 }
 
-/// `x + F(x)`; the other rows state their differences.
+/// `x + F(x)`; the other rows state how they differ from it.
 const SUM: Row = Row {
     formula: "x + F(x)",
     join: Join::Sum,
@@ -177,14 +178,14 @@ const SUM: Row = Row {
     notebook_gain: std::f64::consts::SQRT_2,
 };
 
-/// A gate for each layer, of the configured shape and start.
+/// One gate per layer, with the configured shape and initial value.
 const GATE: GateRule = GateRule {
     of: Owner::Layer,
     per_channel: false,
     start: None,
 };
 
-/// A norm of each sub-layer.
+/// One norm per sub-layer.
 const fn norm(at: NormPlace) -> Option<NormRule> {
     Some(NormRule {
         at,
@@ -293,24 +294,25 @@ impl ResidualScheme {
         self.gate().is_some()
     }
 
-    /// Whether it has a norm, or one where its configuration asks for it.
+    /// Whether the scheme has a norm, always or when the configuration asks for one.
     pub const fn takes_norm(self) -> bool {
         self.row().norm.is_some()
     }
 
-    /// Whether the sub-layers of a layer share one gate, unless each is asked to have its own.
+    /// Whether the sub-layers of a layer share one gate, unless the configuration gives each its
+    /// own.
     pub const fn shares_gate(self) -> bool {
         matches!(self.gate(), Some(gate) if matches!(gate.of, Owner::Layer))
     }
 
-    /// Whether its gate is one for each channel, asked for or not.
+    /// Whether the gate always has one α per channel, whatever the configuration says.
     pub const fn gates_channels(self) -> bool {
         matches!(self.gate(), Some(gate) if gate.per_channel)
     }
 
-    /// Whether a new layer with its scheme's own start is the identity; in a CIFAR ResNet of a scheme
-    /// whose last ReLU follows the sum, the identity for the output of a ReLU. Such networks can
-    /// [grow](crate::Grow).
+    /// Whether a new layer, with the initial values of its scheme, is the identity. In a CIFAR
+    /// ResNet whose last ReLU follows the sum, it is the identity for inputs that are outputs of a
+    /// ReLU. Networks of these schemes can [grow](crate::Grow).
     pub const fn begins_as_identity(self) -> bool {
         self.row().new_layer_is_identity
     }
@@ -329,7 +331,7 @@ impl ResidualScheme {
     }
 }
 
-/// The start of LayerScale's paper.
+/// The initial α of LayerScale's paper.
 const fn layer_scale(n_layers: usize) -> f64 {
     match n_layers {
         0..=18 => 0.1,

@@ -1,9 +1,10 @@
-//! What a `.pt` file must satisfy before `pytorch-reader` sees it.
+//! Checks on a `.pt` file before `pytorch-reader` reads it.
 //!
-//! That crate executes nothing and checks every tensor against its storage. Its budget for copies
-//! leaves out class names, keys and shapes, though, it inflates what is compressed, and an opcode of
-//! one byte costs it a hundred: files of a megabyte make it ask for tens of gigabytes, which aborts
-//! the process. So the pickle is run here first with sizes in place of values.
+//! That crate executes nothing and checks every tensor against its storage. But its memory budget
+//! for copies does not count class names, keys and shapes. It also decompresses entries, and an
+//! opcode of one byte costs it a hundred bytes. So a file of a megabyte can make it ask for tens of
+//! gigabytes, which aborts the process. Therefore this module first runs the pickle with sizes in
+//! place of values.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,16 +13,16 @@ use std::path::Path;
 
 use zip::{CompressionMethod, ZipArchive};
 
-/// What all values of a pickle together may cost, copies included. A model of 128 layers takes 60 MB.
+/// The largest memory for all values of a pickle, with copies. A model of 128 layers takes 60 MB.
 const MAX_MEMORY: u64 = 1 << 30;
 
-/// The longest pickle, of which 32 MiB describe a hundred thousand tensors.
+/// The size of the longest pickle. 32 MiB describe a hundred thousand tensors.
 const MAX_PICKLE: u64 = 32 << 20;
 
-/// About what a value without text takes in `pytorch-reader`.
+/// The approximate memory of a value without text in `pytorch-reader`.
 const VALUE: u64 = 160;
 
-/// What opens a file of PyTorch before 1.6, as protocol 2 writes it.
+/// The magic number of a file of PyTorch before 1.6, as pickle protocol 2 writes it.
 const LEGACY: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
 /// Errors unless `path` is one of the two containers that `torch.save` writes, and reading its
@@ -36,13 +37,13 @@ pub(super) fn check(path: &Path) -> Result<(), String> {
     }
     let opening = &head[..head.len().min(64)];
     let legacy = opening.windows(LEGACY.len()).any(|bytes| bytes == LEGACY);
-    // The reader looks for a tar archive, PyTorch's format of 2016, before it looks for this one.
+    // `pytorch-reader` tries a tar archive, PyTorch's format of 2016, before the legacy format.
     if !legacy || head.ends_with(b"ustar") {
         return Err(
             "it must be a safetensors file or what torch.save writes, and is neither".to_owned(),
         );
     }
-    // Magic number, version, system, state dict, keys; then come the values.
+    // Five pickles: magic number, version, system, state dict and keys. The values follow them.
     let mut bytes = head;
     file.take(MAX_PICKLE).read_to_end(&mut bytes).map_err(io)?;
     let mut sizes = Sizes::default();
@@ -60,7 +61,7 @@ fn check_zip(path: &Path) -> Result<(), String> {
     for i in 0..archive.len() {
         let mut entry = archive.by_index_raw(i).map_err(failed)?;
         let name = entry.name().map_err(failed)?.into_owned();
-        // A small file would inflate to any size, once for each tensor that looks into it.
+        // A small entry could decompress to any size, once per tensor that reads it.
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!(
                 "its entry {name:?} is compressed, which torch.save never does: load it in PyTorch \
@@ -95,18 +96,18 @@ fn damaged() -> String {
     "its pickle is damaged".to_owned()
 }
 
-/// A value, as large as it can be.
+/// Upper bounds for the size of a value.
 #[derive(Clone, Copy, Default)]
 struct Size {
-    /// Of itself and all that it holds.
+    /// The bytes of the value and of all that it holds.
     bytes: u64,
-    /// The calls in it: no more tensors than these.
+    /// The number of calls in the value, and so the largest number of tensors in it.
     calls: u64,
-    /// The longest text in it, which may become a key.
+    /// The length of the longest text in the value; a text may become a key.
     text: u64,
-    /// The longest name of a tensor in it.
+    /// The length of the longest tensor name in the value.
     path: u64,
-    /// Where `BUILD` leaves a copy.
+    /// The place in the memo where `BUILD` stores a copy.
     memo: Option<u32>,
 }
 
@@ -119,7 +120,7 @@ impl Size {
         }
     }
 
-    /// One that holds both, side by side.
+    /// The size of a value that holds both.
     fn with(self, other: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
@@ -137,7 +138,7 @@ struct Sizes {
     stack: Vec<Size>,
     marks: Vec<usize>,
     memo: HashMap<u32, Size>,
-    /// Of all that was ever made.
+    /// The bytes of all values so far.
     spent: u64,
 }
 
@@ -169,7 +170,7 @@ impl Sizes {
                     let length = line(&mut bytes)?.len() + line(&mut bytes)?.len();
                     self.push(Size::text(length as u64))?;
                 }
-                // Text and bytes behind their length.
+                // Text and bytes, which follow their length.
                 b'U' | b'C' | 0x8a | 0x8c => {
                     let length = take::<1>(&mut bytes)?[0];
                     self.text(&mut bytes, length.into())?;
@@ -228,7 +229,7 @@ impl Sizes {
                     self.remember(i)?;
                 }
                 0x94 => self.remember(self.memo.len() as u32)?,
-                // Calls, of which no result is larger than what goes in.
+                // Calls. No result is larger than the arguments together.
                 b'Q' => self.join(1)?,
                 b'R' | 0x81 | 0x93 => self.join(2)?,
                 0x92 => self.join(3)?,
@@ -246,7 +247,7 @@ impl Sizes {
             }
         }
         let root = self.pop()?;
-        // Every tensor is listed under its whole name.
+        // The reader lists every tensor under its full name.
         self.spend(root.calls.saturating_mul(root.path.saturating_add(VALUE)))?;
         Ok(bytes)
     }
@@ -290,7 +291,7 @@ impl Sizes {
         Ok(top)
     }
 
-    /// All values above the last mark, which are keys and values in turn if they are `pairs`.
+    /// Joins all values above the last mark; if `pairs`, they are keys and values in turn.
     fn pop_to_mark(&mut self, pairs: bool) -> Result<Size, String> {
         let mark = self.marks.pop().ok_or_else(damaged)?;
         if mark > self.stack.len() {
@@ -307,7 +308,7 @@ impl Sizes {
         })
     }
 
-    /// One value of the last `n`.
+    /// Replaces the last `n` values by one, as a call or a tuple does.
     fn join(&mut self, n: usize) -> Result<(), String> {
         let mut all = Size::text(0);
         for _ in 0..n {
@@ -317,7 +318,7 @@ impl Sizes {
         self.push(listed(all))
     }
 
-    /// Puts into the list or dictionary on top.
+    /// Adds `items` to the list or dictionary on top of the stack.
     fn extend(&mut self, items: Size) -> Result<(), String> {
         self.spend(items.bytes)?;
         let top = self.top()?;
@@ -350,7 +351,7 @@ impl Sizes {
     }
 }
 
-/// A key and its value: a tensor below has the key in its name.
+/// A key and its value: the name of a tensor in the value contains the key.
 fn pair(key: Size, value: Size) -> Size {
     let both = key.with(value);
     Size {
@@ -362,7 +363,7 @@ fn pair(key: Size, value: Size) -> Size {
     }
 }
 
-/// A list, where a tensor's name has the place in it, or a text that turns out to be a key.
+/// A list: the name of a tensor in it contains its index, or a text that turns out to be a key.
 fn listed(items: Size) -> Size {
     Size {
         path: match items.calls {

@@ -1,11 +1,12 @@
 //! PyTorch weights into modules and back.
 //!
-//! [`TorchWeights`] reads a `state_dict` from a `.pt` or a `.safetensors` file; [`load`] puts it into
-//! a module, [`export`] writes a module's weights as safetensors in PyTorch's layout. A module type has
-//! its names in PyTorch by [`TorchNames`]: those of Transformers are in
-//! [`transformer`](crate::transformer#pytorch).
+//! [`TorchWeights`] reads a `state_dict` from a `.pt` or a `.safetensors` file, and [`load`] puts
+//! it into a module. [`export`] writes a module's weights as safetensors in PyTorch's layout. The
+//! trait [`TorchNames`] gives the parameters of a module their names in PyTorch. The names of
+//! Transformers are in [`transformer`](crate::transformer#pytorch).
 //!
-//! Names may stand behind any prefix that all share, such as `module.` of DistributedDataParallel.
+//! [`load`] ignores a prefix that all names in a file share, such as `module.` of
+//! DistributedDataParallel.
 
 mod guard;
 mod weights;
@@ -53,23 +54,25 @@ use safetensors::tensor::{Dtype, TensorView};
 /// # Ok::<(), rezero_nn::torch::ImportError>(())
 /// ```
 pub trait TorchNames: Module {
-    /// The name in PyTorch of the parameter at `path`, the names of the fields that lead to it.
+    /// The name in PyTorch of the parameter at `path`; `path` holds the names of the fields that
+    /// lead to it.
     fn torch_name(path: &[String]) -> TorchName;
 
-    /// Gives tensors that a file has under other names, or in another layout, those of
-    /// [`torch_name`](Self::torch_name). `expected` are the names of the module's parameters. The names
-    /// and shapes are a file's: they may be anything.
+    /// Changes a file's tensors that have other names or another layout to those of
+    /// [`torch_name`](Self::torch_name). `expected` holds the PyTorch names of the module's
+    /// parameters. The names and shapes in `tensors` come from the file, so they can be anything.
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         let _ = (tensors, expected);
     }
 }
 
-/// What PyTorch calls a parameter, and how it keeps it.
+/// The name and the layout of a parameter in PyTorch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TorchName {
     /// The name in a `state_dict`.
     pub name: String,
-    /// Whether a matrix is transposed there: `[d_out, d_in]`, as that of a linear layer.
+    /// Whether PyTorch stores a matrix transposed: `[d_out, d_in]`, as the weight of a linear
+    /// layer.
     pub transposed: bool,
 }
 
@@ -83,7 +86,8 @@ pub enum ImportError {
         /// What is wrong with it.
         message: String,
     },
-    /// The file is of another model: every tensor that is missing, of another shape or unknown.
+    /// The file is of another model. One message per tensor that is missing, unknown, of another
+    /// shape or not finite.
     Mismatch(Vec<String>),
     /// The weights could not be written.
     Write(String),
@@ -117,8 +121,8 @@ impl std::error::Error for ImportError {}
 ///
 /// # Errors
 ///
-/// [`ImportError::Mismatch`] with every tensor that is missing, unknown or of another shape; nothing
-/// is loaded then.
+/// [`ImportError::Mismatch`] with every tensor that is missing, unknown, of another shape or not
+/// finite. Then nothing is loaded.
 pub fn load<M: TorchNames>(module: M, weights: &TorchWeights) -> Result<M, ImportError> {
     let slots = slots(&module, false);
     let expected: BTreeSet<String> = slots.iter().map(|slot| slot.torch.clone()).collect();
@@ -142,7 +146,7 @@ pub fn load<M: TorchNames>(module: M, weights: &TorchWeights) -> Result<M, Impor
     }
     for (name, tensor) in &named {
         if !expected.contains(name) {
-            // Whoever made the file chose the name; the terminal must not obey it.
+            // The name comes from the file, so its control characters must not reach a terminal.
             let name = name.escape_debug();
             wrong.push(format!("{name}: unknown, found {:?}", tensor.shape));
         }
@@ -157,12 +161,12 @@ pub fn load<M: TorchNames>(module: M, weights: &TorchWeights) -> Result<M, Impor
     }))
 }
 
-/// A module's weights as the bytes of a safetensors file in PyTorch's layout, f32, with `metadata`
-/// beside `format = pt`. [`load`] of it gives the same weights bit for bit.
+/// A module's weights as the bytes of a safetensors file: PyTorch's layout, f32, with `metadata`
+/// beside `format = pt`. [`load`] reads the same weights from it, bit for bit.
 ///
 /// # Errors
 ///
-/// If the library that writes the format refuses.
+/// If the safetensors library cannot write the weights.
 pub fn export<M: TorchNames>(
     module: &M,
     metadata: impl IntoIterator<Item = (String, String)>,
@@ -185,8 +189,8 @@ pub fn export<M: TorchNames>(
         .ok_or_else(|| ImportError::Write("the library's header is of another form".to_owned()))
 }
 
-/// A safetensors file with `metadata` in its header. The library takes it as a hash map, whose order
-/// would make every file another one.
+/// A safetensors file with `metadata` in its header. The library takes metadata as a hash map,
+/// whose random order would make every file different.
 fn described(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
@@ -203,14 +207,14 @@ fn described(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8
     Some([&length.to_le_bytes(), header.as_bytes(), data].concat())
 }
 
-/// A parameter as PyTorch has it.
+/// A parameter with PyTorch's name and layout.
 struct Slot {
     torch: String,
     shape: Vec<usize>,
     values: Vec<f32>,
 }
 
-/// The parameters of `module`, with their values if they are to be `read`.
+/// The parameters of `module`, with their values if `read` is true.
 fn slots<M: TorchNames>(module: &M, read: bool) -> Vec<Slot> {
     let mut visitor = Slots {
         name: M::torch_name,
@@ -226,7 +230,7 @@ struct Slots {
     name: fn(&[String]) -> TorchName,
     path: Vec<String>,
     found: Vec<Slot>,
-    /// Whether the values are wanted.
+    /// Whether to read the values.
     read: bool,
 }
 
@@ -286,7 +290,7 @@ impl ModuleMapper for Fill {
         let Some(TorchTensor { shape, values }) = self.named.remove(&name) else {
             return param;
         };
-        // Transposed here, the parameter is a leaf, and contiguous.
+        // Transposed on the host, so that the parameter is a leaf and contiguous.
         let data = match (shape.as_slice(), transposed) {
             (&[rows, columns], true) => {
                 let value = |i| values[i % rows * columns + i / rows];

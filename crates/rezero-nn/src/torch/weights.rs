@@ -18,29 +18,31 @@ const MAX_BYTES: u64 = 16 << 30;
 /// The longest header that the safetensors library reads.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// How many times the stored bytes a file's tensors may claim: layers may share their weights, but a
-/// view of one number may claim any size.
+/// The tensors of a `.pt` file may claim this many times the size of the file. More than once is
+/// allowed, since layers may share weights; a limit is needed, since a view of one number may claim
+/// any size.
 const MAX_SHARING: u64 = 32;
-/// The most components of a prefix: names are the file's, and each prefix is tried on all of them.
+/// The largest number of components in a shared prefix. It bounds the work, since the names come
+/// from the file and each prefix is tried on all of them.
 const MAX_PREFIX: usize = 16;
 
-/// Where a `.pt` file may keep its state dict.
+/// The keys under which a `.pt` file may store its state dict.
 const TOP_LEVEL: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
 /// A tensor of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TorchTensor {
-    /// Its shape.
+    /// The shape.
     pub shape: Vec<usize>,
-    /// Its values, the last axis running fastest.
+    /// The values in row-major order.
     pub values: Arc<[f32]>,
 }
 
 /// Tensors by name.
 pub type TorchTensors = BTreeMap<String, TorchTensor>;
 
-/// The floating-point tensors of a PyTorch state dict, on the host, as f32. Two are equal if their
-/// tensors are, by name and value.
+/// The floating-point tensors of a PyTorch state dict, on the host, as f32. Two values are equal if
+/// their tensors have equal names, shapes and values.
 #[derive(Clone, Default)]
 pub struct TorchWeights {
     tensors: TorchTensors,
@@ -62,17 +64,19 @@ impl fmt::Debug for TorchWeights {
 }
 
 impl TorchWeights {
-    /// Reads a safetensors file or one of `torch.save`, whichever its content is. Of a checkpoint
-    /// that holds more than a state dict, `state_dict`, `model_state_dict` or `model` is taken.
+    /// Reads a safetensors file or a file of `torch.save`; the content decides which. If a
+    /// checkpoint holds its state dict under `state_dict`, `model_state_dict` or `model`, only that
+    /// is read.
     ///
-    /// Nothing in a file is ever executed: a pickle is parsed as data, and only the names of
-    /// the functions that it would call are looked at. `f64`, `f16` and `bf16` become `f32`.
+    /// Nothing in a file is ever executed. A pickle is parsed as data: only the names of the
+    /// functions that it would call are read. `f64`, `f16` and `bf16` become `f32`.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, is neither, is damaged, claims what it does not hold, would take
-    /// more memory than its size warrants, or holds no floating-point tensor. Compressed
-    /// entries, which `torch.save` never writes, are refused, and archives older than PyTorch 0.1.10.
+    /// If the file cannot be read, has another format, is damaged, claims data that it does not
+    /// hold, would need much more memory than its size justifies, or holds no floating-point
+    /// tensor. Files with compressed entries, which `torch.save` never writes, and archives older
+    /// than PyTorch 0.1.10 are refused.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImportError> {
         let path = path.as_ref();
         let fail = |message: String| ImportError::Read {
@@ -111,13 +115,14 @@ impl TorchWeights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The names of tensors that were left out because they hold integers or booleans.
+    /// The names of the tensors that were not read because they are not floating-point, such as
+    /// integers.
     pub fn ignored(&self) -> impl Iterator<Item = &str> {
         self.ignored.iter().map(String::as_str)
     }
 
-    /// The tensors whose names begin with `prefix`, without it: one module of a larger one. Nothing
-    /// is copied.
+    /// The tensors whose names begin with `prefix`, under names without it: one module of a larger
+    /// model. The values are not copied.
     ///
     /// ```no_run
     /// # use rezero_nn::torch::{ImportError, TorchWeights, load};
@@ -140,13 +145,14 @@ impl TorchWeights {
         }
     }
 
-    /// What a safetensors file says of itself, such as the metadata given to [`export`](super::export).
+    /// The metadata in a safetensors file, such as that given to [`export`](super::export).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The tensors as `translate` names them, without a prefix that all share; `expected` are the names
-    /// that are looked for.
+    /// The tensors with the names that `translate` gives, without a prefix that all share.
+    /// `expected` holds the names of the module's parameters; the prefix that gives most of them is
+    /// taken.
     pub(crate) fn translated(
         &self,
         translate: impl Fn(&mut TorchTensors, &BTreeSet<String>),
@@ -175,7 +181,7 @@ impl TorchWeights {
     }
 }
 
-/// The first bytes of a safetensors file are the length of its JSON header.
+/// Whether a file starts like safetensors: 8 bytes with the length of the JSON header, then `{`.
 fn is_safetensors(path: &Path, length: u64) -> std::io::Result<bool> {
     use std::io::Read;
     let mut head = Vec::new();

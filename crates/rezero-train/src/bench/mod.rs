@@ -1,4 +1,4 @@
-//! The workloads of `rezero bench`: what a name stands for, and one step of it.
+//! The workloads of `rezero bench`: the meaning of their names, and one step of each.
 
 use std::time::Instant;
 
@@ -14,15 +14,15 @@ use rezero_nn::{Mlp, MlpConfig, WeightInit, in_precision, initialized};
 use crate::error::{Error, Result};
 use crate::fit::{AdaGrad, Adam, Rate, Sgd};
 
-/// Steps before those that are timed.
+/// Steps before the timed steps.
 const WARM_UP: usize = 2;
 const KNOWN: &str = "mlp-L, lm-small, lm-paper, resnet-N, decode, latency, and each with \
                      :key=value,…";
 const KINDS: [&str; 5] = ["mlp", "lm", "resnet", "decode", "latency"];
 const VOCAB: usize = 256;
-/// No size may be larger: products of two fit into a number, and a slip of the finger is found out.
+/// The largest size. The product of two sizes fits into a number, and a typing error is noticed.
 const LARGEST: usize = 1_000_000;
-/// As of recipes: deeper ResNets take more memory than most machines have.
+/// The same limit as for recipes: deeper ResNets take more memory than most machines have.
 const DEEPEST: usize = 9_998;
 
 /// What is computed.
@@ -34,7 +34,7 @@ enum Kind {
     Lm,
     /// A training step of a CIFAR ResNet, SGD with momentum.
     ResNet,
-    /// Writing bytes, each the most likely after those before it.
+    /// Generation of bytes. Each is the most likely byte after those before it.
     Decode,
     /// Classifying images.
     Latency,
@@ -43,7 +43,7 @@ enum Kind {
 /// A workload with its sizes.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// As it was asked for.
+    /// The requested name.
     pub name: String,
     kind: Kind,
     sizes: Vec<(&'static str, usize)>,
@@ -51,19 +51,20 @@ pub struct Workload {
 
 /// The times of a workload's steps, in milliseconds.
 pub struct Timed {
-    /// The first step's, which compiles kernels where a backend does, and is not among the others.
+    /// The time of the first step, which compiles kernels on some backends. It is not in `ms`.
     pub first_ms: f64,
-    /// Each step's.
+    /// The times of the timed steps.
     pub ms: Vec<f64>,
-    /// Images, tokens or rows of a step.
+    /// Images, tokens or rows per step.
     pub items: usize,
 }
 
-/// Splits `a,b:x=1,y=2,c` into workloads: what has an `=` but no `:` belongs to the one before it.
+/// Splits `a,b:x=1,y=2,c` into workloads: a part with `=` but without `:` belongs to the workload
+/// before it.
 ///
 /// # Errors
 ///
-/// If a name or a key is unknown, or a size is not one that the model can have.
+/// If a name or a key is unknown, or the model cannot have a size.
 pub fn parse(list: &str) -> Result<Vec<Workload>> {
     let mut names: Vec<String> = Vec::new();
     for item in list.split(',').map(str::trim) {
@@ -185,7 +186,7 @@ impl Workload {
         Ok(workload)
     }
 
-    /// A size, or 0 where this kind has none of that name.
+    /// A size, or 0 if this kind has no size of that name.
     fn get(&self, key: &str) -> usize {
         let size = self.sizes.iter().find(|(k, _)| *k == key);
         size.map_or(0, |(_, size)| *size)
@@ -218,12 +219,13 @@ impl Workload {
         Ok(())
     }
 
-    /// Whether its steps are of training, which `half` is for in [`run`](Self::run).
+    /// Whether its steps are training steps, for which [`run`](Self::run) takes `half`.
     pub fn trains(&self) -> bool {
         matches!(self.kind, Kind::Mlp | Kind::Lm | Kind::ResNet)
     }
 
-    /// Runs `steps` timed steps on `device`, given without autodiff; of training, with products in `half`.
+    /// Runs `steps` timed steps on `device`, which is without autodiff. Training steps compute
+    /// products in `half`.
     pub fn run(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let training = device.clone().autodiff();
         training.seed(0);
@@ -238,7 +240,7 @@ impl Workload {
 
     fn mlp(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let [layers, width, batch] = ["layers", "width", "batch"].map(|key| self.get(key));
-        // As benches/pytorch.py has it, not as the paper.
+        // As in benches/pytorch.py, not as in the paper.
         let model: Mlp = MlpConfig::new(3072, width, layers, 10)
             .with_init(WeightInit::PyTorch)
             .with_input_relu(false)

@@ -18,13 +18,13 @@ struct Line {
     device: String,
     workload: String,
     dtype: String,
-    /// The first step, which is not among the others.
+    /// The time of the first step, which the other values leave out.
     ms_first: f64,
     ms_min: f64,
     ms_median: f64,
     ms_max: f64,
     items_per_s: f64,
-    /// `None` where the system does not say.
+    /// `None` if the system does not report it.
     peak_rss_mb: Option<u64>,
 }
 
@@ -80,7 +80,8 @@ pub fn run(args: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// A process has one peak of memory and one pool of threads: each workload gets its own.
+/// Runs a workload in a process of its own, because a process has one peak of memory and one pool
+/// of threads.
 fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
     let fail = |message: String| Error::Workload {
         name: workload.name.clone(),
@@ -148,7 +149,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that this process has held, where Linux tells it.
+/// The peak memory of this process, if Linux reports it.
 fn peak_rss_mb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

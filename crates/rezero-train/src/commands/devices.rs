@@ -112,7 +112,8 @@ fn check_all(wanted: &[String]) -> Result<()> {
     }
 }
 
-/// What `--here` prints for a device, from a process of its own, which a driver may end as it likes.
+/// The output of `--here` for a device, from a process of its own, because a driver may end the
+/// process.
 fn in_own_process<T: DeserializeOwned>(name: &str, check: bool) -> Result<T> {
     let fail = |message: String| Error::Device {
         name: name.to_owned(),

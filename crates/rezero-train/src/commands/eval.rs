@@ -31,7 +31,7 @@ pub fn run(args: &Eval) -> Result<()> {
     }
 }
 
-/// Scores the network of `trained` as `of` says.
+/// Scores the network of `trained` with the settings of `of`.
 fn score<D: Domain>(
     args: &Eval,
     wanted: &Recipe,
@@ -54,7 +54,7 @@ fn score<D: Domain>(
     );
     let set = D::open(&of.data, &places, args.split)?;
     if D::reads_a_file(&of.data) && args.text.is_none() {
-        // A file can change behind a run; a data set is verified.
+        // A file can change after training; a data set of the registry is verified.
         let print = |split| Ok::<_, Error>(D::open(&trained.data, &places, split)?.fingerprint());
         let now = format!("{}+{}", print(Split::Train)?, print(Split::Valid)?);
         if !state.data.is_empty() && state.data != now {
@@ -120,13 +120,13 @@ fn totals<D: Domain>(
     Ok(total)
 }
 
-/// What the arguments change of the run's recipe; the whole split is scored.
+/// The changes that the arguments make to the run's recipe. The whole split is scored.
 fn overrides(args: &Eval) -> Vec<Override> {
     let numbers = [
         ("model.context", args.context),
         ("data.stride", args.stride),
         ("train.batch", args.batch),
-        // Without a batch of its own, an evaluation holds what a part of a training step does.
+        // Without `--batch`, a batch is as large as one part of a training step.
         ("train.accumulate", args.batch.map(|_| 1)),
         ("data.valid_items", Some(0)),
         ("data.train_items", Some(0)),

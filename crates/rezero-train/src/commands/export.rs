@@ -58,7 +58,7 @@ pub fn run(args: &Export) -> Result<()> {
     Ok(())
 }
 
-/// Replaces a plain file, at once and whole; anything else that stands there is left alone.
+/// Replaces a plain file atomically. Anything else at that path is left alone.
 fn write(out: &Path, bytes: &[u8]) -> Result<()> {
     let fail = |e| Error::io("write", out, e);
     if std::fs::symlink_metadata(out).is_ok_and(|meta| !meta.is_file()) {
@@ -73,7 +73,7 @@ fn write(out: &Path, bytes: &[u8]) -> Result<()> {
         tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new("."))).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
-    // Temporary files are private; what is exported is not.
+    // Temporary files are private; an exported file is not.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -84,7 +84,8 @@ fn write(out: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The settings that shapes do not tell, by their recipe keys: metadata for whoever builds the module.
+/// The settings that do not follow from shapes, by their recipe keys: metadata for code that builds
+/// the module.
 pub fn described(section: &ByteLm, gates: &Gates) -> [(&'static str, String); 12] {
     [
         ("scheme", section.scheme.to_string()),
@@ -102,7 +103,7 @@ pub fn described(section: &ByteLm, gates: &Gates) -> [(&'static str, String); 12
     ]
 }
 
-/// What of a recipe the package `rezero` 0.1.0 cannot express.
+/// The parts of a recipe that the package `rezero` 0.1.0 cannot express.
 fn beyond_the_authors_layers(section: &ByteLm, gates: &Gates) -> Vec<String> {
     let gated = section.scheme.has_gate();
     let checks = [

@@ -30,7 +30,7 @@ pub fn run(args: Grow) -> Result<()> {
     }
     let mut overrides = vec![Override::new("model.depth", args.layers.to_string())];
     if !overridden("seed") {
-        // Another order of the data than the run has seen.
+        // A new seed gives another order of the data than the run has seen.
         let seed = old.recipe.settings.train.seed.wrapping_add(1);
         overrides.push(Override::new("train.seed", seed.to_string()));
     }
@@ -68,7 +68,8 @@ pub fn run(args: Grow) -> Result<()> {
     })
 }
 
-/// Writes the grown network as step 0 of a run of its own, whose weights and optimizer are the old run's.
+/// Writes the grown network as step 0 of a new run, with the weights and the optimizer's state of
+/// the old run.
 fn grow<D: Domain>(
     args: &Grow,
     old: &Recipe,
@@ -98,7 +99,7 @@ fn grow<D: Domain>(
     let dir = match &args.run_dir {
         Some(dir) => dir.clone(),
         None => {
-            // `.` has a name only in full.
+            // `.` has a name only as an absolute path.
             let run = absolute(&args.run)?.components().as_path().to_owned();
             let name = run.file_name().unwrap_or_default().to_string_lossy();
             let base = run.parent().unwrap_or(Path::new(RUNS));

@@ -108,7 +108,7 @@ pub fn run(args: &Import) -> Result<()> {
     Ok(())
 }
 
-/// What `rezero export` wrote beside the weights must be what the recipe says.
+/// Checks that the metadata that `rezero export` wrote agrees with the recipe.
 fn agree(section: &ByteLm, gates: &Gates, weights: &TorchWeights) -> Result<()> {
     let metadata = weights.metadata();
     let mut wrong: Vec<String> = described(section, gates)
@@ -135,7 +135,7 @@ fn agree(section: &ByteLm, gates: &Gates, weights: &TorchWeights) -> Result<()> 
     }
 }
 
-/// The error with the settings that the file's shapes ask for, where they are others.
+/// `error` with the settings that the file's shapes need, if they differ from the recipe's.
 fn hinted(error: ImportError, section: &ByteLm, shape: Option<LmShape>) -> Error {
     let mut wanted = Vec::new();
     if let Some(shape) = shape {

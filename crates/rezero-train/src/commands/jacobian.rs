@@ -124,7 +124,7 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for &layers in &args.layers {
         for &scheme in &wanted {
-            // ReZero is shown as it begins, too.
+            // ReZero is also shown at its start, with α = 0.
             let rezero = scheme == ResidualScheme::ReZero;
             let gates: &[f64] = match rezero && args.alpha != 0.0 {
                 true => &[args.alpha, 0.0],
@@ -164,9 +164,7 @@ fn write(dir: &Path, title: &str, records: &[Record]) -> Result<()> {
     for layers in depths {
         let these: Vec<&Record> = records.iter().filter(|r| r.layers == layers).collect();
         let svg = figure(&format!("{title}, {layers} layers"), &these).svg();
-        let name = format!("jacobian-{layers}");
-        write_atomic(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
-        write_atomic(&dir.join(format!("{name}.png")), &plot::png(&svg))?;
+        plot::write(dir, &format!("jacobian-{layers}"), &svg)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One file per subcommand, each: resolve, open, work, say.
+//! One file per subcommand. Each resolves its arguments, opens files, works, and prints the result.
 
 mod bench;
 mod devices;
@@ -25,7 +25,7 @@ use crate::task::Places;
 ///
 /// # Errors
 ///
-/// What the command could not do; [`Error::exit_code`] is the status to exit with.
+/// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(&args),
@@ -44,10 +44,10 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Where runs are kept unless `--run-dir` says otherwise.
+/// The folder of runs, unless `--run-dir` names another.
 const RUNS: &str = "runs";
 
-/// Where a run's data is: as its environment has it, unless the command line says otherwise.
+/// The places of a run's data: those of its environment, unless the command line gives others.
 fn places(
     environment: Option<&Environment>,
     text: Option<&PathBuf>,
@@ -65,13 +65,13 @@ fn places(
     }
 }
 
-/// A path as seen from anywhere: a run may be continued or scored from another directory.
+/// The absolute path: a run may be continued or scored from another directory.
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))
 }
 
-/// Prints a line of result. A reader that went away (`rezero recipes | head`) is no error; a result
-/// that cannot be written is.
+/// Prints a line of result. A closed pipe (`rezero recipes | head`) is no error. Any other failure
+/// to write the result is an error.
 macro_rules! out {
     ($($arg:tt)*) => {{
         use std::io::Write;

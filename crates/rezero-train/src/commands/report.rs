@@ -33,7 +33,7 @@ pub fn run(args: &cli::Report) -> Result<()> {
                     .iter_mut()
                     .find(|run| run.done && has_checkpoint(run) && is_ours(run))
             {
-                // A report is worth having without it.
+                // A report is useful without Jacobians.
                 match measure(run) {
                     Ok(records) => run.jacobians = records,
                     Err(e) => say!("no Jacobian of {}: {e}", run.dir.display()),
@@ -56,12 +56,12 @@ fn has_checkpoint(run: &RunData) -> bool {
     checkpoint::list(&run.dir).is_ok_and(|all| !all.is_empty())
 }
 
-/// Whether its network is one of the zoo's, which we can build.
+/// Whether the network is of the zoo, so that it can be built here.
 fn is_ours(run: &RunData) -> bool {
     run.settings.contains_key("model.family")
 }
 
-/// Measures the run's Jacobians and keeps them in its directory.
+/// Measures the run's Jacobians and stores them in its directory.
 fn measure(run: &RunData) -> Result<Vec<Record>> {
     const INPUTS: usize = 2;
     let recipe = Recipe::of_run(&run.dir)?.recipe;
@@ -75,7 +75,7 @@ fn measure(run: &RunData) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Replaces what stands between `<!-- report NAME -->` and `<!-- /report NAME -->` in `file`.
+/// Replaces the text between `<!-- report NAME -->` and `<!-- /report NAME -->` in `file`.
 fn insert(file: &Path, name: &str, table: &str) -> Result<()> {
     let text = fs::read_to_string(file).map_err(|e| Error::io("read", file, e))?;
     let (begin, end) = (

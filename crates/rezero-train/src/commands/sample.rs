@@ -37,7 +37,7 @@ pub fn run(args: &Sample) -> Result<()> {
 
     let mut out = std::io::stdout().lock();
     let mut write = |bytes: &[u8]| match out.write_all(bytes).and_then(|()| out.flush()) {
-        // Whoever reads has had enough.
+        // The reader has closed the pipe.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(e) => Err(Error::io("write to", "standard output", e)),
         Ok(()) => Ok(true),

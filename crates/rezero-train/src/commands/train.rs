@@ -18,7 +18,7 @@ use crate::zoo;
 
 pub fn run(args: &Train) -> Result<()> {
     on_a_big_stack(|| {
-        // What decides the run's numbers comes first, so that a wrong word costs nothing.
+        // The recipe is resolved first, so that a wrong word costs nothing.
         let plan = resolve(args)?;
         for change in &plan.resolved.changes {
             say!("{change}");
@@ -36,11 +36,11 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     finish(plan, of, &finished, &run)
 }
 
-/// Which recipe is to be trained, and where.
+/// The recipe to train, and its directory.
 struct Plan {
     resolved: Resolved,
     dir: PathBuf,
-    /// The run that is there, if it is to be continued.
+    /// The recipe of the run that is continued, if any.
     saved: Option<Recipe>,
 }
 
@@ -120,7 +120,7 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
     }
 }
 
-/// What a run needs, before anything of it is written.
+/// Everything that a run needs, before any of its files is written.
 struct Open<D: Domain> {
     opening: Opening,
     devices: Vec<Device>,
@@ -129,7 +129,7 @@ struct Open<D: Domain> {
     valid: D::Set,
 }
 
-/// Opens the devices, the run and the data; nothing if the run is complete.
+/// Opens the devices, the run and the data. None if the run is complete.
 fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<Open<D>>> {
     let recipe = &plan.resolved.recipe;
     let settings = &recipe.settings;
@@ -173,7 +173,7 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     }))
 }
 
-/// Whether a run that is complete is to be longer than it was.
+/// Whether a complete run shall become longer.
 fn is_longer(plan: &Plan) -> bool {
     let run = &plan.resolved.recipe.settings.run;
     plan.saved.as_ref().is_some_and(|saved| {
@@ -183,7 +183,7 @@ fn is_longer(plan: &Plan) -> bool {
     })
 }
 
-/// Trains, in a run directory that explains itself before the first step.
+/// Trains in a run directory that holds its recipe and environment before the first step.
 fn fit<D: Domain>(
     args: &Train,
     plan: &Plan,
@@ -263,7 +263,7 @@ fn fit<D: Domain>(
     Ok((finished, run))
 }
 
-/// Says how it went, and marks a complete run.
+/// Prints the result, and marks a complete run.
 fn finish<D: Domain>(
     plan: &Plan,
     of: &TaskOf<D>,

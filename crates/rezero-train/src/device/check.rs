@@ -1,4 +1,4 @@
-//! The self-test of a device: what networks are made of, and a training step, beside Flex.
+//! The self-test of a device: the operations of networks, and a training step, compared with Flex.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::EmbeddingConfig;
@@ -15,7 +15,7 @@ use crate::fit::{Rate, Sgd};
 /// One part of the self-test.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Outcome {
-    /// What was computed.
+    /// The name of the computation.
     pub name: String,
     /// The largest difference from Flex in a result or a gradient, relative to the largest value there.
     pub error: f64,
@@ -76,7 +76,7 @@ const PARTS: [(&str, Part); 6] = [
 ///
 /// # Panics
 ///
-/// Where a driver does.
+/// If a driver panics.
 pub fn run(device: &Device, reference: &Device) -> Vec<Outcome> {
     let compare = |(name, part): &(&str, Part)| {
         let got = part(&device.clone().autodiff());
@@ -107,7 +107,8 @@ fn difference(got: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
     got.iter().zip(want).map(of).fold(0.0, f64::max)
 }
 
-/// A Transformer with open gates, one step of SGD: the loss, and every parameter after it.
+/// One step of SGD of a Transformer whose gates are not 0: the loss, and every parameter after the
+/// step.
 fn training_step(device: &Device) -> Vec<Vec<f32>> {
     let gate = ReZeroConfig::new().with_alpha(0.3);
     let encoder = RztxEncoderConfig::new(24, 32, 3, 2)
@@ -135,7 +136,7 @@ fn training_step(device: &Device) -> Vec<Vec<f32>> {
     all.0
 }
 
-/// Values from −1 to 1 that every device gets alike (SplitMix64's finaliser of a counter).
+/// Values from −1 to 1 that are equal on all devices (SplitMix64's finaliser of a counter).
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64)
         .map(|i| (rezero_data::rng::mix(seed, i) >> 40) as f32 / (1 << 23) as f32 - 1.0)
@@ -147,13 +148,13 @@ fn leaf<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor
     Tensor::from_data(data, device).require_grad()
 }
 
-/// A sum in which every value has a weight of its own.
+/// A sum with a different weight for every value.
 fn weighed<const D: usize>(y: Tensor<D>) -> Tensor<1> {
     let weights = TensorData::new(numbers(y.shape().num_elements(), 99), y.dims());
     (y.clone() * Tensor::from_data(weights, &y.device())).sum()
 }
 
-/// The values of `y`, and the gradients of a weighed sum of them.
+/// The values of `y`, and the gradients of a weighted sum of them.
 fn of<const D: usize, const L: usize, const N: usize>(
     y: Tensor<D>,
     leaves: [&Tensor<L>; N],
@@ -168,12 +169,13 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// Nothing where there is no gradient, which then differs from the reference.
+/// Empty if there is no gradient, so that it differs from the reference.
 fn values_of<const D: usize>(gradient: Option<Tensor<D>>) -> Vec<f32> {
     gradient.map_or_else(Vec::new, values)
 }
 
-/// Gives every parameter but the gates known values, small enough for a network to stay tame.
+/// Gives every parameter but the gates known values, small enough that the network's values stay
+/// moderate.
 struct Fill {
     seed: u64,
 }

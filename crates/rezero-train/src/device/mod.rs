@@ -20,8 +20,8 @@ pub struct Backend {
     pub compiled: bool,
     /// Whether `NAME:INDEX` selects one of several devices.
     pub indexed: bool,
-    /// The largest error that [`check`] lets pass, relative to the largest value of a result
-    /// that Flex computes too. Sums are taken in other orders everywhere; `why` says what else differs.
+    /// The largest error that [`check`] lets pass, relative to the largest value of a result that
+    /// Flex computes too. Every backend adds in another order; `why` names the other differences.
     pub tolerance: f64,
     /// The reason for `tolerance`.
     pub why: &'static str,
@@ -102,8 +102,8 @@ pub fn select_all(names: &str) -> Result<Vec<Device>> {
     names.split(',').map(|name| one(name.trim())).collect()
 }
 
-/// The devices that a run trains on, with autodiff, by the value of `run.device`; each computes products
-/// in `products`.
+/// The devices that a run trains on, with autodiff, from the value of `run.device`. Each computes
+/// products in `products`.
 ///
 /// # Errors
 ///
@@ -227,7 +227,8 @@ fn computes(device: &Device) -> Result<(), String> {
     }
 }
 
-/// The first line of what a driver says, and no more than 200 characters of it: libtorch lists all it knows.
+/// The first line of a driver's message, at most 200 characters of it: libtorch's messages are long
+/// lists.
 pub fn beginning(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let line = line.split("\\n").next().unwrap_or_default().trim();
@@ -237,7 +238,7 @@ pub fn beginning(message: &str) -> String {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -298,7 +299,7 @@ fn open(name: &str, rest: Option<&str>) -> Result<Device, String> {
     #[cfg(feature = "tch")]
     #[allow(deprecated)]
     if (name, rest) == ("tch", Some("mps")) {
-        // Not listed either; whether it is there shows when it computes.
+        // Not listed either. Whether it exists shows at the first computation.
         return Ok(Device::libtorch_mps());
     }
     // libtorch's devices have a kind before the index: tch:cuda:1.
@@ -331,7 +332,7 @@ fn open(name: &str, rest: Option<&str>) -> Result<Device, String> {
     }
 }
 
-/// The variable that holds what a server of `rezero serve` asks for.
+/// The environment variable that holds the token of a `rezero serve` server.
 pub const TOKEN: &str = "REZERO_TOKEN";
 
 #[cfg(feature = "remote")]
@@ -375,7 +376,7 @@ fn remote(_address: &str) -> Result<Device, String> {
     Err("this binary was built without it".to_owned())
 }
 
-/// `error`, if the connection to a server of `device` ended, with what to do.
+/// `error`, with advice if the connection to a server of `device` ended.
 pub fn lost(error: Error, device: &str) -> Error {
     let remote = device.contains("remote:");
     match error {
@@ -390,23 +391,23 @@ pub fn lost(error: Error, device: &str) -> Error {
     }
 }
 
-/// A device as people call it.
+/// A device in words.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Description {
-    /// The part's name.
+    /// The product's name.
     pub name: String,
-    /// Bytes of memory, where the driver tells.
+    /// Bytes of memory, if the driver reports them.
     pub memory: Option<u64>,
 }
 
-/// What a device is. Opens a GPU.
+/// The description of a device. Opens a GPU.
 pub fn describe(device: &Device) -> Description {
     #[cfg(feature = "cube")]
     if let burn::backend::DispatchDevice::Cube(cube) = device.as_dispatch() {
         let client = cube.client();
         let properties = client.properties();
         let identity = &properties.identity;
-        // A device that is no card is this machine's processor under another name.
+        // A device that is not a card is this machine's processor under another name.
         let host = identity.physical.is_none().then(|| processor().memory);
         return Description {
             name: identity.name.clone(),
@@ -445,11 +446,12 @@ fn processor() -> Description {
 
 #[cfg(feature = "tch")]
 mod libtorch {
-    //! Which libtorch was loaded: another than the bindings were made for has other symbols and layouts.
+    //! The version of the loaded libtorch. A version for which the bindings were not made has other
+    //! symbols and layouts.
 
     use std::path::{Path, PathBuf};
 
-    /// What the bindings of burn-tch were made for.
+    /// The version for which burn-tch's bindings were made.
     const WANTED: &str = "2.9";
 
     /// Fails if the library's version is known and is not the one that is needed.
@@ -472,7 +474,7 @@ mod libtorch {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+']))
     }
 
-    /// Where this process has it from, where the system tells.
+    /// The path from which this process loaded it, if the system reports it.
     fn loaded() -> Option<PathBuf> {
         let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
         let paths = maps
@@ -482,7 +484,7 @@ mod libtorch {
         libraries.next().map(PathBuf::from)
     }
 
-    /// PyTorch has a `version.py` beside `lib`, the library of its own a file `build-version`.
+    /// PyTorch has a `version.py` beside `lib`; the standalone library has a file `build-version`.
     fn version(library: &Path) -> Option<String> {
         let root = library.parent()?.parent()?;
         if let Ok(text) = std::fs::read_to_string(root.join("version.py")) {

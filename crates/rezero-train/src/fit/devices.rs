@@ -1,5 +1,5 @@
-//! A training step on several devices: a replica of the model on each, an equal part of the batch for
-//! each, and the sum of their gradients, which is that of one device with the whole batch.
+//! A training step on several devices. Each has a replica of the model and gets an equal part of
+//! the batch. The sum of their gradients equals the gradient of the whole batch on one device.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -15,7 +15,7 @@ use super::step::{Input, Output, Trainee};
 use crate::device::panic_message;
 use crate::error::{Error, Result};
 
-/// A thread for each device.
+/// One thread per device.
 pub(super) struct Replicas<M: Model> {
     workers: Vec<Worker<M>>,
     main: Device,
@@ -38,7 +38,7 @@ struct Job<M: Model> {
 type Answer = Result<(Vec<Sums>, GradientsParams), String>;
 
 impl<M: Model> Replicas<M> {
-    /// Starts a thread for each of `devices`, which are with autodiff; the first is the one that has the
+    /// Starts a thread for each of `devices`, which are with autodiff. The first device holds the
     /// parameters.
     pub fn new(devices: &[Device]) -> Result<Self> {
         let main = devices.first().cloned();
@@ -60,15 +60,15 @@ impl<M: Model> Replicas<M> {
                 seed: mix(input.seed, i as u64),
                 loss_scale: input.loss_scale,
             };
-            // A thread that is gone does not answer either, which is reported below.
+            // A thread that has ended does not answer, which is reported below.
             let _ = worker.jobs.send(job);
         }
         let inner = self.main.clone().inner();
         let mut sum = GradientsAccumulator::new();
         let mut parts = Vec::new();
         let mut failed = None;
-        // In the order of the devices, so that a sum does not depend on who was first; and all of them:
-        // an answer that is left would be taken for the next step's.
+        // In the order of the devices, so that a sum does not depend on which is first. All answers
+        // are read: a remaining answer would be taken for one of the next step.
         for worker in busy {
             let answer = worker.answers.recv();
             match answer.unwrap_or_else(|_| Err("its thread ended".to_owned())) {

@@ -1,11 +1,12 @@
-//! Which layer blew up.
+//! The diagnosis of a run that diverged.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-/// Names the layer that blew up: the first with a parameter that is not finite, else the one whose
-/// gradient went wrong first; and the largest parameter and gate.
+/// Names the layer that diverged: the first layer with a parameter that is not finite, else the
+/// layer whose gradient was not finite first. Also names the largest parameter and the largest
+/// gate.
 pub fn diagnose<M: Module>(model: &M, grads: &GradientsParams) -> String {
     let mut visitor = Diagnosis {
         grads,

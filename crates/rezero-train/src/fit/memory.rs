@@ -1,4 +1,4 @@
-//! Running out of memory, said with a batch to try.
+//! Out-of-memory errors, with a batch size to try.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use rezero_kernels::allocator::on_exhausted;
 use crate::error::Error;
 use crate::recipe::Train;
 
-/// What devices and their drivers say, in lower case.
+/// Messages of devices and drivers that are out of memory, in lower case.
 const SIGNS: [&str; 7] = [
     "out of memory",
     "outofmemory",
@@ -19,7 +19,7 @@ const SIGNS: [&str; 7] = [
     "buffer is too big",
 ];
 
-/// `error` as [`Error::OutOfMemory`] with `advice`, if that is what it tells of.
+/// `error` as [`Error::OutOfMemory`] with `advice`, if its message says so.
 pub fn named(error: Error, advice: &str) -> Error {
     match error {
         Error::Training(message) if tells_of_memory(&message) => {
@@ -30,13 +30,13 @@ pub fn named(error: Error, advice: &str) -> Error {
     }
 }
 
-/// Makes this machine's own memory running out an error like any other, where the binary's allocator is
-/// [`rezero_kernels::allocator::Allocator`].
+/// If the host runs out of memory, prints an error with `advice` and exits with 1. This needs
+/// [`rezero_kernels::allocator::Allocator`] as the binary's allocator.
 pub fn watch(advice: &str) {
     static ADVICE: OnceLock<String> = OnceLock::new();
     ADVICE.get_or_init(|| advice.to_owned());
     on_exhausted(|bytes| {
-        // Nothing here may need memory.
+        // Nothing here may allocate memory.
         let mut out = std::io::stderr().lock();
         let advice = ADVICE.get().map_or("", String::as_str);
         let _ = writeln!(
@@ -52,7 +52,7 @@ fn tells_of_memory(message: &str) -> bool {
     SIGNS.iter().any(|sign| message.contains(sign))
 }
 
-/// What to try where a step of `model` takes more memory than there is.
+/// Advice for a step of `model` that needs more memory than there is.
 pub fn advice(model: &str, train: &Train) -> String {
     let (batch, parts) = (train.batch, train.accumulate);
     match batch / parts {

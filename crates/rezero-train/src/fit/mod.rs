@@ -1,16 +1,17 @@
-//! The loop: it trains any module that knows the loss of a batch.
+//! The training loop for any module that computes the loss of a batch.
 //!
-//! - [`Model`] is what the loop asks of a module: the summed loss of a [`Batch`], and other sums.
-//! - [`Task`] says what is counted and what the model is measured by.
-//! - [`Source`] gives the batches, as functions of the seed and the step; [`DatasetSource`] makes one of
-//!   any Burn `Dataset`.
-//! - [`Trainer`] puts them together with the sections of a recipe ([`Settings`](crate::recipe::Settings))
-//!   and a run directory.
+//! - [`Model`] is the trait that your module implements: the summed loss of a [`Batch`], and other
+//!   sums.
+//! - [`Task`] names the items and the metrics.
+//! - [`Source`] gives the batches, as functions of the seed and the step. [`DatasetSource`] makes a
+//!   source of any Burn `Dataset`.
+//! - [`Trainer`] combines them with the sections of a recipe
+//!   ([`Settings`](crate::recipe::Settings)) and a run directory.
 //!
 //! Clipping by the global norm, accumulation, half precision with a scaled loss, several devices,
-//! divergence, metrics, checkpoints, exact resume and reports work for every module. Burn's
-//! `SupervisedTraining` runs underneath: it has the metrics, the terminal interface and the interrupter,
-//! and our loop is its learning strategy.
+//! detection of divergence, metrics, checkpoints, exact resume and reports work for every module.
+//! Burn's `SupervisedTraining` runs underneath. It provides the metrics, the terminal interface and
+//! the interrupter; this loop is its learning strategy.
 
 mod devices;
 mod diagnose;
@@ -48,6 +49,6 @@ pub(crate) use stop::on_signal;
 pub(crate) use strategy::Fit;
 pub(crate) use trainer::launch;
 
-/// Autodiff walks the graph of a deep network by recursion in places; the default stack of a thread
-/// is too small for thousands of layers.
+/// The stack of a training thread. Autodiff walks parts of a network's graph by recursion, so the
+/// default stack is too small for thousands of layers.
 pub const STACK_BYTES: usize = 256 << 20;

@@ -1,4 +1,4 @@
-//! What the loop asks of a model, and of the batches that it learns from.
+//! The traits that a model and its batches implement for the loop.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use rezero_nn::{Gate, in_precision};
 use super::diagnose::diagnose;
 use super::parts::PartUpdate;
 
-/// A module that the loop can train: it knows the loss of a batch.
+/// A module that the loop can train: it computes the loss of a batch.
 ///
 /// ```
 /// use burn::module::Module;
@@ -26,7 +26,7 @@ use super::parts::PartUpdate;
 /// }
 ///
 /// impl Model for Line {
-///     /// Inputs and what is wanted of them, a row each.
+///     /// Inputs and targets, one row per example.
 ///     type Batch = (Tensor<2>, Tensor<2>);
 ///
 ///     fn loss(&self, (x, y): &Self::Batch) -> Sums {
@@ -41,42 +41,44 @@ use super::parts::PartUpdate;
 /// assert_eq!(line.loss(&batch).loss.dims(), [1]);
 /// ```
 pub trait Model: Module + ModuleDisplay + 'static {
-    /// What one step learns from.
+    /// The data of one training step.
     type Batch: Batch;
 
-    /// The loss of `batch`, summed over its [items](Batch::items), and other sums over them that the
-    /// [task](super::Task)'s metrics are made of.
+    /// The loss of `batch`, summed over its [items](Batch::items), and the other sums from which
+    /// the metrics of the [task](super::Task) are computed.
     ///
-    /// Sums, not means: a step may be computed in parts or on several devices, and the loop divides by
-    /// the number of items of all of them.
+    /// Return sums, not means: a step may be computed in parts or on several devices, and the loop
+    /// divides by the number of items of the whole step.
     fn loss(&self, batch: &Self::Batch) -> Sums;
 
-    /// Whether its products take weights in half precision beside inputs in f32, as those of
-    /// `rezero_kernels::{linear, conv2d}` and all networks of rezero-nn do: `train.dtype` may be `bf16` or
-    /// `f16` then. Burn's own `Linear` and `Conv2d` do not. Default: false
+    /// Whether the model's products accept weights in half precision with inputs in f32. If true,
+    /// `train.dtype` may be `bf16` or `f16`. The products of `rezero_kernels::{linear, conv2d}` and
+    /// of all networks of rezero-nn accept them; Burn's own `Linear` and `Conv2d` do not. Default:
+    /// false
     const HALF: bool = false;
 
-    /// Whether it does something under [`Pass::recompute`]. Default: false
+    /// Whether [`Pass::recompute`] has an effect on the model. Default: false
     fn recomputes(&self) -> bool {
         false
     }
 
     /// The sums of `batch` and the gradients of its loss times [`Pass::scale`].
     ///
-    /// The default differentiates [`loss`](Self::loss), with products in half precision where the
-    /// recipe asks for it. A model that can run its layers again in the backward pass instead of
-    /// keeping their activations does so under [`Pass::recompute`].
+    /// The default differentiates [`loss`](Self::loss), with products in half precision if
+    /// [`Pass::half`] is set. Under [`Pass::recompute`], a model that can do so runs its layers
+    /// again in the backward pass instead of storing their activations.
     fn gradients(&self, batch: &Self::Batch, pass: &Pass) -> (Sums, GradientsParams) {
         differentiate(self, batch, pass)
     }
 
-    /// A whole training step that updates the model part by part while gradients come, so that they
-    /// are never held together; the model as it was where it cannot do that, which is the default.
-    /// Asked for under [`Pass::recompute`].
+    /// A whole training step that updates the model part by part while the gradients are computed,
+    /// so that all gradients are never in memory together. The loop calls it under
+    /// [`Pass::recompute`] on one device. The default cannot do this and returns the unchanged
+    /// model.
     ///
     /// # Errors
     ///
-    /// The model itself.
+    /// The unchanged model, if it cannot be updated by parts.
     fn update_by_parts(
         self,
         batch: &Self::Batch,
@@ -87,17 +89,18 @@ pub trait Model: Module + ModuleDisplay + 'static {
         Err(self)
     }
 
-    /// Its gates, see [`rezero_nn::gates`].
+    /// The gates of the model, see [`rezero_nn::gates`].
     fn gates(&self) -> Vec<Gate> {
         rezero_nn::gates(self)
     }
 
-    /// What to say of it after a step whose numbers were not finite, see [`diagnose`].
+    /// The message about the model after a step whose loss or gradient was not finite, see
+    /// [`diagnose`].
     fn diagnose(&self, gradients: &GradientsParams) -> String {
         diagnose(self, gradients)
     }
 
-    /// The record that a checkpoint keeps.
+    /// The record that a checkpoint stores.
     fn to_weights(self) -> ModuleRecord {
         self.into_record()
     }
@@ -112,7 +115,7 @@ pub trait Model: Module + ModuleDisplay + 'static {
     }
 }
 
-/// One whole pass, forward and back: what [`Model::gradients`] is where nothing is recomputed.
+/// One whole pass, forward and backward: [`Model::gradients`] without recomputation.
 pub(crate) fn differentiate<M: Model>(
     model: &M,
     batch: &M::Batch,
@@ -129,36 +132,36 @@ pub(crate) fn differentiate<M: Model>(
 /// How a part of a step is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
-    /// What the summed loss is multiplied by before the backward pass: one over the step's items, times
-    /// the factor of the loss in half precision.
+    /// The factor of the summed loss in the backward pass: one over the number of items of the
+    /// step, times the loss scale of half precision.
     pub scale: f64,
-    /// Seeds the random draws of this part, which a recomputation repeats.
+    /// The seed of the random numbers of this part. A recomputation repeats them.
     pub seed: u64,
-    /// Whether layers are to be run again in the backward pass.
+    /// Whether layers run again in the backward pass.
     pub recompute: bool,
-    /// What products are computed in, where it is not f32.
+    /// The type in which products are computed, if it is not f32.
     pub half: Option<FloatDType>,
 }
 
-/// The batch that one step learns from, on a device.
+/// The data of one training step, on a device.
 pub trait Batch: Clone + Debug + Send + Sync + 'static {
-    /// The rows along which it can be cut.
+    /// The number of rows. A batch can be cut between rows.
     fn rows(&self) -> usize;
 
-    /// How many predictions the loss is summed over: a row each, unless they are something else, such as
-    /// the bytes of a window.
+    /// The number of predictions over which the loss is summed. The default is one prediction per
+    /// row. A row may have several, such as the bytes of a window.
     fn items(&self) -> usize {
         self.rows()
     }
 
-    /// The rows of `range`.
+    /// The batch of the rows in `range`.
     fn narrow(&self, range: Range<usize>) -> Self;
 
-    /// The same on another device.
+    /// The batch on another device.
     fn to_device(self, device: &Device) -> Self;
 }
 
-/// `batch` in `parts` parts of equal length but for the last ones.
+/// Cuts `batch` into at most `parts` parts of equal length; the last part may be shorter.
 pub(crate) fn split<B: Batch>(batch: B, parts: usize) -> Vec<B> {
     if parts <= 1 {
         return vec![batch];
@@ -171,12 +174,12 @@ pub(crate) fn split<B: Batch>(batch: B, parts: usize) -> Vec<B> {
         .collect()
 }
 
-/// Integers on another device, in the type that it computes in.
+/// Integers on another device, in that device's integer type.
 pub fn integers_on<const D: usize>(ids: Tensor<D, Int>, device: &Device) -> Tensor<D, Int> {
     ids.to_device(device).cast(device.settings().int_dtype)
 }
 
-/// Inputs and numbers to predict, a row each.
+/// Inputs and numbers to predict, one row per example.
 impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B>) {
     fn rows(&self) -> usize {
         self.1.dims()[0]
@@ -192,7 +195,7 @@ impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B>) {
     }
 }
 
-/// Inputs and classes to predict, a row each.
+/// Inputs and classes to predict, one row per example.
 impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B, Int>) {
     fn rows(&self) -> usize {
         self.1.dims()[0]
@@ -233,8 +236,8 @@ impl Sums {
         self
     }
 
-    /// Of a classifier: the cross-entropy in nats and, as `correct`, how many rows have their largest
-    /// logit at their target; each row times its weight, if there are weights.
+    /// The sums of a classifier: the cross-entropy in nats and, as `correct`, the number of rows
+    /// whose largest logit is at the target. `weights` are factors of the rows in both sums.
     ///
     /// # Shapes
     ///
@@ -259,7 +262,7 @@ impl Sums {
         Self::new(losses.sum()).with("correct", correct.sum())
     }
 
-    /// The numbers alone, on another device.
+    /// The sums without their graph, on another device.
     pub(crate) fn on(self, device: &Device) -> Self {
         let named = self.named.into_iter();
         Self {

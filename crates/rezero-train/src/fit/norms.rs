@@ -1,10 +1,10 @@
-//! The gradients' norms, and clipping by all of them together.
+//! Gradient norms, and clipping by the global norm.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-/// The gradients' norms in a step.
+/// The gradient norms of a step.
 #[derive(Clone, Debug)]
 pub struct Norms {
     /// The sum of squares of each parameter's gradient.
@@ -33,9 +33,10 @@ impl Norms {
     }
 }
 
-/// Scales all gradients by `min(1, max / norm)` for their global L2 norm and returns the norms as
-/// they were; `max` 0 leaves the gradients alone. Pascanu et al., [arXiv 1211.5063](https://arxiv.org/abs/1211.5063).
-/// Burn's own clipping takes each tensor's norm on its own.
+/// Scales all gradients by `min(1, max / norm)`, where `norm` is their global L2 norm, and returns
+/// the norms before scaling. With `max` 0 the gradients stay unchanged. Burn's own clipping uses
+/// the norm of each tensor separately. Source: Pascanu et al.,
+/// [arXiv 1211.5063](https://arxiv.org/abs/1211.5063).
 ///
 /// # Panics
 ///
@@ -93,7 +94,7 @@ pub(super) struct Squares<'a> {
 }
 
 impl<'a> Squares<'a> {
-    /// Of the gradients of a module that is at `path`.
+    /// For the gradients of a module at `path`.
     pub(super) fn new(grads: &'a GradientsParams, path: Vec<String>) -> Self {
         Self {
             grads,

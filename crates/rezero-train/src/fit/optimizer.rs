@@ -1,4 +1,4 @@
-//! The optimizers of a run: one for each parameter group, each following the schedule's [`Rates`].
+//! The optimizers of a run: one per parameter group. Each reads the schedule's [`Rates`].
 
 use burn::module::{Module, ParamGroup};
 use burn::optim::{
@@ -76,7 +76,7 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
     }
 }
 
-/// What the authors' table code gives a learning rate of its own: every parameter whose PyTorch
+/// The group with its own learning rate in the authors' table code: every parameter whose PyTorch
 /// name contains `bias` (the linear layer's, batch norm's β, FixUp's) or `scale`.
 fn bias_group() -> ParamGroup {
     ParamGroup::from_regex(r"(^|\.)(bias\w*|beta|scale)$")
@@ -102,15 +102,15 @@ where
     }
 }
 
-/// What an optimizer keeps of a parameter: the velocity, or the sum of squares, or both moments.
+/// The optimizer's state of a parameter: the velocity, the sum of squares, or both moments.
 #[derive(Clone, Debug)]
 pub struct State<const D: usize> {
     /// The steps taken.
     time: usize,
     tensors: Vec<Tensor<D>>,
-    /// Read from a record and not on a device yet. Burn loads records by way of its default device, which
-    /// may be one that the run has nothing to do with, or that this machine lacks; it then moves every
-    /// state to its parameter's device before it is used.
+    /// Tensors of a record that are not on a device yet. Burn loads records to its default device,
+    /// which the run may not use and this machine may not have. Burn then moves every state to its
+    /// parameter's device before the state is used.
     stored: Vec<TensorData>,
 }
 
@@ -123,7 +123,7 @@ impl<const D: usize> State<D> {
         }
     }
 
-    /// The tensors, if there are any yet, and the number of the step to come, from 1.
+    /// The tensors, if there are any yet, and the number of the next step, from 1.
     fn next<const N: usize>(state: Option<Self>) -> (Option<[Tensor<D>; N]>, usize) {
         match state {
             Some(state) => (state.tensors.try_into().ok(), state.time + 1),
@@ -143,7 +143,7 @@ impl<const D: usize> State<D> {
     }
 }
 
-// By hand: what Burn's derive writes names items of Burn's own crates.
+// By hand: the code of Burn's derive names items of Burn's own crates.
 impl<const D: usize> RecordState for State<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "time", self.time.into());
@@ -165,7 +165,7 @@ impl<const D: usize> RecordState for State<D> {
     }
 }
 
-/// [`SgdStep`] that reads the learning rate and the momentum.
+/// [`SgdStep`] that reads its learning rate and its momentum from [`Rate`]s.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     /// The learning rate.
@@ -237,7 +237,7 @@ impl Optimizer for AdaGrad {
     }
 }
 
-/// [`AdamStep`], or that of AdamW, that reads its learning rate from a [`Rate`].
+/// [`AdamStep`], for Adam or AdamW, that reads its learning rate from a [`Rate`].
 #[derive(Clone, Debug)]
 pub struct Adam {
     /// The learning rate.
@@ -250,7 +250,7 @@ pub struct Adam {
     pub epsilon: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Whether the decay is AdamW's instead of a part of the gradient.
+    /// Whether the decay is decoupled, as in AdamW, instead of a part of the gradient.
     pub decoupled: bool,
 }
 

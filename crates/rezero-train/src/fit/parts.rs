@@ -1,4 +1,4 @@
-//! Updating a model part by part while its gradients come.
+//! Updating a model part by part while its gradients are computed.
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -7,7 +7,7 @@ use rezero_nn::Update;
 
 use super::norms::{Norms, Squares};
 
-/// Takes an optimizer step with each part of a model, and keeps the norms of its gradients.
+/// Takes an optimizer step with each part of a model, and stores the norms of its gradients.
 pub struct PartUpdate<'a> {
     optimizer: &'a mut ModuleOptimizer,
     lr: f64,

@@ -11,13 +11,13 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 
-/// Between two lines of training progress.
+/// The time between two lines of training progress.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Prints a line every few seconds and one at the end of each split.
 #[derive(Debug)]
 pub struct PlainRenderer {
-    /// The metrics that lines have, with their heads there.
+    /// The metrics of a line, each with its short name.
     columns: Vec<(MetricId, String)>,
     latest: BTreeMap<usize, f64>,
     epoch: usize,
@@ -25,14 +25,14 @@ pub struct PlainRenderer {
     split: String,
     done: usize,
     total: usize,
-    /// Rows in a step, where the run is one epoch that is counted in steps.
+    /// Rows per step, if the run is one epoch that is counted in steps.
     rows: Option<usize>,
     last: Option<Instant>,
 }
 
 impl PlainRenderer {
-    /// A renderer whose next epoch is `epoch`, counted from 1; of a run that is counted in steps, with so
-    /// many rows in each.
+    /// A renderer whose next epoch is `epoch`, counted from 1. If the run is counted in steps, each
+    /// step has `rows` rows.
     pub fn new(epoch: usize, rows: Option<usize>) -> Self {
         Self {
             columns: Vec::new(),
@@ -65,8 +65,8 @@ impl PlainRenderer {
             .filter(|(_, value)| value.is_finite())
             .map(|(i, value)| format!("{} {}", self.columns[*i].1, digits(*value)))
             .collect();
-        // Progress is no result: it goes where it does not mix with one, and a closed pipe must not
-        // end a run.
+        // Progress goes to standard error, where it does not mix with results. A closed pipe must
+        // not end a run.
         let place = match (self.rows, self.split.as_str()) {
             (Some(n), "train") => format!("step  {:>6}/{}", self.done / n, self.total / n),
             (Some(_), split) => format!("{split} {:>6}/{}", self.done, self.total),
@@ -110,7 +110,7 @@ impl TrainingProgressLogger for PlainRenderer {
         _total_items: Option<usize>,
         _label: Option<&str>,
     ) {
-        // The epoch that Burn says a run begins at is always the first.
+        // Burn always passes the first epoch as the starting epoch.
         self.epochs = total_epochs;
     }
 
@@ -162,7 +162,7 @@ impl MetricsRenderer for PlainRenderer {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, definition: MetricDefinition) {
-        // Our metrics have their head in a line as their description.
+        // The description of our metrics is their short name.
         if let Some(head) = definition.description {
             self.columns.push((definition.metric_id, head));
         }

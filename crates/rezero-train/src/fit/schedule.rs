@@ -1,7 +1,7 @@
 //! Learning rates and momentum over a run.
 //!
 //! Burn steps one scheduler for the whole module and offers no way to add one of our own to a
-//! parameter group, and its schedulers cannot move momentum. So one [`Scheduler`] computes the
+//! parameter group, and its schedulers cannot change momentum. So one [`Scheduler`] computes the
 //! values of every group and hands them to the optimizers through [`Rates`].
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::recipe::{GateOptimizer, Moment, Settings};
 pub struct Rate(Arc<AtomicU64>);
 
 impl Rate {
-    /// A rate that is fixed.
+    /// A fixed rate.
     pub fn at(value: f64) -> Self {
         Self(Arc::new(AtomicU64::new(value.to_bits())))
     }
@@ -32,7 +32,7 @@ impl Rate {
     }
 }
 
-/// What the optimizers of a run follow.
+/// The values that the optimizers of a run read at each step.
 #[derive(Clone, Debug, Default)]
 pub struct Rates {
     /// Learning rate of the weights.
@@ -88,7 +88,7 @@ impl Scheduler {
         let (gates, lr) = (&self.settings.gates, self.settings.optimizer.lr());
         match gates.alpha_optimizer {
             GateOptimizer::AdaGrad => gates.alpha_lr,
-            // As the weights' rate, scaled.
+            // Proportional to the weights' rate.
             GateOptimizer::Shared | GateOptimizer::Sgd | GateOptimizer::Adam => match lr > 0.0 {
                 true => gates.alpha_lr * self.at(step).0 / lr,
                 false => 0.0,

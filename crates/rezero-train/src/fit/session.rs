@@ -1,4 +1,4 @@
-//! A run under way: its steps, validations and checkpoints.
+//! A run in progress: its steps, validations and checkpoints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,11 +26,11 @@ use crate::error::{Error, Result};
 use crate::recipe::Settings;
 use crate::record::{LossScale, Reached, Row, Score, State, Totals, checkpoint, metrics};
 
-/// The first steps of a process, in which kernels are compiled, chosen by timing and memory is taken:
-/// their speed says nothing about the others'.
+/// The first steps of a process. They compile kernels, choose among them by timing, and allocate
+/// memory, so their speed says nothing about the other steps.
 const WARM_UP: usize = 2;
 
-/// What is fixed over a run.
+/// The values that stay fixed over a run.
 pub(super) struct Plan {
     pub settings: Settings,
     pub task: Task,
@@ -42,7 +42,7 @@ pub(super) struct Plan {
     pub cursor: Arc<AtomicUsize>,
 }
 
-/// What moves the weights.
+/// The parts that update the weights.
 pub(super) struct Moving<M: Model> {
     pub optimizer: ModuleOptimizer,
     pub schedule: Scheduler,
@@ -58,10 +58,10 @@ pub(super) struct Start<M: Model> {
     pub writer: checkpoint::Writer,
 }
 
-/// A run under way.
+/// A run in progress.
 pub(super) struct Session<M: Model> {
     pub start: Start<M>,
-    /// None while a step updates it: it has no other owner then, so that it is updated where it is.
+    /// None while a step updates it: the step is then the only owner and can update it in place.
     pub trainee: Option<Trainee<M>>,
     pub events: SupervisedTrainingEventProcessor<Trainee<M>>,
     pub interrupter: Interrupter,
@@ -81,7 +81,8 @@ impl<M: Model> Session<M> {
         train: &TrainLoader<Trainee<M>>,
         valid: &ValidLoader<Trainee<M>>,
     ) -> Result<bool> {
-        // An interruption skips a validation that was due, so that it stops at once.
+        // An interrupted run stops at once and skips a validation that is due. The resumed run
+        // makes it.
         let State {
             step, valid: last, ..
         } = &self.start.state;
@@ -156,7 +157,7 @@ impl<M: Model> Session<M> {
         progress: impl FnOnce() -> Progress,
     ) -> Result<()> {
         let Start { plan, state, .. } = &self.start;
-        // Random draws inside a step are a function of (seed, step), so that a resumed run
+        // Random numbers inside a step are a function of (seed, step), so that a resumed run
         // repeats them.
         input.seed = mix(plan.settings.train.seed, state.step as u64);
         input.loss_scale = state.loss_scale.map_or(1.0, |scale| scale.factor);
@@ -195,7 +196,7 @@ impl<M: Model> Session<M> {
         if trainee.how.recompute && replicas.is_none() {
             let total = input.batch.items();
             let pass = trainee.pass(1.0 / total as f64, input.seed);
-            // Stepped only if the model can do it.
+            // The schedule takes the step only if the model can be updated by parts.
             let mut next = schedule.clone();
             let lr = next.step();
             let mut update = PartUpdate::new(optimizer, lr);
@@ -224,7 +225,7 @@ impl<M: Model> Session<M> {
         self.trainee = Some(trainee);
         let finite = output.grad_norm.is_finite();
         let scale = self.start.state.loss_scale;
-        // A factor of the loss that is too large costs a step, and no more.
+        // A loss scale that is too large costs one step only.
         let skipped = !finite && scale.is_some_and(LossScale::can_fall);
         self.must_be_finite(&output, &grads, skipped)?;
         self.start.state.loss_scale = scale.map(|scale| scale.next(finite));
@@ -262,7 +263,7 @@ impl<M: Model> Session<M> {
         })
     }
 
-    /// Writes a row of the sums since the last one.
+    /// Writes a row with the sums since the last row.
     fn log(&mut self, output: &mut Output, epoch: usize) -> Result<()> {
         let gates = self.trainee().model.gates();
         output.alphas = gates.into_iter().flat_map(|gate| gate.effective).collect();
@@ -288,7 +289,7 @@ impl<M: Model> Session<M> {
     }
 
     /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
-    /// statistics and no graph is built. False if it was interrupted, which leaves it undone.
+    /// statistics and no graph is built. False if it was interrupted and has no result.
     fn validate(&mut self, loader: &ValidLoader<Trainee<M>>, epoch: usize) -> Result<bool> {
         let started = Instant::now();
         let trainee = self.trainee().valid();
@@ -368,7 +369,7 @@ impl<M: Model> Session<M> {
             state.best = Some(score.clone());
         }
         state.valid = Some(score);
-        // The best is only worth naming if it can be had.
+        // The best result is useful only with its checkpoint.
         if best || run.checkpoint_every == 0 {
             self.save()?;
         }

@@ -1,4 +1,5 @@
-//! The numbers of a step as metrics of Burn's Learner, for its terminal interface and for lines.
+//! The numbers of a step as metrics of Burn's Learner, for its terminal interface and for lines of
+//! progress.
 
 use std::sync::Arc;
 
@@ -15,15 +16,15 @@ use super::step::Output;
 use super::task::{LOSS, Task};
 use crate::record::metrics::FILE;
 
-/// Up to how many gates are shown each on their own in the terminal interface.
+/// The most gates that the terminal interface shows one by one.
 const SHOWN_ALPHAS: usize = 32;
 
-/// One number of a step, averaged over an epoch by item.
+/// One number of a step, averaged over the items of an epoch.
 #[derive(Clone)]
 pub(super) struct Number {
     name: MetricName,
-    /// Its head in a line of progress, which goes to the renderer as the metric's description; none
-    /// where lines leave it out.
+    /// Its name in a line of progress, passed to the renderer as the metric's description. None if
+    /// lines leave it out.
     short: Option<String>,
     sign: &'static str,
     higher_is_better: bool,
@@ -31,7 +32,7 @@ pub(super) struct Number {
     state: NumericMetricState,
 }
 
-/// What [`Number`] reads.
+/// The input of [`Number`].
 pub(super) struct Seen(Output);
 
 impl Adaptor<Seen> for Output {
@@ -58,7 +59,7 @@ pub(super) fn of_both(task: &Task) -> Vec<Number> {
     all
 }
 
-/// The numbers of training alone, of a model with so many gates.
+/// The numbers of training alone, of a model with that many `gates`.
 pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
     let items = task.items;
     let mut all = vec![
@@ -78,7 +79,7 @@ pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
     }
     if gates <= SHOWN_ALPHAS {
         all.extend((0..gates).map(|i| Number {
-            // One line has no room for each gate; their mean is there.
+            // A line has no room for each gate. It shows their mean.
             short: None,
             ..Number::new(&format!("alpha {i:02}"), "", move |output| {
                 output.alphas.get(i).map_or(f64::NAN, |a| f64::from(*a))
@@ -134,7 +135,7 @@ impl Metric for Number {
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
         let value = (self.of)(&input.0);
-        // What was not measured, as the speed of the first steps, has no part in the mean.
+        // The mean leaves out a number that was not measured, such as the speed of the first steps.
         if value.is_finite() {
             self.state.update(value, input.0.totals.items);
         }

@@ -1,4 +1,4 @@
-//! Where batches come from: functions of the seed and the step.
+//! Sources of batches, which are functions of the seed and the step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,28 +12,28 @@ use super::model::Batch;
 use super::step::Input;
 use crate::recipe::Settings;
 
-/// The batches of a run, each a function of the seed and the step: a resumed run sees what the
-/// undisturbed one would have.
+/// The batches of a run. Each is a function of the seed and the step, so that a resumed run gets
+/// the same batches as a run without interruption.
 pub trait Source: Send + Sync + 'static {
-    /// What one step learns from.
+    /// The data of one training step.
     type Batch: Batch;
 
-    /// Batches in an epoch.
+    /// Batches per epoch.
     fn batches_per_epoch(&self) -> usize;
 
-    /// Rows in an epoch, for the progress that is shown.
+    /// Rows per epoch, for the progress display.
     fn rows_per_epoch(&self) -> usize;
 
-    /// The batches from training step `step`, counted over the whole run from 0, to the end of the epoch
-    /// that it lies in, on `device`.
+    /// The batches from training step `step` to the end of its epoch, on `device`. Steps are
+    /// counted over the whole run, from 0.
     fn batches_from(&self, step: usize, device: &Device) -> Batches<Self::Batch>;
 }
 
-/// Batches one after the other.
+/// An iterator over batches.
 pub type Batches<B> = Box<dyn DataLoaderIterator<B>>;
 
-/// Any Burn [`Dataset`] as a [`Source`]. Items are read ahead by a thread, as `run.prefetch` says; batches
-/// are made of them on the thread of the loop, since some backends keep a stream for each thread.
+/// Any Burn [`Dataset`] as a [`Source`]. A thread reads the items of `run.prefetch` batches ahead.
+/// The thread of the loop makes batches of them, because some backends have one stream per thread.
 ///
 /// ```
 /// use burn::data::dataset::InMemDataset;
@@ -55,7 +55,7 @@ pub struct DatasetSource<I, B> {
     dataset: Arc<dyn Dataset<I>>,
     batcher: Arc<Batcher<I, B>>,
     batch_size: usize,
-    /// The seed of the order; none: that of the data set.
+    /// The seed of the order. Without a seed, items come in the order of the data set.
     seed: Option<u64>,
     prefetch: usize,
 }
@@ -63,8 +63,8 @@ pub struct DatasetSource<I, B> {
 type Batcher<I, B> = dyn Fn(Vec<I>, &Device) -> B + Send + Sync;
 
 impl<I: Send + 'static, B: Batch> DatasetSource<I, B> {
-    /// The items of `dataset`, `train.batch` at a time, in an order of their own in each epoch, which is a
-    /// function of (`train.seed`, epoch); `batcher` makes a batch of them.
+    /// The items of `dataset` in batches of `train.batch`. The order is random in each epoch, as a
+    /// function of (`train.seed`, epoch). `batcher` makes a batch of items.
     ///
     /// # Panics
     ///
@@ -78,7 +78,8 @@ impl<I: Send + 'static, B: Batch> DatasetSource<I, B> {
         Self::new(dataset, settings, train.batch, Some(train.seed), batcher)
     }
 
-    /// The items of `dataset` in their order, as many at a time as a training step holds.
+    /// The items of `dataset` in their order, for validation. A batch is as large as one part of a
+    /// training step: `train.batch / train.accumulate`, rounded up.
     ///
     /// # Panics
     ///
@@ -174,7 +175,7 @@ impl<I: Send + 'static, B> DataLoaderIterator<B> for DatasetBatches<I, B> {
     }
 }
 
-/// A source behind Burn's trait, which its Learner is given.
+/// A source as a Burn [`DataLoader`], for Burn's Learner.
 pub(super) struct Loader<S> {
     source: Arc<S>,
     device: Device,
@@ -210,7 +211,7 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
         })
     }
 
-    /// The whole: our loop cuts each batch instead.
+    /// The whole loader: our loop cuts each batch instead.
     fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<Input<S::Batch>>> {
         self.to_device(&self.device)
     }

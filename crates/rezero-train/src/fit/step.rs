@@ -11,7 +11,7 @@ use super::norms::{Norms, clip_global_norm, scaled};
 use crate::recipe::Train;
 use crate::record::Totals;
 
-/// A model with how its steps are computed: what Burn's Learner trains.
+/// A model with the settings of its steps: the module that Burn's Learner trains.
 #[derive(Module, Debug)]
 pub struct Trainee<M: Module> {
     /// The model.
@@ -29,20 +29,20 @@ pub(super) struct How {
     pub half: Option<FloatDType>,
 }
 
-/// What one step is given.
+/// The input of one step.
 #[derive(Clone, Debug)]
 pub struct Input<B> {
-    /// What it learns from.
+    /// The data of the step.
     pub batch: B,
-    /// Seeds the random draws of the step.
+    /// The seed of the random numbers of the step.
     pub seed: u64,
-    /// What the loss is multiplied by for the backward pass, so that gradients are not too small for
-    /// half precision; they are divided by it again.
+    /// The factor of the loss in the backward pass, so that gradients are not too small for half
+    /// precision. The gradients are divided by it again.
     pub loss_scale: f64,
 }
 
 impl<B> Input<B> {
-    /// A batch that is scored, or whose seed the loop sets.
+    /// A batch for scoring, or for a step whose seed the loop sets.
     pub fn new(batch: B) -> Self {
         Self {
             batch,
@@ -53,7 +53,7 @@ impl<B> Input<B> {
 }
 
 impl<M: Model> Trainee<M> {
-    /// `model` as `[train]` has it.
+    /// `model` with the settings of `[train]`.
     pub fn new(model: M, train: &Train) -> Self {
         Self {
             model,
@@ -66,8 +66,8 @@ impl<M: Model> Trainee<M> {
         }
     }
 
-    /// The sums of a batch, or of a shard of one, and the gradients of its loss times `loss_scale` divided
-    /// by `total`, computed in as many parts as it is to be.
+    /// The sums of a batch or of a shard, and the gradients of its loss times `loss_scale / total`,
+    /// computed in `train.accumulate` parts.
     pub(super) fn gradients(
         &self,
         batch: M::Batch,
@@ -96,7 +96,7 @@ impl<M: Model> Trainee<M> {
         }
     }
 
-    /// What a step gives, of the sums and gradients of all its parts.
+    /// The output of a step, from the sums and gradients of all its parts.
     pub(super) fn output(
         &self,
         parts: Vec<Sums>,
@@ -116,7 +116,7 @@ impl<M: Model> Trainee<M> {
     }
 }
 
-/// What a step gives the metrics: the batch's sums, read from the device once.
+/// The output of a step for the metrics: the sums of the batch, read from the device once.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The loss, the named sums and the gradients' norm on the device, until read.
@@ -126,11 +126,11 @@ pub struct Output {
     pub totals: Totals,
     /// Global L2 norm of all gradients before clipping, once read; 0 in evaluation.
     pub grad_norm: f64,
-    /// Items a second of wall time, set by the loop.
+    /// Items per second of wall time, set by the loop.
     pub items_per_s: f64,
     /// The weights' learning rate in the step, set by the loop.
     pub lr: f64,
-    /// The gates after the step, where the loop has read them.
+    /// The gates after the step, if the loop has read them.
     pub alphas: Vec<f32>,
     norms: Option<Norms>,
 }

@@ -10,7 +10,7 @@ pub(crate) fn on_signal() -> Interrupter {
     static STOPPING: AtomicBool = AtomicBool::new(false);
     let interrupter = Interrupter::new();
     let handle = interrupter.clone();
-    // Fails only where a handler is set already, which then does the stopping.
+    // Fails only if a handler is set already. That handler then stops the process.
     let _ = ctrlc::set_handler(move || {
         if STOPPING.swap(true, Ordering::SeqCst) {
             std::process::exit(130);

@@ -37,15 +37,15 @@ pub(crate) struct Fit<'a, M, T, V> {
     pub dir: &'a Path,
     /// The model, on the first device, with the weights to begin from.
     pub model: M,
-    /// Where a step is computed, with autodiff; the first has the parameters.
+    /// The devices that compute a step, with autodiff. The first device holds the parameters.
     pub devices: Vec<Device>,
     /// Training batches.
     pub train: T,
     /// Validation batches.
     pub valid: V,
-    /// How many passes over the training batches.
+    /// The number of passes over the training batches.
     pub epochs: usize,
-    /// What the model is, for its checkpoints.
+    /// The text that identifies the model in its checkpoints.
     pub identity: String,
     /// SHA-256 of the recipe without `[run]`, and of the data.
     pub fingerprints: [String; 2],
@@ -60,11 +60,11 @@ pub(crate) struct Fit<'a, M, T, V> {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// Where it stands.
+    /// The state at the end.
     pub state: State,
     /// Whether it was interrupted.
     pub interrupted: bool,
-    /// Wall time of this process's part, seconds.
+    /// Wall time of training in this process, in seconds.
     pub seconds: f64,
 }
 
@@ -78,7 +78,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`Error::Diverged`] if the loss or a gradient is not finite; else what went wrong with data,
+    /// [`Error::Diverged`] if the loss or a gradient is not finite. Else the error of the data, the
     /// files or the device.
     pub fn run(self) -> Result<Finished> {
         let Self {
@@ -107,7 +107,7 @@ where
         if settings.train.dtype == DType::F16 {
             state.loss_scale.get_or_insert_default();
         }
-        // Another target than before is yet to be reached.
+        // A changed target has not been reached yet.
         let target = settings.run.target;
         state.reached = state.reached.filter(|reached| reached.target == target);
         [state.recipe, state.data] = self.fingerprints;
@@ -118,7 +118,7 @@ where
             checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
         let rows = metrics::Writer::open(self.dir, state.metrics_bytes)?;
 
-        // Text has one epoch, whose steps say more.
+        // Text has one epoch, so progress counts its steps.
         let counted = (epochs == 1 && settings.run.steps == steps_per_epoch)
             .then(|| self.train.rows_per_epoch() / steps_per_epoch);
         let renderer: Box<dyn MetricsRenderer> = if self.plain {
@@ -206,7 +206,8 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
         _starting_epoch: usize,
     ) -> (Trainee<M>, SupervisedTrainingEventProcessor<Trainee<M>>) {
         let trainee = learner.model();
-        // Its model would be a second owner, for whose sake every update copied the weights.
+        // The learner would be a second owner of the model, and every update would then copy the
+        // weights.
         drop(learner);
         let start = self.start.lock().unwrap_or_else(|e| e.into_inner()).take();
         let Some(start) = start else {

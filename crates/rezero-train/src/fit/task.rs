@@ -1,22 +1,23 @@
-//! What a task calls its items and how it measures a model.
+//! Tasks: the name of the items, and the metrics.
 
 use std::collections::BTreeMap;
 
 use crate::record::{Described, Score, State, Totals};
 
-/// What a model is asked for: the name of its items, and the metrics that its sums make, the first of
-/// which decides which checkpoint is the best.
+/// The task of a model: the name of its items, and the metrics that are computed from its sums. The
+/// first metric decides which checkpoint is the best.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// What is counted: `images`, `bytes`.
+    /// The name of the items, such as `images` or `bytes`.
     pub items: &'static str,
-    /// What the loss is measured in, `nats`; empty for a number without a unit.
+    /// The unit of the loss, such as `nats`; empty for a number without a unit.
     pub loss_unit: &'static str,
-    /// What is measured, beside the loss; the first decides. Without one, the loss does.
+    /// The metrics beside the loss. The first metric decides which checkpoint is the best; if there
+    /// is none, the loss decides.
     pub metrics: Vec<Metric>,
 }
 
-/// A number made of a batch's or a split's sums.
+/// A number that is computed from the sums of a batch or of a split.
 #[derive(Clone, Debug)]
 pub struct Metric {
     /// Its name in `metrics.jsonl`.
@@ -25,22 +26,22 @@ pub struct Metric {
     pub label: &'static str,
     /// Its name in a line of progress.
     pub short: &'static str,
-    /// What it is multiplied by to be shown: 100 for percent.
+    /// The factor for display: 100 for percent.
     pub shown_times: f64,
-    /// The sign behind it, where it is shown.
+    /// The sign after the displayed value.
     pub sign: &'static str,
-    /// Whether the sign is its name: `3.2 bpb` needs no other word.
+    /// Whether the sign is also the name: `3.2 bpb` needs no other word.
     pub sign_is_name: bool,
     /// Digits after the point in tables.
     pub digits: usize,
-    /// Whether more is better.
+    /// Whether a higher value is better.
     pub higher_is_better: bool,
-    /// How it is computed.
+    /// Computes the metric.
     pub of: fn(&Totals) -> f64,
 }
 
 impl Metric {
-    /// Whether `score` is better than `other`, or as good at a lower loss.
+    /// Whether `score` is better than `other`, or equal with a lower loss.
     pub fn better(&self, score: &Score, other: &Score) -> bool {
         let better = match self.higher_is_better {
             true => score.measure > other.measure,
@@ -49,7 +50,7 @@ impl Metric {
         better || (score.measure == other.measure && score.loss < other.loss)
     }
 
-    /// Whether `score` is at least as good as `target`, which is given as values are shown.
+    /// Whether `score` is at least as good as `target`, which is a value as displayed: 90 for 90 %.
     pub fn reaches(&self, score: &Score, target: f64) -> bool {
         let shown = score.measure * self.shown_times;
         match self.higher_is_better {
@@ -58,7 +59,7 @@ impl Metric {
         }
     }
 
-    /// A value as it is shown, with its name.
+    /// `value` as displayed, with its name.
     pub fn text(&self, value: f64) -> String {
         let digits = self.digits + 1;
         let shown = format!("{:.digits$}{}", self.shown_times * value, self.sign);
@@ -69,12 +70,12 @@ impl Metric {
     }
 }
 
-/// Nats as bits.
+/// Converts nats to bits.
 pub fn bits(nats: f64) -> f64 {
     nats / std::f64::consts::LN_2
 }
 
-/// The share of items that are predicted correctly.
+/// The share of items that are classified correctly.
 pub const ACCURACY: Metric = Metric {
     key: "accuracy",
     label: "Accuracy",
@@ -100,7 +101,7 @@ pub const BITS_PER_BYTE: Metric = Metric {
     of: |totals| bits(totals.mean_loss()),
 };
 
-/// The mean loss, for tasks that have no other measure.
+/// The mean loss, for tasks without another metric.
 pub const LOSS: Metric = Metric {
     key: "loss",
     label: "Loss",
@@ -114,7 +115,7 @@ pub const LOSS: Metric = Metric {
 };
 
 impl Task {
-    /// A task that is measured by its loss; `items` is what is counted.
+    /// A task that is measured by its loss. `items` is the name of the items.
     pub fn new(items: &'static str) -> Self {
         Self {
             items,
@@ -123,14 +124,14 @@ impl Task {
         }
     }
 
-    /// Adds a metric; the first that is added decides which checkpoint is the best.
+    /// Adds a metric. The first metric decides which checkpoint is the best.
     #[must_use]
     pub fn with(mut self, metric: Metric) -> Self {
         self.metrics.push(metric);
         self
     }
 
-    /// Names what the loss is measured in.
+    /// Sets the unit of the loss.
     #[must_use]
     pub fn with_loss_unit(self, loss_unit: &'static str) -> Self {
         Self { loss_unit, ..self }
@@ -142,12 +143,12 @@ impl Task {
         Self::new(items).with_loss_unit("nats").with(ACCURACY)
     }
 
-    /// The metric that decides.
+    /// The metric that decides which checkpoint is the best.
     pub fn measure(&self) -> &Metric {
         self.metrics.first().unwrap_or(&LOSS)
     }
 
-    /// What a run records of it.
+    /// The task as a run records it.
     pub fn described(&self) -> Described {
         let measure = self.measure();
         Described {
@@ -162,7 +163,7 @@ impl Task {
         }
     }
 
-    /// The end of a run in a line; `target` is `run.target`.
+    /// The result of a run in one line. `target` is `run.target`.
     pub(crate) fn summary(&self, target: f64, state: &State) -> String {
         let measure = self.measure();
         let mut text = format!("{} steps", state.step);
@@ -191,7 +192,7 @@ impl Task {
         let values = self.metrics.iter();
         values
             .map(|metric| (metric.key.to_owned(), (metric.of)(totals)))
-            // JSON has no other numbers.
+            // JSON has finite numbers only.
             .filter(|(_, value)| value.is_finite())
             .collect()
     }

@@ -1,5 +1,5 @@
-//! Burn's terminal interface puts the terminal in raw mode, where Ctrl-C is a key that it does
-//! not listen to.
+//! Burn's terminal interface puts the terminal in raw mode. There Ctrl-C is a key, which the
+//! interface ignores.
 
 /// Lets Ctrl-C raise a signal again once the interface is up.
 #[cfg(unix)]
@@ -28,6 +28,6 @@ pub(super) fn keep_ctrl_c() {
     });
 }
 
-/// Other systems keep their way of ending a process.
+/// Other systems end a process in their own way.
 #[cfg(not(unix))]
 pub(super) fn keep_ctrl_c() {}

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::recipe::{GateOptimizer, Gates, Settings, fingerprint, must_be_same};
 use crate::record::{Environment, Opening, Reader, run_dir};
 
-/// Trains a module of one's own on data of one's own: a run directory with metrics and checkpoints, exact
-/// resume, and everything that `rezero report` shows.
+/// Trains your own module on your own data. The run directory has metrics and checkpoints, the run
+/// resumes exactly, and `rezero report` can show it.
 ///
 /// ```no_run
 /// use burn::data::dataset::InMemDataset;
@@ -73,7 +73,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A run at `dir` with these settings.
+    /// A run in the directory `dir` with these settings.
     pub fn new(dir: impl AsRef<Path>, settings: Settings, task: Task) -> Self {
         Self {
             dir: dir.as_ref().to_owned(),
@@ -87,29 +87,31 @@ impl Trainer {
         }
     }
 
-    /// A line of the run's `[model]` section, such as its depth: a report tells runs apart by them, and
-    /// takes `scheme` for the arm's name.
+    /// Adds a key to the run's `[model]` section, such as `depth`. A report distinguishes runs by
+    /// these keys, and the value of `scheme` names an arm.
     #[must_use]
     pub fn with_model(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
         self.model.insert(key.to_owned(), value.into());
         self
     }
 
-    /// The data's name and a fingerprint of its content: a run is only continued on the same.
+    /// Sets the name of the data and a fingerprint of its content. A run is continued only on the
+    /// same data.
     #[must_use]
     pub fn with_data(mut self, name: &str, fingerprint: &str) -> Self {
         self.data = [name.to_owned(), fingerprint.to_owned()];
         self
     }
 
-    /// Continues the run that is at the directory, if there is one.
+    /// Whether to continue the run in the directory, if there is one.
     #[must_use]
     pub fn with_resume(self, resume: bool) -> Self {
         Self { resume, ..self }
     }
 
-    /// What stops the run after a step, with a checkpoint. Without one, the first Ctrl-C or SIGTERM does;
-    /// the handler of these signals is set for the whole process.
+    /// Sets the interrupter that stops the run after a step, with a checkpoint. Without it, the
+    /// first Ctrl-C or SIGTERM stops the run, and the handler of these signals is set for the whole
+    /// process.
     #[must_use]
     pub fn with_interrupter(self, interrupter: Interrupter) -> Self {
         Self {
@@ -118,20 +120,20 @@ impl Trainer {
         }
     }
 
-    /// Lines of progress instead of the terminal interface.
+    /// Whether to print lines of progress instead of the terminal interface.
     #[must_use]
     pub fn with_plain(self, plain: bool) -> Self {
         Self { plain, ..self }
     }
 
-    /// Trains what `init` makes on the device of `run.device`, which is seeded by `train.seed`, until the
-    /// end of the settings. A run that is complete already is left as it is.
+    /// Trains the model that `init` makes, for the epochs or steps of the settings. `init` gets the
+    /// device of `run.device`, seeded with `train.seed`. A complete run is left unchanged.
     ///
     /// # Errors
     ///
-    /// If the directory holds a run and is not to be resumed, the run that is there is of other settings
-    /// (but for `[run]`), data or another model; [`Error::Diverged`] if the loss or a gradient is not
-    /// finite; else what went wrong with data, files or the device.
+    /// If the directory holds a run and `with_resume` is not set, or that run has other settings
+    /// (except `[run]`), other data or another model. [`Error::Diverged`] if the loss or a gradient
+    /// is not finite. Else the error of the data, the files or the device.
     pub fn fit<M, T, V>(
         self,
         init: impl FnOnce(&Device) -> M + Send,
@@ -250,7 +252,7 @@ impl Trainer {
     }
 }
 
-/// A setting that does nothing would be believed in.
+/// Refuses settings that have no effect on the model: a user would rely on them.
 fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
     let bad = |key: &str, message: &str| {
         Err(Error::RecipeValue {
@@ -297,13 +299,13 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
 ///
 /// # Errors
 ///
-/// If they are damaged, or of another model.
+/// If the weights are damaged, or of another model.
 pub fn load<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
     let weights = checkpoint.weights()?;
     model.with_weights(weights).map_err(|e| checkpoint.unfit(e))
 }
 
-/// Runs what is ready, and names what went wrong.
+/// Runs `fit`, and names the cause of an error or panic.
 pub(crate) fn launch<M, T, V>(fit: Fit<'_, M, T, V>) -> Result<Finished>
 where
     M: Model,
@@ -324,7 +326,7 @@ where
 ///
 /// # Errors
 ///
-/// What `work` returns, or if no thread can be started.
+/// The error or panic of `work`, or that no thread can be started.
 pub fn on_a_big_stack<R: Send>(work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new()

@@ -15,11 +15,11 @@ use crate::error::Result;
 /// Settings of Jacobians at initialisation.
 #[derive(Clone, Debug)]
 pub struct Fresh {
-    /// How many networks are drawn for each.
+    /// The number of random networks for each scheme and depth.
     pub draws: usize,
     /// α of the schemes that have one.
     pub alpha: f64,
-    /// Seeds weights and inputs.
+    /// The seed of weights and inputs.
     pub seed: u64,
     /// `d_model` of Transformers, the width of MLPs.
     pub width: usize,
@@ -45,7 +45,7 @@ pub const OF_TRANSFORMERS: &[ResidualScheme] = &[
 ///
 /// # Errors
 ///
-/// If a Jacobian cannot be had.
+/// If a Jacobian cannot be computed.
 pub fn transformer(
     name: &str,
     scheme: ResidualScheme,
@@ -70,7 +70,7 @@ pub fn transformer(
 ///
 /// # Errors
 ///
-/// If a Jacobian cannot be had.
+/// If a Jacobian cannot be computed.
 pub fn mlp(
     name: &str,
     scheme: ResidualScheme,
@@ -106,7 +106,7 @@ fn draws(
                     spectra.push(jacobian.spectrum()?);
                 }
             }
-            // A network so deep that its signals overflow is a result.
+            // Signals that overflow in a deep network are a result, not an error.
             Err(JacobianError::Output { .. } | JacobianError::Entry { .. }) => not_finite += 1,
             Err(e) => return Err(e.into()),
         }

@@ -1,4 +1,4 @@
-//! Jacobians of new networks and of runs: what `rezero jacobian` prints and reports show.
+//! Jacobians of new networks and of runs, for `rezero jacobian` and reports.
 
 mod fresh;
 mod record;
@@ -8,5 +8,5 @@ pub use fresh::{Fresh, OF_TRANSFORMERS, mlp, transformer};
 pub use record::{Record, csv, figure, table};
 pub use run::of_run;
 
-/// The records of a run, in its directory.
+/// The file of the records in a run's directory.
 pub const FILE: &str = "jacobian.json";

@@ -5,24 +5,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::plot::{Axis, Lines, Series, number, quoted};
 
-/// Where histograms begin and end, log₁₀ σ, and how many bins they have.
+/// The first and the last edge of histograms, in log₁₀ σ, and their number of bins.
 const LOW: f64 = -8.0;
 const HIGH: f64 = 4.0;
 const BINS: usize = 96;
 
-/// The singular values of one network, or of one scheme over several draws, in numbers that JSON can
-/// hold.
+/// The singular values of one network, or of one scheme over several random networks, in numbers
+/// that JSON can hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The scheme, or `start` and `step N` of a run.
     pub name: String,
     /// The residual layers.
     pub layers: usize,
-    /// How many Jacobians are together here.
+    /// The number of Jacobians in this record.
     pub jacobians: usize,
-    /// How many more there would be, but for values that are not finite.
+    /// The number of networks that were left out because their values are not finite.
     pub not_finite: usize,
-    /// How many singular values.
+    /// The number of singular values.
     pub count: usize,
     /// Mean σ²; none without a σ.
     pub mean_square: Option<f64>,
@@ -38,9 +38,9 @@ pub struct Record {
     pub high: f64,
     /// The counts of its bins.
     pub histogram: Vec<usize>,
-    /// How many σ are below its first edge.
+    /// The number of σ below its first edge.
     pub below: usize,
-    /// How many are above its last.
+    /// The number of σ above its last edge.
     pub above: usize,
 }
 
@@ -118,8 +118,8 @@ pub fn table(records: &[Record]) -> String {
     text
 }
 
-/// The records' histograms in one figure. A bin that holds most of a record's values is cut off a little
-/// above the others, and the legend says what it holds.
+/// The records' histograms in one figure. A bin with most of a record's values is cut off a little
+/// above the other bins, and the legend gives its share.
 pub fn figure(title: &str, records: &[&Record]) -> Lines {
     const MOST: f64 = 60.0;
     let shares = |record: &Record| -> Vec<f64> {

@@ -14,8 +14,8 @@ use crate::record::{Reader, run_dir};
 use crate::task::{Domain, Places};
 use crate::zoo::{self, Families, Zoo};
 
-/// The run's network as it began, unless it was grown from another's, and at a checkpoint, at `inputs`
-/// items of its validation split.
+/// The Jacobians of the run's network at the start and at a checkpoint, for `inputs` items of its
+/// validation split. A grown network has no record of its start.
 ///
 /// | network | from | to |
 /// | - | - | - |
@@ -25,7 +25,7 @@ use crate::zoo::{self, Families, Zoo};
 ///
 /// # Errors
 ///
-/// If the run has no such checkpoint, its data is gone, or a Jacobian cannot be had.
+/// If the run or its data is gone, or a Jacobian cannot be computed.
 pub fn of_run(
     run: &Path,
     checkpoint: &Reader,
@@ -68,7 +68,7 @@ fn of_task<D: Domain>(
         Ok(Record::new(name, of.model.layers(), &spectra, 0))
     };
     let mut records = Vec::new();
-    // What a grown network grew from has gone since.
+    // The initial network of a grown run cannot be made again.
     if run_dir::environment(run).is_none_or(|e| e.grown_from.is_none()) {
         records.push(record("start", draw())?);
     }

@@ -1,23 +1,41 @@
 //! Every figure of the project: one style, SVG by plotters, PNG by resvg.
 //!
-//! Colours are those of Okabe and Ito's palette, which all kinds of colour vision tell apart. Text,
-//! lines and background have one colour each, which a style sheet inside the file turns around where
-//! the reader's system is dark.
+//! The colours are Okabe and Ito's palette, which people with any kind of colour vision can tell
+//! apart. Text, lines and background have one colour each. A style sheet inside the file inverts
+//! these colours if the reader's system is dark.
 
+#[cfg(feature = "png")]
 mod png;
 mod text;
 
 use std::ops::Range;
+use std::path::Path;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+#[cfg(feature = "png")]
 pub use png::png;
 pub use text::{number, quoted};
 
+use crate::error::Result;
+use crate::record::write_atomic;
+
+/// Writes a figure into `dir` as `NAME.svg` and, with feature `png`, as `NAME.png`.
+///
+/// # Errors
+///
+/// If a file cannot be written.
+pub fn write(dir: &Path, name: &str, svg: &str) -> Result<()> {
+    write_atomic(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
+    #[cfg(feature = "png")]
+    write_atomic(&dir.join(format!("{name}.png")), &png(svg))?;
+    Ok(())
+}
+
 const SIZE: (u32, u32) = (760, 420);
-/// Where names of series stand, to the right of the axes.
+/// The width of the legend, to the right of the axes.
 const LEGEND: u32 = 200;
 
 const INK: RGBColor = RGBColor(0x1b, 0x1b, 0x1f);
@@ -29,7 +47,7 @@ const DARK: &str = "<style>@media (prefers-color-scheme: dark) {\
     [fill=\"#FFFFFE\"] { fill: #17171b } [stroke=\"#FFFFFE\"] { stroke: #17171b }\
     }</style>";
 
-/// Okabe and Ito, *Color Universal Design*, 2008, without black and yellow, and a grey.
+/// Okabe and Ito, *Color Universal Design*, 2008, without black and yellow, plus a grey.
 const SERIES: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
@@ -43,14 +61,14 @@ const SERIES: [RGBColor; 7] = [
 /// How an axis places its values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly.
+    /// Linearly.
     #[default]
     Linear,
     /// By their logarithm; values that are not above 0 are left out.
     Log,
 }
 
-/// An axis: what it shows, with its unit.
+/// An axis: its quantity and its scale.
 #[derive(Clone, Debug, Default)]
 pub struct Axis {
     /// The quantity and its unit.
@@ -66,18 +84,18 @@ pub struct Series {
     pub name: String,
     /// Its points by rising x.
     pub points: Vec<(f64, f64)>,
-    /// `(x, low, high)` of a band around it, or nothing.
+    /// `(x, low, high)` of a band around it, or empty.
     pub band: Vec<(f64, f64, f64)>,
 }
 
 /// Lines over a common axis.
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// Across.
+    /// The horizontal axis.
     pub x: Axis,
-    /// Up.
+    /// The vertical axis.
     pub y: Axis,
     /// The lines, in the order of the legend.
     pub series: Vec<Series>,
@@ -86,22 +104,22 @@ pub struct Lines {
 /// Values of either sign over two axes, white where they are 0.
 #[derive(Clone, Debug, Default)]
 pub struct HeatMap {
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// What the columns are, with the unit.
+    /// The quantity of the columns, with its unit.
     pub x: String,
-    /// Where each column begins; one more than there are columns.
+    /// The edges of the columns: one more than there are columns.
     pub edges: Vec<f64>,
-    /// What the rows are.
+    /// The quantity of the rows.
     pub y: String,
-    /// The rows from the bottom up, one value a column.
+    /// The rows from the bottom up, one value per column.
     pub rows: Vec<Vec<f64>>,
-    /// What the colour shows.
+    /// The quantity that the colour shows.
     pub value: String,
 }
 
 impl Axis {
-    /// An even axis.
+    /// A linear axis.
     pub fn linear(label: &str) -> Self {
         Self {
             label: label.to_owned(),
@@ -129,7 +147,7 @@ impl Series {
     }
 }
 
-/// A position on an axis that is even or logarithmic, which plotters makes two types of.
+/// The coordinates of a linear or logarithmic axis, for which plotters has two types.
 #[derive(Clone)]
 struct Coordinate {
     scale: Scale,
@@ -230,7 +248,7 @@ fn ticks(scale: Scale, range: &Range<f64>, most: usize) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// A number as a tick says it.
+/// A number as a tick's label.
 pub fn short(value: f64) -> String {
     let magnitude = value.abs();
     if value == 0.0 {
@@ -312,7 +330,7 @@ impl Lines {
                     chart.draw_series([Polygon::new(outline, color.mix(0.18))])?;
                 }
                 let style = color.stroke_width(2);
-                // A gap where values are left out.
+                // A gap in the line if values are left out.
                 for part in series.points.split(|(px, py)| !keeps(*px, *py)) {
                     match part {
                         [] => {}
@@ -530,6 +548,8 @@ mod tests {
             rows: vec![vec![0.0, f64::NAN], vec![-1.0, 0.5]],
             ..HeatMap::default()
         };
+        assert!(map.svg().ends_with("</svg>\n"));
+        #[cfg(feature = "png")]
         assert!(png(&map.svg()).starts_with(b"\x89PNG"));
         assert!(HeatMap::default().svg().ends_with("</svg>\n"));
     }

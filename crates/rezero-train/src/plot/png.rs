@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use resvg::{tiny_skia, usvg};
 
-/// A figure's SVG as PNG, two pixels a unit, in light colours.
+/// A figure's SVG as PNG, two pixels per unit, in light colours.
 pub fn png(svg: &str) -> Vec<u8> {
     static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| {
         let mut fonts = usvg::fontdb::Database::new();

@@ -12,7 +12,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// `text` in a cell of a CSV file.
+/// `text` for a cell of a CSV file.
 pub fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),

@@ -1,4 +1,4 @@
-//! `[data]`: what a network learns from.
+//! `[data]`: the data that a network learns from.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,17 +12,19 @@ use crate::error::Result;
 pub struct ImageData {
     /// The data set.
     pub set: ImageSource,
-    /// Normalisation constants.
+    /// The mean and the standard deviation that normalise each channel of the images:
+    /// (pixel − mean) / standard deviation, for pixels from 0 to 1.
     pub normalization: Pixels,
-    /// Random crops of the zero-padded image, in pixels of padding; 0: none.
+    /// Width in pixels of the black frame that is added around an image before a random crop to the
+    /// original size; 0: no crops.
     pub crop_padding: usize,
     /// Random horizontal flips.
     pub flip: bool,
-    /// Leave out an epoch's last, smaller batch.
+    /// Leave out the last batch of an epoch if it is smaller.
     pub drop_last: bool,
-    /// Train on the first so many images only; 0: all.
+    /// Train on this many images only, the first; 0: all.
     pub train_items: usize,
-    /// Validate on the first so many images only; 0: all.
+    /// Validate on this many images only, the first; 0: all.
     pub valid_items: usize,
 }
 
@@ -32,23 +34,26 @@ pub struct ImageData {
 pub enum ImageSource {
     /// CIFAR-10: 32×32 RGB, ten classes.
     Cifar10,
-    /// Drawn shapes and textures: 32×32 RGB, ten classes; built in.
+    /// Generated images of shapes and textures: 32×32 RGB, ten classes; built in.
     Shapes,
 }
 
-/// Mean and standard deviation that the channels of images are normalised by.
+/// The mean and the standard deviation that normalise the channels of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pixels {
-    /// The data set's own: `table` for CIFAR-10.
+    /// The data set's own constants: for CIFAR-10, those of `table`.
     Auto,
-    /// CIFAR-10's, as in the authors' table code.
+    /// As in the authors' table code: CIFAR-10's mean, and the mean over images of each image's
+    /// standard deviation.
     Table,
-    /// ImageNet's, as in the authors' notebook.
+    /// As in the authors' notebook: ImageNet's constants.
     Notebook,
-    /// CIFAR-10's, as in the authors' superconvergence code.
+    /// As in the authors' superconvergence code: mean and standard deviation of all training pixels
+    /// of CIFAR-10.
     Superconvergence,
-    /// Mean and standard deviation 0.5, as in the authors' fully connected notebook.
+    /// As in the authors' fully connected notebook: mean 0.5 and standard deviation 0.5, which give
+    /// values from −1 to 1.
     Half,
 }
 
@@ -58,12 +63,13 @@ pub enum Pixels {
 pub struct TextData {
     /// The data set.
     pub set: TextSource,
-    /// Bytes between the windows of an evaluation, at most the context; 0: the context. Each byte is
-    /// scored once, with at least context − stride bytes before it.
+    /// Bytes from the start of one evaluation window to the start of the next, at most the context;
+    /// 0: the context. Each byte is scored once, from at least the context − stride + 1 bytes
+    /// before it (fewer at the beginning of the text).
     pub stride: usize,
-    /// Train on the first so many bytes only; 0: all.
+    /// Train on this many bytes only, the first; 0: all.
     pub train_items: usize,
-    /// Validate on the first so many bytes only; 0: all.
+    /// Validate on this many bytes only, the first; 0: all.
     pub valid_items: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `[gates]`: how α begins and how it moves.
+//! `[gates]`: how α starts and how it is trained.
 
 use rezero_nn::{ReZeroConfig, ResidualConfig, ResidualScheme};
 use schemars::JsonSchema;
@@ -11,21 +11,21 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
-    /// α at the start.
+    /// The initial value of α.
     pub alpha_init: f64,
-    /// One α for each channel instead of one for each layer.
+    /// One α per channel instead of one per layer.
     pub alpha_per_channel: bool,
-    /// Whether α is learned.
+    /// Whether α is trained.
     pub alpha_trainable: bool,
     /// Whether the sub-layers of a Transformer's layer share one α.
     pub alpha_shared: bool,
-    /// The gate is C · tanh(α / C) for this C; 0: α itself.
+    /// A bound C on the gate, which is then C · tanh(α / C); 0: no bound, the gate is α.
     pub alpha_bound: f64,
     /// The optimizer of the gates.
     pub alpha_optimizer: GateOptimizer,
     /// Learning rate of the gates' own optimizer.
     pub alpha_lr: f64,
-    /// L2 penalty on the gates under their own optimizer.
+    /// L2 penalty on the gates, used by their own optimizer.
     pub alpha_weight_decay: f64,
 }
 
@@ -33,13 +33,14 @@ pub struct Gates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GateOptimizer {
-    /// That of the weights, with their learning rate and weight decay.
+    /// The optimizer of the weights, with its learning rate and weight decay.
     Shared,
-    /// SGD with the momentum of the weights; alpha_lr is scheduled as theirs is.
+    /// SGD with the momentum of the weights; the schedule scales alpha_lr as it scales
+    /// optimizer.lr.
     Sgd,
     /// AdaGrad at a constant alpha_lr.
     AdaGrad,
-    /// Adam; alpha_lr is scheduled as that of the weights is.
+    /// Adam; the schedule scales alpha_lr as it scales optimizer.lr.
     Adam,
 }
 
@@ -89,7 +90,7 @@ impl Gates {
         text
     }
 
-    /// Keys that have no effect beside the others, each with the reason.
+    /// Keys that have no effect, given the other keys, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
         if !self.alpha_trainable {
             return ["alpha_optimizer", "alpha_lr", "alpha_weight_decay"]

@@ -1,11 +1,12 @@
-//! What keys there are, told by the types of the sections.
+//! The keys of recipes, as the types of the sections describe them.
 
 use serde_json::{Map, Value, json};
 
 use super::sections::{OF_A_RECIPE, Spec, specs};
 
-/// Every key as a line of a recipe file with its default, below comments that say what it means and what
-/// it may be. `only` shows one section, one kind or one key: `optimizer`, `adam`, `byte-lm`, `lr`.
+/// Every key as a line of a recipe file with its default, below comments with its meaning and its
+/// possible values. `only` shows one section, one kind or one key: `optimizer`, `adam`, `byte-lm`,
+/// `lr`.
 pub fn described(only: Option<&str>) -> String {
     let mut text = String::new();
     // `optimizer.lr` is the key of that section.
@@ -133,7 +134,7 @@ pub fn schema() -> Value {
     })
 }
 
-/// A schema to stand inside of another.
+/// A schema without the keys that only a whole document has.
 fn bare(schema: &Value) -> Value {
     let mut schema = schema.clone();
     if let Some(schema) = schema.as_object_mut() {

@@ -1,18 +1,18 @@
 //! A recipe: everything that decides a run's numbers, in sections.
 //!
-//! | section | what | what may be set |
+//! | section | content | keys |
 //! | - | - | - |
 //! | `[model]` | the network | the keys of its `family`, each a struct of [`zoo`](crate::zoo) |
-//! | `[data]` | what it learns from | [`ImageData`] or [`TextData`], as the family has it |
-//! | `[optimizer]` | how the weights move | the keys of its `kind`, see [`Optimizer`] |
-//! | `[gates]` | how α begins and moves | [`Gates`] |
-//! | `[schedule]` | how learning rates move | the keys of its `kind`, see [`Schedule`] |
+//! | `[data]` | the data that it learns from | [`ImageData`] or [`TextData`], as the family needs |
+//! | `[optimizer]` | how the weights are updated | the keys of its `kind`, see [`Optimizer`] |
+//! | `[gates]` | how α starts and is trained | [`Gates`] |
+//! | `[schedule]` | how learning rates change | the keys of its `kind`, see [`Schedule`] |
 //! | `[train]` | how a step is computed | [`Train`] |
-//! | `[run]` | what may change on resume | [`Run`] |
+//! | `[run]` | the keys that may change when a run is resumed | [`Run`] |
 //!
-//! The recipes that ship are files in `recipes/`, embedded in the binary; they hold what differs from
-//! the defaults. Any key can be overridden as `key=value` where its name is unique, else as
-//! `section.key=value`. A key that has no effect beside the others is refused.
+//! The recipes that ship are files in `recipes/`, embedded in the binary. They hold the keys that
+//! differ from the defaults. Any key can be overridden as `key=value` if its name is unique, else
+//! as `section.key=value`. A key that has no effect, given the other keys, is refused.
 
 pub(crate) mod check;
 mod data;
@@ -61,7 +61,7 @@ pub struct Recipe {
     pub settings: Settings,
 }
 
-/// The network and what it learns from, which go together.
+/// The network and its data, which go together.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskRecipe {
     /// Classes of images.
@@ -75,11 +75,11 @@ pub enum TaskRecipe {
 pub struct TaskOf<D: Domain> {
     /// The network.
     pub model: D::Family,
-    /// What it learns from.
+    /// The data that it learns from.
     pub data: D::Data,
 }
 
-/// Does the same with whichever task a recipe is of.
+/// Evaluates the same expression for the task of a recipe, whichever it is.
 macro_rules! with_task {
     ($task:expr, $of:ident => $result:expr) => {
         match $task {
@@ -239,12 +239,14 @@ impl Recipe {
         text(&self.to_tables())
     }
 
-    /// SHA-256 of everything that decides the run's numbers: a run is continued with the same value.
+    /// SHA-256 of all settings that decide the run's numbers. A resumed run must have the same
+    /// value.
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.to_tables(), &self.settings)
     }
 
-    /// What a checkpoint's weights fit: two recipes with the same text build the same network.
+    /// The network that a checkpoint's weights fit: two recipes with the same text build the same
+    /// one.
     pub fn identity(&self) -> String {
         with_task!(&self.task, of => crate::zoo::identity(of, &self.settings.gates))
     }
@@ -255,7 +257,7 @@ impl Recipe {
         with_task!(&self.task, of => crate::zoo::check(of, &self.settings))
     }
 
-    /// Keys that have no effect beside the others.
+    /// Keys that have no effect, given the other keys.
     fn idle(&self) -> Vec<Idle> {
         // The network's reasons come first: no other key helps against them.
         let mut idle = with_task!(&self.task, of => crate::zoo::idle(of));
@@ -276,8 +278,8 @@ pub(crate) fn text(tables: &Tables) -> String {
     text
 }
 
-/// SHA-256 of what decides the numbers: all sections but `[run]`, and how long the run is where the
-/// schedule depends on it.
+/// SHA-256 of the settings that decide the numbers: all sections except `[run]`, and the length of
+/// the run if the schedule depends on it.
 pub(crate) fn fingerprint(tables: &Tables, settings: &Settings) -> String {
     let mut kept = tables.clone();
     kept.remove("run");
@@ -295,8 +297,8 @@ pub(crate) fn fingerprint(tables: &Tables, settings: &Settings) -> String {
 impl Resolved {
     /// Applies `overrides` and validates the result.
     ///
-    /// An override that chooses another kind of optimizer, schedule, family or scheme takes the file's
-    /// keys with it that the new kind does not have.
+    /// An override that chooses another kind of optimizer, schedule, family or scheme also removes
+    /// the file's keys that the new kind does not have.
     ///
     /// # Errors
     ///
@@ -316,7 +318,7 @@ impl Resolved {
                     message: format!("has no effect: {why}"),
                 });
             }
-            // The file's own keys had one until the overrides came.
+            // The file's own keys had an effect until the overrides came.
             let dropped = idle.iter().filter(|idle| draft.drop(&idle.key)).count();
             if dropped == 0 {
                 break recipe;

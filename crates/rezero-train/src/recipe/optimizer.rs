@@ -1,4 +1,4 @@
-//! `[optimizer]`: how the weights move.
+//! `[optimizer]`: how the weights are updated.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub enum Optimizer {
     Adam(Adam),
     /// Adam with decoupled weight decay: Loshchilov and Hutter, arXiv 1711.05101.
     AdamW(AdamW),
-    /// LAMB: You et al., arXiv 1904.00962; its trust ratio has no clamp.
+    /// LAMB: You et al., arXiv 1904.00962; its trust ratio is not clamped.
     Lamb(Lamb),
 }
 
@@ -30,13 +30,15 @@ pub struct Sgd {
     pub lr: f64,
     /// Momentum; the highest under schedule.kind = "one-cycle".
     pub momentum: f64,
-    /// L2 penalty, added to the gradient of each parameter that has no group of its own.
+    /// L2 penalty, added to the gradient of each parameter, except gates that have an optimizer of
+    /// their own.
     pub weight_decay: f64,
-    /// Learning rate of biases, batch norm's β and FixUp's scalars; 0: that of the weights.
+    /// Learning rate of biases, batch norm's β and FixUp's scalars, which the schedule does not
+    /// change; 0: the learning rate of the weights.
     pub bias_lr: f64,
-    /// Factor of bias_lr at each epoch in bias_milestones.
+    /// At each epoch in bias_milestones, bias_lr is multiplied by this factor.
     pub bias_gamma: f64,
-    /// Epochs at which bias_lr is multiplied by bias_gamma.
+    /// Epochs, counted from 0, from which on bias_lr is multiplied by bias_gamma once more.
     pub bias_milestones: Vec<usize>,
 }
 
@@ -62,7 +64,7 @@ macro_rules! adam_like {
             pub beta1: f64,
             /// Decay of the second moment.
             pub beta2: f64,
-            /// Added to the second moment's root.
+            /// Added to the square root of the second moment.
             pub epsilon: f64,
             $(#[$decay])*
             pub weight_decay: f64,
@@ -98,14 +100,14 @@ adam_like! {
     }
 }
 
-/// What Adam and its relatives average by.
+/// The averaging constants of Adam and its relatives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Betas {
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the second moment's root.
+    /// Added to the square root of the second moment.
     pub epsilon: f64,
 }
 
@@ -178,7 +180,7 @@ impl Optimizer {
         }
     }
 
-    /// What the moments are averaged by, in the optimizers that have two.
+    /// The averaging constants of the optimizers that have two moments.
     pub fn betas(&self) -> Option<Betas> {
         let (beta1, beta2, epsilon) = match self {
             Self::Sgd(_) | Self::AdaGrad(_) => return None,
@@ -193,7 +195,7 @@ impl Optimizer {
         })
     }
 
-    /// The learning rate in an epoch, from 0, of biases that have one of their own.
+    /// The learning rate of biases in an epoch, counted from 0, if they have one of their own.
     pub fn bias_lr_at(&self, epoch: usize) -> Option<f64> {
         match self {
             Self::Sgd(o) if o.bias_lr > 0.0 => {
@@ -206,7 +208,7 @@ impl Optimizer {
         }
     }
 
-    /// Keys that have no effect beside the others, each with the reason.
+    /// Keys that have no effect, given the other keys, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Sgd(o) if o.bias_lr == 0.0 => ["bias_gamma", "bias_milestones"]

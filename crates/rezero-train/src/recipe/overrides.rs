@@ -3,8 +3,8 @@
 /// One `key=value` from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
-    /// The key: `lr` where one section alone has it, else `optimizer.lr`; or a section that comes in
-    /// kinds, `optimizer`, for its kind.
+    /// The key: `lr` if only one section has it, else `optimizer.lr`. The name of a section that
+    /// comes in kinds, such as `optimizer`, stands for its kind.
     pub key: String,
     /// The value as typed.
     pub value: String,

@@ -6,30 +6,33 @@ use serde::{Deserialize, Serialize};
 use super::check::{check, nonnegative, positive};
 use crate::error::Result;
 
-/// How long, where and how often: exactly the keys that may change when a run is resumed. None of them
-/// changes the numbers of a step.
+/// Length, validation, checkpoints, log and device of a run: the only keys that may change when it
+/// is resumed. None of them changes the numbers of a step; under schedule.kind = "one-cycle", which
+/// depends on the length, epochs and steps may not change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Run {
     /// Passes over the training images.
     pub epochs: usize,
-    /// Stop after so many steps, within epochs; 0: no limit. Of text, the length of the run.
+    /// Stop after this many steps, if epochs do not end before; 0: no limit. For text, the length
+    /// of the run.
     pub steps: usize,
-    /// Validate every so many steps; 0: after each epoch. Always at the end.
+    /// Steps between validations; 0: after each epoch. There is always one at the end.
     pub eval_every: usize,
-    /// The first validation that reaches this result is reported: bits per byte of text, percent
-    /// correct of images; 0: none is.
+    /// A result to reach on validation: bits per byte for text, percent correct for images. The
+    /// first validation that reaches it is reported; 0: no target.
     pub target: f64,
-    /// Checkpoint every so many steps; 0: after each validation. Always at the end.
+    /// Steps between checkpoints; 0: after each validation. There is always one at the end.
     pub checkpoint_every: usize,
-    /// How many of the newest checkpoints are kept, beside the best.
+    /// How many of the newest checkpoints are kept, in addition to the best.
     pub keep: usize,
-    /// Steps between rows of metrics.jsonl, each the mean over the steps since the last.
+    /// Steps between rows of metrics.jsonl. Each row is the mean over the steps since the row
+    /// before.
     pub log_every: usize,
     /// Batches prepared ahead by one thread; 0: none.
     pub prefetch: usize,
-    /// Where to train, see `rezero devices`; of several devices, `A,B,…`, each takes an equal part of
-    /// every batch.
+    /// The device to train on, see `rezero devices`; with several, `A,B,…`, each computes an equal
+    /// part of every batch.
     pub device: String,
 }
 

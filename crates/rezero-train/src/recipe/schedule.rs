@@ -1,4 +1,4 @@
-//! `[schedule]`: how learning rates move over a run.
+//! `[schedule]`: how learning rates change over a run.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{check, nonnegative, rising};
 use crate::error::Result;
 
-/// The course of the learning rate; each kind has keys of its own.
+/// The schedule of the learning rate; each kind has keys of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Schedule {
@@ -14,8 +14,9 @@ pub enum Schedule {
     Constant(Constant),
     /// Multiplied by gamma at each epoch in milestones, after a warm-up.
     MultiStep(MultiStep),
-    /// From lr_start to optimizer.lr, to lr_low, to lr_end: linear pieces over the whole run. The
-    /// momentum of SGD runs the other way.
+    /// Three linear phases over the whole run: from lr_start to optimizer.lr, then to lr_low, then
+    /// to lr_end. The momentum of SGD falls to momentum_low in the first phase and rises again in
+    /// the second.
     OneCycle(OneCycle),
 }
 
@@ -23,7 +24,7 @@ pub enum Schedule {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Constant {
-    /// Steps of linear warm-up from 0; 0: as warmup_epochs says.
+    /// Steps of linear warm-up from 0; 0: warmup_epochs decides.
     pub warmup_steps: usize,
     /// Epochs of linear warm-up from 0; fractions are allowed.
     pub warmup_epochs: f64,
@@ -33,11 +34,11 @@ pub struct Constant {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MultiStep {
-    /// Epochs at which the learning rate drops.
+    /// Epochs, counted from 0, from which on the learning rate is multiplied by gamma once more.
     pub milestones: Vec<usize>,
-    /// Factor at each milestone.
+    /// The factor of each milestone.
     pub gamma: f64,
-    /// Steps of linear warm-up from 0; 0: as warmup_epochs says.
+    /// Steps of linear warm-up from 0; 0: warmup_epochs decides.
     pub warmup_steps: usize,
     /// Epochs of linear warm-up from 0; fractions are allowed.
     pub warmup_epochs: f64,
@@ -49,15 +50,18 @@ pub struct MultiStep {
 pub struct OneCycle {
     /// Learning rate at step 0.
     pub lr_start: f64,
-    /// Learning rate where the last phase begins.
+    /// Learning rate at the end of the second phase: from peak_at to low_at it changes linearly
+    /// from optimizer.lr to lr_low.
     pub lr_low: f64,
-    /// Learning rate at the end.
+    /// Learning rate at the end of the run; it has an effect if low_at is below 1.
     pub lr_end: f64,
     /// Share of the run at which the learning rate is at its peak, optimizer.lr.
     pub peak_at: f64,
-    /// Share of the run at which the learning rate has come down to lr_low.
+    /// Share of the run, above peak_at, at which the learning rate reaches lr_low. From there it
+    /// changes linearly to lr_end; with 1 there is no third phase, and the run ends at lr_low.
     pub low_at: f64,
-    /// Momentum at the peak of the learning rate; optimizer.momentum at the start and from low_at on.
+    /// Momentum at the peak of the learning rate. At the start and from low_at on, it is
+    /// optimizer.momentum.
     pub momentum_low: f64,
 }
 
@@ -149,8 +153,8 @@ impl Schedule {
         ((moment.step + 1) as f64 / steps).min(1.0)
     }
 
-    /// Whether the rate of a step depends on how long the run is, so that a run cannot be made
-    /// longer.
+    /// Whether the learning rate of a step depends on the length of the run. Such a run cannot be
+    /// made longer.
     pub fn spans_the_run(&self) -> bool {
         match self {
             Self::Constant(_) | Self::MultiStep(_) => false,
@@ -158,7 +162,7 @@ impl Schedule {
         }
     }
 
-    /// Whether it moves the momentum of SGD.
+    /// Whether it changes the momentum of SGD.
     pub fn cycles_momentum(&self) -> bool {
         match self {
             Self::Constant(_) | Self::MultiStep(_) => false,
@@ -183,7 +187,7 @@ impl Schedule {
         }
     }
 
-    /// Keys that have no effect beside the others, each with the reason.
+    /// Keys that have no effect, given the other keys, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
         let mut idle = match self.warmup() {
             (0, _) => Vec::new(),
@@ -227,7 +231,7 @@ impl Schedule {
     }
 }
 
-/// The value at `t` of the broken line through `points`, constant beyond its ends.
+/// The value at `t` of the piecewise linear function through `points`, constant beyond its ends.
 fn piecewise(t: f64, points: &[(f64, f64)]) -> f64 {
     for pair in points.windows(2) {
         let ((t0, y0), (t1, y1)) = (pair[0], pair[1]);

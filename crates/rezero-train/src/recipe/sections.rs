@@ -27,7 +27,7 @@ pub(crate) const OF_A_RECIPE: &[&str] = &[
     "train",
     "run",
 ];
-/// Those of a model of one's own.
+/// The sections that a user's own model has.
 pub(super) const OF_SETTINGS: &[&str] = &["optimizer", "gates", "schedule", "train", "run"];
 
 /// A section, or one of its kinds: what keys there are.
@@ -44,14 +44,14 @@ pub(super) struct Spec {
     pub schema: serde_json::Value,
 }
 
-/// Words for keys that people may know from elsewhere, too unlike ours to be near.
+/// Names that people may know for a key of ours, too different from it to be found as the nearest.
 const RENAMED: [(&str, &str); 3] = [
     ("arm", "scheme"),
     ("residual", "scheme"),
     ("target_bpb", "target"),
 ];
 
-/// A key that has no effect beside the others, and why.
+/// A key that has no effect, given the other keys, and why.
 #[derive(Clone, Debug)]
 pub(crate) struct Idle {
     /// `section.key`
@@ -155,7 +155,7 @@ impl Spec {
         found.unwrap_or(&serde_json::Value::Null)
     }
 
-    /// The names that a key may have, with what they mean; none where it is no matter of names.
+    /// The names that a key's value may be, with their meaning; none if its value is not a name.
     pub fn choices(&self, key: &str) -> Vec<(String, String)> {
         let property = &self.own_schema()["properties"][key];
         let of = |choice: &serde_json::Value| -> Vec<(String, String)> {
@@ -194,7 +194,7 @@ impl Spec {
         }
     }
 
-    /// A value of a key as the section writes it, so that `lr=1` is the float it is.
+    /// A value in the type of its key: `lr=1` becomes a float.
     fn value(&self, key: &str, value: &Value) -> Result<Value> {
         let names: Vec<String> = self
             .choices(key)
@@ -297,7 +297,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The same with more keys from the command line; of several values of a key the last counts.
+    /// The same with more keys from the command line. The last value of a key counts.
     pub fn given(mut self, overrides: &[Override]) -> Result<Self> {
         for change in overrides {
             let (section, key) = self.locate(&change.key)?;
@@ -317,7 +317,7 @@ impl Draft {
         has(&self.given, key)
     }
 
-    /// Takes `section.key` out of the file's; whether it was there.
+    /// Removes `section.key` from the file's keys. True if it was there.
     pub fn drop(&mut self, key: &str) -> bool {
         let Some((section, key)) = key.split_once('.') else {
             return false;
@@ -339,8 +339,8 @@ impl Draft {
                 if Some(key.as_str()) == spec.tag || given.contains_key(key) {
                     continue;
                 }
-                // A file fits its own kind. The command line may have chosen another, which has not the key;
-                // where it has, the file's value must fit it.
+                // A file fits its own kind. The command line may have chosen another: a key that
+                // the other kind lacks is left out, and the value of any other key must fit it.
                 if table.contains_key(key) || self.given.is_empty() {
                     table.insert(key.clone(), spec.fits(&table, key, value)?);
                 }

@@ -1,4 +1,4 @@
-//! The sections that every model is trained by.
+//! The sections that say how any model is trained.
 
 use super::check::check;
 use super::gates::Gates;
@@ -9,7 +9,7 @@ use super::sections::{self, Draft, Idle, Tables};
 use super::train::Train;
 use crate::error::{Error, Result};
 
-/// How a model is trained, whichever it is: a recipe without its `[model]` and `[data]`.
+/// How any model is trained: a recipe without its `[model]` and `[data]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// `[optimizer]`
@@ -25,8 +25,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Parses sections as a recipe file has them, for a model of one's own; what is left out has its
-    /// default.
+    /// Parses the sections of a recipe file, for a model of your own. Keys that are left out have
+    /// their defaults.
     ///
     /// ```
     /// use rezero_train::recipe::{Optimizer, Settings};
@@ -85,7 +85,7 @@ impl Settings {
         tables
     }
 
-    /// Keys that have no effect beside the others.
+    /// Keys that have no effect, given the other keys.
     pub(super) fn idle(&self) -> Vec<Idle> {
         let of = |section: &str, keys: Vec<(&'static str, String)>| {
             let keys = keys.into_iter();

@@ -11,25 +11,25 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
-    /// Seeds weights, data order, augmentation and dropout.
+    /// Seed of the weights, the data order, augmentation and dropout.
     pub seed: u64,
     /// Images, or windows of text, in a step.
     pub batch: usize,
-    /// Computes each step's batch in so many parts, whose gradients are averaged: the same step in
-    /// less memory. (Batch norm sees the parts.)
+    /// Number of parts in which each step's batch is computed, to save memory. Their gradients are
+    /// averaged, so the step is the same, but batch norm takes its statistics per part.
     pub accumulate: usize,
-    /// Runs layers again in the backward pass instead of keeping their activations: each layer of a
-    /// byte-lm; of an mlp each √depth layers, which are updated there too, so that their gradients are
-    /// never held together.
+    /// Runs layers again in the backward pass instead of storing their activations. A byte-lm runs
+    /// one layer at a time. An mlp runs √depth layers at a time and updates them at once, so that
+    /// the gradients of the whole network are never held together.
     pub recompute: bool,
-    /// What matrix products and convolutions are computed in; all else is f32.
+    /// The number type of matrix products and convolutions; all else is f32.
     pub dtype: DType,
     /// Largest global L2 norm of all gradients together; 0: no clipping.
     pub clip_norm: f64,
 }
 
-/// What matrix products and convolutions are computed in; gates, norms, the residual stream, the loss
-/// and the optimizer's numbers are f32 throughout, see [`rezero_nn::in_precision`].
+/// The number type of matrix products and convolutions. Gates, norms, the residual stream, the loss
+/// and the optimizer's state are always f32, see [`rezero_nn::in_precision`].
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
 )]
@@ -40,7 +40,7 @@ pub enum DType {
     F32,
     /// bfloat16: the range of f32 with 8 bits of precision.
     BF16,
-    /// IEEE half: 11 bits of precision up to 65,504; the loss is scaled.
+    /// IEEE half precision: 11 bits of precision, values up to 65,504; the loss is scaled.
     F16,
 }
 

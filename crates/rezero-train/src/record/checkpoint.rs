@@ -1,6 +1,6 @@
 //! Checkpoints: `checkpoints/step-N/`, complete or absent.
 //!
-//! | file | what |
+//! | file | content |
 //! | - | - |
 //! | `model.bpk` | weights and running statistics, burn's record of the network |
 //! | `optimizer.bpk` | momentum and accumulators |
@@ -8,9 +8,9 @@
 //! | `state.json` | [`State`]: step, best result, bytes of `metrics.jsonl`, sums since its last row |
 //! | `manifest.json` | [`Manifest`]: versions, the model, size and SHA-256 of every other file |
 //!
-//! The manifest is renamed in last, so a directory without one was cut short and is ignored. Data
-//! order, augmentation and random draws are functions of (seed, step), so the step is all there is
-//! to save of them.
+//! The manifest is renamed into place last. A directory without a manifest is incomplete and is
+//! ignored. Data order, augmentation and random numbers are functions of (seed, step), so a
+//! checkpoint needs only the step for them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -39,7 +39,7 @@ const OPTIMIZER: &str = "optimizer.bpk";
 const SCHEDULER: &str = "scheduler.bpk";
 const STATE: &str = "state.json";
 
-/// What commits a checkpoint.
+/// The manifest, which commits a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// The layout; this version writes and reads 2.
@@ -48,9 +48,9 @@ pub struct Manifest {
     pub version: String,
     /// The version of burn.
     pub burn: String,
-    /// What the model is: two with the same text have the same parameters.
+    /// The identity of the model: two models with the same text have the same parameters.
     pub model: String,
-    /// How many values the model learns.
+    /// The number of the model's parameters.
     pub parameters: usize,
     /// Every other file.
     pub files: BTreeMap<String, FileEntry>,
@@ -131,7 +131,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens a committed checkpoint and verifies every file of it.
+    /// Opens a committed checkpoint and verifies all of its files.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ fn release(version: &str) -> Vec<&str> {
     parts.into_iter().take(significant).collect()
 }
 
-/// In parts: a file can be as large as the model.
+/// Reads in parts: a file can be as large as the model.
 fn hash(path: &Path) -> Result<FileEntry> {
     let io = |e| Error::io("read", path, e);
     let mut file = File::open(path).map_err(io)?;
@@ -321,8 +321,8 @@ impl Writer {
         }
     }
 
-    /// Writes a checkpoint and commits it. The optimizer's record is made when it is written: it is a
-    /// copy as large as the state.
+    /// Writes a checkpoint and commits it. The optimizer's record is made only when it is written,
+    /// because it is a copy of the whole state.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! `env.json`: under what a run was computed.
+//! `env.json`: the environment in which a run was computed.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::BURN_VERSION;
 
-/// What `env.json` records of the process that runs, beside the recipe.
+/// The facts about a run that `env.json` records, beside the recipe.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Environment {
     /// The command line of every process that worked on the run, the first one first.
     pub commands: Vec<Vec<String>>,
-    /// Where the data is, if a place was given.
+    /// The folder of the data, if it was given.
     #[serde(default)]
     pub data_dir: Option<PathBuf>,
     /// The file that `data.set = "text"` reads.
@@ -19,15 +19,15 @@ pub struct Environment {
     pub text: Option<PathBuf>,
     /// The device, as the backend names it.
     pub device: String,
-    /// Logical processors.
+    /// The number of logical processors.
     pub processors: usize,
     /// The training data: name, images or bytes, SHA-256.
     pub data: String,
     /// Whether the data is a subset of the official set.
     pub subset: bool,
-    /// How many values the model learns.
+    /// The number of the model's parameters.
     pub parameters: usize,
-    /// What the model is measured by.
+    /// The task of the model, with its measure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Described>,
     /// The run that it was grown from.
@@ -36,8 +36,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this process: its command line after those of `before`, if it goes on with a run, whose places
-    /// it takes over.
+    /// The environment of this process. If it continues a run, `before` is the run's environment:
+    /// its commands come first, and its paths are taken over.
     pub fn here(before: Option<Self>) -> Self {
         let mut environment = before.unwrap_or_default();
         environment.commands.push(std::env::args().collect());
@@ -79,21 +79,21 @@ struct EnvironmentFile<'a> {
 /// A task as `env.json` records it, for reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Described {
-    /// What is counted.
+    /// The name of the items.
     pub items: String,
-    /// What the loss is measured in, if it is in something.
+    /// The unit of the loss, or empty.
     #[serde(default)]
     pub loss_unit: String,
     /// The measure's name in `metrics.jsonl`.
     pub key: String,
     /// Its name in figures.
     pub label: String,
-    /// What it is multiplied by to be shown.
+    /// The factor for display.
     pub shown_times: f64,
-    /// The sign behind it.
+    /// The sign after the displayed value.
     pub sign: String,
     /// Digits after the point in tables.
     pub digits: usize,
-    /// Whether more is better.
+    /// Whether a higher value is better.
     pub higher_is_better: bool,
 }

@@ -14,8 +14,8 @@ pub const FILE: &str = "metrics.jsonl";
 
 /// A row of `metrics.jsonl`.
 ///
-/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values; every other field of a resumed run equals an
-/// undisturbed run's.
+/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values; every other field of a resumed
+/// run equals that of a run without interruption.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `train` or `valid`.
@@ -24,13 +24,13 @@ pub struct Row {
     pub step: usize,
     /// The epoch that the step belongs to, from 1.
     pub epoch: usize,
-    /// Mean loss by item; since the last `train` row, or over the whole split.
+    /// Mean loss per item, since the last `train` row or over the whole split.
     pub loss: f64,
-    /// The task's metrics by name: `accuracy`, the share that is predicted correctly; of text `bpb`, bits
-    /// per byte.
+    /// The task's metrics by name: of images `accuracy`, the share that is classified correctly; of
+    /// text `bpb`, bits per byte.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
-    /// How many items the row is over.
+    /// The number of items that the row covers.
     pub items: usize,
     /// Learning rate of the weights (`train`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,8 +46,8 @@ pub struct Row {
     /// Every gate in forward order after the step (`train`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alpha: Vec<f32>,
-    /// Items a second of wall time; none in the first steps of a process, which compile kernels and choose
-    /// among them.
+    /// Items per second of wall time; none in the first steps of a process, which compile kernels
+    /// and choose among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_per_s: Option<f64>,
     /// Wall time of these first steps, in the first `train` row that a process writes after them.
@@ -66,12 +66,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the file for appending after its first `keep` bytes; what follows them was written
-    /// after the checkpoint that a run resumes from.
+    /// Opens the file for appending after its first `keep` bytes. Later bytes are removed: they
+    /// were written after the checkpoint from which the run resumes.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written, or is shorter than `keep`.
+    /// If the file cannot be written, is shorter than `keep`, or has no row that ends there.
     pub fn open(run: &Path, keep: u64) -> Result<Self> {
         let path = run.join(FILE);
         let open = || {
@@ -123,7 +123,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Forces the rows to disk and returns how many bytes there are, for a checkpoint to record.
+    /// Forces the rows to disk and returns the number of bytes, which a checkpoint records.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a run leaves behind: its directory, its checkpoints, its numbers.
+//! The files of a run: its directory, its checkpoints, its metrics.
 
 pub mod checkpoint;
 mod environment;

@@ -1,4 +1,4 @@
-//! A run directory that a run is to be begun or continued in.
+//! A run directory in which a run will begin or continue.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use super::run_dir::{self, RunDir};
 use super::state::State;
 use crate::error::{Error, Result};
 
-/// A place for a run, before anything of it is written: a run that cannot begin leaves no directory
-/// behind.
+/// The place of a run, before any of its files is written. So a run that cannot begin leaves no
+/// directory behind.
 #[derive(Debug)]
 pub struct Opening {
     dir: PathBuf,
-    /// Locked, where it holds a run already.
+    /// The locked directory, if it holds a run already.
     run: Option<RunDir>,
     /// The checkpoint to continue from.
     pub start: Option<Reader>,
-    /// Where the run stands.
+    /// The state of the run.
     pub state: State,
-    /// What was recorded of the processes before.
+    /// The environment that earlier processes recorded.
     pub before: Option<Environment>,
 }
 
@@ -35,11 +35,11 @@ impl Opening {
         }
     }
 
-    /// To continue the run at `dir`, of a model that `identity` says.
+    /// To continue the run at `dir`, whose model must have this `identity`.
     ///
     /// # Errors
     ///
-    /// If there is none, it is in use, or its last checkpoint is damaged or of another model.
+    /// If there is no run, it is in use, or its last checkpoint is damaged or of another model.
     pub fn resume(dir: &Path, identity: &str) -> Result<Self> {
         let run = RunDir::open(dir)?;
         let start = match checkpoint::list(dir)?.last_key_value() {
@@ -64,7 +64,7 @@ impl Opening {
         })
     }
 
-    /// Whether the run came to its end.
+    /// Whether the run is complete.
     pub fn is_done(&self) -> bool {
         self.run.as_ref().is_some_and(RunDir::is_done)
     }
@@ -73,7 +73,7 @@ impl Opening {
     ///
     /// # Errors
     ///
-    /// If it is of another.
+    /// If it is of another recipe or of other data.
     pub fn continues(&self, [recipe, data]: [&str; 2]) -> Result<()> {
         if self.start.is_none() {
             return Ok(());
@@ -108,7 +108,7 @@ impl Opening {
         }
     }
 
-    /// Creates the directory of a new run, and writes what the run is.
+    /// Creates the directory of a new run, and writes its recipe and environment.
     ///
     /// # Errors
     ///
@@ -123,8 +123,8 @@ impl Opening {
         self.begin_with(name, recipe, seed, environment, |_| Ok(()))
     }
 
-    /// The same, where `write` puts the run's first checkpoint into the directory before it becomes a run:
-    /// nobody can train on from half of it.
+    /// Like [`begin`](Self::begin), but `write` first puts a checkpoint into the directory. The
+    /// directory becomes a run after that, so that nobody can continue from half a checkpoint.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A run's directory: what it was, what it did, and where it stands.
+//! A run's directory: recipe, environment, metrics, checkpoints.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const RECIPE: &str = "recipe.toml";
 const ENV: &str = "env.json";
 const LOCK: &str = "run.lock";
-/// The file that a complete run has.
+/// The file that marks a complete run.
 pub const DONE: &str = "DONE";
 
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// If there is none, or it is in use.
+    /// If there is no run, or it is in use.
     pub fn open(path: &Path) -> Result<Self> {
         recipe(path)?;
         Self::lock(path)
@@ -83,13 +83,13 @@ impl RunDir {
         }
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes what the run is, before its first step: a name and the sections of its recipe.
-    /// `env.json` is rewritten on resume.
+    /// Writes the description of the run before its first step: its name, the sections of its
+    /// recipe, and `env.json`. A resumed run writes them again.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl RunDir {
         self.path.join(DONE).exists()
     }
 
-    /// Makes a complete run one that goes on.
+    /// Removes the mark of a complete run, so that the run can continue.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl RunDir {
         write_atomic(&self.path.join(DONE), format!("{summary}\n").as_bytes())
     }
 
-    /// Removes what a kill may have left of an unfinished checkpoint.
+    /// Removes the parts of an unfinished checkpoint that a kill may have left.
     ///
     /// # Errors
     ///
@@ -188,19 +188,19 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
     Ok((name.unwrap_or("run").to_owned(), text))
 }
 
-/// Whether anything of a run is at `path`, its recipe lost or not.
+/// Whether `path` holds any file of a run, even if the recipe is lost.
 fn holds_run(path: &Path) -> bool {
     [RECIPE, metrics::FILE, "checkpoints"]
         .iter()
         .any(|name| path.join(name).exists())
 }
 
-/// What `env.json` of the run at `path` says, if it is there and whole.
+/// The content of `env.json` of the run at `path`, if the file exists and is complete.
 pub fn environment(path: &Path) -> Option<Environment> {
     serde_json::from_slice(&fs::read(path.join(ENV)).ok()?).ok()
 }
 
-/// A directory for a new run: `base/name`, or `base/name-2`, … if that holds one.
+/// A directory for a new run: `base/name`, or `base/name-2`, … if that holds a run.
 pub fn fresh(base: &Path, name: &str) -> PathBuf {
     numbered(base, name)
         .find(|path| !holds_run(path))

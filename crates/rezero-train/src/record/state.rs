@@ -1,10 +1,10 @@
-//! Where a run stands, in numbers.
+//! The state of a run, in numbers.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a run stands, beside its tensors.
+/// The state of a run, beside its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -24,7 +24,7 @@ pub struct State {
     pub best: Option<Score>,
     /// The first validation that reached `run.target`.
     pub reached: Option<Reached>,
-    /// The factor of the loss, under `train.dtype = "f16"`.
+    /// The loss scale, with `train.dtype = "f16"`.
     pub loss_scale: Option<LossScale>,
 }
 
@@ -41,7 +41,7 @@ pub struct Reached {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Totals {
-    /// How many items.
+    /// The number of items.
     pub items: usize,
     /// The sum of their losses.
     pub loss: f64,
@@ -55,7 +55,7 @@ impl Totals {
         self.loss / self.items as f64
     }
 
-    /// The mean of the sum of that name; NaN where there is none.
+    /// The sum of that name per item; NaN if there is none.
     pub fn mean(&self, name: &str) -> f64 {
         let sum = self.named.get(name).copied().unwrap_or(f64::NAN);
         sum / self.items as f64
@@ -82,7 +82,7 @@ pub struct Score {
     pub measure: f64,
 }
 
-/// A factor for the loss that is as large as gradients in half precision can bear: Micikevicius et al.,
+/// A factor of the loss that is as large as gradients in half precision allow: Micikevicius et al.,
 /// [arXiv 1710.03740](https://arxiv.org/abs/1710.03740), section 3.2, with PyTorch's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
@@ -102,7 +102,7 @@ impl Default for LossScale {
 }
 
 impl LossScale {
-    /// After a step whose gradients were finite, or were not.
+    /// The scale after a step whose gradients were `finite`, or were not.
     pub fn next(self, finite: bool) -> Self {
         let (factor, steps) = match (finite, self.steps + 1) {
             (false, _) => (self.factor / 2.0, 0),
@@ -112,7 +112,7 @@ impl LossScale {
         Self { factor, steps }
     }
 
-    /// Whether gradients that are not finite can be the factor's fault.
+    /// Whether the factor can be the cause of gradients that are not finite.
     pub fn can_fall(self) -> bool {
         self.factor > 1.0
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// If a step of that fails; `path` is as before then.
+/// If one of these steps fails; `path` is then unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let temp = path.with_extension("tmp");
     write_synced(&temp, bytes)?;

@@ -5,11 +5,11 @@ use crate::lens;
 use crate::plot::{Axis, HeatMap, Lines, Scale, Series};
 use crate::record::Row;
 
-/// At most so many points a line, columns and rows a heat map.
+/// The most points per line, and the most columns and rows per heat map.
 const POINTS: usize = 200;
 const COLUMNS: usize = 60;
 const ROWS: usize = 128;
-/// From this ratio of the largest to the smallest value on, an axis is logarithmic.
+/// An axis is logarithmic if the ratio of the largest to the smallest value is above this.
 const SPREAD: f64 = 30.0;
 
 /// A figure of a report.
@@ -184,8 +184,8 @@ fn trained(run: &RunData) -> impl Iterator<Item = &Row> {
     run.rows.iter().filter(|row| row.split == "train")
 }
 
-/// The mean over a group's runs at the steps that all of them have, long curves in means of
-/// neighbours.
+/// The mean over a group's runs, at the steps that all of its runs have. In a long curve, each
+/// point is the mean of neighbours.
 pub(super) fn mean_curve(
     group: &Group,
     split: &str,

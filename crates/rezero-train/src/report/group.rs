@@ -1,12 +1,12 @@
-//! Which runs are one arm over its seeds.
+//! Groups runs into arms, each over its seeds.
 
 use std::collections::BTreeMap;
 
 use super::{Group, RunData};
 use crate::error::{Error, Result};
 
-/// Whether a key does not make two runs different experiments: the seed, and what may change on resume
-/// but for the length.
+/// Whether two runs that differ in this key alone are of one arm. True for the seed, and for the
+/// keys of `[run]` except the length of the run.
 fn is_aside(key: &str) -> bool {
     match key.split_once('.') {
         Some(("run", key)) => !matches!(key, "epochs" | "steps"),
@@ -14,12 +14,12 @@ fn is_aside(key: &str) -> bool {
     }
 }
 
-/// Groups the runs by what sets them apart, but for their seeds: settings, data, and whether they were
-/// grown from another run.
+/// Groups the runs by their given label. Runs without a label are grouped by their settings except
+/// the seed, by their data, and by whether they were grown from another run.
 ///
 /// # Errors
 ///
-/// If they are of different tasks.
+/// If the runs are of different tasks, or two runs of a group have the same seed.
 pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
     if let Some(first) = runs.first() {
         let task = |r: &RunData| (r.task.clone(), r.settings.get("data.set").cloned());
@@ -36,7 +36,7 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
             )));
         }
     }
-    // A key that another run has and this one has not is a difference too.
+    // The keys of all runs: a run may have a key that another run lacks.
     let value = |run: &RunData, key: &str| run.settings.get(key).cloned();
     let mut keys: Vec<String> = runs
         .iter()
@@ -55,7 +55,7 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
         .map(|key| {
             let values: Vec<_> = runs.iter().filter_map(|run| value(run, key)).collect();
             let count = |v: &toml::Value| values.iter().filter(|other| *other == v).count();
-            // Of equally many, the first.
+            // Of equally frequent values, the first.
             let most = values.iter().rev().max_by_key(|v| count(v)).cloned();
             (key.clone(), most)
         })

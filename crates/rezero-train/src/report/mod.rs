@@ -1,4 +1,4 @@
-//! What several runs say together: arms side by side, over seeds.
+//! Comparison of several runs: arms side by side, each over its seeds.
 
 mod figures;
 mod group;
@@ -18,10 +18,10 @@ pub use stats::{Mean, welch};
 
 use read::result;
 
-/// The runs of one arm over its seeds.
+/// The runs of one arm, one run per seed.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// The arm, and what else tells it from the other groups.
+    /// The arm, and the settings that distinguish it from the other groups.
     pub label: String,
     /// The runs.
     pub runs: Vec<RunData>,
@@ -32,54 +32,55 @@ pub struct Group {
 pub struct Summary {
     /// The group's label.
     pub label: String,
-    /// Its runs.
+    /// The number of runs.
     pub seeds: usize,
     /// The last validation.
     pub last: Option<Mean>,
     /// The best validation.
     pub best: Option<Mean>,
-    /// Welch's p of `last` against the baseline.
+    /// The p value of Welch's test of `last` against the baseline.
     pub p_last: Option<f64>,
-    /// How many runs reached the target.
+    /// The number of runs that reached the target.
     pub reached: usize,
     /// The steps to the target, over the runs that reached it.
     pub steps: Option<Mean>,
-    /// Welch's p of `steps` against the baseline, if all runs of both reached the target.
+    /// The p value of Welch's test of `steps` against the baseline, if all runs of both reached the
+    /// target.
     pub p_steps: Option<f64>,
-    /// The seconds to the target, likewise.
+    /// The seconds to the target, over the runs that reached it.
     pub seconds: Option<Mean>,
     /// Optimizer steps of the longest run.
     pub total_steps: usize,
     /// Wall time of training, seconds.
     pub wall: Option<Mean>,
-    /// Values that the network learns.
+    /// The number of the network's parameters.
     pub parameters: Option<usize>,
-    /// Runs that stopped early.
+    /// The number of runs that are not complete.
     pub unfinished: usize,
 }
 
-/// The whole report in numbers.
+/// The numbers of a report.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What it is called.
+    /// The title.
     pub title: String,
     /// The groups, in the order that their first runs were given in.
     pub groups: Vec<Group>,
-    /// What the runs are measured by.
+    /// The task of the runs, with its measure.
     pub task: Described,
-    /// The validation result that steps and seconds are counted to.
+    /// The validation result up to which steps and seconds are counted.
     pub target: Option<f64>,
-    /// The group that others are tested against.
+    /// The label of the group against which the others are tested.
     pub baseline: Option<String>,
     /// The table.
     pub table: Vec<Summary>,
 }
 
 impl Report {
-    /// Puts groups side by side.
+    /// Compares groups.
     ///
-    /// Without a `target` it is the best result that every run reached. The `baseline` is a group's
-    /// label.
+    /// Without a `target`, the best result that every run reached is the target. `baseline` is the
+    /// label of a group.
     ///
     /// # Errors
     ///
@@ -119,7 +120,7 @@ impl Report {
         })
     }
 
-    /// What a result is, with its unit.
+    /// The name of the measure, with its unit.
     pub fn measure(&self) -> String {
         let label = self.task.label.to_lowercase();
         match self.task.sign.trim() {
@@ -138,13 +139,13 @@ impl Report {
     }
 }
 
-/// The best result that all runs reached, rounded so that they did.
+/// The best result that all runs reached, rounded so that it is still reached.
 fn common(groups: &[Group], task: &Described) -> Option<f64> {
     let runs = || groups.iter().flat_map(|group| &group.runs);
     let bests: Option<Vec<f64>> = runs().map(RunData::best).collect();
     let bests = bests?.into_iter();
-    // A digit less than tables show where more is better, as percent have it; never tighter than the
-    // value it was rounded from.
+    // Where higher is better (percent), it is rounded to the digits of tables, else to one digit
+    // less. It is never harder to reach than the value before rounding.
     match task.higher_is_better {
         true => {
             let worst = bests.min_by(f64::total_cmp)?;

@@ -102,7 +102,7 @@ impl Report {
         text
     }
 
-    /// `(arm, seed, directory, command, version and hardware)` of each run.
+    /// `[arm, seed, command, device and data]` of each run.
     fn provenance(&self) -> Vec<[String; 4]> {
         let runs = self
             .groups
@@ -117,7 +117,7 @@ impl Report {
                 environment
                     .and_then(|e| e.commands.first())
                     .map_or_else(dash, |words| {
-                        // The program's own path says nothing.
+                        // The program's own path is of no interest.
                         let rest = words.get(1..).unwrap_or_default();
                         format!("rezero {}", rest.join(" "))
                     }),
@@ -147,7 +147,7 @@ pub fn markdown(report: &Report, figures: &[Figure]) -> String {
     text
 }
 
-/// The table as CSV, numbers in full.
+/// The table as CSV, with unrounded numbers.
 pub fn csv(report: &Report) -> String {
     let mut text = String::from(
         "arm,seeds,last,last_se,best,best_se,p_last,target,reached,steps,steps_se,p_steps,seconds,\
@@ -181,7 +181,7 @@ pub fn csv(report: &Report) -> String {
     text
 }
 
-/// The curves as CSV: mean over seeds, as they are drawn.
+/// The curves as CSV: means over seeds, as in the figures.
 pub fn curves(report: &Report) -> String {
     let mut text = String::from("arm,split,step,seconds,loss,result\n");
     let score = |row: &Row| super::result(row, &report.task);
@@ -205,11 +205,11 @@ pub fn curves(report: &Report) -> String {
     text
 }
 
-/// `text` in a cell of a Markdown table: nothing in it ends the cell or begins HTML.
+/// `text` for a cell of a Markdown table, escaped so that it does not end the cell or begin HTML.
 fn in_cell(text: &str) -> String {
     text.replace('|', "\\|")
         .replace('<', "&lt;")
-        // Before a space it begins nothing, and p values have it.
+        // Before a space, `<` does not begin HTML, and p values contain it.
         .replace("&lt; ", "< ")
         .replace(['\n', '\r'], " ")
 }
@@ -241,7 +241,7 @@ figcaption { font-size: 0.9rem; max-width: 900px; position: sticky; left: 0 }
 code { font-size: 0.85rem }
 ";
 
-/// The report as one HTML page that asks for nothing else.
+/// The report as a single HTML page without external resources.
 pub fn html(report: &Report, figures: &[Figure]) -> String {
     let title = escaped(&report.title);
     let mut text = format!(
@@ -262,7 +262,7 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
     text.push_str("</tbody>\n</table>\n</div>\n");
     text.push_str(&format!("<p>{}</p>\n", escaped(&report.notes())));
     for figure in figures {
-        // A page of its own has no use for the XML declaration, should there be one.
+        // Inside an HTML page, an SVG must have no XML declaration.
         let svg = figure.svg.trim_start();
         let svg = svg.find("<svg").map_or(svg, |at| &svg[at..]);
         let caption = escaped(&figure.caption);

@@ -1,4 +1,4 @@
-//! A run directory as a report reads it, whatever model it is of.
+//! Reads the run directory of any model for a report.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use crate::fit::{LOSS, Task};
 use crate::lens::{self, Record};
 use crate::record::{Described, Environment, Row, metrics, run_dir};
 
-/// A run as it was read.
+/// The data of a run.
 #[derive(Clone, Debug)]
 pub struct RunData {
     /// Its directory.
     pub dir: PathBuf,
-    /// What it was given to be called, else what [`group`](super::group()) finds.
+    /// The label that it was given. Without one, [`group`](super::group()) makes a label.
     pub label: Option<String>,
     /// Its settings, by `section.key`.
     pub settings: BTreeMap<String, toml::Value>,
-    /// What it is measured by.
+    /// Its task, with the measure.
     pub task: Described,
     /// Its seed.
     pub seed: i64,
-    /// Its numbers, `seconds` counted on over resumptions.
+    /// Its rows. `seconds` is counted on over resumptions.
     pub rows: Vec<Row>,
-    /// How it was run.
+    /// Its environment, as `env.json` records it.
     pub environment: Option<Environment>,
-    /// Whether it came to its end.
+    /// Whether it is complete.
     pub done: bool,
     /// Its Jacobians at the start and at the end.
     pub jacobians: Vec<Record>,
@@ -43,7 +43,8 @@ pub fn read(spec: &str) -> Result<RunData> {
     } else {
         &plain
     };
-    // Labels and directories may both have equals signs: what names a directory is one.
+    // Labels and directories may both contain equals signs: the directory is the first part after
+    // an `=` that exists.
     let labelled = || {
         spec.match_indices('=')
             .map(|(at, _)| (&spec[..at], &spec[at + 1..]))
@@ -75,7 +76,7 @@ pub fn read(spec: &str) -> Result<RunData> {
         .ok()
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
-    // Of another step than the last one, they are not of the run's end.
+    // Jacobians of another step than the last are not those of the run's end.
     let end = format!("step {}", rows.last().map_or(0, |row| row.step));
     let jacobians = match jacobians.last() {
         Some(last) if last.name == end => jacobians,
@@ -100,7 +101,7 @@ pub fn read(spec: &str) -> Result<RunData> {
     })
 }
 
-/// The keys of a recipe by `section.key`; whatever model it is of.
+/// The keys of a recipe of any model, by `section.key`.
 fn flattened(recipe: &str) -> Result<BTreeMap<String, toml::Value>, toml::de::Error> {
     let sections: toml::Table = recipe.parse()?;
     let mut all = BTreeMap::new();
@@ -116,11 +117,12 @@ fn flattened(recipe: &str) -> Result<BTreeMap<String, toml::Value>, toml::de::Er
     Ok(all)
 }
 
-/// Each process counts its seconds from 0; a run's go on.
+/// Each process counts its seconds from 0. This makes them count on over the run.
 fn count_on(rows: &mut [Row]) {
     let (mut offset, mut last) = (0.0, 0.0);
     for row in rows {
-        // (A process that logged for less time than the next needs for its first row is missed.)
+        // (This misses a process whose last row has fewer seconds than the first row of the next
+        // process.)
         if row.seconds < last {
             offset += last;
         }
@@ -159,7 +161,7 @@ impl RunData {
     }
 }
 
-/// A row's measure as it is shown.
+/// The measure of a row, as displayed.
 pub(super) fn result(row: &Row, task: &Described) -> f64 {
     let value = match task.key == LOSS.key {
         true => row.loss,

@@ -1,15 +1,15 @@
-//! Means over seeds, and whether two differ.
+//! Means over seeds, and a test whether two means differ.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// A mean over seeds with its standard error, where there is one.
+/// A mean over seeds, with its standard error if there is one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
-    /// How many values.
+    /// The number of values.
     pub n: usize,
     /// Their mean.
     pub mean: f64,
-    /// The sample standard deviation over √n; none under n = 2.
+    /// The sample standard deviation divided by √n; none if n < 2.
     pub error: Option<f64>,
 }
 
@@ -39,8 +39,8 @@ fn variance(values: &[f64], mean: f64) -> f64 {
     squares / (values.len() - 1) as f64
 }
 
-/// The two-sided p of Welch's test (B. L. Welch, Biometrika 34, 1947) that two samples have the same
-/// mean. None where either has fewer than three values, or neither varies.
+/// The two-sided p value of Welch's test (B. L. Welch, Biometrika 34, 1947) that two samples have
+/// the same mean. None if either sample has fewer than three values, or if neither varies.
 pub fn welch(a: &[f64], b: &[f64]) -> Option<f64> {
     if a.len() < 3 || b.len() < 3 {
         return None;
@@ -52,7 +52,7 @@ pub fn welch(a: &[f64], b: &[f64]) -> Option<f64> {
     };
     let ((mean_a, var_a, free_a), (mean_b, var_b, free_b)) = (stats(a), stats(b));
     let var = var_a + var_b;
-    // What rounding makes of equal values is no variance.
+    // Rounding errors of equal values are no variance.
     let rounding = 1e-12 * (mean_a.abs() + mean_b.abs());
     if !var.is_finite() || var.sqrt() <= rounding {
         return None;

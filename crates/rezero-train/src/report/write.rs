@@ -9,8 +9,9 @@ use crate::plot;
 use crate::record::write_atomic;
 
 impl Report {
-    /// Writes `report.md`, `report.csv`, `curves.csv`, every figure as SVG and PNG, and `index.html`, which
-    /// holds them all and whose path is returned.
+    /// Writes `report.md`, `report.csv`, `curves.csv`, every figure as SVG (and as PNG with feature
+    /// `png`), and `index.html`, which holds the table and all figures. Returns the path of
+    /// `index.html`.
     ///
     /// # Errors
     ///
@@ -20,9 +21,7 @@ impl Report {
         let figures = figures(self);
         fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         for figure in &figures {
-            let file = |extension| dir.join(format!("{}.{extension}", figure.name));
-            write_atomic(&file("svg"), figure.svg.as_bytes())?;
-            write_atomic(&file("png"), &plot::png(&figure.svg))?;
+            plot::write(dir, &figure.name, &figure.svg)?;
         }
         write_atomic(&dir.join("report.md"), markdown(self, &figures).as_bytes())?;
         write_atomic(&dir.join("report.csv"), csv(self).as_bytes())?;

@@ -1,4 +1,4 @@
-//! Where data sets are, and what is asked of a split of one.
+//! The places of data sets, and the trait of their splits.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use rezero_data::{ImageSet, Split, Text, fetch, registry};
 
 use crate::error::Result;
 
-/// Where data sets are kept unless `--data-dir` says otherwise.
+/// The folder of data sets, unless `--data-dir` names another.
 pub const DEFAULT_DIR: &str = "datasets";
 
 /// Where a command may look for data.
@@ -44,7 +44,7 @@ pub(super) fn of_split(sizes: [usize; 3], split: Split) -> usize {
     }
 }
 
-/// What is fixed of a built-in data set, whatever the run's seed.
+/// The seed of the built-in data sets. It does not depend on the run's seed.
 pub(super) const BUILT_IN_SEED: u64 = 0;
 
 /// A split of a data set.
@@ -52,7 +52,7 @@ pub trait DataSet: Clone {
     /// The data set's name.
     fn name(&self) -> &str;
 
-    /// How many items there are.
+    /// The number of items.
     fn len(&self) -> usize;
 
     /// Whether there are none.
@@ -60,7 +60,7 @@ pub trait DataSet: Clone {
         self.len() == 0
     }
 
-    /// Whether it is less than the official set has.
+    /// Whether it is smaller than the official set.
     fn is_subset(&self) -> bool;
 
     /// SHA-256 of the data.
@@ -98,7 +98,7 @@ macro_rules! data_set {
 }
 data_set!(ImageSet, Text);
 
-/// `set`, or its first `limit` items where there is a limit.
+/// `set`, or its first `limit` items if there is a limit.
 pub(super) fn limited<S: DataSet>(set: S, limit: usize) -> S {
     match limit {
         0 => set,

@@ -17,7 +17,7 @@ use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf};
 use crate::record::Totals;
 use crate::zoo;
 
-/// How many images `shapes` has: training, validation, test.
+/// The number of images of `shapes`: training, validation, test.
 const SHAPES: [usize; 3] = [10_000, 1_000, 1_000];
 
 /// Classification of images, measured by accuracy.
@@ -29,11 +29,11 @@ pub struct Images;
 pub struct ImageForm {
     /// Channels, height and width.
     pub shape: ImageShape,
-    /// How many classes.
+    /// The number of classes.
     pub num_classes: usize,
 }
 
-/// A data set of images as a row: what it is, and how it is opened.
+/// A row of the table of image data sets: the form of the data, and how it is opened.
 struct Row {
     form: ImageForm,
     normalization: fn() -> Normalization,
@@ -141,7 +141,7 @@ impl Domain for Images {
         device: &Device,
     ) -> Result<ImageLoader> {
         let config = LoaderConfig {
-            // As large as what a training step holds at a time.
+            // As large as one part of a training step.
             batch_size: settings.train.batch.div_ceil(settings.train.accumulate),
             seed: 0,
             shuffle: false,

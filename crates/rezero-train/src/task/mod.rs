@@ -1,4 +1,4 @@
-//! The tasks of the recipes: what a batch is, where it comes from, and what is measured.
+//! The tasks of the recipes: their batches, data sets and metrics.
 
 mod data_set;
 mod images;
@@ -28,7 +28,7 @@ use crate::zoo::{Families, Zoo};
 
 /// A kind of task: images or text.
 pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
-    /// What one step learns from.
+    /// The data of one training step.
     type Batch: fit::Batch;
     /// The networks of its families.
     type Network: Zoo<Batch = Self::Batch>;
@@ -46,14 +46,14 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
         + Sync;
     /// A split of a data set.
     type Set: DataSet;
-    /// Batches of it.
+    /// Batches of a split.
     type Source: fit::Source<Batch = Self::Batch>;
-    /// What a network must know of its data.
+    /// The properties of the data that a network must know.
     type Form: Clone + Debug;
-    /// What the data must know of its network.
+    /// The properties of the network that the data must know.
     type Needs;
 
-    /// What is counted, and what is measured.
+    /// The items and the metrics of the task.
     fn task() -> fit::Task;
 
     /// A split of the data set, cut to the recipe's limits.
@@ -63,10 +63,10 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// If the data is absent and cannot be downloaded, or is damaged.
     fn open(data: &Self::Data, places: &Places, split: Split) -> Result<Self::Set>;
 
-    /// What a network must know of the data, without opening it.
+    /// The properties of the data that a network must know, without opening the data.
     fn form(data: &Self::Data) -> Self::Form;
 
-    /// How many passes over its training batches a run of these settings is.
+    /// The number of passes over the training batches in a run with these settings.
     fn epochs(settings: &Settings) -> usize;
 
     /// Batches for training.
@@ -81,7 +81,7 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
         device: &Device,
     ) -> Result<Self::Source>;
 
-    /// Batches over a whole split in order, as it is.
+    /// Batches of a whole split in order, without augmentation.
     ///
     /// # Errors
     ///
@@ -93,11 +93,11 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
         device: &Device,
     ) -> Result<Self::Source>;
 
-    /// Checks what the network, its data and the settings ask of each other.
+    /// Checks that the network, its data and the settings fit together.
     ///
     /// # Errors
     ///
-    /// What does not go together.
+    /// The values that do not fit together.
     fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()>;
 
     /// Keys of `[run]` and `[schedule]` that have no effect in this task, each with the reason.
@@ -107,18 +107,18 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// What it cannot do.
+    /// The reason why it cannot.
     fn may_score(trained: &TaskOf<Self>, wanted: &TaskOf<Self>) -> Result<()>;
 
-    /// What `rezero eval` says: a key and a value for JSON, and words.
+    /// The output of `rezero eval`: a key and a value for JSON, and the text.
     fn shown_of_scoring(
         of: &TaskOf<Self>,
         totals: &Totals,
     ) -> Vec<(&'static str, serde_json::Value, String)>;
 
-    /// What one may do with a run that is done, as a line.
+    /// A line that suggests a command after a complete run.
     fn next_command(of: &TaskOf<Self>, run: &Path) -> Option<String>;
 
-    /// Whether a file that may change is the data set, so that its fingerprint is worth a look.
+    /// Whether the data set is a file that may change, so that its fingerprint must be checked.
     fn reads_a_file(data: &Self::Data) -> bool;
 }

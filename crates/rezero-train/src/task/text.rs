@@ -15,9 +15,9 @@ use crate::recipe::{Settings, TaskOf, TextData, TextSource};
 use crate::record::Totals;
 use crate::zoo::{self, Families};
 
-/// How many bytes `wiki-like` has: training, validation, test.
+/// The number of bytes of `wiki-like`: training, validation, test.
 const WIKI_LIKE: [usize; 3] = [3_600_000, 200_000, 200_000];
-/// Thirty times the paper's batch of 1080 windows of 512 bytes.
+/// The most bytes per step: thirty times the paper's batch of 1080 windows of 512 bytes.
 const MAX_STEP: usize = 1 << 24;
 
 /// Prediction of the next byte, measured in bits per byte.
@@ -27,16 +27,16 @@ pub struct Text;
 /// The form of a text: bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteForm {
-    /// How many tokens there are.
+    /// The number of tokens.
     pub vocab_size: usize,
 }
 
 /// The windows that a network reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
-    /// Bytes that it is trained on at a time.
+    /// The length of a training window in bytes.
     pub context: usize,
-    /// Whether it cannot read longer ones.
+    /// Whether the network cannot read longer windows.
     pub fixed: bool,
 }
 
@@ -45,7 +45,7 @@ impl TaskOf<Text> {
         self.model.needs().context
     }
 
-    /// Bytes between the windows of an evaluation.
+    /// Bytes from one window of an evaluation to the next.
     pub fn stride(&self) -> usize {
         match self.data.stride {
             0 => self.context(),
@@ -97,7 +97,7 @@ impl Domain for Text {
         ByteForm { vocab_size: 256 }
     }
 
-    /// One, of `run.steps`.
+    /// One epoch of `run.steps` steps.
     fn epochs(_settings: &Settings) -> usize {
         1
     }
@@ -125,7 +125,7 @@ impl Domain for Text {
         device: &Device,
     ) -> Result<TextLoader> {
         let config = ScoringConfig {
-            // As large as what a training step holds at a time.
+            // As large as one part of a training step.
             batch_size: settings.train.batch.div_ceil(settings.train.accumulate),
             context: of.context(),
             stride: of.stride(),
@@ -151,7 +151,7 @@ impl Domain for Text {
                 of.data.stride
             ),
         )?;
-        // Milestones are epochs, of which text has one.
+        // Milestones are epochs, and text has only one epoch.
         check(
             settings.optimizer.bias_lr_at(0) == settings.optimizer.bias_lr_at(usize::MAX),
             "optimizer.bias_milestones",
@@ -241,7 +241,7 @@ impl fit::Batch for TextBatch {
     }
 
     fn narrow(&self, range: Range<usize>) -> Self {
-        // Windows that are trained on are scored whole.
+        // In training, every byte of a window is scored.
         Self {
             inputs: self.inputs.clone().slice_dim(0, range.clone()),
             targets: self.targets.clone().slice_dim(0, range.clone()),

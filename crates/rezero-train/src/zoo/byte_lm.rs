@@ -21,7 +21,7 @@ use crate::recipe::check::{check, in_f32, positive};
 use crate::recipe::{Gates, Train};
 use crate::task::{ByteForm, Text, Windows, text_sums};
 
-/// A Jacobian has at most so many rows: the positions are cut to that.
+/// The most rows of a Jacobian. The positions are cut to fit.
 const MOST_ROWS: usize = 512;
 
 /// A causal language model over bytes: the paper's section 5.
@@ -34,31 +34,32 @@ pub struct Section {
     pub scheme: ResidualScheme,
     /// The width of the model.
     pub d_model: usize,
-    /// The attention heads; divides d_model.
+    /// The number of attention heads; it must divide d_model.
     pub n_heads: usize,
     /// The width of the feed-forward branch.
     pub d_ff: usize,
-    /// Bytes that it is trained on at a time; the longest text under learned positions.
+    /// Bytes per training window. With learned positions, the model cannot read more at a time.
     pub context: usize,
     /// Dropout of the embedding, the attention and the branches.
     pub dropout: f64,
     /// The non-linearity of the feed-forward branch.
     pub activation: Activation,
-    /// The normalisation.
+    /// The kind of normalisation, in schemes that take one.
     pub norm: NormKind,
-    /// How it knows positions.
+    /// How the model knows the position of each byte.
     pub positions: Positions,
-    /// Whether the output layer is the embedding's transpose.
+    /// Whether the output layer is the transpose of the embedding.
     pub tied: bool,
     /// Whether linear layers have biases.
     pub bias: bool,
-    /// What the embedding is multiplied by.
+    /// The embedding of each byte is multiplied by this factor before its position is added. The
+    /// authors' notebook has √d_model.
     pub embedding_scale: f64,
-    /// How weights are drawn.
+    /// How weights are initialised.
     pub init: WeightInit,
 }
 
-/// What the family makes.
+/// The network of the family.
 pub type Network = RztxLm;
 
 impl Default for Section {
@@ -158,7 +159,7 @@ impl Family for Section {
         positive("model.d_model", self.d_model, 1 << 16)?;
         positive("model.n_heads", self.n_heads, 1 << 16)?;
         positive("model.d_ff", self.d_ff, 1 << 20)?;
-        // Sizes that no machine has, before anything of them is allocated.
+        // Refuses sizes that no machine can hold, before anything is allocated.
         let matrices = match self.activation {
             Activation::SwiGlu => 3,
             Activation::Relu | Activation::Gelu | Activation::Silu => 2,

@@ -22,11 +22,12 @@ pub struct Section {
     pub depth: usize,
     /// The residual scheme.
     pub scheme: ResidualScheme,
-    /// Which of the authors' code bases decides the shortcut and the initial weights.
+    /// The authors published two versions of their CIFAR code, which differ in the down-sampling
+    /// shortcut and in the initial weights. This key selects one.
     pub definition: Definition,
 }
 
-/// What the family makes.
+/// The network of the family.
 pub type Network = CifarResNet;
 
 impl Default for Section {

@@ -1,4 +1,4 @@
-//! What a family of networks is, and what a task's families are together.
+//! The traits of a family of networks, and of all families of a task.
 
 use std::fmt::Debug;
 
@@ -19,9 +19,9 @@ use crate::task::Domain;
 pub trait Family:
     Clone + Debug + PartialEq + Default + Serialize + DeserializeOwned + JsonSchema
 {
-    /// The task that its networks have.
+    /// The task of its networks.
     type Domain: Domain;
-    /// What it makes.
+    /// The network that it makes.
     type Network: Module;
 
     /// Whether its layers have several sub-layers, which may share a gate.
@@ -32,30 +32,30 @@ pub trait Family:
     /// The residual schemes that it supports.
     fn schemes() -> &'static [ResidualScheme];
 
-    /// The residual scheme of this one.
+    /// The residual scheme of this section.
     fn scheme(&self) -> ResidualScheme;
 
-    /// The number by which it grows, the key `depth`.
+    /// The value of the key `depth`, by which a network grows.
     fn depth(&self) -> usize;
 
-    /// The same at another depth.
+    /// The same section with another depth.
     #[must_use]
     fn with_depth(self, depth: usize) -> Self;
 
     /// How many residual layers, or blocks, the network has.
     fn layers(&self) -> usize;
 
-    /// What its task must know of it.
+    /// The properties that its task must know.
     fn needs(&self) -> <Self::Domain as Domain>::Needs;
 
-    /// What decides its parameters beside depth, scheme and gates, as ` key=value`s.
+    /// The keys that decide its parameters beside depth, scheme and gates, each as ` key=value`.
     fn identity(&self) -> String;
 
     /// Checks ranges.
     ///
     /// # Errors
     ///
-    /// What is out of range.
+    /// The value that is out of range.
     fn check(&self, train: &Train) -> Result<()>;
 
     /// Makes the network.
@@ -82,18 +82,19 @@ pub trait Family:
     /// The sums of a batch, see [`fit::Model::loss`].
     fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
 
-    /// The Jacobians of each of a batch's items, and their form: what goes in and what comes out.
+    /// The Jacobians, one for each item of a batch. The family decides which input and which output
+    /// they relate.
     ///
     /// # Errors
     ///
-    /// If one cannot be had.
+    /// If a Jacobian cannot be computed.
     fn jacobians(
         network: &Self::Network,
         batch: &<Self::Domain as Domain>::Batch,
     ) -> Result<Vec<Jacobian>, JacobianError>;
 
-    /// The gradients of a batch where layers are run again in the backward pass, for the families that
-    /// [can](Self::RECOMPUTES) hold one layer's graph at a time.
+    /// The gradients of a batch, where layers run again in the backward pass. For families that
+    /// [can](Self::RECOMPUTES) hold the graph of one layer at a time.
     fn recomputed(
         network: &Self::Network,
         batch: &<Self::Domain as Domain>::Batch,
@@ -107,7 +108,7 @@ pub trait Family:
     ///
     /// # Errors
     ///
-    /// The network, if it is not updated by parts.
+    /// The network, if it cannot be updated by parts.
     fn update_by_parts(
         network: Self::Network,
         batch: &<Self::Domain as Domain>::Batch,
@@ -148,7 +149,7 @@ pub trait Families<D: Domain>:
     ///
     /// # Errors
     ///
-    /// What is out of range.
+    /// The value that is out of range.
     fn check(&self, train: &Train) -> Result<()>;
     /// See [`Family::init`].
     fn init(&self, gates: &Gates, form: &D::Form, device: &Device) -> D::Network;
@@ -172,6 +173,6 @@ pub trait Zoo: fit::Model {
     ///
     /// # Errors
     ///
-    /// If one cannot be had.
+    /// If a Jacobian cannot be computed.
     fn jacobians(&self, batch: &Self::Batch) -> Result<Vec<Jacobian>, JacobianError>;
 }

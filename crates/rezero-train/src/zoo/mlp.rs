@@ -26,7 +26,7 @@ pub struct Section {
     pub width: usize,
 }
 
-/// What the family makes.
+/// The network of the family.
 pub type Network = Mlp;
 
 impl Default for Section {
@@ -123,7 +123,7 @@ impl Family for Section {
         JacobianProbe::new().run_module(network, |net, x| net.hidden(x), x)
     }
 
-    /// √depth layers at a time.
+    /// Updates √depth layers at a time.
     fn update_by_parts(
         network: Network,
         batch: &ImageBatch,

@@ -1,7 +1,7 @@
-//! The families of networks that recipes can name: each a file here with its `[model]` section, what it
-//! makes of it, and how it meets its task.
+//! The families of networks that recipes can name. Each is a file here: its `[model]` section, how
+//! it makes a network from the section, and how the network serves its task.
 //!
-//! To add one: its file, and its line in `families!` below.
+//! To add a family, add its file and its line in `families!` below.
 
 mod byte_lm;
 mod cifar_resnet;
@@ -21,7 +21,7 @@ use crate::recipe::check::check as require;
 use crate::recipe::{Gates, Settings, TaskOf};
 use crate::task::Domain;
 
-/// Weights of 16 GB, with as much again for gradients and twice that for Adam.
+/// The weights take 16 GB, the gradients as much again, and Adam's state twice as much.
 const MAX_PARAMETERS: u64 = 4_000_000_000;
 
 macro_rules! families {
@@ -59,7 +59,7 @@ macro_rules! families {
 
                 /// A network of this task.
                 #[derive(Module, Debug)]
-                // One lives per run.
+                // There is one per run.
                 #[allow(clippy::large_enum_variant)]
                 pub enum Network {
                     $(
@@ -219,7 +219,8 @@ macro_rules! families {
                         match self { $(Self::$Variant(net) => fit::diagnose(net, gradients)),+ }
                     }
 
-                    /// The inner network's, so that a checkpoint's paths are those of rezero-nn.
+                    /// The record of the inner network, so that a checkpoint's paths are those of
+                    /// rezero-nn.
                     fn to_weights(self) -> ModuleRecord {
                         match self { $(Self::$Variant(net) => net.into_record()),+ }
                     }
@@ -236,7 +237,8 @@ macro_rules! families {
             }
         )+
 
-        /// A `[model]` section of some keys with all others at their defaults, or why it cannot be read.
+        /// A `[model]` section with the `given` keys and all others at their defaults, or the
+        /// reason why it cannot be read.
         pub(crate) fn complete(given: toml::Table) -> Result<toml::Table, String> {
             match is_of_text(&given) {
                 true => crate::recipe::complete::<text::Family>(given),
@@ -292,7 +294,7 @@ pub(crate) fn is_of_text(model: &toml::Table) -> bool {
         .any(|name| Some(name) == family)
 }
 
-/// What a checkpoint's weights fit: two with the same text have the same parameters.
+/// The identity of a network: the weights of a checkpoint fit all networks with the same text.
 pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
     let model = &of.model;
     format!(
@@ -305,7 +307,7 @@ pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
     )
 }
 
-/// Checks ranges and what the network, its data and the settings ask of each other.
+/// Checks ranges, and that the network, its data and the settings fit together.
 pub(crate) fn check<D: Domain>(of: &TaskOf<D>, settings: &Settings) -> Result<()> {
     let (model, scheme) = (&of.model, of.model.scheme());
     let names: Vec<&str> = model.schemes().iter().map(|s| s.name()).collect();
@@ -359,10 +361,10 @@ pub(crate) fn idle<D: Domain>(of: &TaskOf<D>) -> Vec<crate::recipe::Idle> {
     idle
 }
 
-/// The network of a recipe with its weights drawn, in the order of its parameters.
+/// The network of a recipe with its initial weights, sampled in the order of its parameters.
 ///
-/// They are a function of the seed, see [`rezero_nn::initialized`], and with feature `flex`, where they are
-/// drawn on the CPU, not of the device.
+/// The weights are a function of the seed, see [`rezero_nn::initialized`]. With feature `flex` they
+/// are sampled on the CPU and do not depend on the device.
 pub fn draw<D: Domain>(
     of: &TaskOf<D>,
     settings: &Settings,
@@ -375,7 +377,8 @@ pub fn draw<D: Domain>(
     rezero_nn::initialized(network).fork(device)
 }
 
-/// `network` with new layers up to the depth of the recipe; their weights are drawn from its seed.
+/// `network` with new layers up to the depth of the recipe; the new weights are a function of its
+/// seed.
 ///
 /// # Errors
 ///
@@ -394,7 +397,7 @@ pub fn grow<D: Domain>(
     Ok(rezero_nn::initialized(network))
 }
 
-/// Where weights are drawn: every backend has random numbers of its own.
+/// The device that samples weights: every backend has its own random numbers.
 #[cfg(feature = "flex")]
 fn drawing(device: &Device) -> Device {
     match device.is_autodiff() {

@@ -24,7 +24,7 @@ pub struct Section {
     pub scheme: ResidualScheme,
 }
 
-/// What the family makes.
+/// The network of the family.
 pub type Network = PreActResNet;
 
 impl Default for Section {
@@ -36,7 +36,7 @@ impl Default for Section {
     }
 }
 
-/// The depths that there are, each with its number of blocks.
+/// The possible depths, each with its number of blocks.
 const DEPTHS: [(usize, PreActDepth, usize); 3] = [
     (18, PreActDepth::D18, 8),
     (34, PreActDepth::D34, 16),

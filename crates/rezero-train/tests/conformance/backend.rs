@@ -1,11 +1,11 @@
-//! The device that `REZERO_TEST_DEVICE` names, and how far it may be from the references.
+//! The device that `REZERO_TEST_DEVICE` names, and its tolerance against the references.
 
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use rezero_train::device::{backend, select};
 
-/// A name as `--device` takes it; without it, Flex.
+/// The value of `REZERO_TEST_DEVICE`, a name as for `--device`. Without it, Flex.
 pub fn name() -> String {
     std::env::var("REZERO_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned())
 }
@@ -25,13 +25,14 @@ pub fn tolerance() -> f64 {
     backend(&name()).expect("a known backend").tolerance
 }
 
-/// What the tolerances of the comparisons with PyTorch, which are Flex's, are multiplied by.
+/// The factor of the tolerances of the comparisons with PyTorch, which are those of Flex.
 pub fn slack() -> f64 {
     tolerance() / backend("flex").expect("a known backend").tolerance
 }
 
-/// One Transformer and one network in so many is compared: where each new shape compiles kernels, all of
-/// them take hours on software Vulkan. `REZERO_TEST_EVERY=1` compares all the same.
+/// Of the Transformers and of the networks, one in this many is compared. If each new shape
+/// compiles kernels, all of them take hours on software Vulkan. `REZERO_TEST_EVERY=1` compares all
+/// of them.
 pub fn every() -> usize {
     if let Ok(every) = std::env::var("REZERO_TEST_EVERY") {
         return every.parse().expect("REZERO_TEST_EVERY is a number");

@@ -1,10 +1,11 @@
-//! What must hold on every backend, on the device that `REZERO_TEST_DEVICE` names (default: flex):
+//! Properties that must hold on every backend, tested on the device that `REZERO_TEST_DEVICE` names
+//! (default: flex):
 //!
-//! - every module's output and gradients are PyTorch's, and both trajectories of training steps, by the
-//!   comparisons of rezero-nn;
-//! - modules that PyTorch has no counterpart of, decoding and half precision agree with Flex;
+//! - every module's output and gradients, and both trajectories of training steps, agree with
+//!   PyTorch's, by the comparisons of rezero-nn;
+//! - modules without a counterpart in PyTorch, decoding and half precision agree with Flex;
 //! - data loaders give the same batches;
-//! - a run goes on on another backend.
+//! - a run can continue on another backend.
 //!
 //! Tolerances: the table `BACKENDS` in src/device/mod.rs.
 //!

@@ -35,8 +35,8 @@ fn train(dir: &Path, device: &str, more: &[&str]) {
     succeed(dir, &args);
 }
 
-/// Three steps on Flex, three on the device with Flex's checkpoint, three on Flex with the device's: the
-/// losses of nine on Flex.
+/// Three steps on Flex, three on the device from Flex's checkpoint, and three on Flex from the
+/// device's checkpoint give the losses of nine steps on Flex.
 #[test]
 fn a_run_goes_on_on_another_backend() {
     let dir = scratch();
@@ -51,7 +51,7 @@ fn a_run_goes_on_on_another_backend() {
     let together = losses(&run);
     assert_eq!(together[..3], alone[..3], "the rows before are kept");
     for (step, (got, want)) in together.iter().zip(&alone).enumerate() {
-        // A step's rounding is in the weights of all that follow.
+        // The rounding of a step is in the weights of all later steps.
         let error = (got / want - 1.0).abs();
         assert!(
             error <= 10.0 * tolerance(),
@@ -69,7 +69,7 @@ fn a_run_goes_on_on_another_backend() {
     assert!((got / want - 1.0).abs() <= tolerance(), "{got} {want}");
 }
 
-/// The device and Flex together, half a batch each, is Flex with the whole.
+/// The device and Flex with half a batch each give the results of Flex with the whole batch.
 #[test]
 fn two_devices_are_one_with_the_whole_batch() {
     let dir = scratch();
@@ -85,7 +85,7 @@ fn two_devices_are_one_with_the_whole_batch() {
     }
 }
 
-/// A step in half precision, or an error that says that the device has none.
+/// A step in half precision, or an error that says that the device has no half precision.
 #[test]
 fn half_precision_runs_or_is_refused() {
     let exact = scratch();
@@ -117,8 +117,8 @@ fn half_precision_runs_or_is_refused() {
     }
 }
 
-/// A run on a server that shares this device is a run on the device; who has no token, or a wrong one, is
-/// refused.
+/// A run on a server that shares this device equals a run on the device. A client with no token or
+/// a wrong token is refused.
 #[cfg(feature = "remote")]
 #[test]
 fn a_run_on_a_server() {
@@ -159,7 +159,7 @@ fn a_run_on_a_server() {
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut server = Server(command.spawn().expect("the server starts"));
     let lines = BufReader::new(server.0.stderr.take().expect("its standard error"));
-    // It must be read on, or the server would wait for its reader.
+    // The rest must be read too, or the server would wait for its reader.
     let mut lines = lines.lines().map_while(Result::ok);
     let line = lines.find(|line| line.starts_with("serving"));
     let address = line.and_then(|line| Some(line.split("remote:").nth(1)?.to_owned()));

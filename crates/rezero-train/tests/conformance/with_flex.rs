@@ -1,4 +1,4 @@
-//! What has no counterpart in PyTorch, beside Flex.
+//! Operations without a counterpart in PyTorch, compared with Flex.
 
 use burn::data::dataloader::DataLoader;
 use burn::module::{Module, ModuleMapper, Param};
@@ -29,8 +29,8 @@ fn close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
     assert!(error <= tolerance, "{what}: {error:.1e} > {tolerance:.1e}");
 }
 
-/// Gives every matrix values that are a function of its place. Flex's random numbers are not: it has one
-/// stream a process, from which other tests draw meanwhile.
+/// Gives every matrix values that are a function of its place. Flex's random numbers are not: it
+/// has one random stream per process, which other tests use at the same time.
 struct Known(u64);
 
 impl ModuleMapper for Known {
@@ -92,7 +92,7 @@ fn residual_schemes() {
     }
 }
 
-/// Byte by byte with a cache is the whole text at once.
+/// Decoding byte by byte with a cache gives the same result as the whole text at once.
 #[test]
 fn decoding_with_a_cache() {
     let device = device();
@@ -114,7 +114,7 @@ fn decoding_with_a_cache() {
     );
 }
 
-/// A mask's positions do not reach the output.
+/// Masked positions do not affect the output.
 #[test]
 fn padding_is_not_seen() {
     let device = device();
@@ -140,8 +140,8 @@ fn mlp() -> Mlp {
     config.init(&flex().autodiff()).map(&mut Known(5))
 }
 
-/// Products in half precision: near f32's results, and gradients of the parameters themselves. A device
-/// that cannot says so.
+/// Products in half precision give results near those of f32, and gradients of the parameters
+/// themselves. A device without half precision returns an error.
 #[test]
 fn half_precision() {
     for (dtype, epsilon) in [

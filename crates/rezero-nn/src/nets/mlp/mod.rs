@@ -1,4 +1,4 @@
-//! Deep fully connected networks: section 4 of the paper, which trains 10,000 such layers.
+//! Deep fully connected networks, as in section 4 of the paper, which trains 10,000 layers.
 
 mod fold;
 mod grow;
@@ -20,9 +20,9 @@ use crate::residual::{Norm, Residual, ResidualConfig, ResidualScheme, Site};
 
 /// Configuration to create a [`Mlp`] using the [init function](MlpConfig::init).
 ///
-/// [`new`](Self::new) gives the paper's ReZero network;
+/// [`new`](Self::new) gives the paper's ReZero network.
 /// `with_residual(ResidualConfig::new(ResidualScheme::Plain))` and the other [`SCHEMES`](Self::SCHEMES)
-/// give its baselines. The last three of them are not in the paper.
+/// give baselines. The paper has no fully connected network of the last three schemes.
 #[derive(Config, Debug)]
 pub struct MlpConfig {
     /// The width of the input.
@@ -36,10 +36,11 @@ pub struct MlpConfig {
     /// The residual scheme with its gate and norm. Default: ReZero
     #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
     pub residual: ResidualConfig,
-    /// The initial weights. The authors' notebook (`ReZero-Deep_Fast_NeuralNetwork.ipynb`) draws the
-    /// first from N(0, 2 / d_input) and those of the residual layers from N(0, g² / width), where g is
-    /// 0.5 under [`ResidualScheme::Residual`] and √2 in every other scheme; the last weight and all biases
-    /// are drawn as PyTorch draws those of `nn.Linear`. Default: Notebook
+    /// The initial weights. The authors' notebook (`ReZero-Deep_Fast_NeuralNetwork.ipynb`) samples
+    /// the first weight from N(0, 2 / d_input) and those of the residual layers from
+    /// N(0, g² / width), where g is 0.5 under [`ResidualScheme::Residual`] and √2 in every other
+    /// scheme. The last weight and all biases have PyTorch's distribution for `nn.Linear`.
+    /// Default: Notebook
     #[config(default = "WeightInit::Notebook")]
     pub init: WeightInit,
     /// Whether a ReLU follows the first linear layer. Default: true
@@ -52,7 +53,7 @@ pub struct MlpConfig {
 pub struct MlpLayerConfig {
     /// The width of input and output.
     pub width: usize,
-    /// The number of layers in the network, which DeepNorm and LayerScale depend on. Default: 1
+    /// The number of layers in the network. Default: 1
     #[config(default = 1)]
     pub n_layers: usize,
     /// The residual scheme with its gate and norm. Default: ReZero
@@ -63,12 +64,13 @@ pub struct MlpLayerConfig {
     pub init: WeightInit,
 }
 
-/// A deep fully connected network: a linear layer to `width` and a ReLU, `n_layers` layers
+/// A deep fully connected network: Bachlechner et al.,
+/// [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), section 4. It has a linear layer to
+/// `width`, a ReLU, `n_layers` layers
 ///
 /// `x ← x + α · relu(W x + b)`
 ///
-/// or any other [`ResidualScheme`] around the same branch, and a linear layer to the output:
-/// Bachlechner et al., [arXiv 2003.04887](https://arxiv.org/abs/2003.04887), section 4.
+/// and a linear layer to the output. Other [`SCHEMES`](MlpConfig::SCHEMES) have the same branch.
 ///
 /// Should be created using [MlpConfig].
 #[derive(Module, Debug)]
@@ -78,9 +80,9 @@ pub struct Mlp {
     pub input: Linear,
     /// The residual layers.
     pub layers: Vec<MlpLayer>,
-    /// After each layer, where all share one norm.
+    /// The norm after each layer, if all layers share one.
     pub shared_norm: Option<Norm>,
-    /// After the last layer, in the schemes that have a norm there.
+    /// The norm after the last layer, in the schemes that have one.
     pub norm: Option<Norm>,
     /// `width` to `num_classes`.
     pub output: Linear,
@@ -95,7 +97,7 @@ pub struct Mlp {
 pub struct MlpLayer {
     /// `width` to `width`.
     pub linear: Linear,
-    /// How the branch is joined with its skip path.
+    /// How the branch joins its skip path.
     pub residual: Residual,
 }
 
@@ -162,7 +164,8 @@ impl MlpConfig {
 }
 
 impl MlpLayerConfig {
-    /// Initializes the layer on `device`. A norm that all layers share is the network's.
+    /// Initializes the layer on `device`. A norm that all layers share belongs to the network
+    /// instead.
     ///
     /// # Panics
     ///
@@ -242,7 +245,7 @@ fn input_epilogue(relu: bool) -> Epilogue {
 }
 
 impl MlpLayer {
-    /// Computes the layer, without a norm that is shared.
+    /// Computes the layer, without a norm that all layers share.
     ///
     /// # Shapes
     ///

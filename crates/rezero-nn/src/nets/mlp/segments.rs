@@ -1,4 +1,4 @@
-//! Training a fully connected network a segment of layers at a time.
+//! Training of a fully connected network, one segment of layers at a time.
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -9,10 +9,10 @@ use crate::backward::{collected, leaf, product};
 use crate::fused;
 use crate::residual::Norm;
 
-/// An update of one part of a network at a time, as [`Mlp::train_by_segments`] asks for it.
+/// Updates one part of a network at a time, see [`Mlp::train_by_segments`].
 pub trait Update {
-    /// The part after its update. `first_layer` is the number of a part's first residual layer, if it
-    /// is made of such layers.
+    /// Returns `part` after its update. `first_layer` is the index, from 0, of the first residual
+    /// layer of the part, or `None` if the part is not made of residual layers.
     fn update<M: Module>(
         &mut self,
         first_layer: Option<usize>,
@@ -22,16 +22,19 @@ pub trait Update {
 }
 
 impl Mlp {
-    /// Updates all parameters by the gradients of `loss(logits)`, from the last layer to the first, `segment`
-    /// layers at a time: each segment is run once without a graph, which keeps its input alone, and
-    /// once more when the backward pass reaches it (Chen et al.,
-    /// [arXiv 1604.06174](https://arxiv.org/abs/1604.06174)). Its gradients go to `update` at once and
-    /// are gone before the next segment's, so that neither activations nor gradients of the whole
-    /// network are ever held: 10,000 layers train in the memory of their parameters and the
-    /// optimizer's state.
+    /// Updates all parameters by the gradients of `loss(logits)`, from the last layer to the first,
+    /// `segment` layers at a time.
     ///
-    /// The updates are those of a whole backward pass. Only operations on all gradients together, such
-    /// as clipping their global norm, are impossible. It costs one more forward pass.
+    /// Each segment is run once without a graph, and only its input is stored. It is run again when
+    /// the backward pass reaches it (Chen et al.,
+    /// [arXiv 1604.06174](https://arxiv.org/abs/1604.06174)). Its gradients go to `update` at once
+    /// and are freed before the next segment. So the memory never holds the activations or the
+    /// gradients of the whole network: 10,000 layers train in little more memory than their
+    /// parameters and the optimizer's state take.
+    ///
+    /// The updates are the same as after a whole backward pass. Operations on all gradients
+    /// together, such as clipping their global norm, are not possible. The cost is one more forward
+    /// pass.
     ///
     /// # Shapes
     ///

@@ -23,7 +23,7 @@ use crate::residual::{
 /// | - | - |
 /// | residual, zero-γ, FixUp | `relu(F(x) + shortcut(x))` |
 /// | SkipInit | `relu(α · F(x) + shortcut(x))` |
-/// | ReZero | `α · relu(F(x)) + shortcut(x)`: the ReLU moves into the branch, none follows the sum |
+/// | ReZero | `α · relu(F(x)) + shortcut(x)`: the ReLU ends the branch, and none follows the sum |
 /// | gated | `α · relu(F(x)) + (1 − α) · shortcut(x)` |
 ///
 /// Should be created using [BasicBlockConfig].
@@ -44,7 +44,7 @@ pub struct BasicBlock {
 pub struct BasicBlockConfig {
     /// The channels of input and output.
     pub channels: [usize; 2],
-    /// Every how many-th pixel is kept, in each direction. Default: 1
+    /// The stride, the same in both directions. Default: 1
     #[config(default = 1)]
     pub stride: usize,
     /// The residual scheme with its gate. Default: ReZero
@@ -53,7 +53,7 @@ pub struct BasicBlockConfig {
     /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
     #[config(default = "Definition::Notebook")]
     pub definition: Definition,
-    /// The number of blocks in the network, which FixUp scales its weights by. Default: 1
+    /// The number of blocks in the network; FixUp scales its weights by it. Default: 1
     #[config(default = 1)]
     pub n_blocks: usize,
 }
@@ -145,7 +145,7 @@ impl BasicBlockConfig {
     }
 }
 
-/// How a code base draws the weights of convolutions.
+/// The initial weights of convolutions in a code base.
 pub(super) fn weights(definition: Definition, join: Join) -> Initializer {
     match (definition, join) {
         (Definition::Notebook, _) => init::kaiming_normal(false),
@@ -197,10 +197,10 @@ impl BasicBlock {
 /// | SkipInit | `conv2(relu(conv1(x)))`, convolutions with bias | [arXiv 2002.10444](https://arxiv.org/abs/2002.10444) |
 /// | FixUp | `scale · conv2(relu(conv1(x + bias1a) + bias1b) + bias2a) + bias2b` | [arXiv 1901.09321](https://arxiv.org/abs/1901.09321), section 3 |
 ///
-/// FixUp draws `conv1` from N(0, 2 / fan_out / L) for L blocks and starts `conv2` at 0.
+/// FixUp initialises `conv1` from N(0, 2 / fan_out / L) for L blocks, and `conv2` with 0.
 #[derive(Module, Debug)]
 pub struct BasicBranch {
-    /// 3×3, carries the block's stride.
+    /// 3×3, with the block's stride.
     pub conv1: Conv2d,
     /// After `conv1`, in the schemes with norm.
     pub norm1: Option<BatchNorm>,
@@ -208,12 +208,12 @@ pub struct BasicBranch {
     pub conv2: Conv2d,
     /// After `conv2`, in the schemes with norm; its γ starts at 0 under zero-γ.
     pub norm2: Option<BatchNorm>,
-    /// Under FixUp.
+    /// The scalars of FixUp, in that scheme.
     pub fixup: Option<FixupScalars>,
 }
 
 impl BasicBranch {
-    /// Without `norm2`.
+    /// Computes the branch without `norm2`.
     fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(fixup) = &self.fixup else {
             let x = fused::conv2d(&self.conv1, x);
@@ -270,13 +270,13 @@ impl FixupScalars {
 /// [`Definition`].
 #[derive(Module, Debug)]
 pub struct Shortcut {
-    /// On the sub-sampled input, in the table code.
+    /// The batch norm of the sub-sampled input, under [`Definition::Table`].
     pub norm: Option<BatchNorm>,
-    /// Every how many-th pixel is kept.
+    /// The distance between the pixels that are taken, in both directions.
     pub stride: usize,
-    /// Zero channels put before the input's.
+    /// The number of zero channels before those of the input.
     pub before: usize,
-    /// Zero channels put after the input's.
+    /// The number of zero channels after those of the input.
     pub after: usize,
 }
 
@@ -311,7 +311,7 @@ impl Shortcut {
         if self.is_identity() {
             return x;
         }
-        // Every second pixel. A slice with steps has no gradient on Burn's libtorch.
+        // Pooling, since a slice with steps has no gradient on Burn's libtorch backend.
         let mut x = match self.stride {
             1 => x,
             stride => avg_pool2d(x, AvgPoolOptions::new([1, 1]).with_stride([stride; 2])),

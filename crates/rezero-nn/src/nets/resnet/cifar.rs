@@ -16,7 +16,8 @@ use crate::vocabulary::vocabulary;
 
 vocabulary! {
     "definition";
-    /// Which of the authors' two versions of their CIFAR code decides, where the paper's text is silent.
+    /// Which of the authors' two versions of their CIFAR code decides details that the paper leaves
+    /// open.
     pub enum Definition {
         /// The notebook ReZNet-6x: shortcut padded with zero channels on both sides; every convolution
         /// and linear weight from N(0, 2 / fan_in).
@@ -42,7 +43,7 @@ pub(super) const SCHEMES: &[ResidualScheme] = &[
 pub struct CifarResNetConfig {
     /// The number of weighted layers, 6n+2: 20, 32, 44, 56, 110, 1202, …
     pub depth: usize,
-    /// The residual scheme with its gate, one for each block. Default: ReZero
+    /// The residual scheme, with one gate per block. Default: ReZero
     #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
     pub residual: ResidualConfig,
     /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
@@ -59,9 +60,9 @@ pub struct CifarResNetConfig {
 /// A ResNet for 32×32 images: He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385),
 /// section 4.2, with the residual schemes of the ReZero paper.
 ///
-/// A 3×3 convolution to 16 channels, three stages of n blocks with 16, 32 and 64 channels (the
-/// first block of the second and third halves the image), the mean over the image, and a linear
-/// layer: 6n+2 weighted layers.
+/// It has a 3×3 convolution to 16 channels, three stages of n blocks with 16, 32 and 64 channels,
+/// the mean over the image, and a linear layer: 6n+2 weighted layers. The first block of the second
+/// and of the third stage halves the image's height and width.
 ///
 /// Should be created using [CifarResNetConfig].
 #[derive(Module, Debug)]
@@ -71,11 +72,11 @@ pub struct CifarResNet {
     pub conv: Conv2d,
     /// After `conv`, in the schemes with norm.
     pub norm: Option<BatchNorm>,
-    /// Scalar after `conv`, `[1]`, under FixUp.
+    /// A scalar that is added after `conv`, `[1]`, under FixUp.
     pub bias1: Option<Param<Tensor<1>>>,
     /// The 3n residual blocks.
     pub blocks: Vec<BasicBlock>,
-    /// Scalar before `linear`, `[1]`, under FixUp.
+    /// A scalar that is added before `linear`, `[1]`, under FixUp.
     pub bias2: Option<Param<Tensor<1>>>,
     /// 64 to `num_classes`.
     pub linear: Linear,

@@ -37,7 +37,7 @@ impl Grow for CifarResNetConfig {
 impl Grow for PreActResNetConfig {
     type Network = PreActResNet;
 
-    /// Depth 18 can become 34; 50 has blocks of another kind.
+    /// Depth 18 can become 34. Depth 50 has another kind of block.
     fn grow(&self, mut network: PreActResNet, place: Place) -> Result<PreActResNet, GrowError> {
         let residual = identity(&self.residual)?;
         let [_, classes] = network.linear.weight.lazy_shape().dims();

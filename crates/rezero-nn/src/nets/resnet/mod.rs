@@ -6,9 +6,9 @@
 //! | pre-activation ResNet-18, 34, 50 | the same table; superconvergence | [`PreActResNet`] |
 //!
 //! "Vanilla" in the paper is the plain ResNet with γ = 1,
-//! [`ResidualScheme::Residual`](crate::ResidualScheme::Residual). The curve that the authors' README
-//! calls vanilla is [`ResidualScheme::ZeroGamma`](crate::ResidualScheme::ZeroGamma): on its date their
-//! code had no other baseline.
+//! [`ResidualScheme::Residual`](crate::ResidualScheme::Residual). The curve that the authors'
+//! README calls vanilla is [`ResidualScheme::ZeroGamma`](crate::ResidualScheme::ZeroGamma): at the
+//! date of that README, their code had no other baseline.
 
 mod block;
 mod cifar;

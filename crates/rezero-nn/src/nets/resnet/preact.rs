@@ -30,7 +30,7 @@ vocabulary! {
 pub struct PreActResNetConfig {
     /// The depth.
     pub depth: PreActDepth,
-    /// The residual scheme with its gate, one for each block. Default: ReZero
+    /// The residual scheme, with one gate per block. Default: ReZero
     #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
     pub residual: ResidualConfig,
     /// The channels of an image. Default: 3
@@ -46,11 +46,11 @@ pub struct PreActResNetConfig {
 pub struct PreActBlockConfig {
     /// The channels of input and output.
     pub channels: [usize; 2],
-    /// Every how many-th pixel is kept, in each direction. Default: 1
+    /// The stride, the same in both directions. Default: 1
     #[config(default = 1)]
     pub stride: usize,
-    /// Whether the branch is 1×1, 3×3 and 1×1 convolutions, the inner two of a quarter of the output's
-    /// channels, instead of two 3×3 ones. Default: false
+    /// Whether the branch has 1×1, 3×3 and 1×1 convolutions instead of two of 3×3. The first two
+    /// then have a quarter of the block's output channels. Default: false
     #[config(default = false)]
     pub bottleneck: bool,
     /// The residual scheme with its gate. Default: ReZero
@@ -61,9 +61,9 @@ pub struct PreActBlockConfig {
 /// A pre-activation ResNet: He et al., [arXiv 1603.05027](https://arxiv.org/abs/1603.05027), as the
 /// authors of ReZero run it on CIFAR-10.
 ///
-/// A 3×3 convolution to 64 channels without norm, four stages with 64, 128, 256 and 512 channels,
-/// the mean over the image, and a linear layer. No norm and no ReLU before the mean; PyTorch's
-/// default initialisation throughout.
+/// It has a 3×3 convolution to 64 channels without norm, four stages with 64, 128, 256 and 512
+/// channels (times 4 at depth 50), the mean over the image, and a linear layer. There is no norm
+/// and no ReLU before the mean. All weights have PyTorch's default initialisation.
 ///
 /// Should be created using [PreActResNetConfig].
 #[derive(Module, Debug)]
@@ -73,14 +73,14 @@ pub struct PreActResNet {
     pub conv: Conv2d,
     /// The residual blocks of all stages.
     pub blocks: Vec<PreActBlock>,
-    /// 512 (times the expansion) to `num_classes`.
+    /// 512 (times 4 at depth 50) to `num_classes`.
     pub linear: Linear,
 }
 
 /// `shortcut + α · F(x)` with `F(x) = conv_k(relu(bn_k(… conv_1(relu(bn_1(x))))))`: two 3×3
 /// convolutions (basic) or 1×1, 3×3, 1×1 (bottleneck). No ReLU follows the sum.
 ///
-/// Where the shape changes the shortcut is a 1×1 convolution of `relu(bn_1(x))`, else `x`.
+/// The shortcut is `x`, or a 1×1 convolution of `relu(bn_1(x))` where the shape changes.
 ///
 /// Should be created using [PreActBlockConfig].
 #[derive(Module, Debug)]
@@ -95,7 +95,7 @@ pub struct PreActBlock {
     pub residual: Residual,
 }
 
-/// How many times wider than its 3×3 convolution a bottleneck block is.
+/// The ratio of a bottleneck block's output channels to those of its 3×3 convolution.
 const EXPANSION: usize = 4;
 
 /// The residual schemes of the paper's table and of its superconvergence experiment.
@@ -106,7 +106,7 @@ const SCHEMES: &[ResidualScheme] = &[
 ];
 
 impl PreActDepth {
-    /// The blocks of each stage.
+    /// The number of blocks in each stage.
     pub(super) fn blocks(self) -> [usize; 4] {
         match self {
             Self::D18 => [2, 2, 2, 2],

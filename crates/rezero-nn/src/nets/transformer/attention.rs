@@ -25,10 +25,10 @@ pub struct AttentionConfig {
     /// Whether the projections have biases. Default: true
     #[config(default = true)]
     pub bias: bool,
-    /// The base of rotary positions in self-attention, 10,000 in their paper; `None`: without.
-    /// Default: None
+    /// The base of rotary positions in self-attention, 10,000 in their paper; `None`: no rotary
+    /// positions. Default: None
     pub rotary: Option<f64>,
-    /// The initial value and output projections are multiplied by this, see
+    /// The factor of the initial value and output projections, see
     /// [`ResidualConfig::branch_gain`](crate::ResidualConfig::branch_gain()). Default: 1
     #[config(default = 1.0)]
     pub gain: f64,
@@ -43,7 +43,7 @@ pub struct AttentionConfig {
 /// `Attention(x, m) = Concat_h(softmax(Q_h K_hᵀ / √d_head) V_h) W_out`, `[Q K V] = [x m m] W_in`
 ///
 /// Where `m` is `x` itself or the memory of a decoder. `W_in` is one matrix, as in PyTorch's
-/// `nn.MultiheadAttention`: self-attention projects in one product.
+/// `nn.MultiheadAttention`, so self-attention computes Q, K and V in one product.
 ///
 /// Should be created using [AttentionConfig].
 #[derive(Module, Debug)]
@@ -60,7 +60,7 @@ pub struct Attention {
     pub rotary: Option<f64>,
 }
 
-/// Keys and values of the positions so far.
+/// The keys and values of the positions so far.
 #[derive(Clone, Debug, Default)]
 pub struct AttentionCache {
     /// Keys and values, each `[batch, n_heads, capacity, d_head]`, filled up to `len`.
@@ -68,14 +68,14 @@ pub struct AttentionCache {
     len: usize,
 }
 
-/// What all layers of one forward pass share.
+/// The data that all layers share in one forward pass.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pass {
     /// The mask of self-attention.
     pub bias: Bias,
     /// The mask of attention to the memory.
     pub memory_bias: Bias,
-    /// Drop values although the device has no autodiff, see [`drop`].
+    /// Whether dropout is active although the device has no autodiff, see [`drop`].
     pub forced_dropout: bool,
 }
 
@@ -105,7 +105,8 @@ impl AttentionConfig {
         let bias = self.bias.then_some(None);
         let mut in_proj = init_linear([d, 3 * d], &self.init.in_proj, bias, device);
         let mut out_proj = init_linear([d, d], &self.init.out_proj, bias, device);
-        // DIFFERENCE: DeepNorm's authors draw by Xavier before they scale; here it is as `init` says.
+        // DIFFERENCE: DeepNorm's authors scale Xavier weights; here `init` chooses the
+        // distribution.
         in_proj.weight = scale_columns(in_proj.weight, 2 * d, self.gain);
         out_proj.weight = scale_columns(out_proj.weight, 0, self.gain);
         Attention {
@@ -191,7 +192,7 @@ impl Attention {
         self.attend(q, k, v, bias, forced_dropout)
     }
 
-    /// With a cache, keys and values of the memory are computed once.
+    /// With a cache, the keys and values of the memory are computed only once.
     pub(super) fn attend_memory(
         &self,
         x: Tensor<3>,
@@ -214,7 +215,7 @@ impl Attention {
         self.attend(q, k, v, bias, forced_dropout)
     }
 
-    /// The fused projection's columns `range` alone.
+    /// Projects by the columns `range` of the fused projection.
     fn project(&self, x: Tensor<3>, range: std::ops::Range<usize>) -> Tensor<3> {
         let weight = self.in_proj.weight.val().slice_dim(1, range.clone());
         let bias = self.in_proj.bias.as_ref();
@@ -258,12 +259,12 @@ impl Attention {
 }
 
 impl AttentionCache {
-    /// The number of positions held.
+    /// The number of positions in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no position is held.
+    /// Whether the cache has no position.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -277,7 +278,7 @@ impl AttentionCache {
             match old {
                 Some(old) if held >= len => old,
                 old => {
-                    // Doubling keeps the copies to a constant share of each position.
+                    // Doubling the capacity keeps the cost of copies per position constant.
                     let capacity = len.next_power_of_two().max(64);
                     let options = (&like.device(), like.dtype());
                     let fresh = Tensor::zeros([batch, heads, capacity, d_head], options);

@@ -1,4 +1,4 @@
-//! Configuration of layers and of their stacks, which share all but their depths.
+//! Configuration of layers and of stacks. They have the same options; only their depths differ.
 
 use burn::config::Config;
 use burn::tensor::Device;
@@ -10,7 +10,7 @@ use super::stack::{RztxDecoder, RztxEncoder, RztxTransformer};
 use super::weights::RztxInit;
 use crate::residual::{Join, ResidualConfig, ResidualScheme, Site};
 
-/// A layer's configuration, taken apart.
+/// The parts of a layer's configuration.
 pub(super) struct Parts {
     pub attention: AttentionConfig,
     pub feed_forward: FeedForwardConfig,
@@ -20,13 +20,13 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Attention to a memory, whose positions are another sequence's.
+    /// Attention to a memory. It is without rotary positions, since the memory is another sequence.
     pub fn cross_attention(&self) -> AttentionConfig {
         self.attention.clone().with_rotary(None)
     }
 }
 
-/// Defines a configuration whose fields are the widths, the depths given, and all options of a layer.
+/// Defines a configuration with the widths, the given depths and all options of a layer as fields.
 macro_rules! layer_config {
     (
         $(#[$meta:meta])*
@@ -47,9 +47,9 @@ macro_rules! layer_config {
             /// Dropout of each branch's output. Default: 0.1
             #[config(default = 0.1)]
             pub dropout: f64,
-            /// Dropout of the attention weights; `None`: as `dropout`. Default: None
+            /// Dropout of the attention weights; `None`: the same as `dropout`. Default: None
             pub attention_dropout: Option<f64>,
-            /// Dropout inside the feed-forward branch; `None`: as `dropout`. Default: None
+            /// Dropout inside the feed-forward branch; `None`: the same as `dropout`. Default: None
             pub feed_forward_dropout: Option<f64>,
             /// The non-linearity. Default: ReLU
             #[config(default = "Activation::Relu")]
@@ -60,10 +60,10 @@ macro_rules! layer_config {
             /// The residual scheme with its gate and norm. Default: ReZero
             #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
             pub residual: ResidualConfig,
-            /// The base of rotary positions in self-attention, 10,000 in their paper; `None`: without.
-            /// Default: None
+            /// The base of rotary positions in self-attention, 10,000 in their paper; `None`: no
+            /// rotary positions. Default: None
             pub rotary: Option<f64>,
-            /// The initial weights. Default: PyTorch's, which the authors' layers keep
+            /// The initial weights. Default: PyTorch's, as in the authors' layers
             #[config(default = "RztxInit::pytorch()")]
             pub init: RztxInit,
         }
@@ -130,7 +130,7 @@ layer_config! {
     /// Configuration to create an [`RztxEncoderLayer`] using the
     /// [init function](RztxEncoderLayerConfig::init).
     pub struct RztxEncoderLayerConfig {
-        /// The layers of the stack, which DeepNorm and LayerScale depend on. Default: 1
+        /// The number of layers in the stack; DeepNorm and LayerScale depend on it. Default: 1
         #[config(default = 1)]
         pub n_layers: usize,
     }
@@ -140,7 +140,7 @@ layer_config! {
     /// Configuration to create an [`RztxDecoderLayer`] using the
     /// [init function](RztxDecoderLayerConfig::init).
     pub struct RztxDecoderLayerConfig {
-        /// The layers of the stack, which DeepNorm and LayerScale depend on. Default: 1
+        /// The number of layers in the stack; DeepNorm and LayerScale depend on it. Default: 1
         #[config(default = 1)]
         pub n_layers: usize,
     }
@@ -157,7 +157,7 @@ layer_config! {
     /// let encoder = RztxEncoderConfig::new(32, 64, 4, 100).init(&device);
     /// let x = Tensor::<3>::random([2, 10, 32], Distribution::Default, &device);
     /// let y = encoder.forward(RztxEncoderInput::new(x.clone()).causal());
-    /// assert_eq!(y.into_data(), x.into_data()); // the identity, until α moves
+    /// assert_eq!(y.into_data(), x.into_data()); // the identity, until α changes
     /// ```
     pub struct RztxEncoderConfig {
         /// The number of layers.
@@ -189,7 +189,7 @@ impl RztxEncoderLayerConfig {
     ///
     /// # Panics
     ///
-    /// If `n_heads` does not divide `d_model`, a width is 0, heads are of odd width under rotary
+    /// If `n_heads` does not divide `d_model`, a width is 0, heads have an odd width under rotary
     /// positions, a dropout is not in [0, 1), the scheme is not one of [`SCHEMES`](Self::SCHEMES), or as
     /// [`ResidualConfig::init`].
     pub fn init(&self, device: &Device) -> RztxEncoderLayer {
@@ -231,8 +231,8 @@ impl RztxDecoderConfig {
 }
 
 impl RztxTransformerConfig {
-    /// Initializes the two stacks on `device`. Under DeepNorm, the constants that are left open get
-    /// the values of its Table 1 for an encoder–decoder.
+    /// Initializes the two stacks on `device`. Under DeepNorm, a `skip_scale` or `branch_gain` of
+    /// `None` gets the value of its paper's Table 1 for an encoder–decoder.
     ///
     /// # Panics
     ///

@@ -24,7 +24,7 @@ vocabulary! {
         /// x · σ(x).
         Silu = "silu",
         /// silu(x W₁) ⊙ (x W_gate): Shazeer, [arXiv 2002.05202](https://arxiv.org/abs/2002.05202). It
-        /// has a third matrix; d_ff = ⅔ of the usual keeps the number of parameters.
+        /// has a third matrix. With ⅔ of the usual d_ff, the number of parameters stays the same.
         SwiGlu = "swiglu",
     }
 }
@@ -45,7 +45,7 @@ pub struct FeedForwardConfig {
     /// Whether the layers have biases. Default: true
     #[config(default = true)]
     pub bias: bool,
-    /// The initial weights are multiplied by this, see
+    /// The factor of the initial weights, see
     /// [`ResidualConfig::branch_gain`](crate::ResidualConfig::branch_gain()). Default: 1
     #[config(default = 1.0)]
     pub gain: f64,
@@ -66,7 +66,7 @@ pub struct FeedForward {
     pub gate: Option<Linear>,
     /// `[d_ff, d_model]`.
     pub linear2: Linear,
-    /// Dropout between the two.
+    /// Dropout between the two layers.
     pub dropout: Dropout,
     /// The non-linearity.
     #[module(skip)]

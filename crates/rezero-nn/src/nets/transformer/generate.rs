@@ -7,20 +7,21 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::lm::{LmCache, RztxLm};
 
-/// How the next token is drawn from the model's distribution. Create the [`Sampler`] with
+/// How the next token is sampled from the model's distribution. Create the [`Sampler`] with
 /// [`init`](SamplingConfig::init).
 #[derive(Config, Debug)]
 pub struct SamplingConfig {
-    /// Logits are divided by this; 0 takes the most likely token. Default: 1
+    /// Divides the logits; 0 takes the most likely token. Default: 1
     #[config(default = 1.0)]
     pub temperature: f64,
-    /// Only the so many most likely tokens. Default: None, all
+    /// Samples among the `top_k` most likely tokens only. Default: None, all tokens
     pub top_k: Option<usize>,
-    /// Only the fewest most likely tokens whose probabilities sum to at least this: Holtzman et al.,
-    /// [arXiv 1904.09751](https://arxiv.org/abs/1904.09751). Default: 1, all
+    /// Samples among the most likely tokens only: the smallest set whose probabilities sum to at
+    /// least `top_p`. Holtzman et al., [arXiv 1904.09751](https://arxiv.org/abs/1904.09751).
+    /// Default: 1, all tokens
     #[config(default = 1.0)]
     pub top_p: f64,
-    /// The same seed draws the same tokens from the same logits. Default: 0
+    /// The same seed gives the same tokens for the same logits. Default: 0
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -34,7 +35,7 @@ pub enum SamplingError {
     TopK,
     /// `top_p` is not in (0, 1].
     TopP(f64),
-    /// There is no prompt to go on from.
+    /// The prompt is empty.
     EmptyPrompt,
     /// The prompt is longer than the model's context: its length and the context.
     PromptTooLong(usize, usize),
@@ -61,7 +62,7 @@ impl fmt::Display for SamplingError {
 
 impl std::error::Error for SamplingError {}
 
-/// Draws tokens. Created by [SamplingConfig].
+/// Samples tokens. Should be created using [SamplingConfig].
 #[derive(Clone, Debug)]
 pub struct Sampler {
     config: SamplingConfig,
@@ -69,7 +70,7 @@ pub struct Sampler {
 }
 
 impl SamplingConfig {
-    /// A sampler.
+    /// Creates the sampler.
     ///
     /// # Errors
     ///
@@ -92,14 +93,14 @@ impl SamplingConfig {
 }
 
 impl Sampler {
-    /// Draws a token from its `logits`, one for each token.
+    /// Samples a token; `logits` has one value per token.
     ///
     /// # Panics
     ///
     /// If there are no logits.
     pub fn sample(&mut self, logits: &[f32]) -> usize {
         let mut order: Vec<usize> = (0..logits.len()).collect();
-        // Ties keep the order of tokens, so that the draw is the same everywhere.
+        // Equal logits keep the order of tokens, so that the sample is the same everywhere.
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
         let Some(&best) = order.first() else {
             panic!("a token is drawn from at least one logit.");
@@ -142,9 +143,11 @@ impl Sampler {
 }
 
 impl RztxLm {
-    /// Continues `prompt`, byte by byte and without end but for the stop byte, which is not given.
+    /// Continues `prompt`, byte by byte. The iterator ends only at the byte `stop`, which it does
+    /// not return.
     ///
-    /// Where the text outgrows the model's context, the model goes on from the last half of it.
+    /// When the text becomes longer than the model's context, the model forgets all but the last
+    /// `context / 2` bytes and goes on from them.
     ///
     /// ```
     /// # use burn::tensor::Device;
@@ -181,6 +184,7 @@ impl RztxLm {
             stop,
             text: prompt.to_vec(),
             fed: 0,
+            stopped: false,
             cache: LmCache::default(),
         })
     }
@@ -196,6 +200,8 @@ pub struct Generation<'a> {
     /// The bytes in the cache and, after the first `fed`, the bytes to feed next.
     text: Vec<u8>,
     fed: usize,
+    /// Whether the stop byte was sampled: nothing follows it.
+    stopped: bool,
     cache: LmCache,
 }
 
@@ -203,6 +209,9 @@ impl Iterator for Generation<'_> {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {
+        if self.stopped {
+            return None;
+        }
         if self.text.len() > self.model.context {
             let half = (self.model.context / 2).max(1);
             self.text.drain(..self.text.len() - half);
@@ -221,9 +230,10 @@ impl Iterator for Generation<'_> {
             .slice_dim(1, length - 1..length);
         self.fed = self.text.len();
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-        // Of a larger vocabulary only the first 256 tokens are bytes.
+        // In a larger vocabulary, only the first 256 tokens are bytes.
         let byte = self.sampler.sample(&logits[..logits.len().min(256)]) as u8;
         if self.stop == Some(byte) {
+            self.stopped = true;
             return None;
         }
         self.text.push(byte);

@@ -1,12 +1,12 @@
-//! What a stack is given: sequences and their masks.
+//! The inputs of the stacks: sequences and their masks.
 
 use burn::tensor::{Bool, Tensor};
 
 use super::mask::AttentionMask;
 
 /// The input of an [`RztxEncoder`](super::RztxEncoder), with the builders of Burn's
-/// `TransformerEncoderInput`. Masks are true where attention is forbidden; masks of several kinds together forbid what
-/// any of them does.
+/// `TransformerEncoderInput`. A mask is true where attention is forbidden. Masks of several kinds
+/// combine: attention is forbidden where any of them forbids it.
 #[derive(Clone, Debug)]
 pub struct RztxEncoderInput {
     pub(super) tensor: Tensor<3>,
@@ -14,11 +14,11 @@ pub struct RztxEncoderInput {
 }
 
 /// The input of an [`RztxDecoder`](super::RztxDecoder), with the builders of Burn's
-/// `TransformerDecoderInput`. Masks are true where attention is forbidden; masks of several kinds together forbid what
-/// any of them does.
+/// `TransformerDecoderInput`. A mask is true where attention is forbidden. Masks of several kinds
+/// combine: attention is forbidden where any of them forbids it.
 ///
-/// Without [`causal`](Self::causal) or a mask, every position of the target sees all others, as in
-/// Burn's and the authors' decoders.
+/// Without [`causal`](Self::causal) or a mask, every position of the target attends to all
+/// positions of the target, as in Burn's and the authors' decoders.
 #[derive(Clone, Debug)]
 pub struct RztxDecoderInput {
     pub(super) target: Tensor<3>,

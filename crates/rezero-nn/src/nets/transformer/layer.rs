@@ -26,7 +26,7 @@ pub struct RztxEncoderLayer {
     pub feed_forward: FeedForward,
     /// Dropout of each branch's output.
     pub dropout: Dropout,
-    /// The residual connections of the two.
+    /// The residual connections of the two branches.
     pub residual: LayerResiduals,
 }
 
@@ -47,16 +47,16 @@ pub struct RztxDecoderLayer {
     pub feed_forward: FeedForward,
     /// Dropout of each branch's output.
     pub dropout: Dropout,
-    /// The residual connections of the three.
+    /// The residual connections of the three branches.
     pub residual: LayerResiduals,
 }
 
-/// What a decoder layer keeps between the steps of decoding.
+/// The keys and values that a decoder layer stores between decoding steps.
 #[derive(Clone, Debug, Default)]
 pub struct DecoderLayerCache {
-    /// Keys and values of the positions so far.
+    /// The keys and values of the positions so far.
     pub attention: AttentionCache,
-    /// Keys and values of the memory.
+    /// The keys and values of the memory.
     pub cross_attention: AttentionCache,
 }
 
@@ -117,8 +117,8 @@ impl RztxDecoderLayer {
         }
     }
 
-    /// Computes the layer. The authors' decoder is causal only if it is told so: give
-    /// [`AttentionMask::causal`] as `mask` where a position must not see later ones.
+    /// Computes the layer. Like the authors' decoder, it is causal only under a causal mask: if a
+    /// position must not see later positions, pass [`AttentionMask::causal`] as `mask`.
     ///
     /// # Shapes
     ///
@@ -157,8 +157,8 @@ impl RztxDecoderLayer {
             Some(cache) => (Some(&mut cache.attention), Some(&mut cache.cross_attention)),
             None => (None, None),
         };
-        // DIFFERENCE: the authors' decoder multiplies dropout(F(x)) by α, their encoder drops
-        // values of α · F(x). The two are equal (their issue 9); we gate last in both.
+        // DIFFERENCE: the authors' decoder computes α · dropout(F(x)), their encoder
+        // dropout(α · F(x)). The two are equal (their issue 9); here α comes last in both.
         let x = self.residual.forward(0, x, |x| {
             let out = self.attention.attend_self(x, &pass.bias, own, forced);
             drop(&self.dropout, out, forced)

@@ -17,15 +17,15 @@ use crate::vocabulary::vocabulary;
 
 vocabulary! {
     "kind of positions";
-    /// How a model knows where a token stands.
+    /// How a model knows the position of a token.
     pub enum Positions {
-        /// A learned vector for each position, added to the embedding.
+        /// A trainable vector per position, added to the embedding.
         Learned = "learned",
         /// Sines and cosines, added to the embedding.
         Sinusoidal = "sinusoidal",
-        /// Queries and keys are turned by their position.
+        /// Queries and keys are rotated by an angle that depends on their position.
         Rotary = "rotary",
-        /// Not at all, but for what the causal mask gives away.
+        /// No positions: only the causal mask tells the order of tokens.
         None = "none",
     }
 }
@@ -35,7 +35,7 @@ vocabulary! {
 pub struct RztxLmConfig {
     /// The layers.
     pub encoder: RztxEncoderConfig,
-    /// The longest sequence that learned positions allow, and the one that is trained on.
+    /// The length of training sequences, and the longest sequence under learned positions.
     pub context: usize,
     /// The number of tokens. Default: 256, bytes
     #[config(default = 256)]
@@ -64,7 +64,7 @@ pub struct RztxLm {
     pub embedding: Embedding,
     /// Learned positions, `[context, d_model]`.
     pub positions: Option<Embedding>,
-    /// Dropout of the embedded sequence.
+    /// Dropout of the embedded tokens with their positions.
     pub dropout: Dropout,
     /// The layers.
     pub encoder: RztxEncoder,
@@ -78,7 +78,7 @@ pub struct RztxLm {
     pub context: usize,
 }
 
-/// What a model keeps between the steps of decoding.
+/// The keys and values that a language model stores between decoding steps.
 #[derive(Clone, Debug, Default)]
 pub struct LmCache {
     encoder: EncoderCache,
@@ -121,7 +121,7 @@ impl RztxLmConfig {
         }
     }
 
-    /// The layers' configuration, with the rotary positions that the model's may ask for.
+    /// The configuration of the layers, with rotary positions if the model has them.
     pub(super) fn stack(&self) -> RztxEncoderConfig {
         let mut encoder = self.encoder.clone();
         if self.positions == Positions::Rotary {
@@ -132,7 +132,7 @@ impl RztxLmConfig {
 }
 
 impl RztxLm {
-    /// Logits of the token that follows each position, given the tokens up to it.
+    /// Logits of the token that follows each position, given the tokens up to this position.
     ///
     /// # Shapes
     ///
@@ -147,13 +147,14 @@ impl RztxLm {
         self.logits(self.encoder.forward(RztxEncoderInput::new(x).causal()))
     }
 
-    /// Logits for the tokens that follow those in `cache`, which they are added to: the values that
-    /// [`forward`](Self::forward) of the whole sequence has there, at a cost that does not grow with
-    /// the square of its length. Run it on a device without autodiff.
+    /// Logits at `tokens`, which follow the tokens in `cache` and are added to it. The logits are
+    /// those that [`forward`](Self::forward) of the whole sequence gives at these positions, but
+    /// the cost does not grow with the square of the sequence's length. Run it on a device without
+    /// autodiff.
     ///
     /// # Shapes
     ///
-    /// - `tokens`: `[batch, new_length]`; a cache keeps its batch.
+    /// - `tokens`: `[batch, new_length]`; `batch` is the same in all calls with one cache.
     /// - output: `[batch, new_length, vocab_size]`
     ///
     /// # Panics
@@ -164,7 +165,7 @@ impl RztxLm {
         self.logits(self.encoder.forward_cached(x, &mut cache.encoder))
     }
 
-    /// Embedded tokens from position `start` on, before dropout.
+    /// Embeds tokens whose first position is `start`, without dropout.
     ///
     /// # Shapes
     ///
@@ -210,12 +211,12 @@ impl RztxLm {
 }
 
 impl LmCache {
-    /// The number of tokens held.
+    /// The number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.encoder.len()
     }
 
-    /// Whether no token is held.
+    /// Whether the cache has no token.
     pub fn is_empty(&self) -> bool {
         self.encoder.is_empty()
     }

@@ -1,14 +1,14 @@
-//! What may attend to what.
+//! Attention masks.
 
 use std::cell::OnceCell;
 
 use burn::tensor::{Bool, DType, Device, Tensor};
 
-/// Which keys each query may not attend to: the union of up to three masks, each true (or 1) where
+/// The keys that each query must not attend to: the union of up to three masks. Each is true where
 /// attention is forbidden, as in PyTorch and Burn.
 ///
-/// A query that may attend to nothing gets a context of zeros. (PyTorch's attention gives NaN
-/// there.)
+/// For a query whose keys are all masked, the weighted sum of the values is 0, so the output is the
+/// bias of the output projection. (PyTorch's attention gives NaN for such a query.)
 #[derive(Clone, Debug, Default)]
 pub struct AttentionMask {
     /// `[1 or batch, queries, keys]`.
@@ -19,17 +19,18 @@ pub struct AttentionMask {
     pub causal: bool,
 }
 
-/// A mask made ready for the scores of one forward pass.
+/// A mask in the form that one forward pass adds to its scores.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bias {
-    /// Set if causality is all there is: scores are made when someone wants them.
+    /// Set if the causal mask is the only one. Its scores are computed when they are first needed.
     causal: Option<Causal>,
     scores: OnceCell<Tensor<4>>,
-    /// Multiplies the context, `[1 or batch, 1, queries, 1]`: 0 for a query without a key.
+    /// Multiplies the context, `[1 or batch, 1, queries, 1]`: 0 for a query whose keys are all
+    /// masked.
     pub alive: Option<Tensor<4>>,
 }
 
-/// The extents of a causal mask, and its tensor's device and type.
+/// The size of a causal mask, and the device and type of its tensor.
 #[derive(Clone, Debug)]
 struct Causal {
     queries: usize,
@@ -39,7 +40,8 @@ struct Causal {
 }
 
 impl Bias {
-    /// Added to the scores, `[1 or batch, 1, queries, keys]`: 0, or so low that the softmax gives 0.
+    /// The term that is added to the scores, `[1 or batch, 1, queries, keys]`: 0, or so low that
+    /// the softmax gives 0.
     pub fn scores(&self) -> Option<&Tensor<4>> {
         match &self.causal {
             Some(causal) => Some(self.scores.get_or_init(|| {
@@ -50,7 +52,8 @@ impl Bias {
         }
     }
 
-    /// Whether the mask of as many queries as keys is causality alone (true) or nothing (false).
+    /// `Some(true)` for a causal mask alone with as many queries as keys, `Some(false)` for no
+    /// mask, `None` for all other masks.
     pub fn simple(&self) -> Option<bool> {
         match &self.causal {
             Some(causal) => (causal.queries == causal.keys).then_some(true),
@@ -73,29 +76,29 @@ impl AttentionMask {
         }
     }
 
-    /// Adds a mask of `[queries, keys]` for all items of a batch.
+    /// Sets the attention mask, `[queries, keys]`, the same for all sequences of a batch.
     pub fn with_attention(self, mask: Tensor<2, Bool>) -> Self {
         self.with_batch_attention(mask.unsqueeze())
     }
 
-    /// Adds a mask of `[batch, queries, keys]`.
+    /// Sets the attention mask, `[1 or batch, queries, keys]`.
     pub fn with_batch_attention(mut self, mask: Tensor<3, Bool>) -> Self {
         self.attention = Some(mask);
         self
     }
 
-    /// Adds the keys that are padding, `[batch, keys]`.
+    /// Sets the padding mask, `[batch, keys]`: true for keys that are padding.
     pub fn with_padding(mut self, mask: Tensor<2, Bool>) -> Self {
         self.padding = Some(mask);
         self
     }
 
-    /// The mask for scores of `[batch, heads, queries, keys]`, where the queries are the last of
-    /// the `keys` positions.
+    /// The mask for scores of `[batch, heads, queries, keys]`. Under a causal mask, the queries are
+    /// the last of the `keys` positions.
     ///
     /// # Panics
     ///
-    /// If a mask is of another shape.
+    /// If a mask has another shape.
     pub(super) fn bias(&self, batch: usize, queries: usize, keys: usize, like: &Tensor<3>) -> Bias {
         let (device, dtype) = (like.device(), like.dtype());
         if self.attention.is_none() && self.padding.is_none() {
@@ -114,7 +117,7 @@ impl AttentionMask {
         let mut add = |mask: Tensor<4, Bool>| {
             union = Some(match union.take() {
                 Some(other) => {
-                    // Of one shape: broadcasting is not every backend's for booleans.
+                    // Both get one shape first, since not every backend broadcasts booleans.
                     let rows = other.dims()[0].max(mask.dims()[0]);
                     let whole = [rows, 1, queries, keys];
                     other.expand(whole).bool_or(mask.expand(whole))

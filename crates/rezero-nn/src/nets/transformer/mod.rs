@@ -5,7 +5,7 @@
 //! | - | - | - |
 //! | [`Attention`], [`FeedForward`] | [`AttentionConfig`], [`FeedForwardConfig`] | the branches |
 //! | [`RztxEncoderLayer`], [`RztxDecoderLayer`] | [`RztxEncoderLayerConfig`], [`RztxDecoderLayerConfig`] | the authors' two layers |
-//! | [`RztxEncoder`], [`RztxDecoder`] | [`RztxEncoderConfig`], [`RztxDecoderConfig`] | stacks of independently initialised layers, with caches for decoding |
+//! | [`RztxEncoder`], [`RztxDecoder`] | [`RztxEncoderConfig`], [`RztxDecoderConfig`] | stacks of layers that are initialised independently, with caches for decoding |
 //! | [`RztxTransformer`] | [`RztxTransformerConfig`] | encoder and decoder together |
 //! | [`RztxLm`] | [`RztxLmConfig`] | embedding, positions, causal encoder stack and head; [`generate`](RztxLm::generate) |
 //!
@@ -26,15 +26,15 @@
 //! | `residual.sub_layers.I.rezero.alpha` | `resweight_I` |
 //! | `residual.sub_layers.I.norm.…` | `norm{I+1}.weight`, `.bias` |
 //! | a stack's `layers.N.…` and final `norm.…` | `layers.N.…`, `norm.…` |
-//! | of a language model `embedding`, `positions`, `encoder`, `head` | the same |
+//! | a language model's `embedding`, `positions`, `encoder`, `head` | the same |
 //!
 //! Matrices of linear layers are transposed. `load` also takes the language model of the authors'
 //! notebook (`encoder.weight` for the embedding, `transformer_encoder.layers.N.…`, `decoder.…` for
 //! the head), and `q_proj_weight`, `k_proj_weight` and `v_proj_weight` in place of `in_proj_weight`.
 //!
-//! The notebook's layers with a norm keep a `resweight` of 1 that is not learned, and use `norm1` for
-//! both of their branches: there `load` fills both norms with `norm1` and ignores `norm2`, and a
-//! `resweight` of exactly 1 is no mismatch.
+//! The notebook's layers with a norm have a `resweight` of 1 that is not trained, and they use
+//! `norm1` for both branches. If a layer here has no `resweight`, `load` accepts one of exactly 1
+//! in the file. It then fills all norms of the layer with `norm1` and ignores the file's `norm2`.
 
 mod attention;
 mod config;
@@ -73,8 +73,8 @@ pub use weights::RztxInit;
 use burn::nn::Dropout;
 use burn::tensor::{Distribution, Tensor};
 
-/// Burn's dropout, or the same on a device without autodiff: a layer that is run again in the
-/// backward pass must have dropped the same values when it was first run without a graph.
+/// Burn's dropout; if `forced`, also on a device without autodiff. With recomputation, a layer
+/// first runs without a graph and must then drop the same values as in its second run.
 fn drop<const D: usize>(dropout: &Dropout, x: Tensor<D>, forced: bool) -> Tensor<D> {
     if !forced || dropout.prob == 0.0 {
         return dropout.forward(x);

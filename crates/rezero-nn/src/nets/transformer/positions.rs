@@ -1,4 +1,4 @@
-//! Positions that are computed, not learned.
+//! Sinusoidal positions.
 
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -1,4 +1,4 @@
-//! Training one layer's graph at a time.
+//! Training with the graph of only one layer in memory.
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -12,16 +12,19 @@ use crate::backward::{collect, leaf, product};
 use crate::residual::Norm;
 
 impl RztxLm {
-    /// `loss(logits)` and the gradients of all parameters, holding one layer's graph at a time:
-    /// every layer is run once without a graph, which keeps its input alone, and once more when the
-    /// backward pass reaches it (Chen et al., [arXiv 1604.06174](https://arxiv.org/abs/1604.06174),
-    /// with one layer a segment). It costs one more forward pass and gives the gradients that
-    /// `loss(self.forward(tokens)).backward()` gives. Burn's own gradient checkpointing recomputes
-    /// single operations, not layers.
+    /// `loss(logits)` and the gradients of all parameters, with the graph of only one layer in
+    /// memory at a time.
+    ///
+    /// Every layer is run once without a graph, and only its input is stored. It is run again when
+    /// the backward pass reaches it (Chen et al.,
+    /// [arXiv 1604.06174](https://arxiv.org/abs/1604.06174), with one layer per segment). The
+    /// gradients are those of `loss(self.forward(tokens)).backward()`. The cost is one more forward
+    /// pass. Burn's own gradient checkpointing recomputes single operations, not layers.
     ///
     /// Before each part the device is seeded with `seed(part)`, so that both runs of a layer drop
-    /// the same values; part 0 is the embedding and `i + 1` layer i. A backend has one random stream
-    /// for the whole process: with dropout, no other thread may draw from it meanwhile.
+    /// the same values. Part 0 is the embedding, part `i + 1` is layer i. A backend has one random
+    /// stream for the whole process: with dropout, no other thread may sample from it during this
+    /// call.
     ///
     /// # Shapes
     ///
@@ -70,7 +73,7 @@ impl RztxLm {
         let value = loss(self.logits(normed));
         let grads = value.backward();
         let mut flowing = top.grad(&grads);
-        // A tied output layer is the embedding.
+        // A tied output layer is the embedding, which then has gradients here too.
         collect(&self.head, &grads, &mut gradients);
         collect(&self.encoder.norm, &grads, &mut gradients);
         if self.head.is_none() {

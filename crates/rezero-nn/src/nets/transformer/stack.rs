@@ -1,4 +1,4 @@
-//! Stacks of layers, each initialised on its own.
+//! Stacks of layers.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -12,8 +12,8 @@ use crate::residual::Norm;
 
 /// A stack of encoder layers.
 ///
-/// DIFFERENCE: PyTorch's `nn.TransformerEncoder` deep-copies one layer, so that all begin with the
-/// same weights; these are drawn independently.
+/// DIFFERENCE: PyTorch's `nn.TransformerEncoder` copies one layer, so all its layers begin with the
+/// same weights. Here each layer is initialised independently.
 ///
 /// Should be created using [RztxEncoderConfig](super::RztxEncoderConfig).
 #[derive(Module, Debug)]
@@ -35,13 +35,13 @@ pub struct RztxDecoder {
     pub norm: Option<Norm>,
 }
 
-/// What an encoder stack keeps between the steps of decoding.
+/// The keys and values that an encoder stack stores between decoding steps.
 #[derive(Clone, Debug, Default)]
 pub struct EncoderCache {
     layers: Vec<AttentionCache>,
 }
 
-/// What a decoder stack keeps between the steps of decoding.
+/// The keys and values that a decoder stack stores between decoding steps.
 #[derive(Clone, Debug, Default)]
 pub struct DecoderCache {
     layers: Vec<DecoderLayerCache>,
@@ -80,13 +80,15 @@ impl RztxEncoder {
         Norm::apply(self.norm.as_ref(), x)
     }
 
-    /// Computes the positions that follow those in `cache`, each seeing itself and the positions
-    /// before it, and adds them to it: the same values as a causal [`forward`](Self::forward) of the whole
-    /// sequence has there. For decoding; it is not meant to be differentiated.
+    /// Computes the positions `x`, which follow those in `cache`, and adds them to `cache`. Each
+    /// attends to itself and to all positions before it. The output is that of a causal
+    /// [`forward`](Self::forward) of the whole sequence at these positions. It is for decoding, not
+    /// for training: do not differentiate it.
     ///
     /// # Shapes
     ///
-    /// - `x` and output: `[batch, new_length, d_model]`; a cache keeps its batch.
+    /// - `x` and output: `[batch, new_length, d_model]`; `batch` is the same in all calls with one
+    ///   cache.
     pub fn forward_cached(&self, x: Tensor<3>, cache: &mut EncoderCache) -> Tensor<3> {
         let [batch, length, _] = x.dims();
         cache
@@ -106,7 +108,7 @@ impl RztxEncoder {
     }
 }
 
-/// A single new position may see all there is.
+/// A single new position may attend to all positions, so it needs no mask.
 fn decoding_mask(new: usize) -> AttentionMask {
     AttentionMask {
         causal: new > 1,
@@ -115,12 +117,12 @@ fn decoding_mask(new: usize) -> AttentionMask {
 }
 
 impl EncoderCache {
-    /// The number of positions held.
+    /// The number of positions in the cache.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, AttentionCache::len)
     }
 
-    /// Whether no position is held.
+    /// Whether the cache has no position.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -168,21 +170,23 @@ impl RztxDecoder {
         Norm::apply(self.norm.as_ref(), x)
     }
 
-    /// Computes the positions that follow those in `cache`, each seeing itself, the positions before it
-    /// and the memory, and adds them to it: the same values as a causal [`forward`](Self::forward) of
-    /// the whole target has there. The memory's keys and values are computed in the first call; give the
-    /// same memory and mask in all.
+    /// Computes target positions, which follow those in `cache`, and adds them to `cache`. Each
+    /// attends to itself, to all positions before it and to the memory. The output is that of a
+    /// causal [`forward`](Self::forward) of the whole target at these positions. The keys and
+    /// values of the memory are computed in the first call; pass the same memory and memory mask in
+    /// all calls.
     ///
     /// # Shapes
     ///
     /// - `input`: new positions of `[batch, new_length, d_model]` and a memory of
-    ///   `[batch, memory_length, d_model]`; a cache keeps its batch.
+    ///   `[batch, memory_length, d_model]`; `batch` is the same in all calls with one cache.
     /// - output: `[batch, new_length, d_model]`
     ///
     /// # Panics
     ///
-    /// If a mask of the memory does not fit `[batch, new_length, memory_length]`, or the target has a
-    /// mask other than [`causal`](RztxDecoderInput::causal), which changes nothing here.
+    /// If a mask of the memory does not fit `[batch, new_length, memory_length]`, or the target has
+    /// a padding or attention mask. [`causal`](RztxDecoderInput::causal) is allowed and changes
+    /// nothing.
     pub fn forward_cached(&self, input: RztxDecoderInput, cache: &mut DecoderCache) -> Tensor<3> {
         let RztxDecoderInput {
             target: x,
@@ -216,18 +220,18 @@ impl RztxDecoder {
 }
 
 impl DecoderCache {
-    /// The number of positions held.
+    /// The number of positions in the cache.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.attention.len())
     }
 
-    /// Whether no position is held.
+    /// Whether the cache has no position.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// An encoder–decoder over sequences that are embedded already, like PyTorch's `nn.Transformer`.
+/// An encoder–decoder for sequences that are already embedded, like PyTorch's `nn.Transformer`.
 ///
 /// Should be created using [RztxTransformerConfig](super::RztxTransformerConfig).
 #[derive(Module, Debug)]
@@ -239,9 +243,9 @@ pub struct RztxTransformer {
 }
 
 impl RztxTransformer {
-    /// Encodes `source` and decodes `target`, each of whose positions sees the source and the target
-    /// up to itself. For other masks, run the two stacks one after the other:
-    /// `decoder.forward(RztxDecoderInput::new(target, encoder.forward(source)))`.
+    /// Encodes `source` and decodes `target`. Each position of the target attends to the whole
+    /// source and to the target up to itself. For other masks, run the two stacks one after the
+    /// other: `decoder.forward(RztxDecoderInput::new(target, encoder.forward(source)))`.
     ///
     /// # Shapes
     ///

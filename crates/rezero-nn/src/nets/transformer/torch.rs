@@ -7,25 +7,25 @@ use super::{
 };
 use crate::torch::{TorchName, TorchNames, TorchTensor, TorchTensors, TorchWeights};
 
-/// The sizes of a language model, as the shapes of its tensors give them. Its number of heads cannot
-/// be told.
+/// The sizes of a language model, from the shapes of its tensors. The number of heads is missing,
+/// since no shape depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LmShape {
-    /// Layers.
+    /// The number of layers.
     pub n_layers: usize,
-    /// Width.
+    /// The width of the model.
     pub d_model: usize,
-    /// Width of the feed-forward branch.
+    /// The width of the feed-forward branch.
     pub d_ff: usize,
-    /// Tokens.
+    /// The number of tokens.
     pub vocab_size: usize,
-    /// Learned positions, if there are any.
+    /// The number of learned positions, if there are any.
     pub context: Option<usize>,
-    /// Whether there is no output layer of its own.
+    /// Whether the output layer is tied to the embedding.
     pub tied: bool,
 }
 
-/// The sizes of the language model that `weights` are, if they are one.
+/// The sizes of the language model in `weights`, or `None` if they are no language model.
 pub fn lm_shape(weights: &TorchWeights) -> Option<LmShape> {
     let expected = BTreeSet::from(["embedding.weight".to_owned()]);
     let named = weights.translated(translate, &expected);
@@ -115,20 +115,20 @@ fn torch_name(path: &[String]) -> TorchName {
     TorchName { name, transposed }
 }
 
-/// The notebook's names, its norms and split projections.
+/// Translates the names and norms of the authors' notebook, and joins split projections.
 fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
     notebook_names(tensors);
     join_projections(tensors);
     notebook_norms(tensors, expected);
 }
 
-/// The names of the notebook's language model.
+/// Translates the names of the notebook's language model.
 fn notebook_names(tensors: &mut TorchTensors) {
     let first = "transformer_encoder.layers.0.";
     if !tensors.keys().any(|name| name.starts_with(first)) {
         return;
     }
-    // Sines and cosines, which are computed.
+    // The sines and cosines of positions, which are computed here.
     tensors.remove("pos_encoder.pe");
     *tensors = std::mem::take(tensors)
         .into_iter()
@@ -158,7 +158,8 @@ fn join_projections(named: &mut TorchTensors) {
         let shapes = parts
             .each_ref()
             .map(|part| named.get(part).map(|t| t.shape.clone()));
-        // Of unlike widths they are no self-attention of ours; they are reported as unknown.
+        // With different shapes they are no self-attention of this crate: `load` reports them as
+        // unknown.
         let [Some(q), Some(k), Some(v)] = shapes else {
             continue;
         };
@@ -181,7 +182,8 @@ fn join_projections(named: &mut TorchTensors) {
     }
 }
 
-/// The notebook's layers with a norm have a gate that does nothing, and use `norm1` for both branches.
+/// Removes the constant gates of the notebook's layers with a norm, and uses their `norm1` for both
+/// branches.
 fn notebook_norms(named: &mut TorchTensors, expected: &BTreeSet<String>) {
     let layers: Vec<String> = named
         .iter()

@@ -9,11 +9,11 @@ use crate::init::{WeightInit, torch_default};
 
 /// The initial weights of a Transformer. A bias of `None` is zero.
 ///
-/// [`WeightInit`] names the two that the authors use; `RztxInit::from(WeightInit::Notebook)` gives the
-/// second.
+/// The authors use two sets, which [`WeightInit`] names: [`pytorch`](Self::pytorch) and
+/// [`notebook`](Self::notebook). `RztxInit::from` converts a name.
 #[derive(Config, Debug)]
 pub struct RztxInit {
-    /// The fused projection to queries, keys and values as a whole, `[d_model, 3 · d_model]`.
+    /// The fused projection to queries, keys and values as one matrix, `[d_model, 3 · d_model]`.
     pub in_proj: Initializer,
     /// The projection of the attention's output.
     pub out_proj: Initializer,
@@ -24,18 +24,18 @@ pub struct RztxInit {
     /// The token embedding; `None`: U(−1/d_model, 1/d_model), which the ReZero authors advise
     /// (github.com/majumderb/rezero, issue 8).
     pub embedding: Option<Initializer>,
-    /// Learned positions; `None`: as the embedding.
+    /// Learned positions; `None`: the same as the embedding.
     pub positions: Option<Initializer>,
-    /// An untied output layer's weight.
+    /// The weight of an untied output layer.
     pub head: Initializer,
-    /// An untied output layer's bias.
+    /// The bias of an untied output layer.
     pub head_bias: Option<Initializer>,
 }
 
 impl RztxInit {
-    /// PyTorch's defaults, which the authors' layers keep: `in_proj` Xavier-uniform as a whole,
-    /// every other weight and bias U(−1/√fan_in, 1/√fan_in), the attention's biases 0; and the
-    /// embedding as the authors advise.
+    /// PyTorch's defaults, as in the authors' layers: `in_proj` Xavier-uniform as one matrix, the
+    /// attention's biases 0, every other weight and bias U(−1/√fan_in, 1/√fan_in). The embedding is
+    /// as the authors advise.
     pub fn pytorch() -> Self {
         Self {
             in_proj: xavier(),
@@ -49,8 +49,8 @@ impl RztxInit {
         }
     }
 
-    /// The authors' WikiText-2 notebook: Xavier-uniform for every matrix, embedding and head
-    /// U(−0.1, 0.1), the head's bias 0.
+    /// The authors' WikiText-2 notebook: embedding and head U(−0.1, 0.1), every other matrix
+    /// Xavier-uniform, the head's bias 0.
     pub fn notebook() -> Self {
         let tenth = || Initializer::Uniform {
             min: -0.1,
@@ -88,7 +88,7 @@ fn xavier() -> Initializer {
     Initializer::XavierUniform { gain: 1.0 }
 }
 
-/// A linear layer; `bias` is `None` without one and `Some(None)` for one of zeros.
+/// A linear layer; `bias` is `None` for no bias and `Some(None)` for a bias of zeros.
 pub(super) fn linear(
     [d_in, d_out]: [usize; 2],
     weight: &Initializer,
@@ -105,7 +105,8 @@ pub(super) fn linear(
     }
 }
 
-/// Multiplies columns `from..` of a weight that has been drawn; 1 leaves it to be drawn later.
+/// Multiplies columns `from..` of a weight by `gain`. A gain of 1 leaves the weight as it is, so
+/// Burn samples it only when it is first used.
 pub(super) fn scale_columns(weight: Param<Tensor<2>>, from: usize, gain: f64) -> Param<Tensor<2>> {
     if gain == 1.0 {
         return weight;

@@ -1,4 +1,4 @@
-//! Images and bytes of text a second through the loaders, on the host: `cargo bench -p rezero-data`.
+//! Images and bytes of text per second through the loaders, on the host.
 
 use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;

@@ -1,4 +1,4 @@
-//! `cargo bench -p rezero-nn`: the language model on Flex.
+//! The language model on Flex.
 //!
 //! - `lm-small/step`: forward, loss, backward and Adam on the workload of that name in PyTorch's
 //!   benchmark: 6 layers, d_model 256, 8 heads, 128 tokens, batch 8
