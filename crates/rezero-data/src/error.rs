@@ -214,6 +214,17 @@ pub enum DataError {
         known: String,
     },
 
+    /// The data are absent, and this build has no feature `download`.
+    #[error("{name} is not in {} and this build cannot download (feature `download`); {by_hand}", dir.display())]
+    NoDownload {
+        /// The data set.
+        name: String,
+        /// The data folder.
+        dir: PathBuf,
+        /// Which file to place where.
+        by_hand: String,
+    },
+
     /// The data are absent, and the network may not be used.
     #[error("{name} is not in {} and the network is off; {by_hand}, or run without --offline", dir.display())]
     Offline {

@@ -4,17 +4,18 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use rezero_kernels::allocator::{Allocator, keep_memory};
 use rezero_train::cli::Cli;
 
+#[cfg(feature = "allocator")]
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
+static ALLOCATOR: rezero_kernels::allocator::Allocator = rezero_kernels::allocator::Allocator;
 
 /// Longer lines of a message are cut. Only a line that quotes a damaged file can be so long.
 const LONGEST: usize = 2_000;
 
 fn main() -> ExitCode {
-    keep_memory();
+    #[cfg(feature = "allocator")]
+    rezero_kernels::allocator::keep_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

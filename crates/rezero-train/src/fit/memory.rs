@@ -1,10 +1,5 @@
 //! Out-of-memory errors, with a batch size to try.
 
-use std::io::Write;
-use std::sync::OnceLock;
-
-use rezero_kernels::allocator::on_exhausted;
-
 use crate::error::Error;
 use crate::recipe::Train;
 
@@ -31,11 +26,22 @@ pub fn named(error: Error, advice: &str) -> Error {
 }
 
 /// If the host runs out of memory, prints an error with `advice` and exits with 1. This needs
-/// [`rezero_kernels::allocator::Allocator`] as the binary's allocator.
+/// `rezero_kernels::allocator::Allocator` as the binary's allocator, and does nothing without feature
+/// `allocator`.
+#[cfg_attr(not(feature = "allocator"), allow(unused_variables))]
 pub fn watch(advice: &str) {
+    #[cfg(feature = "allocator")]
+    print_when_exhausted(advice);
+}
+
+#[cfg(feature = "allocator")]
+fn print_when_exhausted(advice: &str) {
+    use std::io::Write;
+    use std::sync::OnceLock;
+
     static ADVICE: OnceLock<String> = OnceLock::new();
     ADVICE.get_or_init(|| advice.to_owned());
-    on_exhausted(|bytes| {
+    rezero_kernels::allocator::on_exhausted(|bytes| {
         // Nothing here may allocate memory.
         let mut out = std::io::stderr().lock();
         let advice = ADVICE.get().map_or("", String::as_str);
