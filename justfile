@@ -85,8 +85,23 @@ gpu-suite DEVICE OUT="runs/gpu-suite":
 # Format, lints, documentation
 check:
     cargo fmt --all -- --check
-    cargo clippy --release --workspace --all-targets -- -D warnings
+    cargo clippy --release --workspace --all-targets --features rezero-train/png -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# The stages of CI (docs/CI.md), and those that do not fit there
+ci:
+    .ci/run
+
+ci-full:
+    scripts/ci-full.sh
+
+# Pack the crates, and type-check crates that use them: docs/RELEASE.md
+package:
+    scripts/check-consumers.sh
+
+# Type-check for macOS, Windows and Linux on ARM, as far as no C compiler is needed
+check-targets *TARGETS:
+    scripts/check-targets.sh {{TARGETS}}
 
 # The pool and the kernels without matrix products under Miri (nightly with miri and rust-src); some ten minutes
 miri:
@@ -95,8 +110,14 @@ miri:
 
 # Benchmarks: kernels, loaders, training steps, decoding, checkpoints, start-up; `just bench kernels conv` some of them
 bench NAME="" *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
     cargo build --release
-    cargo bench --manifest-path benches/Cargo.toml {{ if NAME == "" { "" } else { "--bench " + NAME } }} -- {{ARGS}}
+    # The program's profile.
+    profile=$(mktemp --suffix .toml)
+    trap 'rm "$profile"' EXIT
+    sed -n '/^\[profile.release/,$p' Cargo.toml >"$profile"
+    cargo bench --config "$profile" --manifest-path benches/Cargo.toml {{ if NAME == "" { "" } else { "--bench " + NAME } }} -- {{ARGS}}
 
 # CPU seconds of a build from nothing, by crate, and what `cargo test` compiles again: docs/BUILD.md
 build-cost *ARGS:

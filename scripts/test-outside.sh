@@ -9,9 +9,10 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The workspace's versions, so that its builds serve here too.
+# The workspace's versions and profile, so that its builds serve here too.
 cp Cargo.lock examples/outside/Cargo.lock
-cargo build --release --manifest-path examples/outside/Cargo.toml
+sed -n '/^\[profile.release/,$p' Cargo.toml >"$work/profile.toml"
+cargo build --release --config "$work/profile.toml" --manifest-path examples/outside/Cargo.toml
 outside=$CARGO_TARGET_DIR/release/outside
 steps=${STEPS:-1200}
 

@@ -16,8 +16,8 @@
 #[cfg(feature = "download")]
 mod http;
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, IsTerminal};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

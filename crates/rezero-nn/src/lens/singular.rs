@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn diagonal_matrices_are_exact() {
-        let diagonal = [2.0, 0.0, -3.5, 1e-30, 1.0, 7e37];
+        let diagonal: [f32; 6] = [2.0, 0.0, -3.5, 1e-30, 1.0, 7e37];
         let mut values = vec![0.0; 36];
         for (i, d) in diagonal.iter().enumerate() {
             values[7 * i] = *d;

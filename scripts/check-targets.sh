@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Type-checks the crates for other platforms, with the features that need no C compiler for them: without downloads (TLS)
+# and without the allocator mimalloc. Linking is not tried.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+targets=("$@")
+[ $# -gt 0 ] || targets=(aarch64-apple-darwin x86_64-pc-windows-gnu aarch64-unknown-linux-gnu)
+for target in "${targets[@]}"; do
+    rustup target add "$target" >/dev/null 2>&1
+    echo "== $target"
+    cargo check --locked --target "$target" -p rezero-train --no-default-features --features flex
+    cargo check --locked --target "$target" -p rezero-nn --features flex,train,jacobian,import,schema
+done

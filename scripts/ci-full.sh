@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# What does not fit .ci/run: run before a release, after .ci/run. The stages: docs/CI.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/rezero/target}"
+
+stage() {
+    local name=$1 begun=$SECONDS
+    shift
+    echo "== $name"
+    "$@"
+    echo "== $name: $((SECONDS - begun)) s"
+}
+
+stage .ci/run .ci/run
+stage consumers scripts/check-consumers.sh
+stage targets scripts/check-targets.sh
+stage "benchmarks, lints" cargo clippy --locked --manifest-path benches/Cargo.toml --all-targets -- -D warnings
+
+command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+# Advisories need their database, from GitHub.
+stage "licences, sources, versions" cargo deny check bans licenses sources
+if git ls-remote -q https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; then
+    stage advisories cargo deny check advisories
+else
+    echo "advisories: left out, GitHub is out of reach"
+fi
+command -v typos >/dev/null || cargo install --locked --quiet typos-cli
+stage spelling typos
+
+if compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null; then
+    stage "conformance on wgpu" env REZERO_TEST_DEVICE=wgpu \
+        cargo test --locked --release -p rezero-train --features wgpu,remote --test conformance -- --test-threads 1
+else
+    echo "conformance on wgpu: left out, there is no Vulkan driver (mesa-vulkan-drivers is one in software)"
+fi
+if rustup run nightly cargo miri --version >/dev/null 2>&1; then
+    stage miri just miri
+else
+    echo "miri: left out, it needs the nightly toolchain with miri and rust-src"
+fi
