@@ -1,3 +1,4 @@
+use proptest::collection::vec;
 use proptest::prelude::*;
 use rezero_data::nearest;
 
@@ -67,19 +68,27 @@ fn of_equals_the_first_is_taken() {
     assert_eq!(nearest("depth2", names), Some("depth2"));
 }
 
+fn text() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..40).prop_map(String::from_iter)
+}
+
+fn letter() -> impl Strategy<Value = char> {
+    proptest::char::range('a', 'z')
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_word_gets_a_candidate_or_none(word: String, names: Vec<String>) {
+    fn any_word_gets_a_candidate_or_none(word in text(), names in vec(text(), 0..20)) {
         let found = nearest(&word, names.iter().map(String::as_str));
         prop_assert!(found.is_none_or(|found| names.iter().any(|name| name == found)));
     }
 
     #[test]
-    fn one_letter_more_is_near(name in "[a-z]{2,12}", at in 0usize..12, letter in "[a-z]") {
+    fn one_letter_more_is_near(name in vec(letter(), 2..=12).prop_map(String::from_iter), at in 0usize..12, letter in letter()) {
         let mut word = name.clone();
-        word.insert_str(at.min(name.len()), &letter);
+        word.insert(at.min(name.len()), letter);
         prop_assert_eq!(nearest(&word, [name.as_str()]), Some(name.as_str()));
     }
 }

@@ -72,7 +72,10 @@ impl SgdStep {
         check(&weights, &gradient);
         #[cfg(feature = "flex")]
         if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), velocity.as_ref()]) {
-            return crate::flex::optim::sgd(*self, weights, gradient, velocity);
+            use crate::flex::optim::{primitive, sgd, tensor_of};
+            let (weights, gradient) = (primitive(weights), primitive(gradient));
+            let (weights, velocity) = sgd(*self, weights, gradient, velocity.map(primitive));
+            return (tensor_of(weights), tensor_of(velocity));
         }
         let gradient = decayed(gradient, &weights, self.weight_decay);
         let velocity = match velocity {
@@ -102,7 +105,10 @@ impl AdaGradStep {
         check(&weights, &gradient);
         #[cfg(feature = "flex")]
         if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), sums.as_ref()]) {
-            return crate::flex::optim::adagrad(*self, weights, gradient, sums);
+            use crate::flex::optim::{adagrad, primitive, tensor_of};
+            let (weights, gradient) = (primitive(weights), primitive(gradient));
+            let (weights, sums) = adagrad(*self, weights, gradient, sums.map(primitive));
+            return (tensor_of(weights), tensor_of(sums));
         }
         let gradient = decayed(gradient, &weights, self.weight_decay);
         let squares = gradient.clone().square();
@@ -143,7 +149,11 @@ impl AdamStep {
                 None => [None, None],
             };
             if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), m, v]) {
-                return crate::flex::optim::adam(*self, weights, gradient, moments);
+                use crate::flex::optim::{adam, primitive, tensor_of};
+                let (weights, gradient) = (primitive(weights), primitive(gradient));
+                let moments = moments.map(|moments| moments.map(primitive));
+                let (weights, moments) = adam(*self, weights, gradient, moments);
+                return (tensor_of(weights), moments.map(tensor_of));
             }
         }
         let (weights, gradient) = match self.decoupled {

@@ -1,5 +1,8 @@
 //! One pass over the parameter, the gradient and the state, in place. Adam reads four arrays and
 //! writes three.
+//!
+//! The updates take primitives, which have no rank in their type: so their loops are compiled once, in
+//! this crate, whose optimisation they need, and not in each crate that calls them.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{DispatchAutodiffContext, DispatchTensor, Flex, TensorMetadata};
@@ -24,12 +27,25 @@ pub(crate) fn serves<const D: usize>(tensors: &[Option<&Tensor<D>>]) -> bool {
     })
 }
 
-pub(crate) fn sgd<const D: usize>(
+/// The primitive of a tensor that [`serves`] accepts.
+pub(crate) fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    match tensor.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
+        Err(error) => unreachable!("checked to be a tensor of Flex: {error:?}"),
+    }
+}
+
+/// The inverse of [`primitive`].
+pub(crate) fn tensor_of<const D: usize>(primitive: FlexTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(primitive)
+}
+
+pub(crate) fn sgd(
     step: SgdStep,
-    weights: Tensor<D>,
-    gradient: Tensor<D>,
-    velocity: Option<Tensor<D>>,
-) -> (Tensor<D>, Tensor<D>) {
+    weights: FlexTensor,
+    gradient: FlexTensor,
+    velocity: Option<FlexTensor>,
+) -> (FlexTensor, FlexTensor) {
     let (lr, decay) = (step.lr as f32, step.weight_decay as f32);
     // The first velocity is the gradient itself.
     let momentum = if velocity.is_some() {
@@ -52,12 +68,12 @@ pub(crate) fn sgd<const D: usize>(
     (weights, velocity)
 }
 
-pub(crate) fn adagrad<const D: usize>(
+pub(crate) fn adagrad(
     step: AdaGradStep,
-    weights: Tensor<D>,
-    gradient: Tensor<D>,
-    sums: Option<Tensor<D>>,
-) -> (Tensor<D>, Tensor<D>) {
+    weights: FlexTensor,
+    gradient: FlexTensor,
+    sums: Option<FlexTensor>,
+) -> (FlexTensor, FlexTensor) {
     let (lr, epsilon) = (step.lr as f32, step.epsilon as f32);
     let decay = step.weight_decay as f32;
     let (weights, [sums]) = update(
@@ -76,12 +92,12 @@ pub(crate) fn adagrad<const D: usize>(
     (weights, sums)
 }
 
-pub(crate) fn adam<const D: usize>(
+pub(crate) fn adam(
     step: AdamStep,
-    weights: Tensor<D>,
-    gradient: Tensor<D>,
-    moments: Option<[Tensor<D>; 2]>,
-) -> (Tensor<D>, [Tensor<D>; 2]) {
+    weights: FlexTensor,
+    gradient: FlexTensor,
+    moments: Option<[FlexTensor; 2]>,
+) -> (FlexTensor, [FlexTensor; 2]) {
     let [factor, epsilon] = step.corrections();
     let (rate, epsilon) = ((step.lr * factor) as f32, epsilon as f32);
     let [beta_1, beta_2] = [step.beta_1 as f32, step.beta_2 as f32];
@@ -119,18 +135,18 @@ fn decayed(g: f32, w: f32, decay: f32) -> f32 {
 
 /// Runs `f(weights, gradient, state)` on parts of the tensors. Missing state starts at zero.
 #[inline(always)]
-fn update<const D: usize, const N: usize>(
-    weights: Tensor<D>,
-    gradient: Tensor<D>,
-    state: [Option<Tensor<D>>; N],
+fn update<const N: usize>(
+    weights: FlexTensor,
+    gradient: FlexTensor,
+    state: [Option<FlexTensor>; N],
     f: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Sync + Send,
-) -> (Tensor<D>, [Tensor<D>; N]) {
+) -> (FlexTensor, [FlexTensor; N]) {
     let shape = weights.shape();
-    let gradient = contiguous(&primitive(gradient));
+    let gradient = contiguous(&gradient);
     let g = values(&gradient);
-    let mut weights = writable(primitive(weights));
+    let mut weights = writable(weights);
     let mut state = state.map(|state| match state {
-        Some(state) => writable(primitive(state)),
+        Some(state) => writable(state),
         None => tensor(vec![0.0; g.len()], shape.clone()),
     });
     assert!(
@@ -154,15 +170,5 @@ fn update<const D: usize, const N: usize>(
             || f(w, g, states),
         );
     });
-    (
-        Tensor::from_primitive::<Flex>(weights),
-        state.map(Tensor::from_primitive::<Flex>),
-    )
-}
-
-fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    match tensor.try_into_primitive::<Flex>() {
-        Ok(tensor) => tensor,
-        Err(error) => unreachable!("checked to be a tensor of Flex: {error:?}"),
-    }
+    (weights, state)
 }

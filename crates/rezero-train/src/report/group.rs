@@ -60,13 +60,17 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
             (key.clone(), most)
         })
         .collect();
-    let datas: Vec<String> = runs
+    let data_sets: Vec<String> = runs
         .iter()
         .filter_map(|run| Some(run.environment.as_ref()?.data.clone()))
         .filter(|data| !data.is_empty())
         .collect();
-    let count = |data: &String| datas.iter().filter(|other| *other == data).count();
-    let usual_data = datas.iter().rev().max_by_key(|data| count(data)).cloned();
+    let count = |data: &String| data_sets.iter().filter(|other| *other == data).count();
+    let usual_data = data_sets
+        .iter()
+        .rev()
+        .max_by_key(|data| count(data))
+        .cloned();
     let usual_data = usual_data.unwrap_or_default();
     let mut groups: Vec<Group> = Vec::new();
     for run in runs {
