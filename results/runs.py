@@ -268,7 +268,7 @@ def epochs(experiment):
 CLAIMS = [
     ("Transformer on bytes, 500 steps: bits per byte", 48, "lm48", "bpb", {"rezero": "ReZero", "pre-norm": "pre-norm", "post-norm": "post-norm"}),
     ("ResNet on CIFAR-10, one epoch: accuracy", 20, "resnet20", "accuracy", {"rezero": "ReZero", "vanilla": "plain ResNet"}),
-    ("6 layers grown to 24, and 24 from the start, at equal compute: bits per byte", 24, "growth", "bpb", {"6-24-even": "grown", "24": "from the start"}),
+    ("Transformer on bytes, 6 layers grown to 24, against equal compute: bits per byte", 24, "growth", "bpb", {"6-24-even": "grown", "24": "from the start", "6-long": "6 layers throughout"}),
     ("Fully connected network on CIFAR-10, ten epochs: training loss", 64, "mlp64", "epoch", {"rezero": "ReZero", "residual": "residual", "vanilla": "plain", "pre-norm": "pre-norm"}),
     ("**Against ReZero:** Transformer on bytes, 1,000 steps: bits per byte", 12, "lm12", "bpb", {"rezero": "ReZero", "rezero-1": "ReZero with α = 1", "pre-norm": "pre-norm"}),
 ]

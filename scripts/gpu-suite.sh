@@ -8,7 +8,7 @@
 #
 #   REZERO=…       the program; without it, it is built with --features ${FEATURES:-DEVICE}
 #   CONFORMANCE=…  the conformance suite's binary, likewise
-#   PYTHON=…       Python with torch, to compare with; without it PyTorch is left out
+#   REZERO_PYTHON=…       Python with torch, to compare with; without it PyTorch is left out
 #   DATA=…         CIFAR-10's binary layout, to train on; without it nothing is trained
 #   WORKLOADS=…    what is timed (lm-paper,resnet-56)
 #   TRAIN=…        recipe keys of the two runs (cifar10-resnet56's own)
@@ -78,10 +78,10 @@ part conformance bash -c conformance
 for dtype in f32 bf16; do
     part "bench-$dtype" "$REZERO" bench "$workloads" --device "$device" --dtype "$dtype" --steps 20 --json
 done
-if [ -n "${PYTHON:-}" ]; then
+if [ -n "${REZERO_PYTHON:-}" ]; then
     for dtype in f32 tf32 bf16; do
-        part "pytorch-$dtype" "$PYTHON" benches/pytorch.py "$workloads" --device "${TORCH_DEVICE:-cuda}" --dtype $dtype --steps 20
-        part "compiled-$dtype" "$PYTHON" benches/pytorch.py "$workloads" --device "${TORCH_DEVICE:-cuda}" --dtype $dtype --steps 20 --compile
+        part "pytorch-$dtype" "$REZERO_PYTHON" benches/pytorch.py "$workloads" --device "${TORCH_DEVICE:-cuda}" --dtype $dtype --steps 20
+        part "compiled-$dtype" "$REZERO_PYTHON" benches/pytorch.py "$workloads" --device "${TORCH_DEVICE:-cuda}" --dtype $dtype --steps 20 --compile
     done
 fi
 if [ -n "${DATA:-}" ]; then

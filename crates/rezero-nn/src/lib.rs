@@ -8,7 +8,7 @@
 //! ```
 //!
 //! so that a network of any depth begins as the identity: its input–output Jacobian is I, and
-//! signals and gradients pass unchanged until training opens the gates one by one.
+//! signals and gradients pass unchanged until training changes the gates.
 //!
 //! - [`ReZero`] is the gate alone, [`ReZeroBlock`] is a gate with its branch.
 //! - [`Residual`] joins a branch with its skip path by any [`ResidualScheme`] that the papers
