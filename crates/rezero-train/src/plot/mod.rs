@@ -1,4 +1,4 @@
-//! Every figure of the project: one style, SVG by plotters, PNG by resvg.
+//! Every figure of the project: one style, SVG by plotters and, with feature `png`, PNG by resvg.
 //!
 //! The colours are Okabe and Ito's palette, which people with any kind of colour vision can tell
 //! apart. Text, lines and background have one colour each. A style sheet inside the file inverts
