@@ -22,7 +22,7 @@ resume-cifar *ARGS:
 train-lm FILE *ARGS:
     cargo run --release {{with}} -- train enwik8-small --text {{FILE}} {{ARGS}}
 
-# Two minutes on built-in images
+# About a minute on generated images
 quickstart *ARGS:
     cargo run --release {{with}} -- train quickstart {{ARGS}}
 
@@ -114,10 +114,10 @@ bench NAME="" *ARGS:
     set -euo pipefail
     cargo build --release
     # The program's profile.
-    profile=$(mktemp --suffix .toml)
-    trap 'rm "$profile"' EXIT
-    sed -n '/^\[profile.release/,$p' Cargo.toml >"$profile"
-    cargo bench --config "$profile" --manifest-path benches/Cargo.toml {{ if NAME == "" { "" } else { "--bench " + NAME } }} -- {{ARGS}}
+    folder=$(mktemp -d)
+    trap 'rm -r "$folder"' EXIT
+    sed -n '/^\[profile.release/,$p' Cargo.toml >"$folder/profile.toml"
+    cargo bench --config "$folder/profile.toml" --manifest-path benches/Cargo.toml {{ if NAME == "" { "" } else { "--bench " + NAME } }} -- {{ARGS}}
 
 # CPU seconds of a build from nothing, by crate, and what `cargo test` compiles again: docs/BUILD.md
 build-cost *ARGS:

@@ -45,7 +45,8 @@ def build(arguments, target):
         "REZERO_BUILD_COST": log,
     }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = subprocess.run(["cargo", *arguments], env=environment)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    result = subprocess.run(["cargo", *arguments], env=environment, cwd=root)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if result.returncode != 0:
         sys.exit(f"cargo {' '.join(arguments)} failed")
@@ -72,7 +73,8 @@ def main():
     parser.add_argument("--target", help="an empty directory, which is kept; else a temporary one")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        target = options.target or stack.enter_context(tempfile.TemporaryDirectory(prefix="build-cost-"))
+        # Cargo runs rustc in each crate's folder, so the path must be absolute.
+        target = os.path.abspath(options.target) if options.target else stack.enter_context(tempfile.TemporaryDirectory(prefix="build-cost-"))
         os.makedirs(target, exist_ok=True)
         if os.listdir(target):
             parser.error(f"{target} is not empty")

@@ -4,8 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What is packed is the commit, or with ALLOW_DIRTY=1 the working tree.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 cargo package --locked --workspace --no-verify ${ALLOW_DIRTY:+--allow-dirty}
-packages=${CARGO_TARGET_DIR:-target}/package
+packages=$CARGO_TARGET_DIR/package
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 patches=""
@@ -35,7 +36,7 @@ $3
 [patch.crates-io]
 $patches
 END
-    # The workspace's versions, so that nothing is compiled that its own build has compiled.
+    # The versions that the workspace is tested with.
     cp Cargo.lock "$dir/Cargo.lock"
     echo "$4" >"$dir/src/lib.rs"
     echo "== $1: burn = $2, $3"

@@ -4,10 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Warnings of our own crates are errors: no other build has these features.
+export RUSTFLAGS="-D warnings"
 targets=("$@")
 [ $# -gt 0 ] || targets=(aarch64-apple-darwin x86_64-pc-windows-gnu aarch64-unknown-linux-gnu)
 for target in "${targets[@]}"; do
-    rustup target add "$target" >/dev/null 2>&1
+    rustup target add "$target"
     echo "== $target"
     cargo check --locked --target "$target" -p rezero-train --no-default-features --features flex
     cargo check --locked --target "$target" -p rezero-nn --features flex,train,jacobian,import,schema

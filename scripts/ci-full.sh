@@ -6,11 +6,12 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/rezero/target}"
 
 stage() {
-    local name=$1 begun=$SECONDS
+    local name=$1 begun=$SECONDS status=0
     shift
     echo "== $name"
-    "$@"
-    echo "== $name: $((SECONDS - begun)) s"
+    "$@" || status=$?
+    echo "== $name: $((SECONDS - begun)) s, status $status"
+    return "$status"
 }
 
 stage .ci/run .ci/run
@@ -36,7 +37,9 @@ else
     echo "conformance on wgpu: left out, there is no Vulkan driver (mesa-vulkan-drivers is one in software)"
 fi
 if rustup run nightly cargo miri --version >/dev/null 2>&1; then
-    stage miri just miri
+    export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows"
+    stage "miri, pool" cargo +nightly miri test -p rezero-kernels --lib pool
+    stage "miri, kernels" cargo +nightly miri test -p rezero-kernels --test kernels small::
 else
     echo "miri: left out, it needs the nightly toolchain with miri and rust-src"
 fi

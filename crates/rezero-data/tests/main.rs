@@ -3,6 +3,7 @@
 mod any_shape;
 mod corpora;
 mod datasets;
+#[cfg(feature = "download")]
 mod fetching;
 mod loading;
 mod nearest;
@@ -10,6 +11,7 @@ mod reading;
 mod real;
 mod registry;
 mod rng;
+#[cfg(feature = "download")]
 mod server;
 mod shapes;
 mod support;

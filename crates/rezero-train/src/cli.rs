@@ -149,7 +149,7 @@ pub struct Sample {
     /// The same seed writes the same bytes
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// End at this byte, which is not written: a character, \\n, \\t or a number from 10 to 255
+    /// End at this byte, which is not written: a character, `\n`, `\t` or a number from 10 to 255
     #[arg(long, value_name = "BYTE", value_parser = parse_byte)]
     pub stop: Option<u8>,
     /// best, last, or a step
@@ -406,8 +406,8 @@ pub struct Serve {
 /// Arguments of `rezero bench`.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// Workloads, separated by commas: names, or kinds with sizes of your own. A size that is left
-    /// out is as shown (d_ff: 4 times d_model)
+    /// Workloads, separated by commas: names, or kinds with your own sizes.
+    /// The default sizes of a kind are those of its line (d_ff: 4 times d_model)
     ///   mlp-64      mlp:layers=64,width=256,batch=100
     ///   lm-small    lm:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128,batch=8
     ///   lm-paper    lm:layers=12,d_model=512,n_heads=8,d_ff=2048,length=512,batch=16

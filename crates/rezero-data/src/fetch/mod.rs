@@ -121,6 +121,13 @@ pub fn plan(entry: &Entry, options: &Options) -> Result<Plan> {
             by_hand: entry.by_hand(dir),
         });
     }
+    if cfg!(not(feature = "download")) {
+        return Err(DataError::NoDownload {
+            name: entry.title.clone(),
+            dir: dir.clone(),
+            by_hand: entry.by_hand(dir),
+        });
+    }
     let url = urls(entry, options)
         .first()
         .ok_or_else(|| DataError::Setting {
@@ -170,7 +177,10 @@ pub fn fetch(entry: &Entry, options: &Options) -> Result<PathBuf> {
             verify(&archive, entry, &bar, OnMismatch::Keep)?;
             archive
         }
+        #[cfg(feature = "download")]
         Plan::Download { .. } => download(entry, options, &bar)?,
+        #[cfg(not(feature = "download"))]
+        Plan::Download { .. } => unreachable!("`plan` refuses it"),
     };
     bar.stage("unpacking", entry.bytes, 0);
     unpack::unpack(&archive, dir, entry, |n| bar.advance(n))
@@ -232,6 +242,7 @@ fn lock(path: &Path, bar: &Bar) -> Result<Option<File>> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum OnMismatch {
+    #[cfg(feature = "download")]
     Delete,
     Keep,
 }
@@ -243,6 +254,7 @@ fn verify(file: &Path, entry: &Entry, bar: &Bar, on_mismatch: OnMismatch) -> Res
         return Ok(());
     }
     let done = match on_mismatch {
+        #[cfg(feature = "download")]
         OnMismatch::Delete => {
             remove(file)?;
             "the download was deleted"
@@ -255,15 +267,6 @@ fn verify(file: &Path, entry: &Entry, bar: &Bar, on_mismatch: OnMismatch) -> Res
         expected,
         got,
         done,
-    })
-}
-
-#[cfg(not(feature = "download"))]
-fn download(entry: &Entry, options: &Options, _: &Bar) -> Result<PathBuf> {
-    Err(DataError::NoDownload {
-        name: entry.name.clone(),
-        dir: options.dir.clone(),
-        by_hand: entry.by_hand(&options.dir),
     })
 }
 
