@@ -1,10 +1,12 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use rezero_data::Split;
 
+use crate::fit::OnTerm;
 use crate::recipe::Override;
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
@@ -49,7 +51,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub struct Train {
     /// A recipe (see `rezero recipes`), a path to a .toml file, or with --resume a run directory
-    pub recipe: String,
+    pub recipe: OsString,
     /// Recipe values to change, for example: scheme=residual epochs=10 optimizer.lr=0.2. If a key
     /// is given twice, the last value counts
     #[arg(value_name = "KEY=VALUE")]
@@ -81,6 +83,9 @@ pub struct Train {
     /// Print lines instead of the terminal interface; the default without a terminal
     #[arg(long)]
     pub plain: bool,
+    /// What SIGTERM does: stop with a checkpoint, or go on to the end
+    #[arg(long, value_enum, default_value_t)]
+    pub on_term: OnTerm,
 }
 
 /// Arguments of `rezero eval`.
@@ -126,14 +131,18 @@ pub struct Eval {
 pub struct Sample {
     /// A run directory
     pub run: PathBuf,
-    /// The text to continue, at most as long as the run's context [default: a newline]
+    /// The text to continue, of any bytes; the network sees the end of it that fits the run's
+    /// context [default: a newline]
     #[arg(
         long,
         default_value = "\n",
         hide_default_value = true,
         allow_hyphen_values = true
     )]
-    pub prompt: String,
+    pub prompt: OsString,
+    /// A file with the text to continue; - reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
     /// How many bytes to write
     #[arg(long, default_value_t = 1000)]
     pub bytes: usize,

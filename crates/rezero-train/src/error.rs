@@ -133,12 +133,14 @@ pub enum Error {
         message: String,
     },
     /// Stopped by Ctrl-C or SIGTERM after a checkpoint.
-    #[error("interrupted at step {step}; continue with: {resume}")]
+    #[error("stopped at step {step}, saved; continue with: {resume}")]
     Interrupted {
         /// The last finished step.
         step: usize,
         /// The command that continues.
         resume: String,
+        /// The process's exit status: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+        status: u8,
     },
 }
 
@@ -161,11 +163,12 @@ impl Error {
         }
     }
 
-    /// The process's exit status: 3 for a diverged run, 130 for an interrupted one, else 1.
+    /// The process's exit status: 3 for a diverged run, 128 and the signal for a stopped one (130 for
+    /// Ctrl-C), else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Diverged { .. } => 3,
-            Self::Interrupted { .. } => 130,
+            Self::Interrupted { status, .. } => *status,
             _ => 1,
         }
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rezero_train::cli::Cli;
+use rezero_train::error::Error;
 
 #[cfg(feature = "allocator")]
 #[global_allocator]
@@ -29,8 +30,13 @@ fn main() -> ExitCode {
     };
     let message = error.to_string();
     let lines: Vec<String> = message.lines().map(shortened).collect();
+    // A stop that the user asked for is no error.
+    let kind = match error {
+        Error::Interrupted { .. } => "",
+        _ => "error: ",
+    };
     // Standard error may be closed; the exit code says it too.
-    let _ = writeln!(std::io::stderr(), "error: {}", lines.join("\n"));
+    let _ = writeln!(std::io::stderr(), "{kind}{}", lines.join("\n"));
     ExitCode::from(error.exit_code())
 }
 

@@ -12,5 +12,6 @@ mod report;
 mod resume;
 mod schema;
 mod support;
+mod surroundings;
 mod text;
 mod trainer;

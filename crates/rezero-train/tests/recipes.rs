@@ -586,6 +586,26 @@ fn a_key(i: usize) -> String {
     all[i % all.len()].clone()
 }
 
+#[test]
+fn names_of_runs_differ_where_their_settings_do() {
+    let long = |end: char| {
+        let device: String = std::iter::repeat_n('x', 300).chain([end]).collect();
+        Override::new("device", device)
+    };
+    let name = |over: Override| Recipe::resolve("quickstart", &[over]).unwrap().run_name();
+    let (a, b) = (name(long('a')), name(long('b')));
+    assert!(a.len() == 200 && b.len() == 200 && a != b, "{a} {b}");
+    assert_eq!(name(long('a')), a);
+    assert_ne!(
+        name(Override::new("device", "a b")),
+        name(Override::new("device", "a-b"))
+    );
+    assert_eq!(
+        name(Override::new("device", "cuda:0")),
+        "quickstart_device=cuda-0"
+    );
+}
+
 /// A text of at most `len` characters, control characters among them.
 fn text(len: usize) -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..=len).prop_map(String::from_iter)

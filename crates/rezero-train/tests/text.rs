@@ -255,8 +255,8 @@ fn a_run_on_a_file_is_scored_sampled_and_explained() {
         (&["--temperature", "-1"], "temperature"),
         (&["--prompt", ""], "at least one byte"),
         (
-            &["--prompt", "abcdefghijklmnopqrstuvwxyz"],
-            "context of 24 bytes, got 26",
+            &["--prompt", "x", "--prompt-file", "-"],
+            "cannot be used with",
         ),
     ] {
         let mut args = vec!["sample", "run"];

@@ -8,7 +8,7 @@ use super::{RUNS, absolute, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Model, Rates, Scheduler, load};
+use crate::fit::{Model, OnTerm, Rates, Scheduler, load};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::Domain;
@@ -55,7 +55,7 @@ pub fn run(args: Grow) -> Result<()> {
         return Ok(());
     }
     train::run(&Train {
-        recipe: dir.to_string_lossy().into_owned(),
+        recipe: dir.into_os_string(),
         overrides: Vec::new(),
         data_dir: None,
         text: None,
@@ -65,6 +65,7 @@ pub fn run(args: Grow) -> Result<()> {
         devices: None,
         offline: args.offline,
         plain: args.plain,
+        on_term: OnTerm::default(),
     })
 }
 

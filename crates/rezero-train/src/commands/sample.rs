@@ -1,6 +1,6 @@
 //! `rezero sample`
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use rezero_nn::transformer::SamplingConfig;
 
@@ -27,6 +27,7 @@ pub fn run(args: &Sample) -> Result<()> {
         .with_top_p(args.top_p)
         .with_seed(args.seed)
         .init()?;
+    let prompt = prompt(args)?;
     let settings = &recipe.settings;
     let device = device::select(args.device.as_ref().unwrap_or(&settings.run.device))?;
     let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
@@ -42,9 +43,10 @@ pub fn run(args: &Sample) -> Result<()> {
         Err(e) => Err(Error::io("write to", "standard output", e)),
         Ok(()) => Ok(true),
     };
-    let prompt = args.prompt.as_bytes();
-    let text = model.generate(prompt, sampler, args.stop, &device)?;
-    if !write(prompt)? {
+    // The network sees no more than its context; what was before it is written all the same.
+    let seen = &prompt[prompt.len().saturating_sub(model.context)..];
+    let text = model.generate(seen, sampler, args.stop, &device)?;
+    if !write(&prompt)? {
         return Ok(());
     }
     for byte in text.take(args.bytes) {
@@ -54,4 +56,19 @@ pub fn run(args: &Sample) -> Result<()> {
     }
     write(b"\n")?;
     Ok(())
+}
+
+/// The bytes to continue, from the command line, a file or standard input.
+fn prompt(args: &Sample) -> Result<Vec<u8>> {
+    match &args.prompt_file {
+        None => Ok(args.prompt.as_encoded_bytes().to_vec()),
+        Some(file) if file.as_os_str() == "-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .map_err(|e| Error::io("read", "standard input", e))?;
+            Ok(bytes)
+        }
+        Some(file) => std::fs::read(file).map_err(|e| Error::io("read", file, e)),
+    }
 }

@@ -10,7 +10,7 @@ use super::{RUNS, absolute, places, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
+use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
 use crate::record::{Environment, Opening, run_dir};
 use crate::task::{DataSet, Domain, Places};
@@ -53,6 +53,8 @@ fn resolve(args: &Train) -> Result<Plan> {
     };
     overrides.extend(device.map(|value| Override::new("run.device", value)));
     let given = Path::new(&args.recipe);
+    // Folders may have any name.
+    let recipe = args.recipe.to_string_lossy();
     if given.is_dir() {
         if !args.resume {
             return Err(Error::Run {
@@ -73,13 +75,13 @@ fn resolve(args: &Train) -> Result<Plan> {
             dir: given.to_owned(),
         });
     }
-    if args.resume && args.recipe.contains(['/', '\\']) && !args.recipe.ends_with(".toml") {
+    if args.resume && recipe.contains(['/', '\\']) && !recipe.ends_with(".toml") {
         return Err(Error::Run {
             dir: given.to_owned(),
             message: "there is no such directory".to_owned(),
         });
     }
-    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
+    let resolved = Recipe::resolve(&recipe, &overrides)?;
     let base = Path::new(RUNS);
     let name = resolved.run_name();
     let dir = match (&args.run_dir, args.resume) {
@@ -118,6 +120,18 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
             ),
         }),
     }
+}
+
+/// Whether Burn's interface can be drawn: standard output is a terminal that can place text, and it is
+/// this process's own, not that of a container or a detached session.
+fn has_interface() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|value| value.is_empty() || value == "dumb");
+    #[cfg(unix)]
+    let controlled = std::fs::File::open("/dev/tty").is_ok();
+    #[cfg(not(unix))]
+    let controlled = true;
+    std::io::stdout().is_terminal() && controlled && !set("CI") && (!dumb || cfg!(windows))
 }
 
 /// Everything that a run needs, before any of its files is written.
@@ -257,8 +271,8 @@ fn fit<D: Domain>(
         identity: recipe.identity(),
         fingerprints,
         start,
-        interrupter: on_signal(),
-        plain: args.plain || !std::io::stdout().is_terminal(),
+        interrupter: on_signal(args.on_term),
+        plain: args.plain || !has_interface(),
     })?;
     Ok((finished, run))
 }
@@ -275,6 +289,7 @@ fn finish<D: Domain>(
         return Err(Error::Interrupted {
             step: state.step,
             resume: format!("rezero train {dir} --resume"),
+            status: fit::stop_status(),
         });
     }
     let target = plan.resolved.recipe.settings.run.target;

@@ -40,13 +40,15 @@ pub use parts::PartUpdate;
 pub use schedule::{Rate, Rates, Scheduler};
 pub use source::{Batches, DatasetSource, Source};
 pub use step::{Input, Output, Trainee};
+pub use stop::OnTerm;
 pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, on_a_big_stack};
 
 pub(crate) use model::differentiate;
-pub(crate) use stop::on_signal;
+pub(crate) use stop::{on_signal, status as stop_status};
 pub(crate) use strategy::Fit;
+pub(crate) use terminal::restore as restore_terminal;
 pub(crate) use trainer::launch;
 
 /// The stack of a training thread. Autodiff walks parts of a network's graph by recursion, so the

@@ -1,25 +1,106 @@
-//! Ctrl-C and SIGTERM.
+//! Ctrl-C, SIGTERM and SIGHUP.
+//!
+//! | signal | first | repeated |
+//! | - | - | - |
+//! | SIGINT (Ctrl-C) | stops after the current step, with a checkpoint | ends the process at once, without one |
+//! | SIGTERM, SIGHUP | stops after the current step, with a checkpoint | changes nothing: a scheduler may send it to a whole group, and twice |
+//! | SIGTERM with [`OnTerm::Finish`] | changes nothing | changes nothing |
+//!
+//! A signal that the parent has set to be ignored, as `nohup` and a shell's `&` do, stays ignored.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use burn::train::Interrupter;
 
-/// The first SIGINT or SIGTERM stops after the current step, a second one at once.
-pub(crate) fn on_signal() -> Interrupter {
-    static STOPPING: AtomicBool = AtomicBool::new(false);
+use super::terminal;
+
+/// The effect of SIGTERM on a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnTerm {
+    /// Stop after the current step, with a checkpoint
+    #[default]
+    Checkpoint,
+    /// Go on to the end of the run
+    Finish,
+}
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// The signal that stopped the run, or 0.
+static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
+/// The run that signals stop.
+static RUN: Mutex<Option<(Interrupter, OnTerm)>> = Mutex::new(None);
+
+/// An interrupter that signals stop.
+pub(crate) fn on_signal(on_term: OnTerm) -> Interrupter {
     let interrupter = Interrupter::new();
-    let handle = interrupter.clone();
-    // Fails only if a handler is set already. That handler then stops the process.
-    let _ = ctrlc::set_handler(move || {
-        if STOPPING.swap(true, Ordering::SeqCst) {
+    let mut run = RUN.lock().unwrap_or_else(PoisonError::into_inner);
+    if run.replace((interrupter.clone(), on_term)).is_none() {
+        listen();
+    }
+    STOPPED_BY.store(0, Ordering::SeqCst);
+    interrupter
+}
+
+/// The exit status of a process that a signal has stopped: 128 and the signal, 130 for Ctrl-C.
+pub(crate) fn status() -> u8 {
+    match STOPPED_BY.load(Ordering::SeqCst) {
+        0 => 130,
+        signal => 128 + signal as u8,
+    }
+}
+
+#[cfg(unix)]
+fn listen() {
+    let signals = [SIGHUP, SIGINT, SIGTERM];
+    let wanted = signals.into_iter().filter(|signal| !is_ignored(*signal));
+    // Without a handler, signals end the process; the last checkpoint stays.
+    if let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) {
+        std::thread::spawn(move || signals.forever().for_each(received));
+    }
+}
+
+#[cfg(not(unix))]
+fn listen() {
+    let _ = ctrlc::set_handler(|| received(SIGINT));
+}
+
+/// Whether this process was started with the signal ignored.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    // Linux says so in a mask of hexadecimal digits. Elsewhere nothing says it without unsafe code.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+fn received(signal: i32) {
+    let run = RUN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some((run, on_term)) = run else { return };
+    if signal == SIGTERM && on_term == OnTerm::Finish {
+        return say("SIGTERM: the run goes on to its end (--on-term finish)");
+    }
+    let before = STOPPED_BY.swap(signal, Ordering::SeqCst);
+    match (signal, before) {
+        (SIGINT, SIGINT) => {
+            terminal::restore();
+            say("stopped at once; the last checkpoint stays");
             std::process::exit(130);
         }
-        let _ = writeln!(
-            std::io::stderr(),
-            "stopping after this step; press Ctrl-C again to stop at once"
-        );
-        handle.stop(Some("interrupted"));
-    });
-    interrupter
+        (SIGINT, _) => say("stopping after this step; press Ctrl-C again to stop at once"),
+        (SIGTERM, SIGTERM) | (SIGHUP, SIGHUP) => return,
+        (SIGTERM, _) => say("SIGTERM: stopping after this step, with a checkpoint"),
+        _ => say("SIGHUP: stopping after this step, with a checkpoint"),
+    }
+    run.stop(Some("interrupted"));
+}
+
+/// Standard error may be closed.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

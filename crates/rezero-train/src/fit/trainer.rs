@@ -9,7 +9,7 @@ use burn::train::Interrupter;
 
 use super::model::Model;
 use super::source::Source;
-use super::stop::on_signal;
+use super::stop::{OnTerm, on_signal};
 use super::strategy::{Finished, Fit};
 use super::task::Task;
 use super::{STACK_BYTES, memory};
@@ -242,7 +242,10 @@ impl Trainer {
             identity,
             fingerprints,
             start,
-            interrupter: self.interrupter.clone().unwrap_or_else(on_signal),
+            interrupter: self
+                .interrupter
+                .clone()
+                .unwrap_or_else(|| on_signal(OnTerm::default())),
             plain: self.plain,
         })?;
         if !finished.interrupted {

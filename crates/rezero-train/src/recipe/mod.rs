@@ -290,6 +290,11 @@ pub(crate) fn fingerprint(tables: &Tables, settings: &Settings) -> String {
             settings.run.epochs, settings.run.steps
         ));
     }
+    sha256(&text)
+}
+
+/// Hexadecimal.
+fn sha256(text: &str) -> String {
     let digest = Sha256::digest(text);
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -335,8 +340,11 @@ impl Resolved {
     }
 
     /// A folder name that tells runs of different settings apart: the recipe's name and every
-    /// override.
+    /// override. A name that is too long for a folder, or has characters that a folder's name should not
+    /// have, ends in a hash of the whole.
     pub fn run_name(&self) -> String {
+        const LONGEST: usize = 200;
+
         let mut name = self.name.clone();
         for (key, value) in self.draft.overrides(&self.recipe.to_tables()) {
             let text = match value {
@@ -345,12 +353,18 @@ impl Resolved {
             };
             name.push_str(&format!("_{key}={text}"));
         }
-        name.chars()
-            .map(|c| match c {
-                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' | '=' => c,
-                _ => '-',
-            })
-            .take(200)
-            .collect()
+        // A device's colon and comma can stand for nothing else.
+        let safe = |c: char| c.is_ascii_alphanumeric() || "._-=:,".contains(c);
+        let hash = match name.chars().all(safe) && name.len() <= LONGEST {
+            true => String::new(),
+            false => format!("_{}", &sha256(&name)[..8]),
+        };
+        let plain = name.chars().map(|c| match c {
+            ':' | ',' => '-',
+            c if safe(c) => c,
+            _ => '-',
+        });
+        let plain: String = plain.take(LONGEST - hash.len()).collect();
+        plain + &hash
     }
 }

@@ -12,10 +12,10 @@ pub struct Environment {
     /// The command line of every process that worked on the run, the first one first.
     pub commands: Vec<Vec<String>>,
     /// The folder of the data, if it was given.
-    #[serde(default)]
+    #[serde(default, with = "any_path")]
     pub data_dir: Option<PathBuf>,
     /// The file that `data.set = "text"` reads.
-    #[serde(default)]
+    #[serde(default, with = "any_path")]
     pub text: Option<PathBuf>,
     /// The device, as the backend names it.
     pub device: String,
@@ -31,7 +31,7 @@ pub struct Environment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Described>,
     /// The run that it was grown from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "any_path")]
     pub grown_from: Option<PathBuf>,
 }
 
@@ -40,7 +40,9 @@ impl Environment {
     /// its commands come first, and its paths are taken over.
     pub fn here(before: Option<Self>) -> Self {
         let mut environment = before.unwrap_or_default();
-        environment.commands.push(std::env::args().collect());
+        // Arguments that are no text are marked by the replacement character.
+        let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        environment.commands.push(arguments.collect());
         environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
         environment
     }
@@ -59,6 +61,36 @@ impl Environment {
             environment: self,
         };
         serde_json::to_vec_pretty(&file).expect("an environment is JSON")
+    }
+}
+
+/// A path as its text or, if it is none (it may be any bytes on Unix), as serde writes an `OsString`:
+/// `{"Unix": [bytes]}`. Both read back as they were.
+mod any_path {
+    use std::ffi::OsString;
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum AnyPath {
+        Text(String),
+        Raw(OsString),
+    }
+
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
+        let path = path.clone().map(PathBuf::into_os_string);
+        path.map(|path| path.into_string().map_or_else(AnyPath::Raw, AnyPath::Text))
+            .serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+        let path = Option::<AnyPath>::deserialize(d)?;
+        Ok(path.map(|path| match path {
+            AnyPath::Text(text) => PathBuf::from(text),
+            AnyPath::Raw(raw) => PathBuf::from(raw),
+        }))
     }
 }
 
@@ -96,4 +128,26 @@ pub struct Described {
     pub digits: usize,
     /// Whether a higher value is better.
     pub higher_is_better: bool,
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn any_path_reads_back() {
+        for bytes in [&b"/data/enwik8"[..], b"/data/\xff\xfe", b""] {
+            let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
+            let environment = Environment {
+                text: Some(path.clone()),
+                ..Environment::here(None)
+            };
+            let back: Environment = serde_json::from_slice(&environment.to_json(1)).unwrap();
+            assert_eq!(back.text, Some(path));
+            assert_eq!(back.data_dir, None);
+        }
+    }
 }

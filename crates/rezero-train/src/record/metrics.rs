@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::number;
 use crate::error::{Error, Result};
 
 /// The name of the metrics file in a run directory.
@@ -16,6 +17,8 @@ pub const FILE: &str = "metrics.jsonl";
 ///
 /// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values; every other field of a resumed
 /// run equals that of a run without interruption.
+///
+/// JSON has no number for an infinite value or NaN: these are the strings `"inf"`, `"-inf"` and `"NaN"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `train` or `valid`.
@@ -25,26 +28,35 @@ pub struct Row {
     /// The epoch that the step belongs to, from 1.
     pub epoch: usize,
     /// Mean loss per item, since the last `train` row or over the whole split.
+    #[serde(with = "number::one")]
     pub loss: f64,
     /// The task's metrics by name: of images `accuracy`, the share that is classified correctly; of
     /// text `bpb`, bits per byte.
-    #[serde(flatten)]
+    #[serde(flatten, with = "number::map")]
     pub metrics: BTreeMap<String, f64>,
     /// The number of items that the row covers.
     pub items: usize,
     /// Learning rate of the weights (`train`).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "number::option"
+    )]
     pub lr: Option<f64>,
     /// Global L2 norm of the gradients at this step, before clipping (`train`); none where the step was
     /// skipped because they were too large for `train.dtype = "f16"`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "number::option"
+    )]
     pub grad_norm: Option<f64>,
     /// L2 norm of each residual layer's gradients at this step, before clipping, in forward order
     /// (`train`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "number::list")]
     pub layer_grad_norm: Vec<f32>,
     /// Every gate in forward order after the step (`train`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "number::list")]
     pub alpha: Vec<f32>,
     /// Items per second of wall time; none in the first steps of a process, which compile kernels
     /// and choose among them.
@@ -167,4 +179,49 @@ pub fn read(run: &Path) -> Result<Vec<Row>> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_any_numbers_reads_back() {
+        let values = [
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            0.1,
+            -0.0,
+            1e300,
+            3.0,
+        ];
+        for value in values {
+            let row = Row {
+                split: "train".to_owned(),
+                step: 3,
+                epoch: 1,
+                loss: value,
+                metrics: BTreeMap::from([("bpb".to_owned(), value)]),
+                items: 8,
+                lr: Some(value),
+                grad_norm: Some(value),
+                layer_grad_norm: vec![value as f32, 0.1],
+                alpha: vec![0.1, value as f32],
+                items_per_s: None,
+                warm_up_s: None,
+                seconds: 1.5,
+            };
+            let text = serde_json::to_string(&row).unwrap();
+            assert!(!text.contains("null"), "{text}");
+            assert!(text.contains("[0.1,"), "{text}");
+            let back: Row = serde_json::from_str(&text).unwrap();
+            // NaN is not equal to itself, so the texts are compared.
+            assert_eq!(serde_json::to_string(&back).unwrap(), text);
+        }
+        // As older versions wrote it.
+        let old = r#"{"split":"valid","step":1,"epoch":1,"loss":null,"bpb":null,"items":2,"seconds":0.5}"#;
+        let row: Row = serde_json::from_str(old).unwrap();
+        assert!(row.loss.is_nan() && row.metrics["bpb"].is_nan() && row.lr.is_none());
+    }
 }

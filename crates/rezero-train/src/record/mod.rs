@@ -3,6 +3,7 @@
 pub mod checkpoint;
 mod environment;
 pub mod metrics;
+mod number;
 mod opening;
 pub mod run_dir;
 mod state;

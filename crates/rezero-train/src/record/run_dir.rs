@@ -79,6 +79,18 @@ impl RunDir {
                 message: "is in use by another process; wait for it, or choose another --run-dir"
                     .to_owned(),
             }),
+            // Lustre and some NFS have no locks. Without one, nothing but care keeps two processes apart.
+            Err(TryLockError::Error(e)) if has_no_locks(&e) => {
+                eprint(&format!(
+                    "warning: the file system of {} has no locks ({e}): do not run two processes \
+                     in this directory",
+                    path.display()
+                ));
+                Ok(Self {
+                    path: path.to_owned(),
+                    _lock: lock,
+                })
+            }
             Err(TryLockError::Error(e)) => Err(Error::io("lock", &file, e)),
         }
     }
@@ -167,6 +179,22 @@ impl RunDir {
     }
 }
 
+/// Whether an error of a lock says that the file system has none, or that its lock server is out of
+/// reach: ENOSYS, EOPNOTSUPP and ENOLCK.
+fn has_no_locks(error: &std::io::Error) -> bool {
+    #[cfg(unix)]
+    let no_server = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOLCK);
+    #[cfg(not(unix))]
+    let no_server = false;
+    no_server || error.kind() == std::io::ErrorKind::Unsupported
+}
+
+/// Standard error may be closed.
+fn eprint(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// The name of the run at `path` and the text of its recipe.
 ///
 /// # Errors
@@ -221,4 +249,20 @@ fn numbered<'a>(base: &'a Path, name: &'a str) -> impl Iterator<Item = PathBuf> 
         1 => base.join(name),
         n => base.join(format!("{name}-{n}")),
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_without_locks_are_recognised() {
+        use rustix::io::Errno;
+        for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP] {
+            assert!(has_no_locks(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::AGAIN, Errno::IO, Errno::NOSPC] {
+            assert!(!has_no_locks(&errno.into()), "{errno}");
+        }
+    }
 }

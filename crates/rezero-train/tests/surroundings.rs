@@ -1,0 +1,182 @@
+//! What surrounds a run: signals, paths of any bytes, prompts.
+#![cfg(unix)]
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{rezero, rows, scratch};
+
+/// A run of some seconds on generated text, begun by `shell`, which gets the program's command line as `"$@"`.
+fn begin(dir: &Path, shell: &str, more: &[&str]) -> Child {
+    let mut args = vec![
+        "train",
+        "enwik8-tiny",
+        "data=wiki-like",
+        "depth=2",
+        "batch=2",
+        "steps=4000",
+    ];
+    args.extend([
+        "eval_every=4000",
+        "valid_items=64",
+        "log_every=1",
+        "--run-dir",
+        "run",
+        "--plain",
+    ]);
+    args.extend(more);
+    let program = rezero(dir, &args);
+    Command::new("bash")
+        .args(["-c", shell, "bash"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(dir.join("said")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the run has taken some steps.
+fn running(dir: &Path) {
+    let limit = Instant::now() + Duration::from_secs(120);
+    let metrics = dir.join("run/metrics.jsonl");
+    while std::fs::read_to_string(&metrics)
+        .unwrap_or_default()
+        .lines()
+        .count()
+        < 5
+    {
+        assert!(Instant::now() < limit, "the run does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args([signal, &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+fn checkpoints(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("run/checkpoints")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_repeated_sigterm_changes_nothing_and_exits_143_with_a_checkpoint() {
+    for (signal, status) in [("-TERM", 143), ("-HUP", 129)] {
+        let dir = scratch();
+        let mut child = begin(dir.path(), "exec \"$@\"", &[]);
+        running(dir.path());
+        for _ in 0..3 {
+            send(signal, &child);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.code(), Some(status), "{signal}: {ended:?}");
+        assert_eq!(checkpoints(dir.path()), 1, "{signal}");
+        let said = std::fs::read_to_string(dir.path().join("said")).unwrap();
+        assert!(
+            said.contains("stopped at step") && said.contains("rezero train run --resume"),
+            "{said}"
+        );
+        assert!(!said.contains("error:"), "{said}");
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_stops_at_once() {
+    let dir = scratch();
+    let mut child = begin(dir.path(), "exec \"$@\"", &[]);
+    running(dir.path());
+    send("-INT", &child);
+    send("-INT", &child);
+    // Two signals in the time of one step may arrive as one.
+    std::thread::sleep(Duration::from_millis(1));
+    let _ = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn ignored_signals_stay_ignored_and_finish_goes_on() {
+    for (shell, more, signal) in [
+        ("trap '' HUP; exec \"$@\"", &["steps=300"][..], "-HUP"),
+        ("trap '' INT; exec \"$@\"", &["steps=300"], "-INT"),
+        (
+            "exec \"$@\"",
+            &["steps=300", "--on-term", "finish"],
+            "-TERM",
+        ),
+    ] {
+        let dir = scratch();
+        let mut child = begin(dir.path(), shell, more);
+        running(dir.path());
+        send(signal, &child);
+        let ended = child.wait().unwrap();
+        assert_eq!(
+            (ended.code(), ended.signal()),
+            (Some(0), None),
+            "{shell} {signal}"
+        );
+        assert_eq!(rows(&dir.path().join("run")).last().unwrap().step, 300);
+    }
+}
+
+#[test]
+fn paths_and_prompts_may_be_any_bytes() {
+    let dir = scratch();
+    let odd = |name: &str| OsString::from_vec([name.as_bytes(), b"\xff\xfe"].concat());
+    let place = dir.path().join(odd("place"));
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(
+        place.join(odd("text")),
+        b"the cat sat on the mat. ".repeat(400),
+    )
+    .unwrap();
+    let call = |args: &[&OsStr]| {
+        let output = rezero(&place, &[]).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {said}");
+        output.stdout
+    };
+    let (text, run) = (odd("text"), odd("run"));
+    let word = OsStr::new;
+    let train = "train enwik8-tiny depth=2 steps=4 eval_every=2 valid_items=64 batch=2 --run-dir";
+    let mut args: Vec<&OsStr> = train.split(' ').map(word).collect();
+    args.extend([run.as_os_str(), word("--text"), text.as_os_str()]);
+    call(&args);
+    // The text is found again by env.json.
+    call(&[word("train"), &run, word("--resume"), word("steps=6")]);
+    call(&[word("eval"), &run, word("--split"), word("test")]);
+    let prompt = OsStr::from_bytes(b"\xff[[");
+    let bytes = [word("--bytes"), word("3")];
+    let written = call(&[
+        word("sample"),
+        &run,
+        word("--prompt"),
+        prompt,
+        bytes[0],
+        bytes[1],
+    ]);
+    assert!(
+        written.starts_with(b"\xff[[") && written.len() == 7,
+        "{written:?}"
+    );
+    // Longer than the context of 64.
+    std::fs::write(place.join("prompt"), vec![b'a'; 1000]).unwrap();
+    let file = [word("--prompt-file"), word("prompt")];
+    let written = call(&[word("sample"), &run, file[0], file[1], bytes[0], bytes[1]]);
+    assert_eq!(written.len(), 1004);
+}
