@@ -31,6 +31,7 @@ pub mod plot;
 pub mod recipe;
 pub mod record;
 pub mod report;
+mod say;
 pub mod task;
 pub mod zoo;
 

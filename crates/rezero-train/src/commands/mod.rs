@@ -20,6 +20,7 @@ use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::fit;
 use crate::record::Environment;
+use crate::say::say;
 use crate::task::Places;
 
 /// Runs the command that the command line asks for.
@@ -92,12 +93,3 @@ macro_rules! out {
     }};
 }
 pub(crate) use out;
-
-/// Prints a line of progress or explanation to standard error, which may be closed.
-macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($arg)*);
-    }};
-}
-pub(crate) use say;

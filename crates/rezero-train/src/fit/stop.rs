@@ -8,13 +8,13 @@
 //!
 //! A signal that the parent has set to be ignored, as `nohup` and a shell's `&` do, stays ignored.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::train::Interrupter;
 
 use super::terminal;
+use crate::say::say;
 
 /// The effect of SIGTERM on a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -83,24 +83,27 @@ fn received(signal: i32) {
     let run = RUN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some((run, on_term)) = run else { return };
     if signal == SIGTERM && on_term == OnTerm::Finish {
-        return say("SIGTERM: the run goes on to its end (--on-term finish)");
+        say!("SIGTERM: the run goes on to its end (--on-term finish)");
+        return;
     }
-    let before = STOPPED_BY.swap(signal, Ordering::SeqCst);
-    match (signal, before) {
-        (SIGINT, SIGINT) => {
+    if signal == SIGINT {
+        if STOPPED_BY.swap(SIGINT, Ordering::SeqCst) == SIGINT {
             terminal::restore();
-            say("stopped at once; the last checkpoint stays");
+            say!("stopped at once; the last checkpoint stays");
             std::process::exit(130);
         }
-        (SIGINT, _) => say("stopping after this step; press Ctrl-C again to stop at once"),
-        (SIGTERM, SIGTERM) | (SIGHUP, SIGHUP) => return,
-        (SIGTERM, _) => say("SIGTERM: stopping after this step, with a checkpoint"),
-        _ => say("SIGHUP: stopping after this step, with a checkpoint"),
+        say!("stopping after this step; press Ctrl-C again to stop at once");
+    } else {
+        let first = STOPPED_BY.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
+        if first.is_err() {
+            return;
+        }
+        let name = if signal == SIGTERM {
+            "SIGTERM"
+        } else {
+            "SIGHUP"
+        };
+        say!("{name}: stopping after this step, with a checkpoint");
     }
     run.stop(Some("interrupted"));
-}
-
-/// Standard error may be closed.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

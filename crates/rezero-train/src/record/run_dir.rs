@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::environment::Environment;
 use super::{checkpoint, metrics, write_atomic};
 use crate::error::{Error, Result};
+use crate::say::say;
 
 const RECIPE: &str = "recipe.toml";
 const ENV: &str = "env.json";
@@ -81,11 +82,11 @@ impl RunDir {
             }),
             // Lustre and some NFS have no locks. Without one, nothing but care keeps two processes apart.
             Err(TryLockError::Error(e)) if has_no_locks(&e) => {
-                eprint(&format!(
+                say!(
                     "warning: the file system of {} has no locks ({e}): do not run two processes \
                      in this directory",
                     path.display()
-                ));
+                );
                 Ok(Self {
                     path: path.to_owned(),
                     _lock: lock,
@@ -187,12 +188,6 @@ fn has_no_locks(error: &std::io::Error) -> bool {
     #[cfg(not(unix))]
     let no_server = false;
     no_server || error.kind() == std::io::ErrorKind::Unsupported
-}
-
-/// Standard error may be closed.
-fn eprint(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The name of the run at `path` and the text of its recipe.
