@@ -53,6 +53,10 @@ checked := "--config profile.release.package.rezero-kernels.debug-assertions=tru
   --config profile.release.package.rezero-data.debug-assertions=true \
   --config profile.release.package.rezero-data.overflow-checks=true"
 
+# 200 SIGKILLs, and full disks, at random moments of runs of every family with every optimizer: every resumed run equals its undisturbed run
+soak KILLS="200":
+    REZERO_SOAK_KILLS={{KILLS}} cargo test --release --workspace --test train -- --ignored --nocapture soak::
+
 # A crate outside the workspace trains its own module: killed, resumed, equal, reported
 test-outside:
     cargo build --release

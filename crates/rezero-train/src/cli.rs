@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Grow(Grow),
     /// Compare runs: tables, figures and a web page
     Report(Report),
+    /// List runs with their state, or remove what is no longer needed
+    Runs(Runs),
     /// List the recipes, or show one in full
     Recipes(Recipes),
     /// List the devices that this binary can use, or check them against Flex
@@ -367,6 +369,24 @@ pub struct Report {
     /// Do not measure Jacobians; show those that runs already have
     #[arg(long)]
     pub no_jacobian: bool,
+}
+
+/// Arguments of `rezero runs`.
+#[derive(Debug, clap::Args)]
+pub struct Runs {
+    /// Folders that are searched for runs
+    #[arg(value_name = "DIR", default_value = "runs")]
+    pub dirs: Vec<PathBuf>,
+    /// Remove what is no longer needed, after asking: runs that diverged or were stopped before their
+    /// first checkpoint, and of runs that are done the checkpoints that are neither the best nor the last
+    #[arg(long)]
+    pub clean: bool,
+    /// Do not ask
+    #[arg(long, requires = "clean")]
+    pub yes: bool,
+    /// Print one JSON object per run
+    #[arg(long, conflicts_with = "clean")]
+    pub json: bool,
 }
 
 /// Arguments of `rezero recipes`.

@@ -33,6 +33,7 @@ pub mod record;
 pub mod report;
 mod say;
 pub mod task;
+mod words;
 pub mod zoo;
 
 pub use commands::run;

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// The sizes that make a family's network small, and where its data is.
-fn small(of_text: bool, family: &str) -> Vec<&'static str> {
+pub fn small(of_text: bool, family: &str) -> Vec<&'static str> {
     let mut all = match of_text {
         true => vec!["enwik8-tiny", "data=wiki-like", "valid_items=60"],
         false => vec!["cifar10-resnet20", "--data-dir", "data"],

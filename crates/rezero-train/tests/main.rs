@@ -11,6 +11,7 @@ mod recipes;
 mod report;
 mod resume;
 mod schema;
+mod soak;
 mod support;
 mod surroundings;
 mod text;

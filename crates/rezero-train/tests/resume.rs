@@ -4,15 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
 use rezero_data::{Split, corpus};
-use rezero_train::fit::load;
 use rezero_train::recipe::Recipe;
-use rezero_train::record::{Reader, checkpoint};
+use rezero_train::record::checkpoint;
 
-use crate::support::{
-    cifar_layout, fail, network, of_images, rezero, rows, scratch, succeed, weights,
-};
+use crate::support::{cifar_layout, fail, last, rezero, rows, scratch, succeed};
 
 /// 40 steps of a ResNet-8 over random images: 90 training images in batches of 8, so that kills
 /// fall inside epochs. With shuffling, crops, flips, momentum, decay, a milestone and validation.
@@ -147,21 +143,11 @@ fn forty_steps_are_fifteen_a_kill_and_the_rest() {
     );
 }
 
-/// Weights and gates by value, for records carry random parameter ids, and the best result.
 fn compare_weights(a: &Path, b: &Path) {
-    let load = |run: &Path| {
-        let recipe = Recipe::of_run(run).unwrap().recipe;
-        let newest = checkpoint::list(run).unwrap().pop_last();
-        let (step, dir) = newest.expect("a checkpoint");
-        let reader = Reader::open(&dir, &recipe.identity()).unwrap();
-        let fresh = network(of_images(&recipe), &recipe.settings, &Device::flex());
-        let best = reader.state().unwrap().best;
-        (step, weights(&load(&reader, fresh).unwrap()), best)
-    };
-    let ((step_a, a, best_a), (step_b, b, best_b)) = (load(a), load(b));
-    assert_eq!(step_a, step_b);
-    assert!(a == b, "the weights differ");
-    assert_eq!(best_a, best_b);
+    let (a, b) = (last(a), last(b));
+    assert_eq!(a.step, b.step);
+    assert!(a.weights == b.weights, "the weights differ");
+    assert_eq!(a.best, b.best);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use rezero_nn::ResidualScheme;
-use rezero_train::fit::Trainee;
+use rezero_train::fit::{Trainee, load};
 use rezero_train::recipe::{Override, Recipe, Resolved, Settings, TaskOf, TaskRecipe, schema};
-use rezero_train::record::{Row, checkpoint, metrics};
+use rezero_train::record::{Reader, Row, Score, checkpoint, metrics};
 use rezero_train::task::{Domain, Images, Text};
 use rezero_train::zoo::{self, Families};
 use serde_json::Value;
@@ -102,6 +102,37 @@ pub fn of_split(rows: &[Row], split: &str) -> Vec<Row> {
 pub fn losses(run: &Path) -> Vec<f64> {
     let rows = of_split(&rows(run), "train");
     rows.iter().map(|row| row.loss).collect()
+}
+
+/// A run's last checkpoint.
+#[derive(PartialEq)]
+pub struct Last {
+    pub step: usize,
+    /// Weights and gates by value, for records carry random parameter ids.
+    pub weights: Vec<u32>,
+    pub best: Option<Score>,
+}
+
+pub fn last(run: &Path) -> Last {
+    let recipe = Recipe::of_run(run).expect("a recipe").recipe;
+    let newest = checkpoint::list(run).expect("checkpoints").pop_last();
+    let (step, dir) = newest.expect("a checkpoint");
+    let reader = Reader::open(&dir, &recipe.identity()).expect("a whole checkpoint");
+    let (settings, device) = (&recipe.settings, Device::flex());
+    let weights = match &recipe.task {
+        TaskRecipe::Images(of) => {
+            weights(&load(&reader, network(of, settings, &device)).expect("weights"))
+        }
+        TaskRecipe::Text(of) => {
+            weights(&load(&reader, network(of, settings, &device)).expect("weights"))
+        }
+    };
+    let best = reader.state().expect("a state").best;
+    Last {
+        step,
+        weights,
+        best,
+    }
 }
 
 /// Makes the run one that was stopped after `step` steps.

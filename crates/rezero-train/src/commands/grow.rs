@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::optim::lr_scheduler::LrScheduler;
 
-use super::{RUNS, absolute, say, train};
+use super::{RUNS, absolute, new_run, resume, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ pub fn run(args: Grow) -> Result<()> {
         say!("{change}");
     }
     if args.only {
-        say!("train it with: rezero train {} --resume", dir.display());
+        say!("train it with: {}", resume(&dir));
         return Ok(());
     }
     train::run(&Train {
@@ -97,16 +97,12 @@ fn grow<D: Domain>(
     })?;
     let parameters = rezero_nn::parameter_count(&network);
 
-    let dir = match &args.run_dir {
-        Some(dir) => dir.clone(),
-        None => {
-            // `.` has a name only as an absolute path.
-            let run = absolute(&args.run)?.components().as_path().to_owned();
-            let name = run.file_name().unwrap_or_default().to_string_lossy();
-            let base = run.parent().unwrap_or(Path::new(RUNS));
-            run_dir::fresh(base, &format!("{name}_grown-{}", args.layers))
-        }
-    };
+    // `.` has a name only as an absolute path.
+    let run = absolute(&args.run)?.components().as_path().to_owned();
+    let name = run.file_name().unwrap_or_default().to_string_lossy();
+    let base = run.parent().unwrap_or(Path::new(RUNS));
+    let name = format!("{name}_grown-{}", args.layers);
+    let place = new_run(args.run_dir.as_ref(), base, name);
     let state = State {
         recipe: recipe.fingerprint(),
         ..State::default()
@@ -132,9 +128,10 @@ fn grow<D: Domain>(
             schedule.to_record(),
         )
     };
-    let opening = Opening::new(&dir);
+    let opening = Opening::new(place);
     let (name, text) = (&resolved.name, recipe.to_toml());
-    opening.begin_with(name, &text, settings.train.seed, &environment, write)?;
+    let begun = opening.begin_with(name, &text, settings.train.seed, &environment, write)?;
+    let dir = begun.path().to_owned();
     say!(
         "{} of step {step} grown from {} to {} layers, {before} to {parameters} parameters: {}",
         args.run.display(),

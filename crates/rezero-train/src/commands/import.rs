@@ -9,14 +9,15 @@ use rezero_nn::transformer::{LmShape, Positions, lm_shape};
 
 use super::export::described;
 use super::train::reads_text;
-use super::{RUNS, absolute, say};
+use super::{RUNS, absolute, new_run, resume, say};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Model, Rates, Scheduler, Trainee, build_optimizer};
 use crate::recipe::{Gates, Recipe, TaskRecipe};
-use crate::record::{Environment, Opening, State, checkpoint, run_dir};
+use crate::record::{Environment, Opening, State, checkpoint};
 use crate::task::{Domain, Places, Text};
+use crate::words;
 use crate::zoo::text::{Family, Network};
 use crate::zoo::{self, ByteLm};
 
@@ -43,13 +44,8 @@ pub fn run(args: &Import) -> Result<()> {
     let model = load(model, &weights).map_err(|e| hinted(e, section, lm_shape(&weights)))?;
     let network = Network::ByteLm(model);
 
-    let dir = match &args.run_dir {
-        Some(dir) => dir.clone(),
-        None => run_dir::fresh(
-            Path::new(RUNS),
-            &format!("{}_imported", resolved.run_name()),
-        ),
-    };
+    let name = format!("{}_imported", resolved.run_name());
+    let place = new_run(args.run_dir.as_ref(), Path::new(RUNS), name);
     let text = args.text.as_deref().map(absolute).transpose()?;
     if text.is_some() {
         let places = Places {
@@ -86,7 +82,8 @@ pub fn run(args: &Import) -> Result<()> {
         )
     };
     let (name, text, seed) = (&resolved.name, recipe.to_toml(), settings.train.seed);
-    Opening::new(&dir).begin_with(name, &text, seed, &environment, write)?;
+    let run = Opening::new(place).begin_with(name, &text, seed, &environment, write)?;
+    let dir = run.path();
     say!(
         "{identity} · {parameters} parameters from {} to {}",
         args.weights.display(),
@@ -102,9 +99,8 @@ pub fn run(args: &Import) -> Result<()> {
             section.embedding_scale
         );
     }
-    let dir = dir.display();
-    say!("score it with: rezero eval {dir}");
-    say!("train on from it with: rezero train {dir} --resume");
+    say!("score it with: {}", words::command(&[&"eval", &dir]));
+    say!("train on from it with: {}", resume(dir));
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod import;
 mod jacobian;
 mod recipes;
 mod report;
+mod runs;
 mod sample;
 mod serve;
 mod train;
@@ -19,9 +20,10 @@ use std::path::{Path, PathBuf};
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::fit;
-use crate::record::Environment;
+use crate::record::{Environment, NewRun};
 use crate::say::say;
 use crate::task::Places;
+use crate::words;
 
 /// Runs the command that the command line asks for.
 ///
@@ -46,6 +48,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Jacobian(args) => jacobian::run(&args),
         Command::Grow(args) => grow::run(args),
         Command::Report(args) => report::run(&args),
+        Command::Runs(args) => runs::run(&args),
         Command::Recipes(args) => recipes::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Serve(args) => serve::run(&args),
@@ -55,6 +58,17 @@ fn dispatch(cli: Cli) -> Result<()> {
 
 /// The folder of runs, unless `--run-dir` names another.
 const RUNS: &str = "runs";
+
+/// The directory that is given for a new run, or one of that name in `base`.
+fn new_run(given: Option<&PathBuf>, base: &Path, name: String) -> NewRun {
+    let base = base.to_owned();
+    given.map_or(NewRun::Named { base, name }, |dir| NewRun::At(dir.clone()))
+}
+
+/// The command that continues a run.
+fn resume(run: &Path) -> String {
+    words::command(&[&"train", &run, &"--resume"])
+}
 
 /// The places of a run's data: those of its environment, unless the command line gives others.
 fn places(

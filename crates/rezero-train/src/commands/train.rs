@@ -1,25 +1,29 @@
 //! `rezero train`: resolve, open, fit, finish.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use rezero_data::Split;
 
-use super::{RUNS, absolute, places, say};
+use super::{RUNS, absolute, new_run, places, resume, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{Environment, Opening, run_dir};
+use crate::record::{Environment, NewRun, Opening, Stage, run_dir};
 use crate::task::{DataSet, Domain, Places};
-use crate::zoo;
+use crate::{words, zoo};
 
 pub fn run(args: &Train) -> Result<()> {
     on_a_big_stack(|| {
         // The recipe is resolved first, so that a wrong word costs nothing.
         let plan = resolve(args)?;
+        let dir = plan.place.path();
+        say!("run {}{}", dir.display(), plan.note);
+        if plan.saved.is_none() {
+            say!("to continue it after a stop: {}", resume(&dir));
+        }
         for change in &plan.resolved.changes {
             say!("{change}");
         }
@@ -29,7 +33,16 @@ pub fn run(args: &Train) -> Result<()> {
 
 fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     let Some(open) = open(args, plan, of)? else {
-        say!("{} is complete already", plan.dir.display());
+        let dir = plan.place.path();
+        let key = match plan.resolved.recipe.settings.run.steps {
+            0 => "epochs=N",
+            _ => "steps=N",
+        };
+        let more = words::command(&[&"train", &dir, &"--resume", &key]);
+        say!(
+            "{} is complete already; for a longer run: {more}",
+            dir.display()
+        );
         return Ok(());
     };
     let (finished, run) = fit(args, plan, of, open)?;
@@ -39,7 +52,9 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
 /// The recipe to train, and its directory.
 struct Plan {
     resolved: Resolved,
-    dir: PathBuf,
+    place: NewRun,
+    /// What is to be said of the directory.
+    note: String,
     /// The recipe of the run that is continued, if any.
     saved: Option<Recipe>,
 }
@@ -72,7 +87,8 @@ fn resolve(args: &Train) -> Result<Plan> {
         return Ok(Plan {
             saved: Some(saved.recipe.clone()),
             resolved: saved.with(&overrides)?,
-            dir: given.to_owned(),
+            place: NewRun::At(given.to_owned()),
+            note: ", continued".to_owned(),
         });
     }
     if args.resume && recipe.contains(['/', '\\']) && !recipe.ends_with(".toml") {
@@ -82,25 +98,42 @@ fn resolve(args: &Train) -> Result<Plan> {
         });
     }
     let resolved = Recipe::resolve(&recipe, &overrides)?;
-    let base = Path::new(RUNS);
     let name = resolved.run_name();
-    let dir = match (&args.run_dir, args.resume) {
-        (Some(dir), _) => dir.clone(),
-        (None, false) => run_dir::fresh(base, &name),
-        (None, true) => run_dir::latest(base, &name).ok_or_else(|| Error::Run {
-            dir: base.join(&name),
-            message: "holds no run to resume; leave out --resume to start it, or name the run \
-                      directory"
-                .to_owned(),
-        })?,
+    let before = run_dir::of_name(Path::new(RUNS), &name);
+    let (place, note) = match (&args.run_dir, args.resume) {
+        (Some(dir), true) => (NewRun::At(dir.clone()), ", continued".to_owned()),
+        (None, true) => {
+            let dir = run_dir::latest(&before).ok_or_else(|| Error::Run {
+                dir: Path::new(RUNS).join(&name),
+                message: "holds no run to resume; leave out --resume to start it, or name the run \
+                          directory"
+                    .to_owned(),
+            })?;
+            let which = match (before.len(), Stage::of(&dir)) {
+                (1, _) => String::new(),
+                (n, Stage::Done) => format!(": the newest of {n} of this name, all are done"),
+                (n, _) => format!(": of {n} of this name, the newest that is not done"),
+            };
+            (NewRun::At(dir), format!(", continued{which}"))
+        }
+        (given, false) => {
+            let place = new_run(given.as_ref(), Path::new(RUNS), name);
+            let other = before.last().filter(|_| given.is_none());
+            let other = other.map(|(_, dir)| {
+                let stage = Stage::of(dir).name();
+                format!(": a new one, {} is {stage}", dir.display())
+            });
+            (place, other.unwrap_or_default())
+        }
     };
     Ok(Plan {
         saved: match args.resume {
-            true => Some(Recipe::of_run(&dir)?.recipe),
+            true => Some(Recipe::of_run(&place.path())?.recipe),
             false => None,
         },
         resolved,
-        dir,
+        place,
+        note,
     })
 }
 
@@ -122,18 +155,6 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
     }
 }
 
-/// Whether Burn's interface can be drawn: standard output is a terminal that can place text, and it is
-/// this process's own, not that of a container or a detached session.
-fn has_interface() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|value| value.is_empty() || value == "dumb");
-    #[cfg(unix)]
-    let controlled = std::fs::File::open("/dev/tty").is_ok();
-    #[cfg(not(unix))]
-    let controlled = true;
-    std::io::stdout().is_terminal() && controlled && !set("CI") && (!dumb || cfg!(windows))
-}
-
 /// Everything that a run needs, before any of its files is written.
 struct Open<D: Domain> {
     opening: Opening,
@@ -148,12 +169,17 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     let recipe = &plan.resolved.recipe;
     let settings = &recipe.settings;
     if let Some(saved) = &plan.saved {
-        must_be_same(&plan.dir, &saved.to_toml(), &recipe.to_tables(), settings)?;
+        must_be_same(
+            &plan.place.path(),
+            &saved.to_toml(),
+            &recipe.to_tables(),
+            settings,
+        )?;
     }
     let devices = device::for_training(&settings.run.device, settings.train.dtype)?;
     let opening = match plan.saved {
-        Some(_) => Opening::resume(&plan.dir, &recipe.identity())?,
-        None => Opening::new(&plan.dir),
+        Some(_) => Opening::resume(&plan.place.path(), &recipe.identity())?,
+        None => Opening::new(plan.place.clone()),
     };
     if plan.saved.is_some() && opening.start.is_none() && !opening.is_done() {
         say!("no checkpoint yet: starting from step 0");
@@ -247,13 +273,19 @@ fn fit<D: Domain>(
     };
     let seed = settings.train.seed;
     // Last of what can fail: a run that cannot begin leaves no directory behind.
+    let expected = plan.place.path();
     let run = opening.begin(&resolved.name, &recipe.to_toml(), seed, &environment)?;
+    if run.path() != expected {
+        say!(
+            "run {}: another process began the other",
+            run.path().display()
+        );
+    }
     say!(
-        "{} · {} parameters · {} · {}{}",
+        "{} · {} parameters · {}{}",
         recipe.identity(),
         environment.parameters,
         device::resolved(&settings.run.device),
-        run.path().display(),
         match step {
             0 => String::new(),
             step => format!(" · continuing from step {step}"),
@@ -272,7 +304,7 @@ fn fit<D: Domain>(
         fingerprints,
         start,
         interrupter: on_signal(args.on_term),
-        plain: args.plain || !has_interface(),
+        plain: args.plain || !fit::can_draw(),
     })?;
     Ok((finished, run))
 }
@@ -284,11 +316,11 @@ fn finish<D: Domain>(
     finished: &Finished,
     run: &crate::record::RunDir,
 ) -> Result<()> {
-    let (dir, state) = (plan.dir.display(), &finished.state);
+    let (dir, state) = (run.path(), &finished.state);
     if finished.interrupted {
         return Err(Error::Interrupted {
             step: state.step,
-            resume: format!("rezero train {dir} --resume"),
+            resume: resume(dir),
             status: fit::stop_status(),
         });
     }
@@ -296,8 +328,9 @@ fn finish<D: Domain>(
     let summary = D::task().summary(target, state);
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
-    say!("score it with: rezero eval {dir} --split test");
-    if let Some(line) = D::next_command(of, &plan.dir) {
+    let eval = words::command(&[&"eval", &dir, &"--split", &"test"]);
+    say!("score it with: {eval}");
+    if let Some(line) = D::next_command(of, dir) {
         say!("{line}");
     }
     Ok(())

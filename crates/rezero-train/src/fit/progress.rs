@@ -1,81 +1,166 @@
 //! Progress in plain lines with values, for logs and pipes. Burn's headless renderer prints none.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
-use burn::train::metric::{MetricDefinition, MetricId};
+use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining,
 };
 
-/// The time between two lines of training progress.
+use super::shown;
+use crate::say::say;
+use crate::words;
+
+/// The time between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Prints a line every few seconds and one at the end of each split.
+/// The extent of a run, and where it begins in this process.
+#[derive(Debug)]
+pub struct Extent {
+    /// The step that this process begins at.
+    pub first: usize,
+    /// The run's last step.
+    pub steps: usize,
+    pub steps_per_epoch: usize,
+    /// Rows (images or windows) in a step.
+    pub rows_per_step: usize,
+    /// Whether the run is one epoch, so that its progress is counted in steps.
+    pub counts_steps: bool,
+}
+
+/// Prints a line every few seconds and at the end of each split. A line of training shows means since
+/// the line before it; the line at the end of an epoch shows the epoch's means and says so.
 #[derive(Debug)]
 pub struct PlainRenderer {
     /// The metrics of a line, each with its short name.
     columns: Vec<(MetricId, String)>,
+    /// Sum and number of items of each column since the last line.
+    since: BTreeMap<usize, (f64, usize)>,
+    /// The last value of the columns whose mean says little.
     latest: BTreeMap<usize, f64>,
+    /// The mean of each column over the split that has just ended.
+    whole: BTreeMap<usize, f64>,
+    extent: Extent,
+    /// Mean |α| before the first step.
+    alpha: Option<f64>,
     epoch: usize,
     epochs: usize,
-    split: String,
+    is_train: bool,
+    /// Items of the split that have been seen, and their number.
     done: usize,
     total: usize,
-    /// Rows per step, if the run is one epoch that is counted in steps.
-    rows: Option<usize>,
+    /// Rows of this epoch that have been trained on.
+    trained: usize,
+    /// The time of the last line.
     last: Option<Instant>,
+    /// The end of the first step, and that step. Kernels are compiled before it.
+    clock: Option<(Instant, usize)>,
 }
 
 impl PlainRenderer {
-    /// A renderer whose next epoch is `epoch`, counted from 1. If the run is counted in steps, each
-    /// step has `rows` rows.
-    pub fn new(epoch: usize, rows: Option<usize>) -> Self {
+    /// A renderer of a run whose gates have this mean |α|, if it has gates.
+    pub fn new(extent: Extent, alpha: Option<f64>) -> Self {
         Self {
             columns: Vec::new(),
+            since: BTreeMap::new(),
             latest: BTreeMap::new(),
-            epoch,
+            whole: BTreeMap::new(),
+            epoch: extent.first / extent.steps_per_epoch + 1,
+            trained: extent.first % extent.steps_per_epoch * extent.rows_per_step,
+            extent,
+            alpha,
             epochs: 0,
-            split: String::new(),
+            is_train: true,
             done: 0,
             total: 0,
-            rows,
             last: None,
+            clock: None,
         }
     }
 
     fn update(&mut self, state: MetricState) {
-        if let MetricState::Numeric(entry, Some(value)) = state
-            && let Some(i) = self
-                .columns
-                .iter()
-                .position(|(id, _)| *id == entry.metric_id)
-        {
-            self.latest.insert(i, value.current());
+        let MetricState::Numeric(entry, Some(value)) = state else {
+            return;
+        };
+        let mut ids = self.columns.iter().map(|(id, _)| id);
+        let Some(i) = ids.position(|id| *id == entry.metric_id) else {
+            return;
+        };
+        let (value, items) = match value {
+            NumericEntry::Final(value) => {
+                self.whole.insert(i, value);
+                return;
+            }
+            NumericEntry::Aggregated {
+                aggregated_value,
+                count,
+            } => (aggregated_value, count),
+            NumericEntry::Value(value) => (value, 1),
+        };
+        if !value.is_finite() || !self.is_train {
+            return;
+        }
+        if shown::is_momentary(&self.columns[i].1) {
+            self.latest.insert(i, value);
+        } else {
+            let (sum, n) = self.since.entry(i).or_default();
+            *sum += value * items as f64;
+            *n += items;
         }
     }
 
-    fn print(&self) {
-        let values: Vec<String> = self
-            .latest
+    /// Optimizer steps taken so far.
+    fn step(&self) -> usize {
+        let before = (self.epoch - 1) * self.extent.steps_per_epoch;
+        before + self.trained.div_ceil(self.extent.rows_per_step)
+    }
+
+    /// The time that the rest of the run will take at the speed so far, validations included.
+    fn left(&self) -> Option<Duration> {
+        let (since, first) = self.clock?;
+        let taken = self.step().checked_sub(first).filter(|n| *n > 0)?;
+        let rest = self.extent.steps.saturating_sub(self.step());
+        Some(since.elapsed().mul_f64(rest as f64 / taken as f64))
+    }
+
+    fn place(&self) -> String {
+        match self.extent.counts_steps {
+            true => format!("step {:>6}/{}", self.step(), self.extent.steps),
+            false => format!("epoch {}/{}", self.epoch, self.epochs),
+        }
+    }
+
+    /// Prints a line of training, with `means`.
+    fn print(&mut self, what: &str, means: BTreeMap<usize, f64>) {
+        let mut values = means;
+        values.extend(&self.latest);
+        let left = self.left().filter(|_| self.step() < self.extent.steps);
+        let left = left.map(|left| format!("  {} left", words::duration(left)));
+        let (place, values) = (self.place(), self.joined(&values));
+        say!("{place}{what}  {values}{}", left.unwrap_or_default());
+        self.since.clear();
+        self.last = Some(Instant::now());
+    }
+
+    fn print_since(&mut self) {
+        let what = match self.extent.counts_steps {
+            true => String::new(),
+            false => format!(" train {:>6}/{}", self.done, self.total),
+        };
+        let means = self.since.iter().map(|(i, (sum, n))| (*i, sum / *n as f64));
+        self.print(&what, means.collect());
+    }
+
+    fn joined(&self, values: &BTreeMap<usize, f64>) -> String {
+        let values: Vec<String> = values
             .iter()
             .filter(|(_, value)| value.is_finite())
             .map(|(i, value)| format!("{} {}", self.columns[*i].1, digits(*value)))
             .collect();
-        // Progress goes to standard error, where it does not mix with results. A closed pipe must
-        // not end a run.
-        let place = match (self.rows, self.split.as_str()) {
-            (Some(n), "train") => format!("step  {:>6}/{}", self.done / n, self.total / n),
-            (Some(_), split) => format!("{split} {:>6}/{}", self.done, self.total),
-            (None, split) => format!(
-                "epoch {}/{} {split:5} {:>6}/{}",
-                self.epoch, self.epochs, self.done, self.total
-            ),
-        };
-        let _ = writeln!(std::io::stderr(), "{place}  {}", values.join("  "));
+        values.join("  ")
     }
 }
 
@@ -116,28 +201,56 @@ impl TrainingProgressLogger for PlainRenderer {
 
     fn update_epoch(&mut self, epoch: usize) {
         self.epoch = epoch + 1;
+        self.trained = 0;
     }
 
     fn start_split(&mut self, split: &str, total_items: usize) {
-        split.to_lowercase().clone_into(&mut self.split);
+        self.is_train = split.eq_ignore_ascii_case("train");
         self.total = total_items;
         self.done = 0;
-        self.latest.clear();
+        self.whole.clear();
     }
 
     fn update_split(&mut self, items_processed: usize) {
         self.done = items_processed;
         let due = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
-        if self.split == "train" && due {
-            self.last = Some(Instant::now());
-            self.print();
+        if !self.is_train {
+            if due {
+                say!("{} valid {:>6}/{}", self.place(), self.done, self.total);
+                self.last = Some(Instant::now());
+            }
+            return;
+        }
+        self.trained = items_processed;
+        let step = self.step();
+        self.clock.get_or_insert_with(|| (Instant::now(), step));
+        if due {
+            self.print_since();
         }
     }
 
     fn end_split(&mut self) {
-        // The epoch's mean of every metric has just arrived.
-        self.print();
-        self.latest.clear();
+        // The mean of every metric over the split has just arrived.
+        let means = std::mem::take(&mut self.whole);
+        if !self.is_train {
+            say!("{} valid  {}", self.place(), self.joined(&means));
+            return;
+        }
+        let is_whole = self.done == self.total && !self.extent.counts_steps;
+        let first = self.extent.first;
+        if is_whole {
+            let Extent {
+                steps_per_epoch, ..
+            } = self.extent;
+            let resumed = first / steps_per_epoch + 1 == self.epoch && first % steps_per_epoch > 0;
+            let what = match resumed {
+                true => format!(" mean since step {first}"),
+                false => " mean".to_owned(),
+            };
+            self.print(&what, means);
+        } else if !self.since.is_empty() {
+            self.print_since();
+        }
     }
 
     fn end(&mut self) {}
@@ -164,7 +277,41 @@ impl MetricsRenderer for PlainRenderer {
     fn register_metric(&mut self, definition: MetricDefinition) {
         // The description of our metrics is their short name.
         if let Some(head) = definition.description {
+            if let Some(alpha) = self.alpha.filter(|_| head == shown::ALPHA) {
+                self.latest.insert(self.columns.len(), alpha);
+            }
             self.columns.push((definition.metric_id, head));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_over_epochs_and_the_rest_of_the_run_is_timed() {
+        let extent = Extent {
+            first: 12,
+            steps: 40,
+            steps_per_epoch: 10,
+            rows_per_step: 8,
+            counts_steps: false,
+        };
+        let mut lines = PlainRenderer::new(extent, None);
+        assert_eq!((lines.epoch, lines.step()), (2, 12));
+        lines.start(4, 1, None, None);
+        lines.start_split("Train", 78);
+        assert_eq!(lines.step(), 12);
+        lines.update_split(24);
+        assert_eq!((lines.step(), lines.left()), (13, None));
+        lines.clock = Some((Instant::now() - Duration::from_secs(10), 13));
+        // The last batch of an epoch may be smaller.
+        lines.update_split(78);
+        assert_eq!(lines.step(), 20);
+        let left = lines.left().map(|left| left.as_secs_f64().round());
+        assert_eq!(left, Some(29.0));
+        lines.update_epoch(2);
+        assert_eq!((lines.epoch, lines.step()), (3, 20));
     }
 }

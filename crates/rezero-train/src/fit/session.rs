@@ -116,7 +116,7 @@ impl<M: Model> Session<M> {
         self.last = Instant::now();
         while let Some(input) = batches.next() {
             let input = input.map_err(|e| Error::Training(e.to_string()))?;
-            self.step(input, epoch, || batches.progress())?;
+            self.step(input, || batches.progress())?;
 
             let mut stop = self.interrupter.should_stop();
             let step = self.start.state.step;
@@ -153,7 +153,6 @@ impl<M: Model> Session<M> {
     fn step(
         &mut self,
         mut input: Input<M::Batch>,
-        epoch: usize,
         progress: impl FnOnce() -> Progress,
     ) -> Result<()> {
         let Start { plan, state, .. } = &self.start;
@@ -178,7 +177,7 @@ impl<M: Model> Session<M> {
         self.start.state.since.add(&output.totals);
         let every = self.start.plan.settings.run.log_every;
         if self.start.state.step.is_multiple_of(every) || self.at_the_end() {
-            self.log(&mut output, epoch)?;
+            self.log(&mut output)?;
         }
         let (step, lr) = (self.start.state.step, output.lr);
         let item = TrainingItem::new(output, progress(), Some(step), Some(lr.into()));
@@ -242,8 +241,9 @@ impl<M: Model> Session<M> {
         Ok(output)
     }
 
+    /// Ends the run, with a row that shows it, if the loss or the gradient norm is not finite.
     fn must_be_finite(
-        &self,
+        &mut self,
         output: &Output,
         grads: &GradientsParams,
         norm_may_not: bool,
@@ -252,8 +252,13 @@ impl<M: Model> Session<M> {
         if loss.is_finite() && (output.grad_norm.is_finite() || norm_may_not) {
             return Ok(());
         }
+        let step = self.start.state.step + 1;
+        self.diverged(&Row {
+            grad_norm: Some(output.grad_norm),
+            ..self.row("train", step, &output.totals)
+        });
         Err(Error::Diverged {
-            step: self.start.state.step + 1,
+            step,
             message: format!(
                 "loss {loss}, gradient norm {}; {}; try a lower lr, a warm-up, clip_norm=1 or \
                  alpha_optimizer=adagrad",
@@ -263,29 +268,53 @@ impl<M: Model> Session<M> {
         })
     }
 
+    /// Writes the row of the step at which the run diverges. The error that follows says more than an
+    /// error of this file would.
+    fn diverged(&mut self, row: &Row) {
+        let _ = self
+            .start
+            .rows
+            .write(row)
+            .and_then(|()| self.start.rows.sync());
+    }
+
+    /// A row of these sums, which says nothing of gradients, gates and speed.
+    fn row(&self, split: &str, step: usize, sums: &Totals) -> Row {
+        Row {
+            split: split.to_owned(),
+            step,
+            epoch: step.max(1).div_ceil(self.start.plan.steps_per_epoch),
+            loss: sums.mean_loss(),
+            metrics: self.start.plan.task.values(sums),
+            items: sums.items,
+            lr: None,
+            grad_norm: None,
+            layer_grad_norm: Vec::new(),
+            alpha: Vec::new(),
+            items_per_s: None,
+            warm_up_s: None,
+            seconds: self.begun.elapsed().as_secs_f64(),
+        }
+    }
+
     /// Writes a row with the sums since the last row.
-    fn log(&mut self, output: &mut Output, epoch: usize) -> Result<()> {
+    fn log(&mut self, output: &mut Output) -> Result<()> {
         let gates = self.trainee().model.gates();
         output.alphas = gates.into_iter().flat_map(|gate| gate.effective).collect();
         let taken = self.start.state.step - self.first;
         let warm = taken >= WARM_UP || self.at_the_end();
         let since = std::mem::take(&mut self.start.state.since);
         let finite = |value: f64| Some(value).filter(|value| value.is_finite());
-        self.start.rows.write(&Row {
-            split: "train".to_owned(),
-            step: self.start.state.step,
-            epoch,
-            loss: since.mean_loss(),
-            metrics: self.start.plan.task.values(&since),
-            items: since.items,
+        let row = Row {
             lr: Some(output.lr),
             grad_norm: finite(output.grad_norm),
             layer_grad_norm: output.layer_norms(),
             alpha: output.alphas.clone(),
             items_per_s: finite(output.items_per_s),
             warm_up_s: self.warm_up.take_if(|_| warm),
-            seconds: self.begun.elapsed().as_secs_f64(),
-        })
+            ..self.row("train", self.start.state.step, &since)
+        };
+        self.start.rows.write(&row)
     }
 
     /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
@@ -314,6 +343,7 @@ impl<M: Model> Session<M> {
         self.event_valid(LearnerEvent::EndSplit(epoch))?;
         let step = self.start.state.step;
         if !total.mean_loss().is_finite() {
+            self.diverged(&self.row("valid", step, &total));
             return Err(Error::Diverged {
                 step,
                 message: format!(
@@ -337,21 +367,11 @@ impl<M: Model> Session<M> {
                 names.join(", ")
             )));
         }
-        self.start.rows.write(&Row {
-            split: "valid".to_owned(),
-            step,
-            epoch,
-            loss: total.mean_loss(),
-            metrics: task.values(&total),
-            items: total.items,
-            lr: None,
-            grad_norm: None,
-            layer_grad_norm: Vec::new(),
-            alpha: Vec::new(),
+        let row = Row {
             items_per_s: Some(total.items as f64 / started.elapsed().as_secs_f64()),
-            warm_up_s: None,
-            seconds: self.begun.elapsed().as_secs_f64(),
-        })?;
+            ..self.row("valid", step, &total)
+        };
+        self.start.rows.write(&row)?;
         let score = Score {
             step,
             loss: total.mean_loss(),

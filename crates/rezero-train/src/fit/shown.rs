@@ -19,6 +19,15 @@ use crate::record::metrics::FILE;
 /// The most gates that the terminal interface shows one by one.
 const SHOWN_ALPHAS: usize = 32;
 
+/// The short names of the learning rate and of the mean |α|.
+const LR: &str = "lr";
+pub(super) const ALPHA: &str = "|alpha|";
+
+/// Whether a line of progress shows the last value of this number instead of a mean.
+pub(super) fn is_momentary(short: &str) -> bool {
+    [LR, ALPHA].contains(&short)
+}
+
 /// One number of a step, averaged over the items of an epoch.
 #[derive(Clone)]
 pub(super) struct Number {
@@ -63,7 +72,7 @@ pub(super) fn of_both(task: &Task) -> Vec<Number> {
 pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
     let items = task.items;
     let mut all = vec![
-        Number::new("Learning rate", "lr", |output| output.lr),
+        Number::new("Learning rate", LR, |output| output.lr),
         Number::new("Gradient norm", "|g|", |output| output.grad_norm),
         Number::new(
             &format!("{items} per second"),
@@ -72,9 +81,8 @@ pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
         ),
     ];
     if gates > 0 {
-        all.push(Number::new("mean |alpha|", "|alpha|", |output| {
-            let sum: f64 = output.alphas.iter().map(|a| f64::from(a.abs())).sum();
-            sum / output.alphas.len() as f64
+        all.push(Number::new("mean |alpha|", ALPHA, |output| {
+            mean_magnitude(&output.alphas)
         }));
     }
     if gates <= SHOWN_ALPHAS {
@@ -87,6 +95,12 @@ pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
         }));
     }
     all
+}
+
+/// The mean of |α|; NaN of no gates.
+pub(super) fn mean_magnitude(alphas: &[f32]) -> f64 {
+    let sum: f64 = alphas.iter().map(|a| f64::from(a.abs())).sum();
+    sum / alphas.len() as f64
 }
 
 impl Number {

@@ -17,7 +17,7 @@ use burn::train::{
 
 use super::devices::Replicas;
 use super::model::Model;
-use super::progress::PlainRenderer;
+use super::progress::{Extent, PlainRenderer};
 use super::schedule::{Rates, Scheduler};
 use super::session::{Moving, Plan, Session, Start};
 use super::shown::{self, NoLog};
@@ -113,20 +113,30 @@ where
         [state.recipe, state.data] = self.fingerprints;
         let parameters = rezero_nn::parameter_count(&trainee.model);
         let gates = trainee.model.gates();
-        let gates = gates.iter().map(|gate| gate.effective.len()).sum();
+        let alphas: Vec<f32> = gates.into_iter().flat_map(|gate| gate.effective).collect();
         let writer =
             checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
         let rows = metrics::Writer::open(self.dir, state.metrics_bytes)?;
 
-        // Text has one epoch, so progress counts its steps.
-        let counted = (epochs == 1 && settings.run.steps == steps_per_epoch)
-            .then(|| self.train.rows_per_epoch() / steps_per_epoch);
+        let all = epochs * steps_per_epoch;
+        let steps = match settings.run.steps {
+            0 => all,
+            limit => all.min(limit),
+        };
         let renderer: Box<dyn MetricsRenderer> = if self.plain {
-            let epoch = state.step / steps_per_epoch + 1;
-            Box::new(PlainRenderer::new(epoch, counted))
+            let extent = Extent {
+                first: state.step,
+                steps,
+                steps_per_epoch,
+                rows_per_step: self.train.rows_per_epoch().div_ceil(steps_per_epoch),
+                // Text has one epoch.
+                counts_steps: epochs == 1 && settings.run.steps == steps_per_epoch,
+            };
+            let alpha = Some(shown::mean_magnitude(&alphas)).filter(|_| !alphas.is_empty());
+            Box::new(PlainRenderer::new(extent, alpha))
         } else {
             let renderer = default_renderer(self.interrupter.clone(), None);
-            terminal::keep_ctrl_c();
+            terminal::drawn();
             renderer
         };
         let cursor = Arc::new(AtomicUsize::new(state.step));
@@ -135,9 +145,8 @@ where
         let outcome = Arc::new(Mutex::new(None));
         let (in_both, in_training) = (
             shown::of_both(&self.task),
-            shown::of_training(&self.task, gates),
+            shown::of_training(&self.task, alphas.len()),
         );
-        let steps = epochs * steps_per_epoch;
         let strategy = Strategy {
             start: Mutex::new(Some(Start {
                 plan: Plan {
@@ -145,10 +154,7 @@ where
                     task: self.task,
                     devices: self.devices,
                     steps_per_epoch,
-                    steps: match settings.run.steps {
-                        0 => steps,
-                        limit => steps.min(limit),
-                    },
+                    steps,
                     cursor,
                 },
                 moving,

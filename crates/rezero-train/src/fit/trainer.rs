@@ -1,6 +1,5 @@
 //! A run of a module: from settings to a run directory.
 
-use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -12,11 +11,11 @@ use super::source::Source;
 use super::stop::{OnTerm, on_signal};
 use super::strategy::{Finished, Fit};
 use super::task::Task;
-use super::{STACK_BYTES, memory};
+use super::{STACK_BYTES, memory, terminal};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::recipe::{GateOptimizer, Gates, Settings, fingerprint, must_be_same};
-use crate::record::{Environment, Opening, Reader, run_dir};
+use crate::record::{Environment, NewRun, Opening, Reader, run_dir};
 
 /// Trains your own module on your own data. The run directory has metrics and checkpoints, the run
 /// resumes exactly, and `rezero report` can show it.
@@ -83,7 +82,7 @@ impl Trainer {
             data: Default::default(),
             resume: false,
             interrupter: None,
-            plain: !std::io::stdout().is_terminal(),
+            plain: !terminal::can_draw(),
         }
     }
 
@@ -195,7 +194,7 @@ impl Trainer {
                 must_be_same(&self.dir, &saved, &sections, settings)?;
                 Opening::resume(&self.dir, &identity)?
             }
-            false => Opening::new(&self.dir),
+            false => Opening::new(NewRun::At(self.dir.clone())),
         };
         let [data, print] = &self.data;
         let fingerprints = [fingerprint(&sections, settings), print.clone()];

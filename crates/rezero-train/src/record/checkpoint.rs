@@ -33,11 +33,11 @@ const FORMAT: u32 = 2;
 /// The version of burn, which defines the `.bpk` files.
 pub const BURN_VERSION: &str = "0.22.1";
 
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const SCHEDULER: &str = "scheduler.bpk";
-const STATE: &str = "state.json";
+pub(super) const STATE: &str = "state.json";
 
 /// The manifest, which commits a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,6 +83,23 @@ pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
         }
     }
     Ok(found)
+}
+
+/// The parts of unfinished checkpoints that a kill may have left.
+///
+/// # Errors
+///
+/// If the folder cannot be read.
+pub fn torn(run: &Path) -> Result<Vec<PathBuf>> {
+    let committed = list(run)?;
+    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
+    let paths = entries.flatten().map(|entry| entry.path());
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let step = name.strip_prefix("step-").map(str::parse::<usize>);
+        step.is_some_and(|step| step.is_ok()) && !committed.values().any(|c| c == path)
+    };
+    Ok(paths.filter(ours).collect())
 }
 
 /// The checkpoint of the run that `which` names: `best`, `last` or a step.

@@ -69,6 +69,19 @@ pub struct Row {
     pub seconds: f64,
 }
 
+impl Row {
+    /// Whether every number is finite. A row in which one is not is the last of a run that diverged.
+    pub fn is_finite(&self) -> bool {
+        let mut one = [Some(self.loss), self.lr, self.grad_norm]
+            .into_iter()
+            .flatten();
+        let mut lists = self.layer_grad_norm.iter().chain(&self.alpha);
+        one.all(f64::is_finite)
+            && self.metrics.values().all(|value| value.is_finite())
+            && lists.all(|value| value.is_finite())
+    }
+}
+
 /// Appends rows to `metrics.jsonl`.
 #[derive(Debug)]
 pub struct Writer {
@@ -181,6 +194,42 @@ pub fn read(run: &Path) -> Result<Vec<Row>> {
         .collect()
 }
 
+/// The last whole row of a run, without reading those before it; none if there is none.
+///
+/// # Errors
+///
+/// If the file cannot be read or that line is not a row.
+pub fn last(run: &Path) -> Result<Option<Row>> {
+    let path = run.join(FILE);
+    let io = |e| Error::io("read", &path, e);
+    let mut file = File::open(&path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut part = 1 << 16;
+    loop {
+        let from = length.saturating_sub(part);
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(from)).map_err(io)?;
+        (&file).take(part).read_to_end(&mut bytes).map_err(io)?;
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
+        let begin = end.and_then(|end| bytes[..end].iter().rposition(|byte| *byte == b'\n'));
+        let line = match (begin, end) {
+            (Some(begin), Some(end)) => &bytes[begin + 1..end],
+            (None, Some(end)) if from == 0 => &bytes[..end],
+            (None, None) if from == 0 => return Ok(None),
+            _ => {
+                part *= 4;
+                continue;
+            }
+        };
+        return serde_json::from_slice(line)
+            .map(Some)
+            .map_err(|e| Error::Run {
+                dir: run.to_owned(),
+                message: format!("{FILE}, last line: {e}"),
+            });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,5 +272,39 @@ mod tests {
         let old = r#"{"split":"valid","step":1,"epoch":1,"loss":null,"bpb":null,"items":2,"seconds":0.5}"#;
         let row: Row = serde_json::from_str(old).unwrap();
         assert!(row.loss.is_nan() && row.metrics["bpb"].is_nan() && row.lr.is_none());
+    }
+    #[test]
+    fn the_last_row_is_found_in_files_of_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let of = |step: usize, gates: usize| Row {
+            split: "train".to_owned(),
+            step,
+            epoch: 1,
+            loss: 1.0,
+            metrics: BTreeMap::new(),
+            items: 8,
+            lr: None,
+            grad_norm: None,
+            layer_grad_norm: Vec::new(),
+            alpha: vec![0.25; gates],
+            items_per_s: None,
+            warm_up_s: None,
+            seconds: 1.5,
+        };
+        for (rows, gates) in [(0, 0), (1, 0), (1, 40_000), (3, 10), (3, 40_000)] {
+            let lines =
+                (1..=rows).map(|step| serde_json::to_string(&of(step, gates)).unwrap() + "\n");
+            let text: String = lines.collect();
+            for cut in ["", "{\"split\":"] {
+                std::fs::write(&path, format!("{text}{cut}")).unwrap();
+                let last = last(dir.path()).unwrap();
+                assert_eq!(
+                    last,
+                    (rows > 0).then(|| of(rows, gates)),
+                    "{rows} {gates} {cut}"
+                );
+            }
+        }
     }
 }

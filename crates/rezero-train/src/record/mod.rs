@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod environment;
+pub mod listing;
 pub mod metrics;
 mod number;
 mod opening;
@@ -11,8 +12,9 @@ mod write;
 
 pub use checkpoint::Reader;
 pub use environment::{Described, Environment};
+pub use listing::Stage;
 pub use metrics::Row;
 pub use opening::Opening;
-pub use run_dir::RunDir;
+pub use run_dir::{NewRun, RunDir};
 pub use state::{LossScale, Reached, Score, State, Totals};
 pub use write::write_atomic;

@@ -1,10 +1,10 @@
 //! A run directory in which a run will begin or continue.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::checkpoint::{self, Reader};
 use super::environment::Environment;
-use super::run_dir::{self, RunDir};
+use super::run_dir::{self, NewRun, RunDir};
 use super::state::State;
 use crate::error::{Error, Result};
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// directory behind.
 #[derive(Debug)]
 pub struct Opening {
-    dir: PathBuf,
+    place: NewRun,
     /// The locked directory, if it holds a run already.
     run: Option<RunDir>,
     /// The checkpoint to continue from.
@@ -24,10 +24,10 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// For a new run at `dir`.
-    pub fn new(dir: &Path) -> Self {
+    /// For a new run.
+    pub fn new(place: NewRun) -> Self {
         Self {
-            dir: dir.to_owned(),
+            place,
             run: None,
             start: None,
             state: State::default(),
@@ -58,7 +58,7 @@ impl Opening {
                 None => State::default(),
             },
             before: run_dir::environment(dir),
-            dir: dir.to_owned(),
+            place: NewRun::At(dir.to_owned()),
             run: Some(run),
             start,
         })
@@ -139,7 +139,7 @@ impl Opening {
     ) -> Result<RunDir> {
         let run = match self.run {
             Some(run) => run,
-            None => RunDir::create(&self.dir)?,
+            None => self.place.create()?,
         };
         run.clean()?;
         write(run.path())?;
@@ -150,7 +150,7 @@ impl Opening {
 
     fn fail(&self, message: &str) -> Error {
         Error::Run {
-            dir: self.dir.clone(),
+            dir: self.place.path(),
             message: message.to_owned(),
         }
     }

@@ -9,9 +9,9 @@ use super::{checkpoint, metrics, write_atomic};
 use crate::error::{Error, Result};
 use crate::say::say;
 
-const RECIPE: &str = "recipe.toml";
+pub(super) const RECIPE: &str = "recipe.toml";
 const ENV: &str = "env.json";
-const LOCK: &str = "run.lock";
+pub(super) const LOCK: &str = "run.lock";
 /// The file that marks a complete run.
 pub const DONE: &str = "DONE";
 
@@ -155,19 +155,8 @@ impl RunDir {
     ///
     /// If it cannot be removed.
     pub fn clean(&self) -> Result<()> {
-        let dir = self.path.join("checkpoints");
-        let committed = checkpoint::list(&self.path)?;
-        let Ok(entries) = fs::read_dir(&dir) else {
-            return Ok(());
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let ours = name
-                .strip_prefix("step-")
-                .is_some_and(|step| step.parse::<usize>().is_ok());
-            if ours && !committed.values().any(|c| *c == path) {
-                fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
-            }
+        for path in checkpoint::torn(&self.path)? {
+            fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
         }
         Ok(())
     }
@@ -223,27 +212,79 @@ pub fn environment(path: &Path) -> Option<Environment> {
     serde_json::from_slice(&fs::read(path.join(ENV)).ok()?).ok()
 }
 
-/// A directory for a new run: `base/name`, or `base/name-2`, … if that holds a run.
-pub fn fresh(base: &Path, name: &str) -> PathBuf {
-    numbered(base, name)
-        .find(|path| !holds_run(path))
-        .expect("numbers do not end")
+/// The directory of a run that begins.
+#[derive(Clone, Debug)]
+pub enum NewRun {
+    /// This one.
+    At(PathBuf),
+    /// `base/name`; after runs of that name `base/name-2`, `base/name-3`, ….
+    Named {
+        /// The folder of runs.
+        base: PathBuf,
+        /// The run's name.
+        name: String,
+    },
 }
 
-/// The run of that name below `base` to continue: the newest unfinished one, else the newest.
-pub fn latest(base: &Path, name: &str) -> Option<PathBuf> {
-    let runs: Vec<PathBuf> = numbered(base, name)
-        .take_while(|path| holds_run(path))
-        .collect();
-    let unfinished = runs.iter().rfind(|path| !path.join(DONE).exists());
-    unfinished.or(runs.last()).cloned()
+impl NewRun {
+    /// The directory, as far as no other process takes it first.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::At(path) => path.clone(),
+            Self::Named { base, name } => {
+                let last = of_name(base, name).pop();
+                numbered(base, name, last.map_or(1, |(n, _)| n + 1))
+            }
+        }
+    }
+
+    /// Creates the directory and locks it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created. If a directory was given, also if it holds a run or is in use.
+    pub(super) fn create(&self) -> Result<RunDir> {
+        loop {
+            match (self, RunDir::create(&self.path())) {
+                // Another process has begun a run of this name, maybe without its recipe yet.
+                (Self::Named { .. }, Err(Error::Run { dir, .. })) if !holds_run(&dir) => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                (Self::Named { .. }, Err(Error::Run { .. })) => {}
+                (_, result) => return result,
+            }
+        }
+    }
 }
 
-fn numbered<'a>(base: &'a Path, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
-    (1..).map(move |n| match n {
+fn numbered(base: &Path, name: &str, n: usize) -> PathBuf {
+    match n {
         1 => base.join(name),
         n => base.join(format!("{name}-{n}")),
-    })
+    }
+}
+
+/// The runs of that name below `base`, each with its number, in order.
+pub fn of_name(base: &Path, name: &str) -> Vec<(usize, PathBuf)> {
+    let entries = fs::read_dir(base).into_iter().flatten().flatten();
+    let mut found: Vec<(usize, PathBuf)> = entries
+        .filter_map(|entry| {
+            let n = match entry.file_name().to_str()?.strip_prefix(name)? {
+                "" => 1,
+                rest => rest.strip_prefix('-')?.parse().ok().filter(|n| *n > 1)?,
+            };
+            Some((n, entry.path()))
+        })
+        .filter(|(_, path)| holds_run(path))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Of the runs of one name, that to continue: the newest unfinished one, else the newest.
+pub fn latest(runs: &[(usize, PathBuf)]) -> Option<PathBuf> {
+    let unfinished = runs.iter().rfind(|(_, path)| !path.join(DONE).exists());
+    Some(unfinished.or(runs.last())?.1.clone())
 }
 
 #[cfg(all(test, unix))]

@@ -13,6 +13,7 @@ use crate::fit::{self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, bit
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Settings, TaskOf, TextData, TextSource};
 use crate::record::Totals;
+use crate::words;
 use crate::zoo::{self, Families};
 
 /// The number of bytes of `wiki-like`: training, validation, test.
@@ -212,7 +213,8 @@ impl Domain for Text {
     }
 
     fn next_command(_of: &TaskOf<Self>, run: &Path) -> Option<String> {
-        Some(format!("let it write: rezero sample {}", run.display()))
+        let sample = words::command(&[&"sample", &run]);
+        Some(format!("let it write: {sample}"))
     }
 
     fn reads_a_file(data: &TextData) -> bool {
