@@ -132,6 +132,9 @@ pub enum Error {
         /// The loss, the layer that diverged and what to try.
         message: String,
     },
+    /// Stopped by a second Ctrl-C, or in the terminal interface.
+    #[error("stopped at once; the last checkpoint stays")]
+    StoppedAtOnce,
     /// Stopped by Ctrl-C or SIGTERM after a checkpoint.
     #[error("stopped at step {step}, saved; continue with: {resume}")]
     Interrupted {
@@ -168,6 +171,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Diverged { .. } => 3,
+            Self::StoppedAtOnce => 130,
             Self::Interrupted { status, .. } => *status,
             _ => 1,
         }

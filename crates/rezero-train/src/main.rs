@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let lines: Vec<String> = message.lines().map(shortened).collect();
     // A stop that the user asked for is no error.
     let kind = match error {
-        Error::Interrupted { .. } => "",
+        Error::Interrupted { .. } | Error::StoppedAtOnce => "",
         _ => "error: ",
     };
     // Standard error may be closed; the exit code says it too.

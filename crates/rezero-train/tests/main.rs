@@ -10,6 +10,7 @@ mod model;
 mod recipes;
 mod report;
 mod resume;
+mod runs;
 mod schema;
 mod soak;
 mod support;

@@ -135,6 +135,53 @@ fn ignored_signals_stay_ignored_and_finish_goes_on() {
 }
 
 #[test]
+fn a_run_whose_directory_is_removed_ends_with_an_error() {
+    let dir = scratch();
+    let mut child = begin(dir.path(), "exec \"$@\"", &["checkpoint_every=50"]);
+    running(dir.path());
+    std::fs::rename(dir.path().join("run"), dir.path().join("moved")).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let said = std::fs::read_to_string(dir.path().join("said")).unwrap();
+    assert!(said.contains("was removed or renamed"), "{said}");
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn an_import_that_cannot_be_written_leaves_its_directory_free() {
+    let dir = scratch();
+    let here = dir.path();
+    let train =
+        "train enwik8-tiny data=wiki-like depth=2 steps=1 valid_items=64 batch=2 --run-dir run";
+    let import = "import m.safetensors enwik8-tiny depth=2 --run-dir imported";
+    let call = |words: &str| rezero(here, &words.split(' ').collect::<Vec<_>>());
+    assert!(call(train).output().unwrap().status.success());
+    assert!(
+        call("export run --out m.safetensors")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    // The size of files is limited, in blocks of 512 bytes.
+    let limited = call(import);
+    let shell = "trap '' XFSZ; ulimit -f 100; exec \"$@\"";
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", shell, "bash"])
+        .arg(limited.get_program());
+    let output = command
+        .args(limited.get_args())
+        .current_dir(here)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("free some space"), "{said}");
+    let output = call(import).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn paths_and_prompts_may_be_any_bytes() {
     let dir = scratch();
     let odd = |name: &str| OsString::from_vec([name.as_bytes(), b"\xff\xfe"].concat());

@@ -106,7 +106,7 @@ impl<M: Model> Worker<M> {
                     }
                 }
             })
-            .map_err(|e| Error::Training(format!("cannot start a thread: {e}")))?;
+            .map_err(super::memory::no_thread)?;
         Ok(Self {
             device: device.clone(),
             jobs,

@@ -1,7 +1,16 @@
 //! Out-of-memory errors, with a batch size to try.
 
+use std::sync::Once;
+use std::time::Duration;
+
+use sysinfo::ProcessesToUpdate;
+
+#[cfg(feature = "allocator")]
+use super::terminal;
 use crate::error::Error;
 use crate::recipe::Train;
+use crate::say::say;
+use crate::words;
 
 /// Messages of devices and drivers that are out of memory, in lower case.
 const SIGNS: [&str; 7] = [
@@ -21,19 +30,28 @@ pub fn named(error: Error, advice: &str) -> Error {
             let said = crate::device::beginning(&message);
             Error::OutOfMemory(format!("{advice}; the device says: {said}"))
         }
+        // Rayon's pool, which Burn's kernels start.
+        Error::Training(message) if message.contains("ThreadPoolBuildError") => no_thread("EAGAIN"),
         other => other,
     }
 }
 
-/// If the host runs out of memory, prints an error with `advice` and exits with 1. This needs
-/// `rezero_kernels::allocator::Allocator` as the binary's allocator, and does nothing without feature
-/// `allocator`.
-#[cfg_attr(not(feature = "allocator"), allow(unused_variables))]
+/// While training, says when the host's memory runs out, with `advice`: an error, and exit status 1, where
+/// the system refuses memory; a warning where the kernel would kill the process without a word.
 pub fn watch(advice: &str) {
-    #[cfg(feature = "allocator")]
-    print_when_exhausted(advice);
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        #[cfg(feature = "allocator")]
+        print_when_exhausted(advice);
+        let advice = advice.to_owned();
+        // Without this thread a run goes on as well.
+        let _ = std::thread::Builder::new()
+            .name("memory".to_owned())
+            .spawn(move || warn_before_a_kill(&advice));
+    });
 }
 
+/// Needs `rezero_kernels::allocator::Allocator` as the binary's allocator.
 #[cfg(feature = "allocator")]
 fn print_when_exhausted(advice: &str) {
     use std::io::Write;
@@ -43,6 +61,7 @@ fn print_when_exhausted(advice: &str) {
     ADVICE.get_or_init(|| advice.to_owned());
     rezero_kernels::allocator::on_exhausted(|bytes| {
         // Nothing here may allocate memory.
+        terminal::restore();
         let mut out = std::io::stderr().lock();
         let advice = ADVICE.get().map_or("", String::as_str);
         let _ = writeln!(
@@ -51,6 +70,42 @@ fn print_when_exhausted(advice: &str) {
         );
         std::process::exit(1);
     });
+}
+
+/// Waits until most of the memory that this process may use, in its container or on its machine, is in use.
+/// Linux refuses no memory: it kills a process when there is none left.
+fn warn_before_a_kill(advice: &str) {
+    const OFTEN: Duration = Duration::from_millis(100);
+    const MOST: f64 = 0.9;
+    let Ok(pid) = sysinfo::get_current_pid() else {
+        return;
+    };
+    let mut system = sysinfo::System::new();
+    loop {
+        let nothing = sysinfo::ProcessRefreshKind::nothing();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, nothing);
+        let Some(limits) = system.process(pid).and_then(|own| own.cgroup_limits()) else {
+            return;
+        };
+        if limits.rss as f64 > MOST * limits.total_memory as f64 {
+            say!(
+                "warning: {} of the {} of memory that this process and its neighbours may use are in use; if \
+                 it is killed now: {advice}",
+                words::bytes(limits.rss),
+                words::bytes(limits.total_memory)
+            );
+            return;
+        }
+        std::thread::sleep(OFTEN);
+    }
+}
+
+/// The system gives no thread.
+pub fn no_thread(cause: impl std::fmt::Display) -> Error {
+    Error::Training(format!(
+        "cannot start a thread ({cause}): raise the limits of memory and of processes, `ulimit -v` and \
+         `ulimit -u`"
+    ))
 }
 
 fn tells_of_memory(message: &str) -> bool {

@@ -54,8 +54,10 @@ pub struct PlainRenderer {
     total: usize,
     /// Rows of this epoch that have been trained on.
     trained: usize,
-    /// The time of the last line.
+    /// The time of the last line of training.
     last: Option<Instant>,
+    /// The beginning of the split, or the time of its last line.
+    said: Instant,
     /// The end of the first step, and that step. Kernels are compiled before it.
     clock: Option<(Instant, usize)>,
 }
@@ -77,6 +79,7 @@ impl PlainRenderer {
             done: 0,
             total: 0,
             last: None,
+            said: Instant::now(),
             clock: None,
         }
     }
@@ -208,19 +211,20 @@ impl TrainingProgressLogger for PlainRenderer {
         self.is_train = split.eq_ignore_ascii_case("train");
         self.total = total_items;
         self.done = 0;
+        self.said = Instant::now();
         self.whole.clear();
     }
 
     fn update_split(&mut self, items_processed: usize) {
         self.done = items_processed;
-        let due = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
         if !self.is_train {
-            if due {
+            if self.said.elapsed() >= INTERVAL {
                 say!("{} valid {:>6}/{}", self.place(), self.done, self.total);
-                self.last = Some(Instant::now());
+                self.said = Instant::now();
             }
             return;
         }
+        let due = self.last.is_none_or(|last| last.elapsed() >= INTERVAL);
         self.trained = items_processed;
         let step = self.step();
         self.clock.get_or_insert_with(|| (Instant::now(), step));

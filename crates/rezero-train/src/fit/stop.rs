@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::train::Interrupter;
 
 use super::terminal;
+use crate::error::Error;
 use crate::say::say;
 
 /// The effect of SIGTERM on a run.
@@ -89,8 +90,9 @@ fn received(signal: i32) {
     if signal == SIGINT {
         if STOPPED_BY.swap(SIGINT, Ordering::SeqCst) == SIGINT {
             terminal::restore();
-            say!("stopped at once; the last checkpoint stays");
-            std::process::exit(130);
+            let error = Error::StoppedAtOnce;
+            say!("{error}");
+            std::process::exit(error.exit_code().into());
         }
         say!("stopping after this step; press Ctrl-C again to stop at once");
     } else {

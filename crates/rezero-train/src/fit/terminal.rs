@@ -38,7 +38,7 @@ pub(super) fn drawn() {
 /// Lets Ctrl-C raise a signal again once the interface is up.
 #[cfg(unix)]
 fn keep_ctrl_c() {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
     use std::time::Duration;
 
     if !stdout().is_terminal() || !std::io::stdin().is_terminal() {
@@ -54,6 +54,9 @@ fn keep_ctrl_c() {
             };
             if !modes.local_modes.contains(LocalModes::ISIG) {
                 modes.local_modes |= LocalModes::ISIG;
+                // Ctrl-Z and Ctrl-\ would leave the terminal as it is. 0 is no key.
+                modes.special_codes[SpecialCodeIndex::VSUSP] = 0;
+                modes.special_codes[SpecialCodeIndex::VQUIT] = 0;
                 let _ = tcsetattr(&stdin, OptionalActions::Now, &modes);
                 return;
             }

@@ -307,6 +307,9 @@ pub fn load<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
     model.with_weights(weights).map_err(|e| checkpoint.unfit(e))
 }
 
+/// The panic with which Burn's interface ends a run at once when its user asks for that.
+const KILLED: &str = "Killing training from user input.";
+
 /// Runs `fit`, and names the cause of an error or panic.
 pub(crate) fn launch<M, T, V>(fit: Fit<'_, M, T, V>) -> Result<Finished>
 where
@@ -318,8 +321,10 @@ where
     memory::watch(&advice);
     let device = fit.settings.run.device.clone();
     let finished = catch_unwind(AssertUnwindSafe(|| fit.run())).unwrap_or_else(|panic| {
-        let message = device::panic_message(panic.as_ref());
-        Err(Error::Training(message.to_owned()))
+        Err(match device::panic_message(panic.as_ref()) {
+            KILLED => Error::StoppedAtOnce,
+            message => Error::Training(message.to_owned()),
+        })
     });
     finished.map_err(|error| device::lost(memory::named(error, &advice), &device))
 }
@@ -335,7 +340,7 @@ pub fn on_a_big_stack<R: Send>(work: impl FnOnce() -> Result<R> + Send) -> Resul
             .name("train".to_owned())
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, work)
-            .map_err(|e| Error::Training(format!("cannot start a thread: {e}")))?;
+            .map_err(memory::no_thread)?;
         worker.join().unwrap_or_else(|panic| {
             let message = device::panic_message(panic.as_ref());
             Err(Error::Training(message.to_owned()))

@@ -24,6 +24,7 @@ use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::run_dir::LOCK;
 use super::state::State;
 use super::write::{write_atomic, write_synced};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ const FORMAT: u32 = 2;
 pub const BURN_VERSION: &str = "0.22.1";
 
 pub(super) const MANIFEST: &str = "manifest.json";
+/// The folder of checkpoints in a run directory.
+pub(super) const DIR: &str = "checkpoints";
 const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const SCHEDULER: &str = "scheduler.bpk";
@@ -67,7 +70,7 @@ pub struct FileEntry {
 
 /// The committed checkpoints of a run, by step.
 pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
-    let dir = run.join("checkpoints");
+    let dir = run.join(DIR);
     let mut found = BTreeMap::new();
     let entries = match fs::read_dir(&dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
@@ -92,7 +95,7 @@ pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
 /// If the folder cannot be read.
 pub fn torn(run: &Path) -> Result<Vec<PathBuf>> {
     let committed = list(run)?;
-    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
+    let entries = fs::read_dir(run.join(DIR)).into_iter().flatten();
     let paths = entries.flatten().map(|entry| entry.path());
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -351,12 +354,19 @@ impl Writer {
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
-        let dir = self
-            .run
-            .join("checkpoints")
-            .join(format!("step-{}", state.step));
+        let dir = self.run.join(DIR).join(format!("step-{}", state.step));
         if dir.join(MANIFEST).exists() {
             return Ok(());
+        }
+        // Else its folders would be made again, with half a run in them.
+        if !self.run.join(LOCK).exists() {
+            return Err(Error::Run {
+                dir: self.run.clone(),
+                message: format!(
+                    "was removed or renamed while it was trained, so step {} cannot be saved",
+                    state.step
+                ),
+            });
         }
         let io = |action| {
             let dir = dir.clone();
@@ -369,8 +379,7 @@ impl Writer {
         let fail = |e: String| Error::Checkpoint {
             dir: dir.clone(),
             message: format!(
-                "cannot write: {e}; earlier checkpoints are intact, free some space and continue \
-                 with --resume"
+                "cannot write: {e}; earlier checkpoints are intact; free some space and try again"
             ),
         };
 

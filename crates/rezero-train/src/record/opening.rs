@@ -142,7 +142,11 @@ impl Opening {
             None => self.place.create()?,
         };
         run.clean()?;
-        write(run.path())?;
+        if let Err(error) = write(run.path()) {
+            // The directory held no run before.
+            let _ = std::fs::remove_dir_all(run.path().join(checkpoint::DIR));
+            return Err(error);
+        }
         run.describe(name, recipe, seed, environment)?;
         run.reopen()?;
         Ok(run)

@@ -202,7 +202,7 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
 
 /// Whether `path` holds any file of a run, even if the recipe is lost.
 fn holds_run(path: &Path) -> bool {
-    [RECIPE, metrics::FILE, "checkpoints"]
+    [RECIPE, metrics::FILE, checkpoint::DIR]
         .iter()
         .any(|name| path.join(name).exists())
 }
