@@ -15,5 +15,6 @@ mod schema;
 mod soak;
 mod support;
 mod surroundings;
+mod terminal;
 mod text;
 mod trainer;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
@@ -58,6 +59,40 @@ impl Model for Silent {
         let sums = Sums::of_logits(self.linear.forward(x.clone()), y.clone(), None);
         Sums::new(sums.loss)
     }
+}
+
+/// A network whose third step panics.
+#[derive(Module, Debug)]
+struct Panics {
+    net: Net,
+}
+
+static STEPS: AtomicUsize = AtomicUsize::new(0);
+
+impl Model for Panics {
+    type Batch = (Tensor<2>, Tensor<1, Int>);
+
+    fn loss(&self, batch: &Self::Batch) -> Sums {
+        let step = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
+        // The interface needs some time to be drawn.
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        assert!(step < 3, "step {step} is too much");
+        self.net.loss(batch)
+    }
+}
+
+/// A run in the terminal interface whose model panics.
+pub fn panic_at_step_3(dir: &Path) {
+    let settings = settings("epochs = 9");
+    let (train, valid) = (
+        DatasetSource::training(points(0..70), &settings, batch),
+        DatasetSource::scoring(points(70..90), &settings, batch),
+    );
+    let trainer = Trainer::new(dir, settings, Task::classification("points"));
+    let init = |device: &Device| Panics {
+        net: Net::new(3, device),
+    };
+    trainer.fit(init, train, valid).unwrap();
 }
 
 type Point = ([f32; 2], i32);

@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::fit;
 use crate::record::{Environment, NewRun};
 use crate::say::say;
 use crate::task::Places;
@@ -31,13 +30,6 @@ use crate::words;
 ///
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
-    let result = dispatch(cli);
-    // Also after an error, before it is printed.
-    fit::restore_terminal();
-    result
-}
-
-fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),

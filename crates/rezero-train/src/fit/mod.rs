@@ -48,7 +48,7 @@ pub use trainer::{Trainer, load, on_a_big_stack};
 pub(crate) use model::differentiate;
 pub(crate) use stop::{on_signal, status as stop_status};
 pub(crate) use strategy::Fit;
-pub(crate) use terminal::{can_draw, restore as restore_terminal};
+pub(crate) use terminal::can_draw;
 pub(crate) use trainer::launch;
 
 /// The stack of a training thread. Autodiff walks parts of a network's graph by recursion, so the

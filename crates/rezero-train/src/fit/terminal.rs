@@ -70,7 +70,7 @@ fn keep_ctrl_c() {}
 
 /// Gives the terminal back as it was before Burn's interface. The interface does so itself when a run
 /// ends, but not when the process ends in another way.
-pub(crate) fn restore() {
+pub(super) fn restore() {
     if DRAWN.swap(false, Ordering::SeqCst) {
         // After a panic, the interface has left its screen, but has not shown the cursor again.
         if is_raw_mode_enabled().unwrap_or(false) {

@@ -326,6 +326,8 @@ where
             message => Error::Training(message.to_owned()),
         })
     });
+    // Before an error is printed.
+    terminal::restore();
     finished.map_err(|error| device::lost(memory::named(error, &advice), &device))
 }
 
