@@ -69,6 +69,16 @@ pub struct Row {
     pub seconds: f64,
 }
 
+impl Row {
+    /// Whether loss, metrics, learning rate and gradient norm are finite. A run with a row that is not
+    /// has diverged.
+    pub fn is_finite(&self) -> bool {
+        let rates = [self.lr, self.grad_norm];
+        let numbers = rates.iter().flatten().chain(self.metrics.values());
+        self.loss.is_finite() && numbers.into_iter().all(|number| number.is_finite())
+    }
+}
+
 /// Appends rows to `metrics.jsonl`.
 #[derive(Debug)]
 pub struct Writer {
@@ -218,6 +228,37 @@ mod tests {
             let back: Row = serde_json::from_str(&text).unwrap();
             // NaN is not equal to itself, so the texts are compared.
             assert_eq!(serde_json::to_string(&back).unwrap(), text);
+            assert_eq!(back.is_finite(), value.is_finite());
+            // Each of the numbers counts; a row of validation has no rate and no norm.
+            let finite = Row {
+                loss: 1.0,
+                metrics: BTreeMap::new(),
+                lr: None,
+                grad_norm: None,
+                ..back
+            };
+            assert!(finite.is_finite());
+            let metrics = BTreeMap::from([("bpb".to_owned(), value)]);
+            for row in [
+                Row {
+                    loss: value,
+                    ..finite.clone()
+                },
+                Row {
+                    metrics,
+                    ..finite.clone()
+                },
+                Row {
+                    lr: Some(value),
+                    ..finite.clone()
+                },
+                Row {
+                    grad_norm: Some(value),
+                    ..finite.clone()
+                },
+            ] {
+                assert_eq!(row.is_finite(), value.is_finite());
+            }
         }
         // As older versions wrote it.
         let old = r#"{"split":"valid","step":1,"epoch":1,"loss":null,"bpb":null,"items":2,"seconds":0.5}"#;
