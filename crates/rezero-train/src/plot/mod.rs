@@ -429,7 +429,11 @@ impl HeatMap {
                 .y_desc(&self.y)
                 .label_style(text(14))
                 .axis_desc_style(text(15))
-                .x_label_formatter(&|v| short(*v))
+                // The first column may be centred at 0: no label is of a value before it.
+                .x_label_formatter(&|v| match *v < 0.0 && low < 0.0 && high > 0.0 {
+                    true => String::new(),
+                    false => short(*v),
+                })
                 .y_label_formatter(&|v| short(*v))
                 .draw()?;
             for (i, row) in self.rows.iter().enumerate() {

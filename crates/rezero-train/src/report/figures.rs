@@ -84,13 +84,17 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             .filter(|g| trained(shown(g)[0]).any(|r| !r.alpha.is_empty()))
     };
     for (i, group) in gated().enumerate() {
+        let run = shown(group)[0];
+        let first = match run.alpha_init {
+            Some(_) => ", the first column is step 0",
+            None => "",
+        };
         found.push(Figure {
             name: format!("alpha-over-time-{}", i + 1),
             caption: format!(
                 "Every gate of {} (seed {}) over the run; rows are layers in forward order, the first \
-                 at the bottom.",
-                group.label,
-                shown(group)[0].seed
+                 at the bottom{first}.",
+                group.label, run.seed
             ),
             svg: alphas_over_time(group).svg(),
         });

@@ -115,8 +115,8 @@ impl Report {
         if diverged {
             notes.push(
                 "A run has diverged if its loss, a metric, its learning rate or its gradient norm is not \
-                 finite. It has no last validation; its best validation, its time and the steps to the \
-                 target, if it reached that before, count."
+                 finite. It has no last validation, so that mean and its p are without it. Its best \
+                 validation, its time and its steps to the target count."
                     .to_owned(),
             );
             if self.is_common && self.target.is_some() {
