@@ -105,9 +105,14 @@ impl Report {
             );
         }
         if let Some(target) = self.target_text() {
+            let why = match (self.is_common, diverged) {
+                (false, _) => "",
+                (true, false) => ", the best that all runs reached",
+                (true, true) => ", the best that all runs reached which did not diverge",
+            };
             notes.push(match self.table.iter().any(|row| row.reached > 0) {
                 true => format!(
-                    "Steps and seconds are those of the first validation that reached {target}."
+                    "Steps and seconds are those of the first validation that reached {target}{why}."
                 ),
                 false => format!("No run reached {target}."),
             });
@@ -119,9 +124,6 @@ impl Report {
                  validation, its time and its steps to the target count."
                     .to_owned(),
             );
-            if self.is_common && self.target.is_some() {
-                notes.push("The target is what all other runs reached.".to_owned());
-            }
         }
         notes.join(" ")
     }
