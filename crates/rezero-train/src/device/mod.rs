@@ -155,9 +155,9 @@ pub fn plainly(recorded: &str) -> String {
 
 /// Burn's `Debug` text of a device in words, by the name of its backend.
 fn plain_name(debug: &str) -> Option<String> {
-    // The number after `word`, `(0)` or `(3)`.
+    // The number after the last `word`, as in `Cuda(0)`.
     let index = |word: &str| {
-        let (_, rest) = debug.split_once(word)?;
+        let (_, rest) = debug.rsplit_once(word)?;
         let rest = rest.strip_prefix('(')?;
         rest[..rest.find(')')?].parse::<usize>().ok()
     };
@@ -192,7 +192,7 @@ fn plain_name(debug: &str) -> Option<String> {
             None => format!("{api} on a GPU"),
         }
     } else if has("Cuda") {
-        gpu("CUDA", "Cuda(Cuda")
+        gpu("CUDA", "Cuda")
     } else if has("AmdDevice") {
         gpu("ROCm", "AmdDevice")
     } else if has("Metal") {
@@ -624,6 +624,7 @@ mod tests {
             ("Device<Flex(Cpu)>", "Flex on the CPU"),
             ("Device<NdArray(Cpu)>", "ndarray on the CPU"),
             ("Device<Cube(Cuda(Cuda(1)))>", "CUDA on GPU 1"),
+            ("Device<Cube(Cuda(1))>", "CUDA on GPU 1"),
             ("Device<Cube(Hip(AmdDevice(0)))>", "ROCm on GPU 0"),
             ("Device<LibTorch(Cuda(2))>", "libtorch on GPU 2"),
             ("Device<LibTorch(Cpu)>", "libtorch on the CPU"),

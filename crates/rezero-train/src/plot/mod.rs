@@ -434,7 +434,11 @@ impl HeatMap {
                     true => String::new(),
                     false => short(*v),
                 })
-                .y_label_formatter(&|v| short(*v))
+                // Rows are counted: between two of them is none.
+                .y_label_formatter(&|v| match *v >= 0.0 && v.fract() == 0.0 {
+                    true => short(*v),
+                    false => String::new(),
+                })
                 .draw()?;
             for (i, row) in self.rows.iter().enumerate() {
                 let at = i as f64;
