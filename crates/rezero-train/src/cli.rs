@@ -353,7 +353,7 @@ pub struct Report {
     /// The report's title [default: Runs]
     #[arg(long)]
     pub title: Option<String>,
-    /// The arm to test the others against, by its name in the table
+    /// The arm to test the others against: its name in the table, or the first words of it
     #[arg(long, value_name = "ARM")]
     pub baseline: Option<String>,
     /// Count steps and seconds to this result: bits per byte, or percent correct

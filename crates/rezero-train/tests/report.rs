@@ -17,7 +17,7 @@ use crate::support::{cifar_layout, fail, of_split, recipe, rows, scratch, succee
 fn environment<D: Domain>(command: &[&str]) -> Vec<u8> {
     let environment = Environment {
         commands: vec![command.iter().map(|word| (*word).to_owned()).collect()],
-        device: "flex".to_owned(),
+        device: "Device<Flex(Cpu)>".to_owned(),
         processors: 2,
         data: "enwik8 90000000 1234".to_owned(),
         parameters: 1_234_567,
@@ -177,9 +177,14 @@ fn arms_are_told_apart_by_what_differs() {
         run("d", &["scheme=pre-norm", "lr=2e-3"]),
     ];
     let labels: Vec<String> = group(runs).unwrap().into_iter().map(|g| g.label).collect();
+    // Each names the rate, also those at the usual one; pre-norm has no α.
     assert_eq!(
         labels,
-        ["rezero", "rezero alpha_init=1.0", "pre-norm lr=0.002"]
+        [
+            "rezero alpha_init=0.0 lr=0.001",
+            "rezero alpha_init=1.0 lr=0.001",
+            "pre-norm lr=0.002"
+        ]
     );
     // A given label.
     for label in ["ours", "α = 0"] {
@@ -189,6 +194,371 @@ fn arms_are_told_apart_by_what_differs() {
     let twice = vec![run("e", &["seed=1"]), run("f", &["seed=1"])];
     let error = group(twice).unwrap_err().to_string();
     assert!(error.contains("have the seed 1"), "{error}");
+}
+
+/// The labels of runs with these overrides, one step long.
+fn labels_of(dir: &Path, runs: &[&[&str]]) -> Vec<String> {
+    let run = |(i, overrides): (usize, &&[&str])| {
+        let run = written(dir, &i.to_string(), overrides, &[[1.0, 4.0, 4.0]]);
+        read(run.to_str().unwrap()).unwrap()
+    };
+    let groups = group(runs.iter().enumerate().map(run).collect()).unwrap();
+    groups.into_iter().map(|group| group.label).collect()
+}
+
+#[test]
+fn labels_name_what_differs_and_no_more() {
+    let dir = scratch();
+    let labels = |runs: &[&[&str]]| labels_of(dir.path(), runs);
+    // A sweep: each arm names its value, whichever is the usual one.
+    let sweep: [&[&str]; 3] = [&["lr=0.01"], &["lr=0.02"], &["lr=0.01", "seed=2"]];
+    assert_eq!(labels(&sweep), ["rezero lr=0.01", "rezero lr=0.02"]);
+    // Schemes alone, of which one has gates and one has none; a run that is longer.
+    let schemes: [&[&str]; 2] = [&[], &["scheme=pre-norm"]];
+    assert_eq!(labels(&schemes), ["rezero", "pre-norm"]);
+    let longer: [&[&str]; 2] = [&["steps=10"], &["steps=20"]];
+    assert_eq!(labels(&longer), ["rezero steps=10", "rezero steps=20"]);
+    // A rate that was tuned for each scheme is a difference.
+    let tuned: [&[&str]; 2] = [&["lr=4e-3"], &["scheme=pre-norm", "lr=2e-3"]];
+    assert_eq!(labels(&tuned), ["rezero lr=0.004", "pre-norm lr=0.002"]);
+    // A key that only one kind of optimizer has follows from the kind, which has its command's name.
+    let kinds: [&[&str]; 2] = [&["optimizer=adam"], &["optimizer=sgd", "lr=0.1"]];
+    assert_eq!(
+        labels(&kinds),
+        [
+            "rezero optimizer=adam lr=0.001",
+            "rezero optimizer=sgd lr=0.1"
+        ]
+    );
+    let own: [&[&str]; 3] = [
+        &[],
+        &["alpha_optimizer=adam", "alpha_lr=0.1"],
+        &["alpha_optimizer=adam", "alpha_lr=1"],
+    ];
+    assert_eq!(
+        labels(&own),
+        [
+            "rezero alpha_optimizer=shared",
+            "rezero alpha_lr=0.1 alpha_optimizer=adam",
+            "rezero alpha_lr=1.0 alpha_optimizer=adam"
+        ]
+    );
+    assert_eq!(labels(&[&[]]), ["rezero"]);
+}
+
+#[test]
+fn families_are_named_and_other_data_too() {
+    let dir = scratch();
+    let run = |name: &str, base: &str, overrides: &[&str], data: &str| {
+        let run = written(dir.path(), name, &[], &[[1.0, 4.0, 4.0]]);
+        let recipe = recipe(base, overrides);
+        fs::write(run.join("recipe.toml"), recipe.to_toml()).unwrap();
+        let words = environment::<Images>(&["rezero", "train"]);
+        let words = String::from_utf8(words).unwrap();
+        let words = words.replace("enwik8 90000000 1234", data);
+        fs::write(run.join("env.json"), words).unwrap();
+        read(run.to_str().unwrap()).unwrap()
+    };
+    let labels = |runs| -> Vec<String> {
+        let groups = group(runs).unwrap().into_iter();
+        groups.map(|group| group.label).collect()
+    };
+    let all = "cifar10 45000 12345678ab+1234567890";
+    let small = "cifar10 4500 12345678ab+1234567890";
+    let other = "cifar10 45000 aaaaaaaaaa+1234567890";
+    let resnet = "cifar10-resnet20";
+    assert_eq!(
+        labels(vec![
+            run("a", resnet, &[], all),
+            run("b", "cifar10-mlp64", &[], all),
+            run("c", "cifar10-mlp64", &["scheme=residual"], all),
+        ]),
+        [
+            "rezero model=cifar-resnet",
+            "rezero model=mlp",
+            "residual model=mlp"
+        ]
+    );
+    assert_eq!(
+        labels(vec![
+            run("d", resnet, &[], all),
+            run("e", resnet, &[], small)
+        ]),
+        ["rezero data=cifar10/45000", "rezero data=cifar10/4500"]
+    );
+    assert_eq!(
+        labels(vec![
+            run("f", resnet, &[], all),
+            run("g", resnet, &[], other)
+        ]),
+        [
+            "rezero data=cifar10/45000/12345678/12345678",
+            "rezero data=cifar10/45000/aaaaaaaa/12345678"
+        ]
+    );
+    // Data that differ as the settings say are named by the settings.
+    assert_eq!(
+        labels(vec![
+            run("h", resnet, &[], all),
+            run("i", resnet, &["train_items=4500"], small)
+        ]),
+        ["rezero train_items=0", "rezero train_items=4500"]
+    );
+}
+
+#[test]
+fn a_baseline_may_be_the_beginning_of_a_label() {
+    let dir = scratch();
+    let spec = |name: &str, overrides: &[&str]| {
+        let run = written(dir.path(), name, overrides, &[[1.0, 4.0, 4.0]]);
+        read(run.to_str().unwrap()).unwrap()
+    };
+    let runs = || {
+        vec![
+            spec("a", &["lr=0.01"]),
+            spec("b", &["lr=0.02"]),
+            spec("c", &["lr=0.01", "scheme=pre-norm"]),
+        ]
+    };
+    let of = |name: &str| Report::new("t", group(runs()).unwrap(), None, Some(name));
+    let found = |name: &str| of(name).unwrap().baseline.unwrap();
+    assert_eq!(found("pre-norm"), "pre-norm lr=0.01");
+    assert_eq!(found("rezero lr=0.02"), "rezero lr=0.02");
+    for (name, message) in [
+        ("rezero", "several groups begin with `rezero`"),
+        ("pre", "there is no group `pre`"),
+    ] {
+        let error = of(name).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+/// A report of one run of images for each of these accuracies at the end, as shares.
+fn of_accuracies(dir: &Path, shares: &[f64], target: Option<f64>) -> Report {
+    let run = |(i, share): (usize, &f64)| {
+        let run = written(
+            dir,
+            &i.to_string(),
+            &[&format!("seed={i}")],
+            &[[1.0, 4.0, 4.0]],
+        );
+        fs::write(run.join("env.json"), environment::<Images>(&["rezero"])).unwrap();
+        let mut rows = rows(&run);
+        for row in &mut rows {
+            row.metrics.insert("accuracy".to_owned(), *share);
+        }
+        let lines = rows
+            .iter()
+            .map(|row| serde_json::to_string(row).unwrap() + "\n");
+        fs::write(run.join("metrics.jsonl"), lines.collect::<String>()).unwrap();
+        read(run.to_str().unwrap()).unwrap()
+    };
+    let runs = shares.iter().enumerate().map(run).collect();
+    Report::new("t", group(runs).unwrap(), target, None).unwrap()
+}
+
+#[test]
+fn the_target_is_printed_as_it_is_counted() {
+    let dir = scratch();
+    // Products with 100 that are not the percentage: 8.799999999999999 and 7.3999999999999995.
+    for (share, text) in [
+        (0.088, "8.8 %"),
+        (0.074, "7.4 %"),
+        (0.3342, "33.4 %"),
+        (0.3358, "33.5 %"),
+        (0.5, "50.0 %"),
+        (0.0, "0.0 %"),
+        (1.0, "100.0 %"),
+    ] {
+        let report = of_accuracies(dir.path(), &[share, 1.0], None);
+        assert_eq!(report.target_text().unwrap(), text);
+        assert_eq!(report.table[0].reached, 2, "{share}");
+        let shown = report.groups[0].runs[0].validations()[0].2;
+        assert!(shown.to_string().len() <= 5, "{shown}");
+        // A target that is given is shown as given, and counts what the table shows as reached.
+        let target = (1000.0 * share).floor() / 10.0;
+        let given = of_accuracies(dir.path(), &[share, 1.0], Some(target));
+        assert_eq!(given.target_text().unwrap(), format!("{target} %"));
+        assert_eq!(given.table[0].reached, 2, "{share}");
+    }
+    // Bits per byte are rounded up.
+    for (bits, text) in [
+        (2.5, "2.500 bpb"),
+        (2.9771, "2.978 bpb"),
+        (2.9769, "2.977 bpb"),
+    ] {
+        let runs = [("a", bits), ("b", 1.0)].map(|(name, bits)| {
+            let overrides: &[&str] = if name == "a" {
+                &["seed=1"]
+            } else {
+                &["seed=2"]
+            };
+            let run = written(dir.path(), name, overrides, &[[1.0, 4.0, bits]]);
+            run.to_str().unwrap().to_owned()
+        });
+        let runs = runs.iter().map(|run| read(run).unwrap()).collect();
+        let report = Report::new("t", group(runs).unwrap(), None, None).unwrap();
+        assert_eq!(report.target_text().unwrap(), text);
+        assert_eq!(report.table[0].reached, 2, "{bits}");
+        assert!(
+            report
+                .table_markdown()
+                .contains(&format!("steps to {text}"))
+        );
+    }
+    let nobody = of_accuracies(dir.path(), &[0.1], Some(99.0));
+    let text = markdown(&nobody, &[]);
+    assert!(text.contains("| 1 | 10.0 | 10.0 | – | – | 10 |"), "{text}");
+    assert!(text.contains("\nNo run reached 99 %.\n"), "{text}");
+    assert!(!text.contains('±'), "{text}");
+}
+
+#[test]
+fn gates_are_shown_from_step_0_if_their_start_is_known() {
+    let dir = scratch();
+    let values = [[1.0, 4.0, 4.0], [2.0, 3.0, 3.0]];
+    let start = |overrides: &[&str], command: &str| {
+        let run = written(dir.path(), "run", overrides, &values);
+        let words = environment::<Text>(&["rezero", command]);
+        fs::write(run.join("env.json"), words).unwrap();
+        let run = read(run.to_str().unwrap()).unwrap();
+        let start = run.alpha_init;
+        let report = Report::new("t", group(vec![run]).unwrap(), None, None).unwrap();
+        let figures = figures(&report);
+        let map = figures.iter().find(|f| f.name.starts_with("alpha-over"));
+        (start, map.unwrap().svg.matches("<rect").count())
+    };
+    let (grown, two_columns) = start(&[], "grow");
+    assert_eq!(grown, None);
+    // Three gates: one more column.
+    let three_columns = two_columns + 3;
+    assert_eq!(start(&[], "train"), (Some(0.0), three_columns));
+    assert_eq!(start(&["alpha_init=0.5"], "train").0, Some(0.5));
+    let bounded = start(&["alpha_init=0.5", "alpha_bound=2"], "train")
+        .0
+        .unwrap();
+    assert!((bounded - 2.0 * 0.25f64.tanh()).abs() < 1e-12);
+    // Twelve layers of LayerScale begin with another value than the recipe's 0.
+    assert_eq!(start(&["scheme=layerscale"], "train").0, Some(0.1));
+    assert_eq!(start(&[], "import"), (None, two_columns));
+    // A module of one's own makes its own gates.
+    let own = written(dir.path(), "own", &[], &values);
+    fs::write(own.join("recipe.toml"), "[gates]\nalpha_init = 0.0\n").unwrap();
+    assert_eq!(read(own.to_str().unwrap()).unwrap().alpha_init, None);
+}
+
+#[test]
+fn runs_that_diverge_are_counted_as_such() {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let dir = scratch();
+    let mut runs = fixture(dir.path());
+    let mut add = |name: &str, overrides: &[&str], values: &[[f64; 3]]| {
+        let run = written(dir.path(), name, overrides, values);
+        fs::remove_file(run.join("DONE")).unwrap();
+        runs.push(run.to_str().unwrap().to_owned());
+    };
+    // One after its second validation; one whose every validation is NaN; one that was stopped.
+    let sound = [1.0, 4.0, 3.9];
+    add(
+        "r4",
+        &["seed=4"],
+        &[sound, [2.0, 3.0, 2.9], [3.0, inf, nan]],
+    );
+    add(
+        "g1",
+        &["scheme=gpt2-norm"],
+        &[[1.0, 4.0, nan], [2.0, nan, nan]],
+    );
+    add(
+        "p5",
+        &["scheme=pre-norm", "seed=5"],
+        &[sound, [2.0, 3.0, 3.1]],
+    );
+    let report = report(&runs, None);
+    let [rezero, pre_norm, gpt2] = report.table.as_slice() else {
+        panic!("three arms: {:?}", report.table);
+    };
+    assert_eq!(
+        (rezero.seeds, rezero.diverged, rezero.unfinished),
+        (4, 1, 0)
+    );
+    assert_eq!((pre_norm.diverged, pre_norm.unfinished), (0, 1));
+    assert_eq!((gpt2.diverged, gpt2.unfinished), (1, 0));
+    // The last validation is that of the other three, the best one that of all.
+    let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found}");
+    assert_eq!((rezero.last.unwrap().n, rezero.best.unwrap().n), (3, 4));
+    near(rezero.last.unwrap().mean, 2.5);
+    near(rezero.best.unwrap().mean, (2.5 + 2.6 + 2.4 + 2.9) / 4.0);
+    assert!(rezero.p_last.unwrap().is_finite());
+    assert_eq!((gpt2.last, gpt2.best, gpt2.reached), (None, None, 0));
+    // Runs that diverged set no target; one of them has reached it before.
+    assert_eq!((report.target, rezero.reached), (Some(3.2), 4));
+    let figures = figures(&report);
+    let text = markdown(&report, &figures);
+    for part in [
+        "| rezero | 4 (1 diverged) | 2.500 ± 0.058 (3 of 4) | 2.600 ± 0.108 |",
+        "| pre-norm | 5 (1 stopped early) |",
+        "| gpt2-norm | 1 (1 diverged) | – | – |",
+        "A run has diverged if",
+        "runs that diverged are left out where others of the arm did not",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    for part in ["NaN", "inf,", ",inf"] {
+        assert!(
+            !csv(&report).contains(part) && !curves(&report).contains(part),
+            "{part}"
+        );
+    }
+    for figure in &figures {
+        assert!(
+            !figure.svg.contains("NaN") && !figure.svg.contains("inf"),
+            "{}",
+            figure.name
+        );
+    }
+    let lines = figures.iter().find(|f| f.name == "loss-by-step").unwrap();
+    assert!(lines.svg.contains("1 of 4 diverged") && lines.svg.contains("diverged"));
+    assert!(html(&report, &figures).contains("<td>4 (1 diverged)</td>"));
+    // All of it diverged.
+    let alone = Report::new(
+        "t",
+        group(vec![read(&runs[8]).unwrap()]).unwrap(),
+        None,
+        None,
+    )
+    .unwrap();
+    assert_eq!(alone.target, None);
+    assert!(!html(&alone, &rezero_train::report::figures(&alone)).contains("NaN"));
+}
+
+#[test]
+fn jacobians_say_from_what_to_what() {
+    let dir = scratch();
+    let run = written(dir.path(), "a", &[], &[[1.0, 4.0, 4.0]]);
+    // As older versions wrote it.
+    let record = r#"{"layers": 12, "jacobians": 1, "not_finite": 0, "count": 1, "mean_square": 1.0,
+        "log10_quantiles": [[0.0, 0.0], [1.0, 0.0]], "vanishing": 0.0, "condition": 1.0, "low": -8.0,
+        "high": 4.0, "histogram": [0, 1, 0], "below": 0, "above": 0"#;
+    let records = format!(r#"[{record}, "name": "start"}}, {record}, "name": "step 10"}}]"#);
+    fs::write(run.join(lens::FILE), records).unwrap();
+    let run = read(run.to_str().unwrap()).unwrap();
+    let of = "from the embedding of the first positions to the output of the layers";
+    assert_eq!(run.jacobians[0].of, of);
+    let table = lens::table(&run.jacobians);
+    assert!(table.starts_with(&format!("Jacobian {of}. σ are the singular values.")));
+    for head in ["min", "5 %", "median", "95 %", "max"] {
+        assert!(table.contains(&format!("| {head} log₁₀ σ |")), "{table}");
+    }
+    let report = Report::new("t", group(vec![run]).unwrap(), None, None).unwrap();
+    let figures = figures(&report);
+    let caption = &figures.last().unwrap().caption;
+    assert!(
+        caption.contains(&format!("Jacobian {of} at the end")),
+        "{caption}"
+    );
+    let page = html(&report, &figures);
+    assert!(page.contains("<th>Jacobian</th>") && page.contains(&format!("<td>{of}</td>")));
 }
 
 #[test]
@@ -359,6 +729,8 @@ fn jacobians_of_new_networks() {
     ];
     let all = records(&succeed(dir.path(), &args).out);
     assert_eq!(all.len(), 12);
+    let from_to = "from the input of the residual layers to their output";
+    assert!(all.iter().all(|record| record.of == from_to));
     let of = |name: &str, layers: usize| {
         all.iter()
             .find(|r| r.name == name && r.layers == layers)

@@ -214,9 +214,7 @@ impl ResidualConfig {
 
     fn gate(&self, rule: GateRule, site: Site, device: &Device) -> ReZero {
         let mut gate = self.rezero.clone();
-        if let (Some(start), true) = (rule.start, gate.alpha == 0.0) {
-            gate.alpha = start(site.n_layers);
-        }
+        gate.alpha = self.scheme.initial_alpha(gate.alpha, site.n_layers);
         match rule.per_channel || self.per_channel {
             true => gate.init_channels(site.channels, site.channel_axis, device),
             false => gate.init(device),

@@ -317,6 +317,15 @@ impl ResidualScheme {
         self.row().new_layer_is_identity
     }
 
+    /// The initial α in a network of `n_layers` layers whose configuration says `configured`: a scheme
+    /// may have another start than 0.
+    pub fn initial_alpha(self, configured: f64, n_layers: usize) -> f64 {
+        match self.gate().and_then(|gate| gate.start) {
+            Some(start) if configured == 0.0 => start(n_layers),
+            _ => configured,
+        }
+    }
+
     pub(super) const fn gate(self) -> Option<GateRule> {
         match self.row().join {
             Join::GatedSum(gate) | Join::Mixture(gate) => Some(gate),

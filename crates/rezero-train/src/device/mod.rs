@@ -127,6 +127,84 @@ pub fn in_words(devices: &[Device]) -> String {
     }
 }
 
+/// The devices that `env.json` records, from [`in_words`], in plain words; a text that is not of this
+/// kind stays as it is.
+pub fn plainly(recorded: &str) -> String {
+    let mut names: Vec<(String, usize)> = Vec::new();
+    for device in recorded.split("Device<").skip(1) {
+        let Some(name) = plain_name(device) else {
+            return recorded.to_owned();
+        };
+        match names.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => names.push((name, 1)),
+        }
+    }
+    if names.is_empty() {
+        return recorded.to_owned();
+    }
+    let names: Vec<String> = names
+        .into_iter()
+        .map(|(name, count)| match count {
+            1 => name,
+            n => format!("{n} × {name}"),
+        })
+        .collect();
+    names.join(" and ")
+}
+
+/// Burn's `Debug` text of a device in words, by the name of its backend.
+fn plain_name(debug: &str) -> Option<String> {
+    // The number after the last `word`, as in `Cuda(0)`.
+    let index = |word: &str| {
+        let (_, rest) = debug.rsplit_once(word)?;
+        let rest = rest.strip_prefix('(')?;
+        rest[..rest.find(')')?].parse::<usize>().ok()
+    };
+    let gpu = |api: &str, word: &str| match index(word) {
+        Some(index) => format!("{api} on GPU {index}"),
+        None => format!("{api} on a GPU"),
+    };
+    let has = |word: &str| debug.contains(word);
+    let name = if has("Remote") {
+        "a device of another machine".to_owned()
+    } else if has("Flex") {
+        "Flex on the CPU".to_owned()
+    } else if has("NdArray") {
+        "ndarray on the CPU".to_owned()
+    } else if has("LibTorch") {
+        match (has("Cuda"), has("Mps")) {
+            (true, _) => gpu("libtorch", "Cuda"),
+            (_, true) => "libtorch on an Apple GPU".to_owned(),
+            _ => "libtorch on the CPU".to_owned(),
+        }
+    } else if has("Wgpu") {
+        let api = ["Vulkan", "Metal", "WebGpu", "Dx12", "Gl"]
+            .into_iter()
+            .find(|api| has(&format!("backend: {api}")))
+            .unwrap_or("wgpu");
+        match ["DiscreteGpu", "IntegratedGpu", "VirtualGpu"]
+            .into_iter()
+            .find(|kind| has(kind))
+        {
+            Some(kind) => gpu(api, kind),
+            None if has("kind: Cpu") => format!("{api} on the CPU"),
+            None => format!("{api} on a GPU"),
+        }
+    } else if has("Cuda") {
+        gpu("CUDA", "Cuda")
+    } else if has("AmdDevice") {
+        gpu("ROCm", "AmdDevice")
+    } else if has("Metal") {
+        "Metal on a GPU".to_owned()
+    } else if has("Cpu") {
+        "CubeCL on the CPU".to_owned()
+    } else {
+        return None;
+    };
+    Some(name)
+}
+
 /// The names that `--devices LIST` stands for with `--device BASE`: a number is an index of that backend.
 pub fn listed(base: &str, list: &str) -> String {
     let base = resolved(base);
@@ -534,6 +612,40 @@ mod tests {
         assert!(message.contains("did you mean `flex`?"), "{message}");
         let message = select("flex:0").unwrap_err().to_string();
         assert!(message.contains("takes no index"), "{message}");
+    }
+
+    #[test]
+    fn recorded_devices_are_told_in_words() {
+        let flex = select_all("flex").unwrap();
+        assert_eq!(plainly(&in_words(&flex)), "Flex on the CPU");
+        let both = select_all("flex,flex").unwrap();
+        assert_eq!(plainly(&in_words(&both)), "2 × Flex on the CPU");
+        for (recorded, words) in [
+            ("Device<Flex(Cpu)>", "Flex on the CPU"),
+            ("Device<NdArray(Cpu)>", "ndarray on the CPU"),
+            ("Device<Cube(Cuda(Cuda(1)))>", "CUDA on GPU 1"),
+            ("Device<Cube(Cuda(1))>", "CUDA on GPU 1"),
+            ("Device<Cube(Hip(AmdDevice(0)))>", "ROCm on GPU 0"),
+            ("Device<LibTorch(Cuda(2))>", "libtorch on GPU 2"),
+            ("Device<LibTorch(Cpu)>", "libtorch on the CPU"),
+            (
+                "Device<Cube(Wgpu(WgpuDevice { kind: DiscreteGpu(0), backend: Vulkan }))>",
+                "Vulkan on GPU 0",
+            ),
+            (
+                "Device<Cube(Wgpu(WgpuDevice { kind: Cpu, backend: Auto }))>",
+                "wgpu on the CPU",
+            ),
+            (
+                "[Device<Flex(Cpu)>, Device<NdArray(Cpu)>]",
+                "Flex on the CPU and ndarray on the CPU",
+            ),
+            ("Device<Quantum(7)>", "Device<Quantum(7)>"),
+            ("a laptop", "a laptop"),
+            ("", ""),
+        ] {
+            assert_eq!(plainly(recorded), words);
+        }
     }
 
     #[test]

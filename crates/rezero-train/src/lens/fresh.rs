@@ -31,6 +31,9 @@ pub struct Fresh {
     pub length: usize,
 }
 
+/// From what to what the Jacobians of new networks go.
+const OF: &str = "from the input of the residual layers to their output";
+
 /// The schemes of Transformers that `--scheme all` shows: the paper's.
 pub const OF_TRANSFORMERS: &[ResidualScheme] = &[
     ResidualScheme::PostNorm,
@@ -111,7 +114,7 @@ fn draws(
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(Record::new(name, layers, &spectra, not_finite))
+    Ok(Record::new(name, OF, layers, &spectra, not_finite))
 }
 
 fn residual(scheme: ResidualScheme, alpha: f64) -> ResidualConfig {

@@ -5,7 +5,7 @@ mod record;
 mod run;
 
 pub use fresh::{Fresh, OF_TRANSFORMERS, mlp, transformer};
-pub use record::{Record, csv, figure, table};
+pub use record::{LEGEND, Record, csv, figure, of, table};
 pub use run::of_run;
 
 /// The file of the records in a run's directory.

@@ -16,6 +16,10 @@ const BINS: usize = 96;
 pub struct Record {
     /// The scheme, or `start` and `step N` of a run.
     pub name: String,
+    /// From what to what the Jacobians go, such as `from the image to the logits`; empty in records of
+    /// older versions.
+    #[serde(default)]
+    pub of: String,
     /// The residual layers.
     pub layers: usize,
     /// The number of Jacobians in this record.
@@ -45,13 +49,20 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn new(name: &str, layers: usize, spectra: &[Spectrum], not_finite: usize) -> Self {
+    pub(super) fn new(
+        name: &str,
+        of: &str,
+        layers: usize,
+        spectra: &[Spectrum],
+        not_finite: usize,
+    ) -> Self {
         let pooled: PooledSpectrum = Spectrum::pooled(spectra);
         let summary = pooled.summary();
         let histogram = pooled.histogram(LOW, HIGH, BINS);
         let finite = |v: f64| v.is_finite().then_some(v);
         Self {
             name: name.to_owned(),
+            of: of.to_owned(),
             layers,
             jacobians: spectra.len(),
             not_finite,
@@ -106,10 +117,29 @@ impl Record {
     }
 }
 
-/// The records as a Markdown table.
+/// The meaning of the columns that tables of Jacobians have: σ and vanishing.
+pub const LEGEND: &str = "σ are the singular values. A σ vanishes if single precision cannot tell \
+                          it from 0.";
+
+/// The Jacobians of `records` by where they go from and to, each once.
+pub fn of(records: &[&Record]) -> String {
+    let mut all: Vec<&str> = records.iter().map(|record| record.of.as_str()).collect();
+    all.retain(|of| !of.is_empty());
+    all.sort_unstable();
+    all.dedup();
+    match all.is_empty() {
+        true => "input–output Jacobian".to_owned(),
+        false => format!("Jacobian {}", all.join(", or ")),
+    }
+}
+
+/// The records as a Markdown table, below a line that says of which Jacobian.
 pub fn table(records: &[Record]) -> String {
-    let mut text = String::from(
-        "| network | layers | σ | mean σ² | min log₁₀ σ | 5 % | median | 95 % | max | vanishing, % | σ_max / σ_min |\n\
+    let of = of(&records.iter().collect::<Vec<_>>());
+    let mut text = format!("{of}. {LEGEND}\n\n");
+    text.push_str(
+        "| network | layers | σ | mean σ² | min log₁₀ σ | 5 % log₁₀ σ | median log₁₀ σ | 95 % log₁₀ σ | \
+         max log₁₀ σ | vanishing, % | σ_max / σ_min |\n\
          | - | -: | -: | -: | -: | -: | -: | -: | -: | -: | -: |\n",
     );
     for record in records {

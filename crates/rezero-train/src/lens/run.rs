@@ -15,13 +15,8 @@ use crate::task::{Domain, Places};
 use crate::zoo::{self, Families, Zoo};
 
 /// The Jacobians of the run's network at the start and at a checkpoint, for `inputs` items of its
-/// validation split. A grown network has no record of its start.
-///
-/// | network | from | to |
-/// | - | - | - |
-/// | `mlp` | the input of the residual layers | their output |
-/// | `byte-lm` | the embedding of the first positions, 512 values at most | the output of the layers |
-/// | ResNets | the image | the logits |
+/// validation split. A grown network has no record of its start. From what to what they go is the
+/// family's [`JACOBIAN`](crate::zoo::Family::JACOBIAN).
 ///
 /// # Errors
 ///
@@ -65,7 +60,8 @@ fn of_task<D: Domain>(
         for jacobian in network.valid().jacobians(&batch)? {
             spectra.push(jacobian.spectrum()?);
         }
-        Ok(Record::new(name, of.model.layers(), &spectra, 0))
+        let (of, layers) = (of.model.jacobian(), of.model.layers());
+        Ok(Record::new(name, of, layers, &spectra, 0))
     };
     let mut records = Vec::new();
     // The initial network of a grown run cannot be made again.

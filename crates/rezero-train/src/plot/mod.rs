@@ -429,8 +429,16 @@ impl HeatMap {
                 .y_desc(&self.y)
                 .label_style(text(14))
                 .axis_desc_style(text(15))
-                .x_label_formatter(&|v| short(*v))
-                .y_label_formatter(&|v| short(*v))
+                // The first column may be centred at 0: no label is of a value before it.
+                .x_label_formatter(&|v| match *v < 0.0 && low < 0.0 && high > 0.0 {
+                    true => String::new(),
+                    false => short(*v),
+                })
+                // Rows are counted: between two of them is none.
+                .y_label_formatter(&|v| match *v >= 0.0 && v.fract() == 0.0 {
+                    true => short(*v),
+                    false => String::new(),
+                })
                 .draw()?;
             for (i, row) in self.rows.iter().enumerate() {
                 let at = i as f64;

@@ -31,7 +31,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     let loss = |row: &Row| row.loss;
     let task = report.task.clone();
     let score = move |row: &Row| result(row, &task);
-    let over = "mean over seeds as far as all runs of an arm go, the band one standard error";
+    let over = over(report);
     let mut curve = |name: &str,
                      split: &str,
                      x: (&str, &dyn Fn(&Row) -> f64),
@@ -56,7 +56,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
         };
         found.push(Figure {
             name: name.to_owned(),
-            caption: format!("{} by {}; {over}.", capital(y.0), x.0),
+            caption: format!("{} by {}{over}.", capital(y.0), x.0),
             svg: lines.svg(),
         });
     };
@@ -81,15 +81,20 @@ pub fn figures(report: &Report) -> Vec<Figure> {
         report
             .groups
             .iter()
-            .filter(|g| trained(&g.runs[0]).any(|r| !r.alpha.is_empty()))
+            .filter(|g| trained(shown(g)[0]).any(|r| !r.alpha.is_empty()))
     };
     for (i, group) in gated().enumerate() {
+        let run = shown(group)[0];
+        let first = match run.alpha_init {
+            Some(_) => ", the first column is step 0",
+            None => "",
+        };
         found.push(Figure {
             name: format!("alpha-over-time-{}", i + 1),
             caption: format!(
                 "Every gate of {} (seed {}) over the run; rows are layers in forward order, the first \
-                 at the bottom.",
-                group.label, group.runs[0].seed
+                 at the bottom{first}.",
+                group.label, run.seed
             ),
             svg: alphas_over_time(group).svg(),
         });
@@ -100,7 +105,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
     if !depth.is_empty() {
         found.push(Figure {
             name: "alpha-by-depth".to_owned(),
-            caption: format!("Magnitude of the gates at the end by layer; {over}."),
+            caption: format!("Magnitude of the gates at the end by layer{over}."),
             svg: Lines {
                 title: format!("{}: |α| at the end", report.title),
                 x: Axis::linear("layer, 0 next to the input"),
@@ -120,8 +125,8 @@ pub fn figures(report: &Report) -> Vec<Figure> {
         found.push(Figure {
             name: "gradient-by-layer".to_owned(),
             caption: format!(
-                "L2 norm of each layer's gradients, before clipping, at the last step that was logged; \
-                 {over}."
+                "L2 norm of each layer's gradients, before clipping, at the last step that was \
+                 logged{over}."
             ),
             svg: Lines {
                 title: format!("{}: gradient norm by layer", report.title),
@@ -150,14 +155,49 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             found.push(Figure {
                 name: format!("jacobian-{when}"),
                 caption: format!(
-                    "Singular values of the input–output Jacobian at the {when} of the first run of \
-                     each arm that has them."
+                    "Singular values of the {} at the {when} of the first run of each arm that has \
+                     them.",
+                    lens::of(&refs)
                 ),
                 svg: lens::figure(&title, &refs).svg(),
             });
         }
     }
     found
+}
+
+/// The part of a caption that says over which runs a mean is.
+fn over(report: &Report) -> String {
+    let mut text = String::new();
+    if report.groups.iter().any(|group| shown(group).len() > 1) {
+        text.push_str(
+            "; mean over seeds as far as all runs of an arm go, the band one standard error",
+        );
+    }
+    let omits = |group: &Group| shown(group).len() < group.runs.len();
+    if report.groups.iter().any(omits) {
+        text.push_str("; runs that diverged are left out where others of the arm did not");
+    }
+    text
+}
+
+/// The runs of an arm that figures show: those that did not diverge, or all if all did.
+fn shown(group: &Group) -> Vec<&RunData> {
+    let sound: Vec<&RunData> = group.runs.iter().filter(|run| !run.diverged).collect();
+    match sound.is_empty() {
+        true => group.runs.iter().collect(),
+        false => sound,
+    }
+}
+
+/// The name of an arm in a legend.
+fn name(group: &Group) -> String {
+    let all = group.runs.len();
+    match group.runs.iter().filter(|run| run.diverged).count() {
+        0 => group.label.clone(),
+        n if n == all => format!("{}, diverged", group.label),
+        n => format!("{}, {n} of {all} diverged", group.label),
+    }
 }
 
 fn capital(text: &str) -> String {
@@ -180,21 +220,22 @@ fn scale_of(values: impl Iterator<Item = f64>) -> Scale {
     }
 }
 
+/// The training rows of a run. The row at which it diverged is none: it has no gates to show.
 fn trained(run: &RunData) -> impl Iterator<Item = &Row> {
-    run.rows.iter().filter(|row| row.split == "train")
+    let rows = run.rows.iter();
+    rows.filter(|row| row.split == "train" && row.is_finite())
 }
 
-/// The mean over a group's runs, at the steps that all of its runs have. In a long curve, each
-/// point is the mean of neighbours.
+/// The mean over the runs of a group that figures show, at the steps that all of these have. In a
+/// long curve, each point is the mean of neighbours.
 pub(super) fn mean_curve(
     group: &Group,
     split: &str,
     x: &dyn Fn(&Row) -> f64,
     y: &dyn Fn(&Row) -> f64,
 ) -> Series {
-    let runs: Vec<Vec<&Row>> = group
-        .runs
-        .iter()
+    let runs: Vec<Vec<&Row>> = shown(group)
+        .into_iter()
         .map(|run| run.rows.iter().filter(|row| row.split == split).collect())
         .collect();
     let n = runs.len() as f64;
@@ -228,8 +269,8 @@ pub(super) fn mean_curve(
         })
         .collect();
     Series {
-        name: group.label.clone(),
-        band: match group.runs.len() {
+        name: name(group),
+        band: match runs.len() {
             1 => Vec::new(),
             _ => points.iter().map(|(x, y, e)| (*x, y - e, y + e)).collect(),
         },
@@ -239,9 +280,8 @@ pub(super) fn mean_curve(
 
 /// Values by layer in the last training row, mean over seeds.
 fn by_depth(group: &Group, of: impl Fn(&Row) -> Vec<f32>) -> Series {
-    let lasts: Vec<Vec<f32>> = group
-        .runs
-        .iter()
+    let lasts: Vec<Vec<f32>> = shown(group)
+        .into_iter()
         .filter_map(|run| trained(run).last().map(&of))
         .collect();
     let layers = lasts.iter().map(Vec::len).min().unwrap_or(0);
@@ -266,50 +306,78 @@ fn by_depth(group: &Group, of: impl Fn(&Row) -> Vec<f32>) -> Series {
         }
     }
     Series {
-        name: group.label.clone(),
+        name: name(group),
         points,
         band,
     }
 }
 
+/// The gates of the first run that figures show. Each column is centred at its step, or at the mean of
+/// its steps in a long run; the first column is step 0, if its gates are known.
 fn alphas_over_time(group: &Group) -> HeatMap {
-    let rows: Vec<&Row> = trained(&group.runs[0])
-        .filter(|r| !r.alpha.is_empty())
-        .collect();
+    let run = shown(group)[0];
+    let rows: Vec<&Row> = trained(run).filter(|r| !r.alpha.is_empty()).collect();
     let gates = rows.first().map_or(0, |row| row.alpha.len());
     let wide = rows.len().div_ceil(COLUMNS).max(1);
     let high = gates.div_ceil(ROWS).max(1);
     let columns: Vec<&[&Row]> = rows.chunks(wide).collect();
-    let mut edges = vec![0.0];
-    edges.extend(
-        columns
-            .iter()
-            .filter_map(|c| c.last())
-            .map(|row| row.step as f64),
-    );
+    let centre = |column: &&[&Row]| {
+        let steps: f64 = column.iter().map(|row| row.step as f64).sum();
+        steps / column.len() as f64
+    };
+    let start = run.alpha_init;
+    let centres: Vec<f64> = start
+        .map(|_| 0.0)
+        .into_iter()
+        .chain(columns.iter().map(centre))
+        .collect();
     let values = (0..gates)
         .step_by(high)
         .map(|first| {
             let range = first..gates.min(first + high);
-            columns
-                .iter()
-                .map(|column| {
-                    let all = column.iter().flat_map(|row| row.alpha.get(range.clone()));
-                    let all: Vec<f64> = all.flatten().map(|a| f64::from(*a)).collect();
-                    all.iter().sum::<f64>() / all.len() as f64
-                })
-                .collect()
+            let later = columns.iter().map(|column| {
+                let all = column.iter().flat_map(|row| row.alpha.get(range.clone()));
+                let all: Vec<f64> = all.flatten().map(|a| f64::from(*a)).collect();
+                all.iter().sum::<f64>() / all.len() as f64
+            });
+            start.into_iter().chain(later).collect()
         })
         .collect();
     HeatMap {
         title: format!("α over the run: {}", group.label),
         x: "optimizer steps".to_owned(),
-        edges,
+        edges: edges(&centres),
         y: match high {
             1 => "gate, 0 next to the input".to_owned(),
             n => format!("gate / {n}, 0 next to the input"),
         },
         rows: values,
         value: "α".to_owned(),
+    }
+}
+
+/// The edges of columns with these centres: in the middle between neighbours, and as far beyond the
+/// first and the last.
+fn edges(centres: &[f64]) -> Vec<f64> {
+    let [first, .., last] = centres else {
+        let alone = centres.iter();
+        return alone.flat_map(|at| [at - 0.5, at + 0.5]).collect();
+    };
+    let middle: Vec<f64> = centres.windows(2).map(|w| (w[0] + w[1]) / 2.0).collect();
+    let before = 2.0 * first - middle[0];
+    let after = 2.0 * last - middle[middle.len() - 1];
+    [vec![before], middle, vec![after]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_centred_at_their_steps() {
+        assert_eq!(edges(&[0.0, 10.0, 20.0]), [-5.0, 5.0, 15.0, 25.0]);
+        assert_eq!(edges(&[0.0, 1.0, 5.0]), [-0.5, 0.5, 3.0, 7.0]);
+        assert_eq!(edges(&[10.0]), [9.5, 10.5]);
+        assert!(edges(&[]).is_empty());
     }
 }

@@ -3,6 +3,7 @@
 mod figures;
 mod group;
 mod page;
+mod place;
 mod read;
 mod stats;
 mod write;
@@ -16,7 +17,7 @@ pub use page::{csv, curves, html, markdown};
 pub use read::{RunData, read};
 pub use stats::{Mean, welch};
 
-use read::result;
+use read::{reaches, result};
 
 /// The runs of one arm, one run per seed.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub struct Summary {
     pub label: String,
     /// The number of runs.
     pub seeds: usize,
-    /// The last validation.
+    /// The last validation, over the runs that did not diverge.
     pub last: Option<Mean>,
     /// The best validation.
     pub best: Option<Mean>,
@@ -55,8 +56,10 @@ pub struct Summary {
     pub wall: Option<Mean>,
     /// The number of the network's parameters.
     pub parameters: Option<usize>,
-    /// The number of runs that are not complete.
+    /// The number of runs that are not complete and did not diverge.
     pub unfinished: usize,
+    /// The number of runs that diverged.
+    pub diverged: usize,
 }
 
 /// The numbers of a report.
@@ -70,6 +73,8 @@ pub struct Report {
     pub task: Described,
     /// The validation result up to which steps and seconds are counted.
     pub target: Option<f64>,
+    /// Whether the target is the best result that all runs reached.
+    is_common: bool,
     /// The label of the group against which the others are tested.
     pub baseline: Option<String>,
     /// The table.
@@ -79,12 +84,13 @@ pub struct Report {
 impl Report {
     /// Compares groups.
     ///
-    /// Without a `target`, the best result that every run reached is the target. `baseline` is the
-    /// label of a group.
+    /// Without a `target`, the best result that every run reached which did not diverge is the target,
+    /// rounded to the task's digits so that all of them still reach it. `baseline` is the label of a
+    /// group, or the first words of a label that no other group begins with.
     ///
     /// # Errors
     ///
-    /// If there are no groups, or none has the baseline's label.
+    /// If there are no groups, or the baseline is none or several of them.
     pub fn new(
         title: &str,
         groups: Vec<Group>,
@@ -98,13 +104,19 @@ impl Report {
         let labels: Vec<&str> = groups.iter().map(|g| g.label.as_str()).collect();
         let base = match baseline {
             None => None,
-            Some(name) => Some(groups.iter().find(|g| g.label == name).ok_or_else(|| {
+            Some(name) => Some(find(&groups, name).ok_or_else(|| {
+                let several = groups.iter().any(|group| begins(&group.label, name));
+                let found = match several {
+                    true => "several groups begin with",
+                    false => "there is no group",
+                };
                 Error::Report(format!(
-                    "there is no group `{name}` to compare with; choose of: {}",
+                    "{found} `{name}` to compare with; choose of: {}",
                     labels.join(", ")
                 ))
             })?),
         };
+        let is_common = target.is_none();
         let target = target.or_else(|| common(&groups, &task));
         let table = groups
             .iter()
@@ -114,6 +126,7 @@ impl Report {
             title: title.replace(char::is_control, " "),
             task,
             target,
+            is_common,
             baseline: base.map(|group| group.label.clone()),
             table,
             groups,
@@ -133,36 +146,55 @@ impl Report {
         self.task.digits
     }
 
-    /// The target as text.
+    /// The target as text: as it was given, or with the digits of the table.
     pub fn target_text(&self) -> Option<String> {
-        Some(format!("{}{}", self.target?, self.task.sign))
+        let target = self.target?;
+        let number = match self.is_common {
+            true => format!("{target:.*}", self.digits()),
+            false => target.to_string(),
+        };
+        Some(number + &self.task.sign)
     }
 }
 
-/// The best result that all runs reached, rounded so that it is still reached.
+/// Whether `label` is `name` or continues it with further words.
+fn begins(label: &str, name: &str) -> bool {
+    let rest = label.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
+/// The group of that label, else the only one whose label begins with it.
+fn find<'a>(groups: &'a [Group], name: &str) -> Option<&'a Group> {
+    let named = groups.iter().find(|group| group.label == name);
+    named.or_else(|| {
+        let mut found = groups.iter().filter(|group| begins(&group.label, name));
+        found.next().filter(|_| found.next().is_none())
+    })
+}
+
+/// The best result that all runs reached which did not diverge, rounded as it is printed, so that all
+/// still reach it.
 fn common(groups: &[Group], task: &Described) -> Option<f64> {
-    let runs = || groups.iter().flat_map(|group| &group.runs);
-    let bests: Option<Vec<f64>> = runs().map(RunData::best).collect();
-    let bests = bests?.into_iter();
-    // Where higher is better (percent), it is rounded to the digits of tables, else to one digit
-    // less. It is never harder to reach than the value before rounding.
-    match task.higher_is_better {
-        true => {
-            let worst = bests.min_by(f64::total_cmp)?;
-            let scale = 10f64.powi(task.digits as i32);
-            Some(((worst * scale).floor() / scale).min(worst))
-        }
-        false => {
-            let worst = bests.max_by(f64::total_cmp)?;
-            let scale = 10f64.powi(task.digits as i32 - 1);
-            Some(((worst * scale).ceil() / scale).max(worst))
-        }
-    }
+    let runs = groups.iter().flat_map(|group| &group.runs);
+    let bests = runs.filter(|run| !run.diverged).map(RunData::best);
+    let bests: Vec<f64> = bests.collect::<Option<_>>()?;
+    let bests = bests.into_iter();
+    let (worst, easier) = match task.higher_is_better {
+        true => (bests.min_by(f64::total_cmp)?, -1.0),
+        false => (bests.max_by(f64::total_cmp)?, 1.0),
+    };
+    // By way of its text, so that the number that is printed is the one that is compared with.
+    let digits = task.digits;
+    let rounded = |value: f64| format!("{value:.digits$}").parse().unwrap_or(value);
+    let near = rounded(worst);
+    Some(match reaches(worst, near, task) {
+        true => near,
+        false => rounded(near + easier * 0.1f64.powi(digits as i32)),
+    })
 }
 
 fn lasts(group: &Group) -> Vec<f64> {
-    let last = |run: &RunData| Some(run.validations().last()?.2);
-    group.runs.iter().filter_map(last).collect()
+    group.runs.iter().filter_map(RunData::last).collect()
 }
 
 fn to_target(group: &Group, target: Option<f64>) -> Vec<(f64, f64)> {
@@ -183,6 +215,7 @@ fn summarise(group: &Group, base: Option<&Group>, target: Option<f64>) -> Summar
     let ends = || runs.iter().filter_map(|run| run.rows.last());
     let wall: Vec<f64> = ends().map(|row| row.seconds).collect();
     let base = base.filter(|base| base.label != group.label);
+    let count = |is: &dyn Fn(&RunData) -> bool| runs.iter().filter(|run| is(run)).count();
     Summary {
         label: group.label.clone(),
         seeds: runs.len(),
@@ -201,6 +234,7 @@ fn summarise(group: &Group, base: Option<&Group>, target: Option<f64>) -> Summar
         total_steps: ends().map(|row| row.step).max().unwrap_or(0),
         wall: Mean::of(&wall),
         parameters: runs[0].environment.as_ref().map(|e| e.parameters),
-        unfinished: runs.iter().filter(|run| !run.done).count(),
+        unfinished: count(&|run| !run.done && !run.diverged),
+        diverged: count(&|run| run.diverged),
     }
 }

@@ -1,11 +1,15 @@
 //! A report as text: Markdown, CSV and one HTML page.
 
 use super::figures::mean_curve;
-use super::{Figure, Mean, Report, Summary};
+use super::{Figure, Mean, Report, Summary, place};
+use crate::lens;
 use crate::plot::{number, quoted};
 use crate::record::Row;
 
 const DASH: &str = "–";
+
+/// The head of the table of runs.
+const RUNS: [&str; 5] = ["arm", "seed", "command", "device", "data"];
 
 impl Report {
     fn head(&self) -> Vec<String> {
@@ -31,8 +35,11 @@ impl Report {
 
     fn cells(&self, row: &Summary) -> Vec<String> {
         let digits = self.digits();
-        let mean = |mean: &Option<Mean>, digits| {
-            mean.map_or_else(|| DASH.to_owned(), |m: Mean| m.text(digits))
+        // Over fewer than all runs, it says over how many.
+        let mean = |mean: &Option<Mean>, digits| match mean {
+            None => DASH.to_owned(),
+            Some(mean) if mean.n == row.seeds => mean.text(digits),
+            Some(mean) => format!("{} ({} of {})", mean.text(digits), mean.n, row.seeds),
         };
         let p = |p: Option<f64>| match p {
             Some(p) if p < 0.001 => "< 0.001".to_owned(),
@@ -41,9 +48,11 @@ impl Report {
         };
         let mut cells = vec![
             row.label.clone(),
-            match row.unfinished {
-                0 => row.seeds.to_string(),
-                n => format!("{} ({n} stopped early)", row.seeds),
+            match (row.diverged, row.unfinished) {
+                (0, 0) => row.seeds.to_string(),
+                (n, 0) => format!("{} ({n} diverged)", row.seeds),
+                (0, n) => format!("{} ({n} stopped early)", row.seeds),
+                (n, m) => format!("{} ({n} diverged, {m} stopped early)", row.seeds),
             },
             mean(&row.last, digits),
             mean(&row.best, digits),
@@ -53,15 +62,11 @@ impl Report {
             cells.push(p(row.p_last));
         }
         if self.target.is_some() {
-            let some = match row.reached {
-                n if n == row.seeds || n == 0 => String::new(),
-                n => format!(" ({n} of {})", row.seeds),
-            };
-            cells.push(mean(&row.steps, 0) + &some);
+            cells.push(mean(&row.steps, 0));
             if base {
                 cells.push(p(row.p_steps));
             }
-            cells.push(mean(&row.seconds, 0) + &some);
+            cells.push(mean(&row.seconds, 0));
         }
         cells.push(row.total_steps.to_string());
         cells.push(mean(&row.wall, 0));
@@ -87,23 +92,44 @@ impl Report {
     }
 
     fn notes(&self) -> String {
-        let mut text = String::from("± is one standard error over seeds.");
+        let mut notes = Vec::new();
+        let diverged = self.table.iter().any(|row| row.diverged > 0);
+        if self.table.iter().any(|row| row.seeds > 1) {
+            notes.push("± is one standard error over seeds.".to_owned());
+        }
         if self.baseline.is_some() {
-            text.push_str(
-                " p is that of Welch's test, two-sided, not corrected for the number of arms; there is \
-                 none under three seeds.",
+            notes.push(
+                "p is that of Welch's test, two-sided, not corrected for the number of arms; there is \
+                 none under three seeds."
+                    .to_owned(),
             );
         }
         if let Some(target) = self.target_text() {
-            text.push_str(&format!(
-                " Steps and seconds are those of the first validation that reached {target}."
-            ));
+            let why = match (self.is_common, diverged) {
+                (false, _) => "",
+                (true, false) => ", the best that all runs reached",
+                (true, true) => ", the best that all runs reached which did not diverge",
+            };
+            notes.push(match self.table.iter().any(|row| row.reached > 0) {
+                true => format!(
+                    "Steps and seconds are those of the first validation that reached {target}{why}."
+                ),
+                false => format!("No run reached {target}."),
+            });
         }
-        text
+        if diverged {
+            notes.push(
+                "A run has diverged if its loss, a metric, its learning rate or its gradient norm is not \
+                 finite. It has no last validation, so that mean and its p are without it. Its best \
+                 validation, its time and its steps to the target count."
+                    .to_owned(),
+            );
+        }
+        notes.join(" ")
     }
 
-    /// `[arm, seed, command, device and data]` of each run.
-    fn provenance(&self) -> Vec<[String; 4]> {
+    /// `[arm, seed, command, device, data]` of each run.
+    fn provenance(&self) -> Vec<[String; 5]> {
         let runs = self
             .groups
             .iter()
@@ -121,9 +147,8 @@ impl Report {
                         let rest = words.get(1..).unwrap_or_default();
                         format!("rezero {}", rest.join(" "))
                     }),
-                environment.map_or_else(dash, |e| {
-                    format!("{}, {} processors, {}", e.device, e.processors, e.data)
-                }),
+                environment.map_or_else(dash, place::machine),
+                environment.map_or_else(dash, |e| place::data(e, &run.task.items)),
             ]
         })
         .collect()
@@ -134,15 +159,21 @@ impl Report {
 pub fn markdown(report: &Report, figures: &[Figure]) -> String {
     let mut text = format!("# {}\n\n", in_cell(&report.title));
     text.push_str(&report.table_markdown());
-    text.push_str(&format!("\n{}\n", report.notes()));
+    let notes = in_cell(&report.notes());
+    if !notes.is_empty() {
+        text.push_str(&format!("\n{notes}\n"));
+    }
     for figure in figures {
         let caption = in_cell(&figure.caption);
         text.push_str(&format!("\n![{caption}]({}.svg)\n", figure.name));
     }
-    text.push_str("\n## Runs\n\n| arm | seed | command | where, data |\n| - | -: | - | - |\n");
-    for [arm, seed, command, place] in report.provenance() {
-        let [arm, seed, command, place] = [arm, seed, command, place].map(|cell| in_cell(&cell));
-        text.push_str(&format!("| {arm} | {seed} | {command} | {place} |\n"));
+    let head = RUNS.join(" | ");
+    text.push_str(&format!(
+        "\n## Runs\n\n| {head} |\n| - | -: | - | - | - |\n"
+    ));
+    for row in report.provenance() {
+        let cells = row.map(|cell| in_cell(&cell));
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     text
 }
@@ -151,7 +182,7 @@ pub fn markdown(report: &Report, figures: &[Figure]) -> String {
 pub fn csv(report: &Report) -> String {
     let mut text = String::from(
         "arm,seeds,last,last_se,best,best_se,p_last,target,reached,steps,steps_se,p_steps,seconds,\
-         seconds_se,total_steps,wall,wall_se,parameters,unfinished\n",
+         seconds_se,total_steps,wall,wall_se,parameters,unfinished,diverged\n",
     );
     let value = |v: Option<f64>| v.map_or_else(String::new, |v| v.to_string());
     for row in &report.table {
@@ -174,6 +205,7 @@ pub fn csv(report: &Report) -> String {
             mean(row.wall),
             row.parameters.map_or_else(String::new, |n| n.to_string()),
             row.unfinished.to_string(),
+            row.diverged.to_string(),
         ];
         text.push_str(&cells.join(","));
         text.push('\n');
@@ -181,7 +213,7 @@ pub fn csv(report: &Report) -> String {
     text
 }
 
-/// The curves as CSV: means over seeds, as in the figures.
+/// The curves as CSV: means over seeds, as in the figures; empty where a value is not finite.
 pub fn curves(report: &Report) -> String {
     let mut text = String::from("arm,split,step,seconds,loss,result\n");
     let score = |row: &Row| super::result(row, &report.task);
@@ -198,6 +230,10 @@ pub fn curves(report: &Report) -> String {
                 seconds.into_iter().zip(loss.into_iter().zip(result))
             {
                 let label = quoted(&group.label);
+                let [loss, result] = [loss, result].map(|value| match value.is_finite() {
+                    true => value.to_string(),
+                    false => String::new(),
+                });
                 text.push_str(&format!("{label},{split},{at},{seconds},{loss},{result}\n"));
             }
         }
@@ -260,7 +296,10 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         text.push_str(&cells("td", &report.cells(row)));
     }
     text.push_str("</tbody>\n</table>\n</div>\n");
-    text.push_str(&format!("<p>{}</p>\n", escaped(&report.notes())));
+    let notes = report.notes();
+    if !notes.is_empty() {
+        text.push_str(&format!("<p>{}</p>\n", escaped(&notes)));
+    }
     for figure in figures {
         // Inside an HTML page, an SVG must have no XML declaration.
         let svg = figure.svg.trim_start();
@@ -283,11 +322,14 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         .flat_map(|(g, r)| r.jacobians.iter().map(move |j| (g, r, j)))
         .collect();
     if !records.is_empty() {
-        text.push_str("<h2>Jacobians</h2>\n<div class=\"wide\">\n<table>\n<thead>\n");
+        let legend = lens::LEGEND;
+        text.push_str(&format!("<h2>Jacobians</h2>\n<p>{legend}</p>\n"));
+        text.push_str("<div class=\"wide\">\n<table>\n<thead>\n");
         let head = [
             "arm",
             "seed",
             "when",
+            "Jacobian",
             "mean σ²",
             "vanishing, %",
             "σ_max / σ_min",
@@ -299,6 +341,7 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
                 group.label.clone(),
                 run.seed.to_string(),
                 record.name.clone(),
+                record.of.clone(),
                 record.mean_square.map_or_else(|| DASH.to_owned(), number),
                 format!("{:.1}", 100.0 * record.vanishing.unwrap_or_default()),
                 record.condition.map_or_else(|| "∞".to_owned(), number),
@@ -308,8 +351,7 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         text.push_str("</tbody>\n</table>\n</div>\n");
     }
     text.push_str("<h2>Runs</h2>\n<div class=\"wide\">\n<table class=\"left\">\n<thead>\n");
-    let head = ["arm", "seed", "command", "where, data"].map(str::to_owned);
-    text.push_str(&cells("th", &head));
+    text.push_str(&cells("th", &RUNS.map(str::to_owned)));
     text.push_str("</thead>\n<tbody>\n");
     for row in report.provenance() {
         text.push_str(&cells("td", &row));

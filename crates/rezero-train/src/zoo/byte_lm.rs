@@ -104,6 +104,8 @@ impl Family for Section {
     type Domain = Text;
     type Network = Network;
 
+    const JACOBIAN: &'static str =
+        "from the embedding of the first positions to the output of the layers";
     const SUB_LAYERS: bool = true;
     const RECOMPUTES: bool = true;
 
@@ -231,7 +233,7 @@ impl Family for Section {
         text_sums(network.forward(batch.inputs.clone()), batch)
     }
 
-    /// From the embedding of the first positions, 512 values at most, to the output of the layers.
+    /// Of as many positions as have 512 values together.
     fn jacobians(network: &Network, batch: &TextBatch) -> Result<Vec<Jacobian>, JacobianError> {
         let x = network.embed(batch.inputs.clone(), 0);
         let [_, length, d_model] = x.dims();

@@ -24,6 +24,9 @@ pub trait Family:
     /// The network that it makes.
     type Network: Module;
 
+    /// From what to what [`jacobians`](Self::jacobians) go, for tables and captions, such as `from the
+    /// image to the logits`.
+    const JACOBIAN: &'static str;
     /// Whether its layers have several sub-layers, which may share a gate.
     const SUB_LAYERS: bool = false;
     /// Whether its networks can run layers again in the backward pass.
@@ -82,8 +85,8 @@ pub trait Family:
     /// The sums of a batch, see [`fit::Model::loss`].
     fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
 
-    /// The Jacobians, one for each item of a batch. The family decides which input and which output
-    /// they relate.
+    /// The Jacobians, one for each item of a batch, [from and to](Self::JACOBIAN) where the family
+    /// decides.
     ///
     /// # Errors
     ///
@@ -141,6 +144,8 @@ pub trait Families<D: Domain>:
     fn needs(&self) -> D::Needs;
     /// See [`Family::identity`].
     fn identity(&self) -> String;
+    /// See [`Family::JACOBIAN`].
+    fn jacobian(&self) -> &'static str;
     /// See [`Family::SUB_LAYERS`].
     fn sub_layers(&self) -> bool;
     /// See [`Family::RECOMPUTES`].

@@ -50,6 +50,8 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const JACOBIAN: &'static str = "from the input of the residual layers to their output";
+
     const RECOMPUTES: bool = true;
 
     fn schemes() -> &'static [ResidualScheme] {
@@ -117,7 +119,6 @@ impl Family for Section {
         image_sums(network.forward(batch.images.clone().flatten(1, 3)), batch)
     }
 
-    /// From the input of the residual layers to their output.
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
         let x = network.embed(batch.images.clone().flatten(1, 3));
         JacobianProbe::new().run_module(network, |net, x| net.hidden(x), x)

@@ -105,6 +105,10 @@ macro_rules! families {
                         match self { $(Self::$Variant(section) => section.identity()),+ }
                     }
 
+                    fn jacobian(&self) -> &'static str {
+                        match self { $(Self::$Variant(_) => super::$file::Section::JACOBIAN),+ }
+                    }
+
                     fn sub_layers(&self) -> bool {
                         match self { $(Self::$Variant(_) => super::$file::Section::SUB_LAYERS),+ }
                     }

@@ -62,6 +62,8 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const JACOBIAN: &'static str = "from the image to the logits";
+
     fn schemes() -> &'static [ResidualScheme] {
         PreActResNetConfig::SCHEMES
     }
@@ -117,7 +119,6 @@ impl Family for Section {
         image_sums(network.forward(batch.images.clone()), batch)
     }
 
-    /// From the image to the logits.
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
         JacobianProbe::new().run_module(network, |net, x| net.forward(x), batch.images.clone())
     }
