@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use rezero_data::Split;
 
 use crate::fit::OnTerm;
-use crate::recipe::Override;
+use crate::recipe::{self, Meant, Override};
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
 #[derive(Debug, Parser)]
@@ -15,6 +16,75 @@ use crate::recipe::Override;
 pub struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads this process's command line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parser::try_parse`]. A key of recipes that is written as a flag, `--lr 0.02`, gets a tip.
+    pub fn read() -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        Self::try_parse_from(&words).map_err(|mut error| {
+            if let Some(tip) = tip(&error, &words) {
+                error.insert(
+                    ContextKind::Suggested,
+                    ContextValue::StyledStrs(vec![tip.into()]),
+                );
+            }
+            error
+        })
+    }
+}
+
+/// The tip for a key of recipes that is not written as `key=value`.
+fn tip(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    let command = words.get(1)?.to_str()?;
+    if !["train", "import", "grow"].contains(&command) {
+        return None;
+    }
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let is_flag = error.kind() == ErrorKind::UnknownArgument;
+    let named = match error.kind() {
+        ErrorKind::UnknownArgument => context(ContextKind::InvalidArg)?,
+        ErrorKind::ValueValidation => context(ContextKind::InvalidValue)?,
+        _ => return None,
+    };
+    // The word as it was typed: clap's has no value, and one letter of `-lr`.
+    let at = words.iter().position(|word| {
+        let word = word.to_string_lossy();
+        match named.starts_with("--") || !is_flag {
+            true => word.split('=').next() == Some(named),
+            false => word.starts_with(named),
+        }
+    })?;
+    let typed = words[at].to_string_lossy();
+    let (name, value) = match typed.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (&*typed, None),
+    };
+    let name = name.trim_start_matches('-');
+    let next = words.get(at + 1).map(|word| word.to_string_lossy());
+    let next = next.filter(|word| !word.contains('=') && !word.starts_with("--"));
+    let value = value.or(next.map(|word| word.into_owned()));
+    let write = |key: &str| format!("write {key}={}", value.as_deref().unwrap_or("VALUE"));
+    match recipe::key(name)? {
+        Meant::Same(key) => Some(format!("{key} is a key of the recipe: {}", write(&key))),
+        Meant::Renamed(key) => Some(format!(
+            "the recipe's key for {name} is {key}: {}",
+            write(&key)
+        )),
+        // A flag that resembles a flag is no key.
+        Meant::Near(_) if error.get(ContextKind::SuggestedArg).is_some() || !is_flag => None,
+        Meant::Near(key) => Some(format!(
+            "the recipe has a similar key, {key}: {}",
+            write(&key)
+        )),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -295,7 +365,7 @@ pub struct Grow {
     /// A run directory
     pub run: PathBuf,
     /// The new depth: a value of the recipe's key `depth`
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, alias = "depth", value_name = "N", value_parser = at_least_one)]
     pub layers: usize,
     /// Recipe values of the new run, for example: steps=500 lr=5e-4 [default: the run's values,
     /// with the next seed]

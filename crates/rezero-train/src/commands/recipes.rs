@@ -1,7 +1,5 @@
 //! `rezero recipes`
 
-use rezero_data::nearest;
-
 use super::{out, say};
 use crate::cli::Recipes;
 use crate::error::{Error, Result};
@@ -37,14 +35,19 @@ pub fn run(args: &Recipes) -> Result<()> {
     Ok(())
 }
 
-/// Every key, or those of one section or kind.
+/// Every key, or those of one section, of one kind, or one key.
 fn keys(part: Option<&str>) -> Result<()> {
     let text = recipe::described(part);
     if let (true, Some(part)) = (text.is_empty(), part) {
-        let parts = recipe::parts();
-        return Err(Error::UnknownKey {
-            key: part.to_owned(),
-            nearest: nearest(part, parts.iter().map(String::as_str)).map(str::to_owned),
+        return Err(match EMBEDDED.iter().any(|(name, _)| *name == part) {
+            true => Error::RecipeValue {
+                key: part.to_owned(),
+                message: format!("is a recipe: `rezero recipes {part}` shows it"),
+            },
+            false => Error::UnknownKey {
+                key: part.to_owned(),
+                nearest: recipe::similar_part(part),
+            },
         });
     }
     out!("{}", text.trim_end());

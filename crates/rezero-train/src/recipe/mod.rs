@@ -19,6 +19,7 @@ mod data;
 mod embedded;
 mod gates;
 mod help;
+mod names;
 mod optimizer;
 mod overrides;
 mod resume;
@@ -35,6 +36,7 @@ use sha2::{Digest, Sha256};
 pub use data::{ImageData, ImageSource, Pixels, TextData, TextSource};
 pub use embedded::EMBEDDED;
 pub use gates::{GateOptimizer, Gates};
+pub(crate) use help::similar_part;
 pub use help::{described, parts, schema};
 pub use optimizer::{AdaGrad, Adam, AdamW, Betas, Lamb, Optimizer, Sgd};
 pub use overrides::Override;
@@ -47,8 +49,8 @@ pub use train::{DType, Train};
 use crate::error::{Error, Result};
 use crate::record::run_dir;
 use crate::task::{Domain, Images, Text};
+pub(crate) use names::{Meant, key};
 pub(crate) use resume::must_be_same;
-use rezero_data::nearest;
 use sections::Draft;
 pub(crate) use sections::{Idle, complete, schema_of, table};
 
@@ -125,7 +127,7 @@ impl Recipe {
             let found = EMBEDDED.iter().find(|(n, _)| *n == name);
             let (_, text) = found.ok_or_else(|| Error::UnknownRecipe {
                 name: name.to_owned(),
-                nearest: nearest(name, EMBEDDED.iter().map(|(n, _)| *n)).map(str::to_owned),
+                nearest: names::recipes(name),
             })?;
             (name.to_owned(), (*text).to_owned())
         };
