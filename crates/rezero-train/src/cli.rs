@@ -72,7 +72,14 @@ fn tip(error: &clap::Error, words: &[OsString]) -> Option<String> {
     let next = next.filter(|word| !word.contains('=') && !word.starts_with("--"));
     let value = value.or(next.map(|word| word.into_owned()));
     let write = |key: &str| format!("write {key}={}", value.as_deref().unwrap_or("VALUE"));
-    match recipe::key(name)? {
+    let Some(key) = recipe::key(name) else {
+        // Not clap's advice, to write `-- --gpu`.
+        let none = error.get(ContextKind::SuggestedArg).is_none();
+        return (none && is_flag).then(|| {
+            "write a key of the recipe as KEY=VALUE; `rezero recipes --keys` lists them".to_owned()
+        });
+    };
+    match key {
         Meant::Same(key) => Some(format!("{key} is a key of the recipe: {}", write(&key))),
         Meant::Renamed(key) => Some(format!(
             "the recipe's key for {name} is {key}: {}",
@@ -244,8 +251,8 @@ pub struct Sample {
 pub struct Import {
     /// A state dict: .pt as torch.save writes it, or .safetensors; nothing in it is executed
     pub weights: PathBuf,
-    /// The recipe of the network that the weights belong to
-    pub recipe: String,
+    /// The recipe of the network that the weights belong to: a name or a path to a .toml file
+    pub recipe: OsString,
     /// Recipe values to change, for example: depth=4 d_model=64 n_heads=2
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
@@ -307,7 +314,7 @@ pub struct Jacobian {
     /// transformer or mlp, to measure new networks; or a run directory, to measure its network at
     /// the start and at a checkpoint
     #[arg(value_name = "MODEL|RUN")]
-    pub what: String,
+    pub what: OsString,
     /// Residual schemes of new networks, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub scheme: Vec<String>,
@@ -414,7 +421,7 @@ impl From<Place> for rezero_nn::Place {
 pub struct Report {
     /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm
     #[arg(required = true, value_name = "RUN")]
-    pub runs: Vec<String>,
+    pub runs: Vec<OsString>,
     /// Where to write report.md, report.csv, curves.csv, index.html and the figures
     #[arg(long, value_name = "DIR", default_value = "report")]
     pub out: PathBuf,
@@ -442,9 +449,11 @@ pub struct Report {
 /// Arguments of `rezero recipes`.
 #[derive(Debug, clap::Args)]
 pub struct Recipes {
-    /// Show this recipe in full; with --keys, the keys of this section or kind (data, adam, byte-lm)
-    pub name: Option<String>,
-    /// List every key with its meaning, its values and its default
+    /// Show this recipe in full; with --keys, the keys of this section or kind (data, adam, byte-lm), or
+    /// this key
+    pub name: Option<OsString>,
+    /// List the keys, by section, with their meaning, their values and their defaults: all, or those of
+    /// NAME
     #[arg(long)]
     pub keys: bool,
     /// Print a JSON schema of recipe files, for editors

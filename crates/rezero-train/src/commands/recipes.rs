@@ -1,5 +1,7 @@
 //! `rezero recipes`
 
+use std::ffi::OsStr;
+
 use super::{out, say};
 use crate::cli::Recipes;
 use crate::error::{Error, Result};
@@ -13,12 +15,12 @@ pub fn run(args: &Recipes) -> Result<()> {
         return Ok(());
     }
     if args.keys {
-        return keys(args.name.as_deref());
+        return keys(args.name.as_deref().map(OsStr::to_string_lossy).as_deref());
     }
     if let Some(name) = &args.name {
         // Resolving checks the name; the file's text has the comments.
         Recipe::resolve(name, &[])?;
-        match EMBEDDED.iter().find(|(n, _)| n == name) {
+        match EMBEDDED.iter().find(|(n, _)| name == *n) {
             Some((_, text)) => out!("{}", text.trim_end()),
             None => {
                 let text = std::fs::read_to_string(name).map_err(|e| Error::io("read", name, e))?;
@@ -40,9 +42,11 @@ fn keys(part: Option<&str>) -> Result<()> {
     let text = recipe::described(part);
     if let (true, Some(part)) = (text.is_empty(), part) {
         return Err(match EMBEDDED.iter().any(|(name, _)| *name == part) {
-            true => Error::RecipeValue {
-                key: part.to_owned(),
-                message: format!("is a recipe: `rezero recipes {part}` shows it"),
+            true => Error::Recipe {
+                name: part.to_owned(),
+                message: format!(
+                    "`rezero recipes {part}` shows it; --keys takes a section, a kind or a key"
+                ),
             },
             false => Error::UnknownKey {
                 key: part.to_owned(),

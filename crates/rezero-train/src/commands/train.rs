@@ -81,7 +81,7 @@ fn resolve(args: &Train) -> Result<Plan> {
             message: "there is no such directory".to_owned(),
         });
     }
-    let resolved = Recipe::resolve(&recipe, &overrides)?;
+    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let base = Path::new(RUNS);
     let name = resolved.run_name();
     let dir = match (&args.run_dir, args.resume) {

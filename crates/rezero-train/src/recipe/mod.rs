@@ -29,6 +29,7 @@ mod sections;
 mod settings;
 mod train;
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -112,10 +113,13 @@ impl Recipe {
     ///
     /// If there is no such recipe, it does not parse, a section or a key is unknown, a value is of the
     /// wrong type or out of range, or a key has no effect. Messages name the nearest valid key.
-    pub fn resolve(name: &str, overrides: &[Override]) -> Result<Resolved> {
+    pub fn resolve(name: impl AsRef<OsStr>, overrides: &[Override]) -> Result<Resolved> {
+        // A path may be any bytes, a name of ours is text.
+        let path = Path::new(name.as_ref());
+        let name = path.to_string_lossy();
         let (short, text) = if name.ends_with(".toml") {
-            let text = embedded::read_file(name)?;
-            let stem = Path::new(name).file_stem().unwrap_or_default();
+            let text = embedded::read_file(path)?;
+            let stem = path.file_stem().unwrap_or_default();
             // A name makes a directory and a line of a file.
             let stem = stem.to_string_lossy().replace(char::is_control, "-");
             let stem = stem.trim_matches('.');
@@ -126,10 +130,10 @@ impl Recipe {
         } else {
             let found = EMBEDDED.iter().find(|(n, _)| *n == name);
             let (_, text) = found.ok_or_else(|| Error::UnknownRecipe {
-                name: name.to_owned(),
-                nearest: names::recipes(name),
+                name: name.to_string(),
+                nearest: names::recipes(&name),
             })?;
-            (name.to_owned(), (*text).to_owned())
+            (name.to_string(), (*text).to_owned())
         };
         Self::parse(&short, &text)?.with(overrides)
     }
