@@ -42,7 +42,7 @@ pub enum DataError {
     },
 
     /// The folder holds no data set.
-    #[error("no {set} in {}, which {found}: looked for {looked_for}; {remedy}", dir.display())]
+    #[error("no {set} in {}: it {found}. Looked for {looked_for}; {remedy}", dir.display())]
     NotFound {
         /// The data set.
         set: &'static str,

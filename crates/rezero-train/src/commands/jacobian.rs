@@ -30,7 +30,9 @@ pub fn run(args: &Jacobian) -> Result<()> {
                     "is neither transformer, mlp nor a run directory".to_owned(),
                 ));
             }
-            (run.display().to_string(), measure_run(args, run)?)
+            // A figure's text has no control characters.
+            let title = run.display().to_string().replace(char::is_control, " ");
+            (title, measure_run(args, run)?)
         }
     };
     let dir = match (&args.out, Path::new(&args.what)) {
