@@ -205,14 +205,17 @@ fn every_command_takes_paths_of_any_bytes() {
         let places = [named("--data-dir=", "/data"), named("--run-dir=", "/run")];
         call(tiny, &places, "");
         // A name with a dash in front follows `--` or `=`.
-        let run = named("", "/run");
-        let json = call("eval --json --split test --", &[run.clone()], "");
+        let json = call("eval --json --split test --", &[named("", "/run")], "");
         serde_json::from_slice::<serde_json::Value>(&json).unwrap();
-        call("train --resume --plain --", &[run.clone()], "epochs=2");
-        let at = [named("--out=", ""), "--".into(), run.clone()];
+        call(
+            "train --resume --plain --",
+            &[named("", "/run")],
+            "epochs=2",
+        );
+        let at = [named("--out=", ""), "--".into(), named("", "/run")];
         call("jacobian --inputs 1", &at, "");
         assert!(place.join(named("", "/jacobian-2.svg")).exists());
-        let at = [named("--run-dir=grown", ""), "--".into(), run];
+        let at = [named("--run-dir=grown", ""), "--".into(), named("", "/run")];
         call("grow --layers 3 --only", &at, "");
         let page = place.join(named("page", ""));
         std::fs::write(&page, "<!-- report x -->\n<!-- /report x -->\n").unwrap();
@@ -225,9 +228,13 @@ fn every_command_takes_paths_of_any_bytes() {
         let recipe = named("", ".toml");
         let text = "[model]\nfamily='byte-lm'\n[data]\nset='wiki-like'\n[run]\nsteps=1\n";
         std::fs::write(place.join(&recipe), text).unwrap();
-        call("recipes --", &[recipe.clone()], "");
+        call("recipes --", &[named("", ".toml")], "");
         let sizes = "depth=1 d_model=8 n_heads=2 d_ff=8 context=8 batch=2 valid_items=16";
-        call("train --plain --run-dir lm --", &[recipe.clone()], sizes);
+        call(
+            "train --plain --run-dir lm --",
+            &[named("", ".toml")],
+            sizes,
+        );
         let weights = named("", ".safetensors");
         call("export lm", &[named("--out=", ".safetensors")], "");
         let at = [
