@@ -1,38 +1,49 @@
-//! Loads the weights of `rezero train quickstart` and classifies generated images:
-//! `cargo run --release -p rezero-examples --example classify -- runs/quickstart/checkpoints/step-200`
+//! Loads the network of a run, of any recipe for images, and classifies test images:
+//! `cargo run --release -p rezero-examples --example classify -- runs/quickstart`
+
+use std::path::PathBuf;
 
 use burn::data::dataloader::DataLoader;
-use burn::module::Module;
-use burn::store::ModuleRecord;
 use burn::tensor::Device;
-use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
-use rezero_nn::resnet::CifarResNetConfig;
+use rezero_data::Split;
+use rezero_train::fit::Model;
+use rezero_train::recipe::{Recipe, TaskRecipe};
+use rezero_train::record::{checkpoint, run_dir};
+use rezero_train::task::{Domain, Images, Places};
+use rezero_train::zoo::{Families, images::Network};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = std::env::args()
-        .nth(1)
-        .ok_or("usage: classify CHECKPOINT_DIR")?;
+    let mut args = std::env::args_os().skip(1).map(PathBuf::from);
+    let run = args.next().ok_or("usage: classify RUN [DATA_DIR]")?;
     let device = Device::default();
-    // The file model.bpk in a checkpoint is the record of the network alone.
-    let record = ModuleRecord::load(std::path::Path::new(&dir).join("model.bpk"))?;
-    let net = CifarResNetConfig::resnet20()
-        .init(&device)
-        .try_load_record(record)?;
 
-    let set = shapes::generate(Split::Test, 16, 0);
-    let names = set.class_names().to_vec();
-    let config = LoaderConfig {
-        batch_size: 16,
-        seed: 0,
-        shuffle: false,
-        drop_last: false,
-        augment: Augment::NONE,
-        normalization: shapes::normalization(),
-        prefetch: 0,
+    // The run's recipe has the depth, the scheme and the other properties of its network.
+    let recipe = Recipe::of_run(&run)?.recipe;
+    let TaskRecipe::Images(of) = &recipe.task else {
+        return Err("this run is of text; try `rezero sample`".into());
     };
-    for batch in ImageLoader::new(set, config, &device)?.iter() {
+    let form = Images::form(&of.data); // the shape of the images, the number of classes
+    let net = of.model.init(&recipe.settings.gates, &form, &device);
+    // The file model.bpk of a checkpoint, which is the record of the network alone.
+    let record = checkpoint::choose(&run, "best", &recipe.identity())?.weights()?;
+    let net = net.with_weights(record)?;
+
+    // The test images of the run's data set, which is where the run had it.
+    let places = Places {
+        dir: args.next().or_else(|| run_dir::environment(&run)?.data_dir),
+        ..Places::default()
+    };
+    let set = Images::open(&of.data, &places, Split::Test)?.take(16);
+    let names = set.class_names().to_vec();
+    for batch in Images::for_scoring(of, &recipe.settings, set, &device)?.iter() {
         let batch = batch?;
-        let predicted = net.forward(batch.images).argmax(1).into_data();
+        // Each network is a module of rezero-nn.
+        let logits = match &net {
+            Network::CifarResNet(net) => net.forward(batch.images),
+            Network::PreActResNet(net) => net.forward(batch.images),
+            Network::Mlp(net) => net.forward(batch.images.flatten(1, 3)),
+        };
+        let predicted = logits.argmax(1).into_data();
         let targets = batch.targets.into_data();
         for (predicted, target) in predicted.iter::<u8>().zip(targets.iter::<u8>()) {
             println!(

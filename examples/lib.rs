@@ -2,7 +2,7 @@
 //! `cargo run --release -p rezero-examples --example NAME`.
 //!
 //! - `rezero_block`: train a 50-layer network of ReZero blocks
-//! - `classify`: load a trained run's weights into the module and classify images
+//! - `classify`: load the network of a run and classify images
 //! - `reverse`: an encoder–decoder learns to reverse sequences
 //! - `sequence_classifier`: a classifier over an encoder, with padding
 //! - `own_model`: train your own module on your own data, with resume and a report

@@ -17,6 +17,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::found;
 use crate::image_set::{ImageSet, ImageShape};
 use crate::normalization::Normalization;
 use crate::records::RecordLayout;
@@ -120,18 +121,31 @@ pub fn load(dir: &Path, split: Split) -> Result<ImageSet> {
 /// If there is no such folder, if some of the files are absent, or if a file is empty,
 /// longer than 10,000 records or not a whole number of records.
 pub fn open(dir: &Path) -> Result<Folder> {
+    let files = || {
+        format!(
+            "the binary version, {} … {} and {TEST_FILE},",
+            TRAIN_FILES[0], TRAIN_FILES[4]
+        )
+    };
+    if fs::metadata(dir).is_ok_and(|meta| !meta.is_dir()) {
+        return Err(DataError::WrongKind {
+            path: dir.to_path_buf(),
+            expected: "folder",
+            remedy: format!("CIFAR-10 is a folder of {} unpacked; {ELSEWHERE}", files()),
+        });
+    }
     find(dir)?.ok_or_else(|| DataError::NotFound {
         set: "CIFAR-10",
         dir: dir.to_path_buf(),
-        looked_for: format!(
-            "{} … {} and {TEST_FILE} there and in its sub-folder {FOLDER}",
-            TRAIN_FILES[0], TRAIN_FILES[4]
-        ),
-        remedy: "fetch it with `rezero fetch cifar10`, or point the data folder at a copy of the \
-                 binary version"
-            .into(),
+        found: found::folder(dir),
+        looked_for: format!("{} there and in its sub-folder {FOLDER}", files()),
+        remedy: ELSEWHERE.into(),
     })
 }
+
+/// Where CIFAR-10 comes from, and what to do with other images.
+const ELSEWHERE: &str = "fetch it with `rezero fetch cifar10`, or point the data folder at a copy; for \
+                         images of your own see docs/OWN_MODEL.md";
 
 /// As [`open`], but `None` if neither folder has any of the files.
 pub(crate) fn find(dir: &Path) -> Result<Option<Folder>> {
@@ -164,10 +178,7 @@ fn locate(dir: &Path) -> Result<Option<PathBuf>> {
     for folder in [dir.to_path_buf(), dir.join(FOLDER)] {
         match fs::metadata(&folder) {
             Ok(m) if !m.is_dir() => {
-                return Err(DataError::WrongKind {
-                    path: folder,
-                    expected: "folder",
-                });
+                return Err(DataError::in_the_way(folder, "folder"));
             }
             Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
@@ -188,10 +199,7 @@ fn all_files() -> impl Iterator<Item = &'static str> {
 fn records_of(file: &Path) -> Result<usize> {
     let meta = fs::metadata(file).map_err(DataError::io("look at", file))?;
     if !meta.is_file() {
-        return Err(DataError::WrongKind {
-            path: file.to_path_buf(),
-            expected: "file",
-        });
+        return Err(DataError::in_the_way(file.to_path_buf(), "file"));
     }
     BATCH.records(file, meta.len())
 }

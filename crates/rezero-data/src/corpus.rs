@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::hash::hex;
-use crate::{DataError, Result, Split, Text, wiki};
+use crate::{DataError, Result, Split, Text, found, wiki};
 
 /// The name of enwik8's file, and of its folder.
 pub const ENWIK8: &str = "enwik8";
@@ -36,10 +36,19 @@ const MAX_BYTES: u64 = 1 << 32;
 /// any other file.
 pub fn enwik8(dir: &Path, split: Split) -> Result<Text> {
     let len = ENWIK8_BYTES;
+    if fs::metadata(dir).is_ok_and(|meta| !meta.is_dir()) {
+        return Err(DataError::WrongKind {
+            path: dir.to_path_buf(),
+            expected: "folder",
+            remedy: "read it as a text of its own with --text FILE, or give the folder of enwik8"
+                .into(),
+        });
+    }
     let file = find(dir, len)?
         .ok_or_else(|| DataError::NotFound {
             set: ENWIK8,
             dir: dir.to_path_buf(),
+            found: found::folder(dir),
             looked_for: format!("a file {ENWIK8} there and in its sub-folder {ENWIK8}"),
             remedy: "fetch it with `rezero fetch enwik8`, or read another text with --text FILE"
                 .into(),
@@ -81,7 +90,21 @@ pub fn file(path: &Path, split: Split) -> Result<Text> {
     let name = name.to_string_lossy().into_owned();
     let meta = fs::metadata(path).map_err(DataError::io("open", path))?;
     if !meta.is_file() {
-        return Err(not_a_file(path));
+        let remedy = match meta.is_dir() {
+            true => format!(
+                "it is a folder, which {}; a text is one file: give one of them, or join them, cat \
+                 FOLDER/* > FILE",
+                found::folder(path)
+            ),
+            false => {
+                "a text is read several times: give a plain file, not a pipe or a device".into()
+            }
+        };
+        return Err(DataError::WrongKind {
+            path: path.to_path_buf(),
+            expected: "file",
+            remedy,
+        });
     }
     let Range { start, end } = checked_range(&name, meta.len(), split)?;
     let mut reader = File::open(path).map_err(DataError::io("open", path))?;
@@ -125,7 +148,7 @@ pub(crate) fn find(dir: &Path, len: u64) -> Result<Option<PathBuf>> {
         match fs::metadata(&file) {
             // In the first round, this is the sub-folder.
             Ok(m) if m.is_dir() && folder == dir => {}
-            Ok(m) if !m.is_file() => return Err(not_a_file(&file)),
+            Ok(m) if !m.is_file() => return Err(DataError::in_the_way(file, "file")),
             Ok(m) if m.len() != len => {
                 return Err(DataError::WrongLength {
                     set: ENWIK8,
@@ -145,13 +168,6 @@ pub(crate) fn find(dir: &Path, len: u64) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
-}
-
-fn not_a_file(path: &Path) -> DataError {
-    DataError::WrongKind {
-        path: path.to_path_buf(),
-        expected: "file",
-    }
 }
 
 /// The byte range of a split, in a text of `len` bytes.

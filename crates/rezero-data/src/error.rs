@@ -31,21 +31,25 @@ pub enum DataError {
     },
 
     /// A file stands where a folder should be, or the other way round.
-    #[error("{} is not a {expected}; move it away or choose another data folder", path.display())]
+    #[error("{} is not a {expected}; {remedy}", path.display())]
     WrongKind {
         /// The file or folder that is there.
         path: PathBuf,
         /// What should be there: "folder" or "file".
         expected: &'static str,
+        /// What the user can do.
+        remedy: String,
     },
 
     /// The folder holds no data set.
-    #[error("no {set} in {}: looked for {looked_for}; {remedy}", dir.display())]
+    #[error("no {set} in {}: it {found}. Looked for {looked_for}; {remedy}", dir.display())]
     NotFound {
         /// The data set.
         set: &'static str,
         /// The folder that was searched.
         dir: PathBuf,
+        /// What it holds instead, as the rest of a sentence: "is empty".
+        found: String,
         /// The files that were looked for, and in which folders.
         looked_for: String,
         /// What the user can do.
@@ -393,18 +397,21 @@ impl DataError {
         })
     }
 
+    /// [`WrongKind`](Self::WrongKind) of something that stands in the way.
+    pub(crate) fn in_the_way(path: PathBuf, expected: &'static str) -> Self {
+        Self::WrongKind {
+            path,
+            expected,
+            remedy: "move it away or choose another data folder".into(),
+        }
+    }
+
     /// For `map_err`: an I/O error with what was tried and where.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| match source.kind() {
-            io::ErrorKind::NotADirectory => Self::WrongKind {
-                path: blocker(path),
-                expected: "folder",
-            },
-            io::ErrorKind::IsADirectory => Self::WrongKind {
-                path,
-                expected: "file",
-            },
+            io::ErrorKind::NotADirectory => Self::in_the_way(blocker(path), "folder"),
+            io::ErrorKind::IsADirectory => Self::in_the_way(path, "file"),
             _ => Self::Io {
                 action,
                 path,

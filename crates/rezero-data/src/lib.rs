@@ -86,6 +86,7 @@ pub mod cifar10;
 pub mod corpus;
 mod error;
 pub mod fetch;
+mod found;
 mod hash;
 mod image_set;
 mod loader;

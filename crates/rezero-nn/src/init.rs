@@ -10,9 +10,12 @@ vocabulary! {
     "initialisation";
     /// Where a network's initial weights come from.
     pub enum WeightInit {
-        /// PyTorch's defaults for the layers used.
+        /// PyTorch's defaults for the layers used. In a Transformer: the matrix of queries, keys
+        /// and values Xavier-uniform, the attention's biases 0, every other weight and bias
+        /// U(−1/√fan_in, 1/√fan_in).
         PyTorch = "pytorch",
-        /// The ReZero authors' notebook of this kind of network.
+        /// The ReZero authors' notebook of this kind of network. In a Transformer: embedding and
+        /// output layer U(−0.1, 0.1), every other matrix Xavier-uniform, the output layer's bias 0.
         Notebook = "notebook",
     }
 }

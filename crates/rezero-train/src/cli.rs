@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use rezero_data::Split;
 
 use crate::fit::OnTerm;
-use crate::recipe::Override;
+use crate::recipe::{self, Meant, Override};
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
 #[derive(Debug, Parser)]
@@ -15,6 +16,82 @@ use crate::recipe::Override;
 pub struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads this process's command line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parser::try_parse`]. A key of recipes that is written as a flag, `--lr 0.02`, gets a tip.
+    pub fn read() -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        Self::try_parse_from(&words).map_err(|mut error| {
+            if let Some(tip) = tip(&error, &words) {
+                error.insert(
+                    ContextKind::Suggested,
+                    ContextValue::StyledStrs(vec![tip.into()]),
+                );
+            }
+            error
+        })
+    }
+}
+
+/// The tip for a key of recipes that is not written as `key=value`.
+fn tip(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    let command = words.get(1)?.to_str()?;
+    if !["train", "import", "grow"].contains(&command) {
+        return None;
+    }
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let is_flag = error.kind() == ErrorKind::UnknownArgument;
+    let named = match error.kind() {
+        ErrorKind::UnknownArgument => context(ContextKind::InvalidArg)?,
+        ErrorKind::ValueValidation => context(ContextKind::InvalidValue)?,
+        _ => return None,
+    };
+    // The word as it was typed: clap's has no value, and one letter of `-lr`.
+    let at = words.iter().position(|word| {
+        let word = word.to_string_lossy();
+        match named.starts_with("--") || !is_flag {
+            true => word.split('=').next() == Some(named),
+            false => word.starts_with(named),
+        }
+    })?;
+    let typed = words[at].to_string_lossy();
+    let (name, value) = match typed.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (&*typed, None),
+    };
+    let name = name.trim_start_matches('-');
+    let next = words.get(at + 1).map(|word| word.to_string_lossy());
+    let next = next.filter(|word| !word.contains('=') && !word.starts_with("--"));
+    let value = value.or(next.map(|word| word.into_owned()));
+    let write = |key: &str| format!("write {key}={}", value.as_deref().unwrap_or("VALUE"));
+    let Some(key) = recipe::key(name) else {
+        // Not clap's advice, to write `-- --gpu`.
+        let none = error.get(ContextKind::SuggestedArg).is_none();
+        return (none && is_flag).then(|| {
+            "write a key of the recipe as KEY=VALUE; `rezero recipes --keys` lists them".to_owned()
+        });
+    };
+    match key {
+        Meant::Same(key) => Some(format!("{key} is a key of the recipe: {}", write(&key))),
+        Meant::Renamed(key) => Some(format!(
+            "the recipe's key for {name} is {key}: {}",
+            write(&key)
+        )),
+        // A flag that resembles a flag is no key.
+        Meant::Near(_) if error.get(ContextKind::SuggestedArg).is_some() || !is_flag => None,
+        Meant::Near(key) => Some(format!(
+            "the recipe has a similar key, {key}: {}",
+            write(&key)
+        )),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,8 +253,8 @@ pub struct Sample {
 pub struct Import {
     /// A state dict: .pt as torch.save writes it, or .safetensors; nothing in it is executed
     pub weights: PathBuf,
-    /// The recipe of the network that the weights belong to
-    pub recipe: String,
+    /// The recipe of the network that the weights belong to: a name or a path to a .toml file
+    pub recipe: OsString,
     /// Recipe values to change, for example: depth=4 d_model=64 n_heads=2
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
@@ -239,7 +316,7 @@ pub struct Jacobian {
     /// transformer or mlp, to measure new networks; or a run directory, to measure its network at
     /// the start and at a checkpoint
     #[arg(value_name = "MODEL|RUN")]
-    pub what: String,
+    pub what: OsString,
     /// Residual schemes of new networks, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub scheme: Vec<String>,
@@ -297,7 +374,7 @@ pub struct Grow {
     /// A run directory
     pub run: PathBuf,
     /// The new depth: a value of the recipe's key `depth`
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, alias = "depth", value_name = "N", value_parser = at_least_one)]
     pub layers: usize,
     /// Recipe values of the new run, for example: steps=500 lr=5e-4 [default: the run's values,
     /// with the next seed]
@@ -346,7 +423,7 @@ impl From<Place> for rezero_nn::Place {
 pub struct Report {
     /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm
     #[arg(required = true, value_name = "RUN")]
-    pub runs: Vec<String>,
+    pub runs: Vec<OsString>,
     /// Where to write report.md, report.csv, curves.csv, index.html and the figures
     #[arg(long, value_name = "DIR", default_value = "report")]
     pub out: PathBuf,
@@ -392,9 +469,11 @@ pub struct Runs {
 /// Arguments of `rezero recipes`.
 #[derive(Debug, clap::Args)]
 pub struct Recipes {
-    /// Show this recipe in full; with --keys, the keys of this section or kind (data, adam, byte-lm)
-    pub name: Option<String>,
-    /// List every key with its meaning, its values and its default
+    /// Show this recipe in full; with --keys, the keys of this section or kind (data, adam, byte-lm), or
+    /// this key
+    pub name: Option<OsString>,
+    /// List the keys, by section, with their meaning, their values and their defaults: all, or those of
+    /// NAME
     #[arg(long)]
     pub keys: bool,
     /// Print a JSON schema of recipe files, for editors

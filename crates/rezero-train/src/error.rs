@@ -11,15 +11,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(thiserror::Error)]
 pub enum Error {
     /// No embedded recipe of that name.
-    #[error("there is no recipe `{name}`{}; `rezero recipes` lists them, and a path to a .toml file works too", did_you_mean(.nearest))]
+    #[error("there is no recipe `{name}`{} `rezero recipes` lists them, and a path to a .toml file works too", did_you_mean(.nearest))]
     UnknownRecipe {
         /// The requested name.
         name: String,
-        /// The most similar known name.
-        nearest: Option<String>,
+        /// The recipes that were probably meant, the most likely first.
+        nearest: Vec<String>,
     },
     /// A key that recipes do not have.
-    #[error("unknown recipe key `{key}`{}; `rezero recipes --keys` lists all", did_you_mean(.nearest))]
+    #[error("unknown recipe key `{key}`{} `rezero recipes --keys` lists all", did_you_mean(.nearest.as_slice()))]
     UnknownKey {
         /// The given key.
         key: String,
@@ -184,10 +184,13 @@ impl fmt::Debug for Error {
     }
 }
 
-fn did_you_mean(nearest: &Option<String>) -> String {
-    match nearest {
-        Some(name) => format!(", did you mean `{name}`?"),
-        None => String::new(),
+/// A question about the names that were probably meant, or a semicolon.
+fn did_you_mean(nearest: &[String]) -> String {
+    let quoted: Vec<String> = nearest.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        None => ";".to_owned(),
+        Some((only, [])) => format!(", did you mean {only}?"),
+        Some((last, others)) => format!(", did you mean {} or {last}?", others.join(", ")),
     }
 }
 

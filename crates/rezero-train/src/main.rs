@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use rezero_train::cli::Cli;
 use rezero_train::error::Error;
 
@@ -17,7 +16,7 @@ const LONGEST: usize = 2_000;
 fn main() -> ExitCode {
     #[cfg(feature = "allocator")]
     rezero_kernels::allocator::keep_memory();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

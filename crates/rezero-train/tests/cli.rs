@@ -436,6 +436,108 @@ fn usage_errors_exit_1_and_a_result_that_cannot_be_written_is_an_error() {
     }
 }
 
+/// Other programs write `--lr 0.02`.
+#[test]
+fn a_key_that_is_written_as_a_flag_gets_the_way_to_write_it() {
+    let dir = scratch();
+    let train = ["train", "quickstart"];
+    for (args, tip) in [
+        (
+            &["--lr", "0.02"][..],
+            "lr is a key of the recipe: write lr=0.02",
+        ),
+        (&["--lr=0.02", "--plain"], "write lr=0.02"),
+        (&["-lr", "0.02"], "write lr=0.02"),
+        (&["lr", "0.02"], "write lr=0.02"),
+        (&["--epochs", "3"], "write epochs=3"),
+        (&["--epoch", "3"], "write epochs=3"),
+        (&["--scheme", "pre-norm"], "write scheme=pre-norm"),
+        (&["--optimizer=adam"], "write optimizer=adam"),
+        (&["--seed"], "write seed=VALUE"),
+        (&["--alpha_init", "-1"], "write alpha_init=-1"),
+        (
+            &["--batch-size", "32"],
+            "the recipe's key for batch-size is batch: write batch=32",
+        ),
+        (&["--Learning-Rate", "1"], "write lr=1"),
+        // Flags have clap's own tips.
+        (&["--devce", "flex"], "similar argument exists: '--device'"),
+        (
+            &["--data", "shapes"],
+            "similar argument exists: '--data-dir'",
+        ),
+        (&["--gpu", "0"], "write a key of the recipe as KEY=VALUE"),
+    ] {
+        let said = fail(dir.path(), &[&train[..], args].concat(), 1, &[tip]);
+        assert!(!said.err.contains("use '-- -"), "{}", said.err);
+    }
+    let others = [
+        &["import", "x.pt", "enwik8-tiny", "--d_model", "64"][..],
+        &["grow", "run", "--layers", "3", "--d_model", "64"],
+    ];
+    for args in others {
+        fail(dir.path(), args, 1, &["write d_model=64"]);
+    }
+    // Other commands take no keys.
+    let said = fail(dir.path(), &["eval", "run", "--lr", "1"], 1, &["'--lr'"]);
+    assert!(!said.err.contains("key"), "{}", said.err);
+}
+
+/// What a user may have instead of CIFAR-10, or of a text.
+#[test]
+fn other_data_is_named_with_what_the_trainer_takes() {
+    let dir = scratch();
+    let place = |files: &[&str]| {
+        let folder = dir.path().join("given");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        for file in files {
+            let file = folder.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        }
+        folder
+    };
+    let always = [
+        "data_batch_1.bin",
+        "rezero fetch cifar10",
+        "docs/OWN_MODEL.md",
+    ];
+    for (files, said) in [
+        (
+            &["a.png", "b.JPG"][..],
+            "it holds image files (a.png, b.JPG)",
+        ),
+        (
+            &["cat/1.png", "dog/1.png"],
+            "folders of image files (cat, dog)",
+        ),
+        (
+            &["data_batch_1", "batches.meta"],
+            "CIFAR-10's Python version",
+        ),
+        (&["train.bin", "test.bin"], "it holds CIFAR-100"),
+        (&[], "it is empty"),
+    ] {
+        let folder = place(files);
+        let parts = [&always[..], &[said]].concat();
+        fail(dir.path(), &train(&folder, &[]), 1, &parts);
+    }
+    let archive = place(&["cifar-10-python.tar.gz"]).join("cifar-10-python.tar.gz");
+    let parts = [&always[..], &["is not a folder"]].concat();
+    fail(dir.path(), &train(&archive, &[]), 1, &parts);
+
+    let text = ["train", "enwik8-tiny", "--text", "given"];
+    place(&["a.txt", "b.txt"]);
+    let parts = ["it is a folder", "a.txt, b.txt", "a text is one file"];
+    fail(dir.path(), &text, 1, &parts);
+    let parts = ["no enwik8", "it holds a.txt, b.txt", "--text FILE"];
+    let args = ["train", "enwik8-tiny", "--data-dir", "given"];
+    fail(dir.path(), &args, 1, &parts);
+    let args = ["train", "enwik8-tiny", "--data-dir", "given/a.txt"];
+    fail(dir.path(), &args, 1, &["not a folder", "--text FILE"]);
+}
+
 /// A user's own recipe, as a file.
 #[test]
 fn a_recipe_file_is_trained_and_a_bad_one_says_where() {

@@ -168,6 +168,17 @@ fn bad_values_name_the_key_and_the_remedy() {
     for (changes, parts) in [
         (&["epoch=3"][..], &["`epoch`", "did you mean `epochs`?"][..]),
         (&["arm=rezero"], &["`arm`", "--keys"]),
+        (&["learning_rate=1"], &["did you mean `lr`?"]),
+        (&["batch_size=1"], &["did you mean `batch`?"]),
+        (&["Batch-Size=1"], &["did you mean `batch`?"]),
+        (&["wd=1"], &["did you mean `weight_decay`?"]),
+        (&["dropout_rate=1"], &["did you mean `dropout`?"]),
+        (&["layers=1"], &["did you mean `depth`?"]),
+        (&["optim=adam"], &["did you mean `optimizer`?"]),
+        (
+            &["optimizer.learning_rate=1"],
+            &["did you mean `optimizer.lr`?"],
+        ),
         (&["batch=-1"], &["`train.batch`", "-1"]),
         (&["batch=0"], &["`train.batch`", "between 1", "got 0"]),
         (&["batch=many"], &["`train.batch`", "many"]),
@@ -222,6 +233,33 @@ fn bad_values_name_the_key_and_the_remedy() {
         &["did you mean `cifar10-resnet20`?"],
     );
     refused_change("absent.toml", &[], &["absent.toml"]);
+}
+
+/// The recipe that a user wants is the first that is suggested.
+#[test]
+fn a_part_of_a_recipes_name_finds_it() {
+    let resnets = "did you mean `cifar10-resnet20`, `cifar10-resnet56` or `cifar10-resnet110`?";
+    let texts = "did you mean `enwik8-small`, `enwik8-tiny` or `enwik8-rztx12`?";
+    let resnet20 = "did you mean `cifar10-resnet20` or `cifar10-resnet20-notebook`?";
+    for (name, meant) in [
+        ("resnet20", resnet20),
+        ("resnet-20", resnet20),
+        ("ResNet20", resnet20),
+        ("resnet21", "did you mean `cifar10-resnet20`?"),
+        ("resnet", resnets),
+        ("cifar10", resnets),
+        ("enwik8", texts),
+        ("transformer", texts),
+        ("byte-lm", texts),
+        ("tiny", "did you mean `enwik8-tiny`?"),
+        ("quick-start", "did you mean `quickstart`?"),
+        ("quikstart", "did you mean `quickstart`?"),
+        ("mlp", "did you mean `cifar10-mlp64` or `cifar10-mlp10000`?"),
+    ] {
+        refused_change(name, &[], &[meant, "`rezero recipes` lists them"]);
+    }
+    refused_change("banana", &[], &["no recipe `banana`; `rezero recipes`"]);
+    refused_change("", &[], &["no recipe"]);
 }
 
 /// Errors about the place of a file's keys.

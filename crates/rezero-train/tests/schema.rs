@@ -137,7 +137,10 @@ fn the_schema_refuses_what_a_recipe_may_not_have() {
 /// Section, kind and keys of every block of `recipes --keys`.
 fn blocks(text: &str) -> Vec<(String, toml::Table)> {
     let mut blocks: Vec<(String, String)> = Vec::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
+    for line in text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
         match line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             Some(section) => blocks.push((section.to_owned(), String::new())),
             None => {
@@ -256,9 +259,31 @@ fn the_keys_of_a_part() {
     let (_, keys) = one("byte-lm");
     assert!(keys.contains_key("d_model") && !keys.contains_key("width"));
     assert_eq!(blocks(&described(Some("optimizer"))).len(), 5);
+    // A family's list ends with the other sections that its recipes have.
+    for (family, data) in [("byte-lm", "text"), ("mlp", "images")] {
+        let listed = described(Some(family));
+        let others = format!("one of {data}, optimizer, gates, schedule, train, run\n");
+        assert!(listed.ends_with(&others), "{listed}");
+    }
+    // The whole list begins with the parts that it can be narrowed to, and each has a heading.
+    let whole = described(None);
+    let (head, _) = whole.split_once("=====").expect("a heading");
+    for part in parts() {
+        assert!(head.contains(&part), "{part}: {head}");
+    }
+    for heading in ["[model] family=byte-lm", "[data] of text", "[run]"] {
+        assert!(
+            whole.contains(&format!("# ===== {heading} =====\n")),
+            "{heading}"
+        );
+    }
     let dir = scratch();
     let args = ["recipes", "--keys", "optimiser"];
     fail(dir.path(), &args, 1, &["did you mean `optimizer`?"]);
+    let args = ["recipes", "--keys", "learning_rate"];
+    fail(dir.path(), &args, 1, &["did you mean `lr`?"]);
+    let args = ["recipes", "--keys", "quickstart"];
+    fail(dir.path(), &args, 1, &["`rezero recipes quickstart`"]);
 }
 
 /// The words that a key accepts: those of its own type, or the names of its section's kinds.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{rezero, rows, scratch};
+use crate::support::{cifar_layout, rezero, rows, scratch};
 
 /// A run of some seconds on generated text, begun by `shell`, which gets the program's command line as `"$@"`.
 fn begin(dir: &Path, shell: &str, more: &[&str]) -> Child {
@@ -226,4 +226,71 @@ fn paths_and_prompts_may_be_any_bytes() {
     let file = [word("--prompt-file"), word("prompt")];
     let written = call(&[word("sample"), &run, file[0], file[1], bytes[0], bytes[1]]);
     assert_eq!(written.len(), 1004);
+}
+
+/// Every command that takes a run, a folder or a file, with names that no shell and no text likes.
+#[test]
+fn every_command_takes_paths_of_any_bytes() {
+    let names: [&[u8]; 3] = [b"\xff\xfe", b"a=b c\n\x1b[31m", b"-x <&'\""];
+    for name in names {
+        let dir = scratch();
+        let place = dir.path();
+        let named = |before: &str, after: &str| {
+            OsString::from_vec([before.as_bytes(), name, after.as_bytes()].concat())
+        };
+        let call = |words: &str, paths: &[OsString], keys: &str| {
+            let mut command = rezero(place, &[]);
+            command.args(words.split_whitespace()).args(paths);
+            let output = command.args(keys.split_whitespace()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{words} {paths:?}: {said}");
+            output.stdout
+        };
+        std::fs::create_dir(place.join(named("", ""))).unwrap();
+        std::fs::rename(cifar_layout(place, 8), place.join(named("", "/data"))).unwrap();
+        let tiny = "train cifar10-mlp64 depth=2 width=8 epochs=1 --plain";
+        let places = [named("--data-dir=", "/data"), named("--run-dir=", "/run")];
+        call(tiny, &places, "");
+        // A name with a dash in front follows `--` or `=`.
+        let json = call("eval --json --split test --", &[named("", "/run")], "");
+        serde_json::from_slice::<serde_json::Value>(&json).unwrap();
+        call(
+            "train --resume --plain --",
+            &[named("", "/run")],
+            "epochs=2",
+        );
+        let at = [named("--out=", ""), "--".into(), named("", "/run")];
+        call("jacobian --inputs 1", &at, "");
+        assert!(place.join(named("", "/jacobian-2.svg")).exists());
+        let at = [named("--run-dir=grown", ""), "--".into(), named("", "/run")];
+        call("grow --layers 3 --only", &at, "");
+        let page = place.join(named("page", ""));
+        std::fs::write(&page, "<!-- report x -->\n<!-- /report x -->\n").unwrap();
+        let (out, into) = (named("--out=report", ""), named("--into=page", ""));
+        let at = [out, into, "--".into(), named("A=B=", "/run")];
+        call("report --no-jacobian --name x", &at, "");
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains("| A=B |"), "{page}");
+
+        let recipe = named("", ".toml");
+        let text = "[model]\nfamily='byte-lm'\n[data]\nset='wiki-like'\n[run]\nsteps=1\n";
+        std::fs::write(place.join(&recipe), text).unwrap();
+        call("recipes --", &[named("", ".toml")], "");
+        let sizes = "depth=1 d_model=8 n_heads=2 d_ff=8 context=8 batch=2 valid_items=16";
+        call(
+            "train --plain --run-dir lm --",
+            &[named("", ".toml")],
+            sizes,
+        );
+        let weights = named("", ".safetensors");
+        call("export lm", &[named("--out=", ".safetensors")], "");
+        let at = [
+            named("--run-dir=imported", ""),
+            "--".into(),
+            weights,
+            recipe,
+        ];
+        call("import", &at, sizes);
+        call("sample --bytes 1 --", &[named("imported", "")], "");
+    }
 }

@@ -106,10 +106,7 @@ pub fn plan(entry: &Entry, options: &Options) -> Result<Plan> {
     match fs::metadata(&archive) {
         Ok(m) if m.is_file() => return Ok(Plan::Unpack { archive }),
         Ok(_) => {
-            return Err(DataError::WrongKind {
-                path: archive,
-                expected: "file",
-            });
+            return Err(DataError::in_the_way(archive, "file"));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(DataError::io("look at", &archive)(e)),
@@ -159,10 +156,7 @@ pub fn fetch(entry: &Entry, options: &Options) -> Result<PathBuf> {
     }
     let dir = &options.dir;
     fs::create_dir_all(dir).map_err(|e| match e.kind() {
-        io::ErrorKind::AlreadyExists => DataError::WrongKind {
-            path: dir.clone(),
-            expected: "folder",
-        },
+        io::ErrorKind::AlreadyExists => DataError::in_the_way(dir.clone(), "folder"),
         _ => DataError::io("create", dir)(e),
     })?;
     let bar = Bar::new(options.quiet);

@@ -73,7 +73,7 @@ fn score<D: Domain>(
     let extra = D::shown_of_scoring(of, &totals);
     if args.json {
         let mut result = serde_json::json!({
-            "run": args.run, "model": identity, "step": step, "data": name,
+            "run": args.run.display().to_string(), "model": identity, "step": step, "data": name,
             "split": args.split.to_string(), "items": items, "subset": subset,
             "loss": totals.mean_loss(), "seconds": seconds,
         });

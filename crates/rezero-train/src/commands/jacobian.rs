@@ -1,5 +1,6 @@
 //! `rezero jacobian`
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,8 @@ use crate::recipe::Recipe;
 use crate::record::{checkpoint, run_dir, write_atomic};
 
 pub fn run(args: &Jacobian) -> Result<()> {
-    let (title, records) = match args.what.as_str() {
-        "transformer" | "mlp" => (args.what.clone(), fresh(args)?),
+    let (title, records) = match args.what.to_str() {
+        Some(model @ ("transformer" | "mlp")) => (model.to_owned(), fresh(args)?),
         _ => {
             let run = Path::new(&args.what);
             if !run.is_dir() {
@@ -29,7 +30,9 @@ pub fn run(args: &Jacobian) -> Result<()> {
                     "is neither transformer, mlp nor a run directory".to_owned(),
                 ));
             }
-            (run.display().to_string(), measure_run(args, run)?)
+            // A figure's text has no control characters.
+            let title = run.display().to_string().replace(char::is_control, " ");
+            (title, measure_run(args, run)?)
         }
     };
     let dir = match (&args.out, Path::new(&args.what)) {
@@ -51,9 +54,9 @@ pub fn run(args: &Jacobian) -> Result<()> {
     Ok(())
 }
 
-fn bad(what: &str, message: String) -> Error {
+fn bad(what: &OsStr, message: String) -> Error {
     Error::Jacobian {
-        what: what.to_owned(),
+        what: what.to_string_lossy().into_owned(),
         message,
     }
 }

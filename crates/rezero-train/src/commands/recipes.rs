@@ -1,6 +1,6 @@
 //! `rezero recipes`
 
-use rezero_data::nearest;
+use std::ffi::OsStr;
 
 use super::{out, say};
 use crate::cli::Recipes;
@@ -15,12 +15,12 @@ pub fn run(args: &Recipes) -> Result<()> {
         return Ok(());
     }
     if args.keys {
-        return keys(args.name.as_deref());
+        return keys(args.name.as_deref().map(OsStr::to_string_lossy).as_deref());
     }
     if let Some(name) = &args.name {
         // Resolving checks the name; the file's text has the comments.
         Recipe::resolve(name, &[])?;
-        match EMBEDDED.iter().find(|(n, _)| n == name) {
+        match EMBEDDED.iter().find(|(n, _)| name == *n) {
             Some((_, text)) => out!("{}", text.trim_end()),
             None => {
                 let text = std::fs::read_to_string(name).map_err(|e| Error::io("read", name, e))?;
@@ -37,14 +37,21 @@ pub fn run(args: &Recipes) -> Result<()> {
     Ok(())
 }
 
-/// Every key, or those of one section or kind.
+/// Every key, or those of one section, of one kind, or one key.
 fn keys(part: Option<&str>) -> Result<()> {
     let text = recipe::described(part);
     if let (true, Some(part)) = (text.is_empty(), part) {
-        let parts = recipe::parts();
-        return Err(Error::UnknownKey {
-            key: part.to_owned(),
-            nearest: nearest(part, parts.iter().map(String::as_str)).map(str::to_owned),
+        return Err(match EMBEDDED.iter().any(|(name, _)| *name == part) {
+            true => Error::Recipe {
+                name: part.to_owned(),
+                message: format!(
+                    "`rezero recipes {part}` shows it; --keys takes a section, a kind or a key"
+                ),
+            },
+            false => Error::UnknownKey {
+                key: part.to_owned(),
+                nearest: recipe::similar_part(part),
+            },
         });
     }
     out!("{}", text.trim_end());

@@ -97,7 +97,7 @@ fn resolve(args: &Train) -> Result<Plan> {
             message: "there is no such directory".to_owned(),
         });
     }
-    let resolved = Recipe::resolve(&recipe, &overrides)?;
+    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let name = resolved.run_name();
     let before = run_dir::of_name(Path::new(RUNS), &name);
     let (place, note) = match (&args.run_dir, args.resume) {

@@ -1,5 +1,7 @@
 //! The recipes that ship with the binary, and recipe files.
 
+use std::path::Path;
+
 use crate::error::{Error, Result};
 
 macro_rules! embedded {
@@ -28,11 +30,11 @@ embedded!(
 );
 
 /// The text of a recipe file, which is small: a larger file is not one.
-pub(super) fn read_file(path: &str) -> Result<String> {
+pub(super) fn read_file(path: &Path) -> Result<String> {
     const MOST: u64 = 1 << 20;
     let meta = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
     let bad = |message: String| Error::Recipe {
-        name: path.to_owned(),
+        name: path.display().to_string(),
         message,
     };
     if !meta.is_file() {

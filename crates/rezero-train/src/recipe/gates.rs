@@ -11,21 +11,25 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
-    /// The initial value of α.
+    /// The initial value of α: 0 in the paper. In the scheme layerscale, 0 stands for the value
+    /// that its authors chose for the depth: 0.1, 1e-5 or 1e-6.
     pub alpha_init: f64,
-    /// One α per channel instead of one per layer.
+    /// Whether each channel has an α of its own, instead of one α for all channels.
     pub alpha_per_channel: bool,
-    /// Whether α is trained.
+    /// Whether α is trained; false: it keeps its initial value.
     pub alpha_trainable: bool,
-    /// Whether the sub-layers of a Transformer's layer share one α.
+    /// Whether attention and feed-forward of a Transformer's layer share one α, as in the paper;
+    /// false: each has its own.
     pub alpha_shared: bool,
-    /// A bound C on the gate, which is then C · tanh(α / C); 0: no bound, the gate is α.
+    /// A bound C on the gate, which is then C · tanh(α / C) instead of α; 0: no bound.
     pub alpha_bound: f64,
     /// The optimizer of the gates.
     pub alpha_optimizer: GateOptimizer,
-    /// Learning rate of the gates' own optimizer.
+    /// Learning rate of the gates' own optimizer; under alpha_optimizer = "shared" they have
+    /// optimizer.lr.
     pub alpha_lr: f64,
-    /// L2 penalty on the gates, used by their own optimizer.
+    /// λ of the L2 penalty on gates that have their own optimizer: λ · α is added to the gradient
+    /// of α.
     pub alpha_weight_decay: f64,
 }
 
@@ -35,12 +39,13 @@ pub struct Gates {
 pub enum GateOptimizer {
     /// The optimizer of the weights, with its learning rate and weight decay.
     Shared,
-    /// SGD with the momentum of the weights; the schedule scales alpha_lr as it scales
+    /// SGD with the momentum of the weights, if they have one; the schedule scales alpha_lr as it scales
     /// optimizer.lr.
     Sgd,
-    /// AdaGrad at a constant alpha_lr.
+    /// AdaGrad at a constant alpha_lr: the schedule does not change it.
     AdaGrad,
-    /// Adam; the schedule scales alpha_lr as it scales optimizer.lr.
+    /// Adam with the weights' β₁, β₂ and ε, or its defaults; the schedule scales alpha_lr as it
+    /// scales optimizer.lr.
     Adam,
 }
 

@@ -2,36 +2,92 @@
 
 use serde_json::{Map, Value, json};
 
-use super::sections::{OF_A_RECIPE, Spec, specs};
+use super::names::key_of;
+use super::sections::{OF_A_RECIPE, Spec, names, specs};
+use crate::zoo;
 
 /// Every key as a line of a recipe file with its default, below comments with its meaning and its
 /// possible values. `only` shows one section, one kind or one key: `optimizer`, `adam`, `byte-lm`,
 /// `lr`.
 pub fn described(only: Option<&str>) -> String {
-    let mut text = String::new();
-    // `optimizer.lr` is the key of that section.
-    let (within, only) = match only.and_then(|only| only.split_once('.')) {
-        Some((section, key)) => (Some(section), Some(key)),
-        None => (None, only),
+    let Some(only) = only else {
+        return blocks(&all(), None).fold(overview(), |text, block| text + &block);
     };
-    let whole = |spec: &Spec| only.is_none_or(|only| only == spec.section || only == spec.kind);
-    let all: Vec<Spec> = OF_A_RECIPE
+    // `optimizer.lr` is the key of that section.
+    if let Some((section, key)) = only.split_once('.') {
+        let within: Vec<Spec> = all().into_iter().filter(|s| s.section == section).collect();
+        return blocks(&within, Some(key)).collect();
+    }
+    let (whole, rest): (Vec<Spec>, Vec<Spec>) = all()
+        .into_iter()
+        .partition(|spec| only == spec.section || only == spec.kind);
+    match whole.as_slice() {
+        [] => blocks(&rest, Some(only)).collect(),
+        [family] if family.section == "model" => {
+            blocks(&whole, None).collect::<String>() + &companions(family)
+        }
+        _ => blocks(&whole, None).collect(),
+    }
+}
+
+fn all() -> Vec<Spec> {
+    OF_A_RECIPE
         .iter()
-        .filter(|section| within.is_none_or(|within| within == **section))
         .flat_map(|section| specs(section))
-        .collect();
-    if within.is_none() && all.iter().any(whole) {
-        for spec in all.iter().filter(|spec| whole(spec)) {
-            text.push_str(&block(spec, None));
+        .collect()
+}
+
+/// The head of the whole list: how it is narrowed down, and to what.
+fn overview() -> String {
+    let mut text = "\
+# Every key of recipes, with its meaning, its values and its default. To see fewer:
+# rezero recipes --keys NAME, where NAME is a section, a kind of a section, or a key.
+#
+"
+    .to_owned();
+    let mut line = |name: &str, content: &str| {
+        text.push_str(&format!("#   {name:<23}{content}\n"));
+    };
+    line("sections", &OF_A_RECIPE.join(", "));
+    for &section in OF_A_RECIPE {
+        let kinds: Vec<String> = specs(section).into_iter().map(|spec| spec.kind).collect();
+        if kinds.len() > 1 {
+            line(&format!("kinds of [{section}]"), &kinds.join(", "));
         }
-        return text;
     }
-    for spec in &all {
-        if only.is_some_and(|key| spec.defaults().contains_key(key)) {
-            text.push_str(&block(spec, only));
-        }
-    }
-    text
+    line("keys", "lr, depth, optimizer.kind, …");
+    text + "\
+#
+# On the command line, write a key as lr=0.02, and the kind of a section as optimizer=adam.
+# rezero recipes RECIPE shows the values of one recipe.
+
+"
+}
+
+/// The end of a family's list: the sections that its recipes have too.
+fn companions(family: &Spec) -> String {
+    let data = match zoo::is_of_text(&family.defaults()) {
+        true => "text",
+        false => "images",
+    };
+    let others = OF_A_RECIPE
+        .iter()
+        .filter(|s| !["model", "data"].contains(s));
+    let others: Vec<&str> = others.copied().collect();
+    format!(
+        "\
+# A recipe with this network also has the keys of [data] of {data}, and of the other sections:
+# rezero recipes --keys NAME with NAME one of {data}, {}
+",
+        others.join(", ")
+    )
+}
+
+/// The part of the list, or the key, that an unknown name was meant to be.
+pub(crate) fn similar_part(name: &str) -> Option<String> {
+    let mut all = parts();
+    all.extend(names(OF_A_RECIPE));
+    key_of(name, &all).map(|meant| meant.key().to_owned())
 }
 
 /// The names that [`described`] can be narrowed to.
@@ -43,6 +99,12 @@ pub fn parts() -> Vec<String> {
     OF_A_RECIPE.iter().flat_map(of).collect()
 }
 
+/// Sections of one kind each, or one key of those that have it.
+fn blocks(specs: &[Spec], only: Option<&str>) -> impl Iterator<Item = String> {
+    let has = move |spec: &&Spec| only.is_none_or(|key| spec.defaults().contains_key(key));
+    specs.iter().filter(has).map(move |spec| block(spec, only))
+}
+
 /// A section of one kind, or one key of it.
 fn block(spec: &Spec, only: Option<&str>) -> String {
     let schema = spec.own_schema();
@@ -52,6 +114,7 @@ fn block(spec: &Spec, only: Option<&str>) -> String {
             text.push_str(&format!("# {line}\n"));
         }
     };
+    text.push_str(&format!("# ===== {} =====\n", spec.titled()));
     about(&mut text, schema);
     text.push_str(&format!("[{}]\n", spec.section));
     let defaults = spec.defaults();

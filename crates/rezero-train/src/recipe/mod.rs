@@ -19,6 +19,7 @@ mod data;
 mod embedded;
 mod gates;
 mod help;
+mod names;
 mod optimizer;
 mod overrides;
 mod resume;
@@ -28,6 +29,7 @@ mod sections;
 mod settings;
 mod train;
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -35,6 +37,7 @@ use sha2::{Digest, Sha256};
 pub use data::{ImageData, ImageSource, Pixels, TextData, TextSource};
 pub use embedded::EMBEDDED;
 pub use gates::{GateOptimizer, Gates};
+pub(crate) use help::similar_part;
 pub use help::{described, parts, schema};
 pub use optimizer::{AdaGrad, Adam, AdamW, Betas, Lamb, Optimizer, Sgd};
 pub use overrides::Override;
@@ -47,8 +50,8 @@ pub use train::{DType, Train};
 use crate::error::{Error, Result};
 use crate::record::run_dir;
 use crate::task::{Domain, Images, Text};
+pub(crate) use names::{Meant, key};
 pub(crate) use resume::must_be_same;
-use rezero_data::nearest;
 use sections::Draft;
 pub(crate) use sections::{Idle, complete, schema_of, table};
 
@@ -110,10 +113,13 @@ impl Recipe {
     ///
     /// If there is no such recipe, it does not parse, a section or a key is unknown, a value is of the
     /// wrong type or out of range, or a key has no effect. Messages name the nearest valid key.
-    pub fn resolve(name: &str, overrides: &[Override]) -> Result<Resolved> {
+    pub fn resolve(name: impl AsRef<OsStr>, overrides: &[Override]) -> Result<Resolved> {
+        // A path may be any bytes, a name of ours is text.
+        let path = Path::new(name.as_ref());
+        let name = path.to_string_lossy();
         let (short, text) = if name.ends_with(".toml") {
-            let text = embedded::read_file(name)?;
-            let stem = Path::new(name).file_stem().unwrap_or_default();
+            let text = embedded::read_file(path)?;
+            let stem = path.file_stem().unwrap_or_default();
             // A name makes a directory and a line of a file.
             let stem = stem.to_string_lossy().replace(char::is_control, "-");
             let stem = stem.trim_matches('.');
@@ -124,10 +130,10 @@ impl Recipe {
         } else {
             let found = EMBEDDED.iter().find(|(n, _)| *n == name);
             let (_, text) = found.ok_or_else(|| Error::UnknownRecipe {
-                name: name.to_owned(),
-                nearest: nearest(name, EMBEDDED.iter().map(|(n, _)| *n)).map(str::to_owned),
+                name: name.to_string(),
+                nearest: names::recipes(&name),
             })?;
-            (name.to_owned(), (*text).to_owned())
+            (name.to_string(), (*text).to_owned())
         };
         Self::parse(&short, &text)?.with(overrides)
     }

@@ -10,9 +10,11 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Optimizer {
-    /// Stochastic gradient descent with momentum.
+    /// Stochastic gradient descent with momentum μ, as PyTorch's: v ← μ · v + gradient, w ← w − lr
+    /// · v.
     Sgd(Sgd),
-    /// AdaGrad: Duchi, Hazan and Singer, 2011.
+    /// AdaGrad: Duchi, Hazan and Singer, 2011. s ← s + gradient², w ← w − lr · gradient / (√s +
+    /// 1e-10).
     AdaGrad(AdaGrad),
     /// Adam: Kingma and Ba, arXiv 1412.6980.
     Adam(Adam),
@@ -26,19 +28,22 @@ pub enum Optimizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sgd {
-    /// Learning rate; the peak under schedule.kind = "one-cycle".
+    /// Learning rate, which the schedule changes; under schedule.kind = "one-cycle" it is the peak.
     pub lr: f64,
-    /// Momentum; the highest under schedule.kind = "one-cycle".
+    /// Momentum μ, from 0 to below 1; 0: none. Under schedule.kind = "one-cycle" it is the highest.
     pub momentum: f64,
-    /// L2 penalty, added to the gradient of each parameter, except gates that have an optimizer of
-    /// their own.
+    /// λ of the L2 penalty: λ · w is added to the gradient of each parameter w, except gates that
+    /// have an optimizer of their own.
     pub weight_decay: f64,
-    /// Learning rate of biases, batch norm's β and FixUp's scalars, which the schedule does not
-    /// change; 0: the learning rate of the weights.
+    /// A learning rate of their own for biases, batch norm's β and FixUp's scalars, as in the
+    /// authors' table code. The schedule does not change it, bias_milestones do. 0: they have lr,
+    /// like the weights.
     pub bias_lr: f64,
-    /// At each epoch in bias_milestones, bias_lr is multiplied by this factor.
+    /// The factor γ of bias_lr at each of bias_milestones: once k of them have passed, the rate is
+    /// bias_lr · γᵏ.
     pub bias_gamma: f64,
-    /// Epochs, counted from 0, from which on bias_lr is multiplied by bias_gamma once more.
+    /// Epochs, counted from 0, at whose beginning bias_lr is multiplied by bias_gamma; rising, []
+    /// for none.
     pub bias_milestones: Vec<usize>,
 }
 
@@ -46,9 +51,10 @@ pub struct Sgd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaGrad {
-    /// Learning rate.
+    /// Learning rate, which the schedule changes.
     pub lr: f64,
-    /// L2 penalty, added to the gradient.
+    /// λ of the L2 penalty: λ · w is added to the gradient of each parameter w, except gates that
+    /// have an optimizer of their own.
     pub weight_decay: f64,
 }
 
@@ -58,13 +64,16 @@ macro_rules! adam_like {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name {
-            /// Learning rate.
+            /// Learning rate, which the schedule changes.
             pub lr: f64,
-            /// Decay of the first moment.
+            /// β₁, the decay per step of the first moment, the running mean of gradients; 0.9
+            /// averages over about 10 steps.
             pub beta1: f64,
-            /// Decay of the second moment.
+            /// β₂, the decay per step of the second moment, the running mean of squared gradients;
+            /// 0.999 averages over about 1,000 steps.
             pub beta2: f64,
-            /// Added to the square root of the second moment.
+            /// ε, which is added to the square root of the second moment, so that no update divides
+            /// by 0.
             pub epsilon: f64,
             $(#[$decay])*
             pub weight_decay: f64,
@@ -81,21 +90,24 @@ macro_rules! adam_like {
 adam_like! {
     /// The keys of `kind = "adam"`.
     Adam {
-        /// L2 penalty, added to the gradient.
+        /// λ of the L2 penalty: λ · w is added to the gradient of each parameter w, except gates
+        /// that have an optimizer of their own.
         weight_decay = 0.0
     }
 }
 adam_like! {
     /// The keys of `kind = "adamw"`.
     AdamW {
-        /// Decoupled weight decay: weights shrink by lr · weight_decay in each step.
+        /// Decoupled weight decay λ: each step multiplies each parameter by 1 − lr · λ, except
+        /// gates that have an optimizer of their own.
         weight_decay = 0.01
     }
 }
 adam_like! {
     /// The keys of `kind = "lamb"`.
     Lamb {
-        /// Weight decay, added to the update before the trust ratio.
+        /// Weight decay λ: λ · w is added to the update of each parameter w before the trust ratio,
+        /// the norm of w over the norm of the update, scales it.
         weight_decay = 0.0
     }
 }

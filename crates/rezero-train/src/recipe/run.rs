@@ -12,27 +12,31 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Run {
-    /// Passes over the training images.
+    /// Length of the run in epochs, passes over the training images. Text has no epochs: steps is
+    /// its length.
     pub epochs: usize,
-    /// Stop after this many steps, if epochs do not end before; 0: no limit. For text, the length
-    /// of the run.
+    /// Length of the run in steps, if its epochs do not end before; 0: no limit. For text it must
+    /// be set.
     pub steps: usize,
-    /// Steps between validations; 0: after each epoch. There is always one at the end.
+    /// Steps from one validation to the next; 0: one after each epoch. There is always one at the
+    /// end.
     pub eval_every: usize,
     /// A result to reach on validation: bits per byte for text, percent correct for images. The
     /// first validation that reaches it is reported; 0: no target.
     pub target: f64,
-    /// Steps between checkpoints; 0: after each validation. There is always one at the end.
+    /// Steps from one checkpoint to the next; 0: one after each validation. There is always one at
+    /// the end.
     pub checkpoint_every: usize,
-    /// How many of the newest checkpoints are kept, in addition to the best.
+    /// How many of the newest checkpoints are kept, at least 1; the best on validation is kept too.
     pub keep: usize,
-    /// Steps between rows of metrics.jsonl. Each row is the mean over the steps since the row
-    /// before.
+    /// Steps from one row of metrics.jsonl to the next, at least 1. A row holds the mean over the
+    /// steps since the row before.
     pub log_every: usize,
-    /// Batches prepared ahead by one thread; 0: none.
+    /// How many batches a thread prepares ahead of the step that uses them; 0: none. It changes the
+    /// speed alone.
     pub prefetch: usize,
-    /// The device to train on, see `rezero devices`; with several, `A,B,…`, each computes an equal
-    /// part of every batch.
+    /// The device to train on, see `rezero devices`; auto is Flex where it is compiled in. With several,
+    /// `A,B,…`, each computes an equal part of every batch.
     pub device: String,
 }
 

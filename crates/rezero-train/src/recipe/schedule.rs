@@ -10,13 +10,15 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Fixed, after a warm-up.
+    /// The learning rate is constant, after a warm-up if one is set.
     Constant(Constant),
-    /// Multiplied by gamma at each epoch in milestones, after a warm-up.
+    /// The learning rate is multiplied by gamma at each epoch in milestones, after a warm-up if one
+    /// is set.
     MultiStep(MultiStep),
-    /// Three linear phases over the whole run: from lr_start to optimizer.lr, then to lr_low, then
-    /// to lr_end. The momentum of SGD falls to momentum_low in the first phase and rises again in
-    /// the second.
+    /// The learning rate goes in straight lines over the whole run: lr_start at the start,
+    /// optimizer.lr at peak_at, lr_low at low_at, lr_end at the end. The momentum of SGD goes from
+    /// optimizer.momentum down to momentum_low at peak_at, and back up until low_at. The name and
+    /// the idea are Smith and Topin's, arXiv 1708.07120.
     OneCycle(OneCycle),
 }
 
@@ -24,9 +26,10 @@ pub enum Schedule {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Constant {
-    /// Steps of linear warm-up from 0; 0: warmup_epochs decides.
+    /// Steps of a linear warm-up: with n of them, step k (from 1) has k / n of the learning rate.
+    /// 0: warmup_epochs decides.
     pub warmup_steps: usize,
-    /// Epochs of linear warm-up from 0; fractions are allowed.
+    /// The same in epochs, which may be a fraction, such as 0.5; 0: no warm-up.
     pub warmup_epochs: f64,
 }
 
@@ -34,13 +37,15 @@ pub struct Constant {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MultiStep {
-    /// Epochs, counted from 0, from which on the learning rate is multiplied by gamma once more.
+    /// Epochs, counted from 0, at whose beginning the learning rate is multiplied by gamma; rising.
     pub milestones: Vec<usize>,
-    /// The factor of each milestone.
+    /// The factor γ of the learning rate at each of milestones: once k of them have passed, the
+    /// rate is optimizer.lr · γᵏ.
     pub gamma: f64,
-    /// Steps of linear warm-up from 0; 0: warmup_epochs decides.
+    /// Steps of a linear warm-up: with n of them, step k (from 1) has k / n of the learning rate.
+    /// 0: warmup_epochs decides.
     pub warmup_steps: usize,
-    /// Epochs of linear warm-up from 0; fractions are allowed.
+    /// The same in epochs, which may be a fraction, such as 0.5; 0: no warm-up.
     pub warmup_epochs: f64,
 }
 
@@ -48,20 +53,21 @@ pub struct MultiStep {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneCycle {
-    /// Learning rate at step 0.
+    /// Learning rate at the first step; it rises in a straight line to optimizer.lr at peak_at.
     pub lr_start: f64,
-    /// Learning rate at the end of the second phase: from peak_at to low_at it changes linearly
-    /// from optimizer.lr to lr_low.
+    /// Learning rate at low_at; it falls to it in a straight line from optimizer.lr at peak_at.
     pub lr_low: f64,
-    /// Learning rate at the end of the run; it has an effect if low_at is below 1.
+    /// Learning rate at the end of the run, to which it goes in a straight line from lr_low at
+    /// low_at; it has an effect if low_at is below 1.
     pub lr_end: f64,
-    /// Share of the run at which the learning rate is at its peak, optimizer.lr.
+    /// Where the learning rate is highest, optimizer.lr: a share of the run, above 0 and below
+    /// low_at; 0.3 is after 30 % of the steps.
     pub peak_at: f64,
-    /// Share of the run, above peak_at, at which the learning rate reaches lr_low. From there it
-    /// changes linearly to lr_end; with 1 there is no third phase, and the run ends at lr_low.
+    /// Where the learning rate has fallen to lr_low: a share of the run above peak_at, up to 1,
+    /// with which the run ends at lr_low.
     pub low_at: f64,
-    /// Momentum at the peak of the learning rate. At the start and from low_at on, it is
-    /// optimizer.momentum.
+    /// Momentum of SGD at peak_at, where the learning rate is highest. At the start and from low_at
+    /// on, it is optimizer.momentum.
     pub momentum_low: f64,
 }
 

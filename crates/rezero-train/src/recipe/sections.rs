@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::names::key_of;
 use super::overrides::Override;
 use super::{Gates, ImageData, Optimizer, Run, Schedule, TextData, Train};
 use crate::error::{Error, Result};
@@ -43,13 +44,6 @@ pub(super) struct Spec {
     /// The JSON schema of all kinds.
     pub schema: serde_json::Value,
 }
-
-/// Names that people may know for a key of ours, too different from it to be found as the nearest.
-const RENAMED: [(&str, &str); 3] = [
-    ("arm", "scheme"),
-    ("residual", "scheme"),
-    ("target_bpb", "target"),
-];
 
 /// A key that has no effect, given the other keys, and why.
 #[derive(Clone, Debug)]
@@ -131,6 +125,29 @@ pub(super) fn specs(section: &'static str) -> Vec<Spec> {
     }
 }
 
+/// Every key of some sections, and the names of the sections that come in kinds.
+pub(super) fn names(sections: &[&'static str]) -> Vec<String> {
+    let mut all = Vec::new();
+    for &section in sections {
+        let specs = specs(section);
+        if of_its_name(section, &specs).is_some() {
+            all.push(section.to_owned());
+        }
+        for spec in &specs {
+            all.extend(spec.defaults().keys().cloned());
+        }
+    }
+    all
+}
+
+/// The key that a section's name stands for: what `data=enwik8` and `optimizer=adam` set.
+fn of_its_name(section: &str, specs: &[Spec]) -> Option<&'static str> {
+    match section {
+        "data" => Some("set"),
+        _ => specs.first().and_then(|spec| spec.tag),
+    }
+}
+
 /// The values of a tag, which the schema lists one for each kind.
 fn kinds(schema: &serde_json::Value, tag: &str) -> Vec<String> {
     let kinds = schema["oneOf"].as_array().into_iter().flatten();
@@ -191,6 +208,14 @@ impl Spec {
             Some(tag) => format!("{tag}={}", self.kind),
             None if self.section == "data" => format!("[data] of {}", self.kind),
             None => format!("[{}]", self.section),
+        }
+    }
+
+    /// A heading: `[optimizer] kind=sgd`, `[train]`.
+    pub fn titled(&self) -> String {
+        match self.tag {
+            Some(_) => format!("[{}] {}", self.section, self.called()),
+            None => self.called(),
         }
     }
 
@@ -415,39 +440,21 @@ impl Draft {
             };
         }
         let mut found: Vec<&'static str> = Vec::new();
-        let mut all: Vec<String> = Vec::new();
         for &section in self.sections {
             let specs = specs(section);
-            // What `data=enwik8` and `optimizer=adam` set.
-            let of_its_name = match section {
-                "data" => Some("set"),
-                _ => specs.first().and_then(|spec| spec.tag),
-            };
-            if let (true, Some(key)) = (section == name, of_its_name) {
+            if let (true, Some(key)) = (section == name, of_its_name(section, &specs)) {
                 return Ok((section, key.to_owned()));
             }
-            let keys: Vec<String> = specs
-                .iter()
-                .flat_map(|spec| spec.defaults().keys().cloned().collect::<Vec<_>>())
-                .collect();
-            if keys.iter().any(|key| key == name) {
+            if specs.iter().any(|spec| spec.defaults().contains_key(name)) {
                 found.push(section);
             }
-            all.extend(keys);
         }
         match found.as_slice() {
             [one] => Ok((*one, name.to_owned())),
-            [] => {
-                let renamed = RENAMED.iter().find(|(old, _)| *old == name);
-                let near = || nearest(name, all.iter().map(String::as_str));
-                Err(Error::UnknownKey {
-                    key: name.to_owned(),
-                    nearest: renamed
-                        .map(|(_, new)| *new)
-                        .or_else(near)
-                        .map(str::to_owned),
-                })
-            }
+            [] => Err(Error::UnknownKey {
+                key: name.to_owned(),
+                nearest: key_of(name, &names(self.sections)).map(|meant| meant.key().to_owned()),
+            }),
             several => {
                 let full: Vec<String> = several.iter().map(|s| format!("{s}.{name}")).collect();
                 Err(Error::RecipeValue {
@@ -523,13 +530,12 @@ impl Spec {
             .filter(|spec| spec.defaults().contains_key(key))
             .map(Self::called)
             .collect();
-        let own: Vec<&str> = table.keys().map(String::as_str).collect();
+        let own: Vec<String> = table.keys().cloned().collect();
         let full = format!("{}.{key}", self.section);
         Err(match others.is_empty() {
             true => Error::UnknownKey {
                 key: full,
-                nearest: nearest(key, own.iter().copied())
-                    .map(|meant| format!("{}.{meant}", self.section)),
+                nearest: key_of(key, &own).map(|m| format!("{}.{}", self.section, m.key())),
             },
             false => Error::RecipeValue {
                 key: full,

@@ -11,20 +11,24 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
-    /// Seed of the weights, the data order, augmentation and dropout.
+    /// Seed of all random numbers: initial weights, order of the data, augmentation, dropout. Runs
+    /// that differ in it alone repeat one experiment.
     pub seed: u64,
     /// Images, or windows of text, in a step.
     pub batch: usize,
-    /// Number of parts in which each step's batch is computed, to save memory. Their gradients are
-    /// averaged, so the step is the same, but batch norm takes its statistics per part.
+    /// Number of parts in which each step's batch is computed, one after the other, to save memory.
+    /// Their gradients are averaged, so the step is the same, but batch norm takes its statistics
+    /// per part.
     pub accumulate: usize,
-    /// Runs layers again in the backward pass instead of storing their activations. A byte-lm runs
-    /// one layer at a time. An mlp runs √depth layers at a time and updates them at once, so that
-    /// the gradients of the whole network are never held together.
+    /// Whether layers run again in the backward pass, which takes longer, instead of storing their
+    /// activations, which takes memory. A byte-lm runs one layer at a time. An mlp runs √depth
+    /// layers at a time and updates them at once, so that the gradients of the whole network are
+    /// never held together.
     pub recompute: bool,
     /// The number type of matrix products and convolutions; all else is f32.
     pub dtype: DType,
-    /// Largest global L2 norm of all gradients together; 0: no clipping.
+    /// The largest L2 norm N of all gradients together: if it is larger, they are multiplied by N /
+    /// norm. 0: no clipping.
     pub clip_norm: f64,
 }
 

@@ -1,6 +1,7 @@
 //! Reads the run directory of any model for a report.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -42,25 +43,8 @@ pub struct RunData {
 /// # Errors
 ///
 /// If it is no run or has no rows.
-pub fn read(spec: &str) -> Result<RunData> {
-    let plain = spec.replace(char::is_control, " ");
-    let spec = if Path::new(spec).is_dir() {
-        spec
-    } else {
-        &plain
-    };
-    // Labels and directories may both contain equals signs: the directory is the first part after
-    // an `=` that exists.
-    let labelled = || {
-        spec.match_indices('=')
-            .map(|(at, _)| (&spec[..at], &spec[at + 1..]))
-            .find(|(_, dir)| Path::new(dir).is_dir())
-    };
-    let (label, dir) = match Path::new(spec).is_dir() {
-        true => (None, spec),
-        false => labelled().map_or((None, spec), |(label, dir)| (Some(label.to_owned()), dir)),
-    };
-    let dir = Path::new(dir);
+pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
+    let (label, dir) = labelled(spec.as_ref());
     let (_, recipe) = run_dir::recipe(dir)?;
     let fail = |message: &str| Error::Run {
         dir: dir.to_owned(),
@@ -120,6 +104,41 @@ pub fn read(spec: &str) -> Result<RunData> {
         done: dir.join(run_dir::DONE).exists(),
         jacobians,
     })
+}
+
+/// The label and the directory of `DIR` or `LABEL=DIR`.
+fn labelled(spec: &OsStr) -> (Option<String>, &Path) {
+    let whole = Path::new(spec);
+    if whole.is_dir() {
+        return (None, whole);
+    }
+    // Labels and directories may both contain equals signs: the directory is the first part after
+    // an `=` that exists.
+    match splits(spec).find(|(_, dir)| dir.is_dir()) {
+        Some((label, dir)) => (Some(label.replace(char::is_control, " ")), dir),
+        None => (None, whole),
+    }
+}
+
+/// The parts before and after each `=`. A path may be any bytes.
+#[cfg(unix)]
+fn splits(spec: &OsStr) -> impl Iterator<Item = (String, &Path)> {
+    use std::os::unix::ffi::OsStrExt;
+
+    let bytes = spec.as_bytes();
+    let ats = (0..bytes.len()).filter(|at| bytes[*at] == b'=');
+    ats.map(|at| {
+        let label = String::from_utf8_lossy(&bytes[..at]).into_owned();
+        (label, Path::new(OsStr::from_bytes(&bytes[at + 1..])))
+    })
+}
+
+/// The parts before and after each `=`.
+#[cfg(not(unix))]
+fn splits(spec: &OsStr) -> impl Iterator<Item = (String, &Path)> {
+    let text = spec.to_str().unwrap_or_default();
+    let ats = text.match_indices('=');
+    ats.map(|(at, _)| (text[..at].to_owned(), Path::new(&text[at + 1..])))
 }
 
 /// The keys of a recipe of any model, by `section.key`.

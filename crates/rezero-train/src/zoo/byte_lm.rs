@@ -28,34 +28,41 @@ const MOST_ROWS: usize = 512;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Section {
-    /// The number of layers.
+    /// The number of layers, each of self-attention and a feed-forward branch.
     pub depth: usize,
-    /// The residual scheme.
+    /// The residual scheme: how a layer joins its input `x` with its branch `F`.
     pub scheme: ResidualScheme,
-    /// The width of the model.
+    /// The width of the model: the numbers that represent one byte between two layers.
     pub d_model: usize,
     /// The number of attention heads; it must divide d_model.
     pub n_heads: usize,
-    /// The width of the feed-forward branch.
+    /// The width between the two linear layers of the feed-forward branch; 4 · d_model is usual.
     pub d_ff: usize,
-    /// Bytes per training window. With learned positions, the model cannot read more at a time.
+    /// The length of a training window in bytes. With learned positions, the model cannot read more
+    /// at a time.
     pub context: usize,
-    /// Dropout of the embedding, the attention and the branches.
+    /// Probability with which training sets a value to 0: of the embedding, of the attention's
+    /// weights, inside the feed-forward branch and of each branch's output. 0: no dropout.
     pub dropout: f64,
-    /// The non-linearity of the feed-forward branch.
+    /// The non-linearity between the two linear layers of the feed-forward branch. Φ is the
+    /// standard normal distribution function, σ the logistic function.
     pub activation: Activation,
-    /// The kind of normalisation, in schemes that take one.
+    /// The normalisation over the d_model numbers of a byte, in schemes that have one or may have
+    /// one.
     pub norm: NormKind,
     /// How the model knows the position of each byte.
     pub positions: Positions,
-    /// Whether the output layer is the transpose of the embedding.
+    /// Whether the output layer's matrix is the transpose of the embedding's. It then has no bias.
     pub tied: bool,
-    /// Whether linear layers have biases.
+    /// Whether the linear layers of attention and feed-forward have biases. An untied output layer
+    /// always has.
     pub bias: bool,
-    /// The embedding of each byte is multiplied by this factor before its position is added. The
-    /// authors' notebook has √d_model.
+    /// A constant c: a byte enters the network as c times its embedding, plus its position. The
+    /// ReZero authors' notebook has c = √d_model, as Vaswani et al., arXiv 1706.03762, section 3.4;
+    /// 1 leaves the embedding as it is.
     pub embedding_scale: f64,
-    /// How weights are initialised.
+    /// The initial weights. With d_model = 256, the embedding is from U(−1/256, 1/256) under
+    /// pytorch, as the ReZero authors advise, and from U(−0.1, 0.1) under notebook.
     pub init: WeightInit,
 }
 

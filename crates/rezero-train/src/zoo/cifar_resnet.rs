@@ -18,12 +18,13 @@ use crate::task::{ImageForm, Images, image_sums};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Section {
-    /// The number of weighted layers, 6n+2.
+    /// The number of weighted layers, 6n+2: a convolution, three stages of n blocks of two
+    /// convolutions each, with 16, 32 and 64 channels, and a linear layer.
     pub depth: usize,
-    /// The residual scheme.
+    /// The residual scheme: how a block joins its input `x` with its branch `F`.
     pub scheme: ResidualScheme,
-    /// The authors published two versions of their CIFAR code, which differ in the down-sampling
-    /// shortcut and in the initial weights. This key selects one.
+    /// Which version of the authors' CIFAR code decides what the paper leaves open: the shortcut
+    /// where a stage halves the image, and the initial weights.
     pub definition: Definition,
 }
 

@@ -18,11 +18,12 @@ use crate::task::{ImageForm, Images, image_sums};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Section {
-    /// The number of residual layers.
+    /// The number of residual layers. A first layer to their width and a last one to the classes
+    /// are not counted.
     pub depth: usize,
-    /// The residual scheme.
+    /// The residual scheme: how a layer joins its input `x` with its branch `F`.
     pub scheme: ResidualScheme,
-    /// The width of the layers.
+    /// The number of units of each residual layer; the paper has 256.
     pub width: usize,
 }
 

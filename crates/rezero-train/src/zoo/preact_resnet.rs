@@ -18,9 +18,10 @@ use crate::task::{ImageForm, Images, image_sums};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Section {
-    /// The number of weighted layers: 18, 34 or 50.
+    /// The number of weighted layers: 18 or 34, in blocks of two convolutions, or 50, in blocks of
+    /// three.
     pub depth: usize,
-    /// The residual scheme.
+    /// The residual scheme: how a block joins its input `x` with its branch `F`.
     pub scheme: ResidualScheme,
 }
 

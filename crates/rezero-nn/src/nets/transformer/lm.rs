@@ -19,11 +19,13 @@ vocabulary! {
     "kind of positions";
     /// How a model knows the position of a token.
     pub enum Positions {
-        /// A trainable vector per position, added to the embedding.
+        /// A trained vector for each position, added to the embedding.
         Learned = "learned",
-        /// Sines and cosines, added to the embedding.
+        /// Sines and cosines of the position, added to the embedding: Vaswani et al.,
+        /// [arXiv 1706.03762](https://arxiv.org/abs/1706.03762), section 3.5.
         Sinusoidal = "sinusoidal",
-        /// Queries and keys are rotated by an angle that depends on their position.
+        /// Queries and keys are rotated by angles that grow with the position: Su et al.,
+        /// [arXiv 2104.09864](https://arxiv.org/abs/2104.09864).
         Rotary = "rotary",
         /// No positions: only the causal mask tells the order of tokens.
         None = "none",
