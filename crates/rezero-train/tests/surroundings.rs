@@ -181,6 +181,114 @@ fn an_import_that_cannot_be_written_leaves_its_directory_free() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// A proxy that refuses every connection. It returns the first lines of the requests.
+#[cfg(feature = "download")]
+fn refusing_proxy() -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead, BufReader, Write};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, requests) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<String> = lines
+                .map_while(Result::ok)
+                .take_while(|l| !l.is_empty())
+                .collect();
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+            if sender
+                .send(head.first().cloned().unwrap_or_default())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    (address, requests)
+}
+
+#[cfg(feature = "download")]
+#[test]
+fn downloads_go_through_the_proxy_and_trust_the_certificates_of_the_system() {
+    let dir = scratch();
+    let (proxy, requests) = refusing_proxy();
+    let fetch = |more: &[&str], variables: &[(&str, &str)]| {
+        let mut command = rezero(dir.path(), &["fetch", "enwik8", "--data-dir", "data"]);
+        command
+            .args(more)
+            .env("https_proxy", &proxy)
+            .env_remove("SSL_CERT_FILE");
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = fetch(&["--url", "https://data.example/enwik8.zip"], &[]);
+    let asked: Vec<String> = requests.try_iter().collect();
+    assert!(
+        asked[0].starts_with("CONNECT data.example:443 "),
+        "{asked:?}"
+    );
+    assert!(
+        asked.iter().all(|line| line.starts_with("CONNECT ")),
+        "{asked:?}"
+    );
+    assert!(said.contains("HTTPS_PROXY"), "{said}");
+
+    // A server with a certificate of an authority that only the company knows.
+    let openssl = |words: &str| {
+        let mut command = Command::new("openssl");
+        command.args(words.split(' ')).current_dir(dir.path());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    };
+    let new = "-newkey rsa:2048 -nodes -subj";
+    let name = "subjectAltName=DNS:localhost";
+    let made = [
+        format!("req -x509 {new} /CN=Company -keyout ca.key -out ca.pem -days 2"),
+        format!("req {new} /CN=localhost -addext {name} -keyout own.key -out own.csr"),
+        "x509 -req -copy_extensions copyall -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out \
+         own.pem -days 2"
+            .to_owned(),
+    ];
+    let made = made
+        .iter()
+        .all(|words| openssl(words).status().is_ok_and(|s| s.success()));
+    if !made {
+        eprintln!("left out: openssl is not here");
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    std::fs::write(dir.path().join("enwik8.zip"), "not it").unwrap();
+    let words = format!("s_server -accept {port} -cert own.pem -key own.key -WWW -quiet");
+    let mut server = openssl(&words).spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < limit, "the server does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let url = format!("https://localhost:{port}/enwik8.zip");
+    let trusted = fetch(&["--url", &url], &[("SSL_CERT_FILE", "ca.pem")]);
+    let nothing = [
+        ("SSL_CERT_FILE", "/dev/null"),
+        ("SSL_CERT_DIR", "/nonexistent"),
+    ];
+    let [unknown, empty] = [&[][..], &nothing].map(|variables| fetch(&["--url", &url], variables));
+    let _ = server.kill();
+    let _ = server.wait();
+    // The file itself is not the registered one.
+    assert!(!trusted.contains("certificate"), "{trusted}");
+    assert!(unknown.contains("UnknownIssuer"), "{unknown}");
+    // Without any certificates in the system, those of the binary are used.
+    assert!(empty.contains("UnknownIssuer"), "{empty}");
+}
+
 #[test]
 fn paths_and_prompts_may_be_any_bytes() {
     let dir = scratch();

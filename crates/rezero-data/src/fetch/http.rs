@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, header};
+use ureq::tls::{RootCerts, TlsConfig};
 
+use super::proxy::proxy_for;
 use super::{Bar, OnMismatch, Options, length, part_of, remove, urls, verify};
 use crate::registry::Entry;
 use crate::{Causes, DataError, Result};
@@ -47,7 +49,8 @@ fn download_from(
     /// An attempt that brings so many bytes shows that the connection works.
     const PROGRESS: u64 = 1 << 20;
 
-    let agent = agent(url, options);
+    let mut agent = agent(url, options, RootCerts::PlatformVerifier)?;
+    let mut has_own_roots = false;
     let mut failures = 0;
     loop {
         if length(part) > entry.bytes {
@@ -60,6 +63,12 @@ fn download_from(
             Ok(()) => return Ok(()),
             // The first bytes may be another mirror's or an older file's: try once from zero.
             Err(DataError::HashMismatch { .. }) if before > 0 => continue,
+            // A small container has no certificates.
+            Err(error) if !has_own_roots && has_no_roots(&error) => {
+                agent = self::agent(url, options, RootCerts::WebPki)?;
+                has_own_roots = true;
+                continue;
+            }
             Err(error) => error,
         };
         if length(part) >= before.saturating_add(PROGRESS) {
@@ -78,14 +87,21 @@ fn download_from(
 
 fn worth_another_try(error: &DataError) -> bool {
     match error {
-        // A name that is not known now is not known a few seconds later: on to the next address.
+        // A name that is not known now is not known a few seconds later, and a proxy that refuses does so
+        // again: on to the next address.
         DataError::Network { source, .. } => {
             !source
                 .downcast_ref::<ureq::Error>()
                 .is_some_and(|e| match e {
-                    ureq::Error::HostNotFound | ureq::Error::BadUri(_) => true,
-                    // The resolver's own words for it; the standard library gives them no kind.
-                    ureq::Error::Io(e) => e.to_string().contains("lookup address"),
+                    ureq::Error::HostNotFound
+                    | ureq::Error::BadUri(_)
+                    | ureq::Error::ConnectProxyFailed(_) => true,
+                    // The resolver's own words for it; the standard library gives them no kind. Invalid
+                    // data are a certificate that is not trusted.
+                    ureq::Error::Io(e) => {
+                        e.kind() == io::ErrorKind::InvalidData
+                            || e.to_string().contains("lookup address")
+                    }
                     _ => false,
                 })
         }
@@ -95,24 +111,34 @@ fn worth_another_try(error: &DataError) -> bool {
     }
 }
 
-fn agent(url: &str, options: &Options) -> ureq::Agent {
-    let mut config = ureq::Agent::config_builder()
+/// Whether the system's store of certificates is empty. rustls has only words for it.
+fn has_no_roots(error: &DataError) -> bool {
+    matches!(error, DataError::Network { source, .. } if source.to_string().contains("No CA certificates"))
+}
+
+fn agent(url: &str, options: &Options, roots: RootCerts) -> Result<ureq::Agent> {
+    let proxy = match proxy_for(url, |name| std::env::var(name).ok()) {
+        None => None,
+        Some((_, Ok(proxy))) => Some(proxy),
+        Some((name, Err(error))) => {
+            return Err(DataError::Network {
+                url: url.to_owned(),
+                source: format!("the proxy in {name}: {error}").into(),
+            });
+        }
+    };
+    let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_resolve(Some(options.connect_timeout))
         .timeout_connect(Some(options.connect_timeout))
         .timeout_per_read(Some(options.read_timeout))
         .timeout_per_write(Some(options.read_timeout))
         .accept_encoding("identity")
-        .user_agent(concat!("rezero-data/", env!("CARGO_PKG_VERSION")));
-    let host = url.split("://").nth(1).unwrap_or(url);
-    if ["127.0.0.1", "localhost", "[::1]"]
-        .iter()
-        .any(|local| host.starts_with(local))
-    {
-        // A proxy cannot reach this machine's own addresses.
-        config = config.proxy(None);
-    }
-    config.build().into()
+        .user_agent(concat!("rezero-data/", env!("CARGO_PKG_VERSION")))
+        // The system's certificates, which a company may have added to, or those of SSL_CERT_FILE.
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .proxy(proxy);
+    Ok(config.build().into())
 }
 
 /// One request: appends to `part` what is missing of the file.

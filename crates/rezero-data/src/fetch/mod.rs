@@ -15,6 +15,8 @@
 
 #[cfg(feature = "download")]
 mod http;
+#[cfg(feature = "download")]
+mod proxy;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IsTerminal, Write};
