@@ -35,6 +35,8 @@ impl Terminal {
             .env("TERM", "xterm-256color")
             .env("SHELL", "/bin/bash")
             .env_remove("CI")
+            .env_remove("JPY_PARENT_PID")
+            .env_remove("NO_COLOR")
             .envs(
                 command
                     .get_envs()
@@ -236,12 +238,34 @@ fn a_panic_gives_the_terminal_back() {
 }
 
 #[test]
+fn the_interface_has_no_colours_where_none_are_wanted() {
+    let coloured = |wanted: bool| {
+        let dir = scratch();
+        let mut command = training(dir.path(), &["steps=200"]);
+        if !wanted {
+            command.env("NO_COLOR", "1");
+        }
+        let text = Terminal::new(dir.path(), LARGE, &command).end();
+        is_restored(&text, 0, &["done in"]);
+        // Colours are 30 to 49 and 90 to 107; 39 and 49 are the terminal's own.
+        let codes = text.split("\x1b[").filter_map(|part| part.split_once('m'));
+        let numbers = codes.flat_map(|(codes, _)| codes.split(';').map(str::parse::<u8>));
+        let mut found = numbers.filter_map(Result::ok);
+        found.any(|n| matches!(n, 30..=38 | 40..=48 | 90..=107))
+    };
+    assert!(coloured(true));
+    assert!(!coloured(false));
+}
+
+#[test]
 fn lines_are_printed_where_there_is_no_room_or_no_screen() {
     for (size, variable) in [
         ("rows 40 cols 20", ("LANG", "C")),
         ("rows 0 cols 0", ("LANG", "C")),
         (LARGE, ("TERM", "dumb")),
         (LARGE, ("CI", "true")),
+        // A notebook's cell.
+        (LARGE, ("JPY_PARENT_PID", "7")),
     ] {
         let dir = scratch();
         let mut command = training(dir.path(), &["steps=3"]);

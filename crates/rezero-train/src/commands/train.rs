@@ -168,6 +168,14 @@ struct Open<D: Domain> {
 fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<Open<D>>> {
     let recipe = &plan.resolved.recipe;
     let settings = &recipe.settings;
+    if args.data_dir.is_some() && !D::reads_a_folder(&of.data) {
+        return Err(Error::RecipeValue {
+            key: "data.set".to_owned(),
+            message: "reads no folder, so that --data-dir has no effect; leave it out, or choose a set that \
+                      is read from a folder (cifar10, enwik8)"
+                .to_owned(),
+        });
+    }
     if let Some(saved) = &plan.saved {
         must_be_same(
             &plan.place.path(),

@@ -16,17 +16,24 @@ const ROWS: u16 = 16;
 /// Whether the interface has the terminal.
 static DRAWN: AtomicBool = AtomicBool::new(false);
 
+/// Set where nobody watches a screen: by CI services, and by Jupyter for the commands of a cell.
+const UNWATCHED: [&str; 2] = ["CI", "JPY_PARENT_PID"];
+
 /// Whether Burn's interface can be drawn: standard output is a terminal that can place text and is large
 /// enough, and it is this process's own, not that of a container or a detached session.
 pub(crate) fn can_draw() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_none_or(|value| value.is_empty() || value == "dumb");
     #[cfg(unix)]
     let controlled = std::fs::File::open("/dev/tty").is_ok();
     #[cfg(not(unix))]
     let controlled = true;
     let large = || size().is_ok_and(|(columns, rows)| columns >= COLUMNS && rows >= ROWS);
-    stdout().is_terminal() && controlled && !set("CI") && (!dumb || cfg!(windows)) && large()
+    stdout().is_terminal()
+        && controlled
+        && !UNWATCHED.iter().any(set)
+        && (!dumb || cfg!(windows))
+        && large()
 }
 
 /// Notes that the interface has the terminal, and lets Ctrl-C raise a signal again.

@@ -187,6 +187,10 @@ impl Domain for Images {
         None
     }
 
+    fn reads_a_folder(data: &ImageData) -> bool {
+        data.set != ImageSource::Shapes
+    }
+
     fn reads_a_file(_data: &ImageData) -> bool {
         false
     }

@@ -119,6 +119,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// A line that suggests a command after a complete run.
     fn next_command(of: &TaskOf<Self>, run: &Path) -> Option<String>;
 
+    /// Whether the data set is read from the folder of data.
+    fn reads_a_folder(data: &Self::Data) -> bool;
+
     /// Whether the data set is a file that may change, so that its fingerprint must be checked.
     fn reads_a_file(data: &Self::Data) -> bool;
 }

@@ -217,6 +217,10 @@ impl Domain for Text {
         Some(format!("let it write: {sample}"))
     }
 
+    fn reads_a_folder(data: &TextData) -> bool {
+        data.set == TextSource::Enwik8
+    }
+
     fn reads_a_file(data: &TextData) -> bool {
         data.set == TextSource::Text
     }
