@@ -17,6 +17,7 @@ stage() {
 stage .ci/run .ci/run
 stage consumers scripts/check-consumers.sh
 stage targets scripts/check-targets.sh
+stage soak env REZERO_SOAK_KILLS=60 cargo test --locked --release --workspace --test train -- --ignored --nocapture soak::
 stage "benchmarks, lints" cargo clippy --locked --manifest-path benches/Cargo.toml --all-targets -- -D warnings
 
 command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny

@@ -96,6 +96,16 @@ impl Terminal {
     }
 }
 
+/// Whether `script` of util-linux is here. Without it these tests say that they are left out.
+fn has_script() -> bool {
+    let output = Command::new("script").arg("--version").output();
+    let found = output.is_ok_and(|output| output.stdout.starts_with(b"script from util-linux"));
+    if !found {
+        eprintln!("left out: `script` of util-linux is not here");
+    }
+    found
+}
+
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
@@ -157,6 +167,9 @@ fn pid(dir: &Path) -> String {
 
 #[test]
 fn the_end_of_a_run_gives_the_terminal_back() {
+    if !has_script() {
+        return;
+    }
     let dir = scratch();
     let terminal = Terminal::new(dir.path(), LARGE, &training(dir.path(), &["steps=200"]));
     is_restored(&terminal.end(), 0, &["done in"]);
@@ -164,6 +177,9 @@ fn the_end_of_a_run_gives_the_terminal_back() {
 
 #[test]
 fn ctrl_c_gives_the_terminal_back() {
+    if !has_script() {
+        return;
+    }
     let dir = scratch();
     let mut terminal = drawn(dir.path());
     // Ctrl-Z and Ctrl-\ do nothing.
@@ -185,6 +201,9 @@ fn ctrl_c_gives_the_terminal_back() {
 
 #[test]
 fn the_menu_of_the_interface_gives_the_terminal_back() {
+    if !has_script() {
+        return;
+    }
     for (key, part) in [(b"s", "saved; continue with:"), (b"k", "stopped at once")] {
         let dir = scratch();
         let mut terminal = drawn(dir.path());
@@ -197,6 +216,9 @@ fn the_menu_of_the_interface_gives_the_terminal_back() {
 
 #[test]
 fn signals_give_the_terminal_back() {
+    if !has_script() {
+        return;
+    }
     for (signal, status) in [("-TERM", 143), ("-HUP", 129)] {
         let dir = scratch();
         let terminal = drawn(dir.path());
@@ -210,6 +232,9 @@ fn signals_give_the_terminal_back() {
 
 #[test]
 fn errors_and_divergence_give_the_terminal_back() {
+    if !has_script() {
+        return;
+    }
     let dir = scratch();
     let diverging = training(dir.path(), &["lr=1e30", "steps=100"]);
     let terminal = Terminal::new(dir.path(), LARGE, &diverging);
@@ -225,6 +250,9 @@ fn a_model_that_panics() {
 
 #[test]
 fn a_panic_gives_the_terminal_back() {
+    if !has_script() {
+        return;
+    }
     let dir = scratch();
     let mut own = Command::new(std::env::current_exe().unwrap());
     own.args([
@@ -239,6 +267,9 @@ fn a_panic_gives_the_terminal_back() {
 
 #[test]
 fn the_interface_has_no_colours_where_none_are_wanted() {
+    if !has_script() {
+        return;
+    }
     let coloured = |wanted: bool| {
         let dir = scratch();
         let mut command = training(dir.path(), &["steps=200"]);
@@ -259,6 +290,9 @@ fn the_interface_has_no_colours_where_none_are_wanted() {
 
 #[test]
 fn lines_are_printed_where_there_is_no_room_or_no_screen() {
+    if !has_script() {
+        return;
+    }
     for (size, variable) in [
         ("rows 40 cols 20", ("LANG", "C")),
         ("rows 0 cols 0", ("LANG", "C")),
