@@ -132,7 +132,14 @@ impl PlainRenderer {
     fn place(&self) -> String {
         match self.extent.counts_steps {
             true => format!("step {:>6}/{}", self.step(), self.extent.steps),
-            false => format!("epoch {}/{}", self.epoch, self.epochs),
+            false => {
+                // A resumed run may begin with the validation of the epoch before.
+                let epoch = match self.is_train {
+                    true => self.epoch,
+                    false => self.step().div_ceil(self.extent.steps_per_epoch),
+                };
+                format!("epoch {epoch}/{}", self.epochs)
+            }
         }
     }
 
@@ -203,8 +210,11 @@ impl TrainingProgressLogger for PlainRenderer {
     }
 
     fn update_epoch(&mut self, epoch: usize) {
-        self.epoch = epoch + 1;
-        self.trained = 0;
+        // At the beginning of a resumed run this is the epoch that it goes on in.
+        if epoch + 1 != self.epoch {
+            self.epoch = epoch + 1;
+            self.trained = 0;
+        }
     }
 
     fn start_split(&mut self, split: &str, total_items: usize) {

@@ -81,6 +81,11 @@ impl<M: Model> Session<M> {
         train: &TrainLoader<Trainee<M>>,
         valid: &ValidLoader<Trainee<M>>,
     ) -> Result<bool> {
+        // Burn begins every run at epoch 1. A resumed run has some epochs behind it.
+        let epochs = self.start.state.step / self.start.plan.steps_per_epoch;
+        if epochs > 0 && !self.at_the_end() {
+            self.event(LearnerEvent::EndEpoch(epochs))?;
+        }
         // An interrupted run stops at once and skips a validation that is due. The resumed run
         // makes it.
         let State {
