@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod dependencies;
 mod families;
+mod hostile;
 mod model;
 mod recipes;
 mod report;

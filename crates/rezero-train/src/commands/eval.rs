@@ -4,16 +4,15 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use burn::train::InferenceStep;
-use rezero_data::Split;
 
-use super::{out, places, say};
+use super::{out, places};
 use crate::cli::Eval;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Input, Source, Trainee, load};
 use crate::recipe::{Override, Recipe, Settings, TaskOf, TaskRecipe};
 use crate::record::{Totals, checkpoint, run_dir};
-use crate::task::{DataSet, Domain};
+use crate::task::{DataSet, Domain, Places};
 use crate::zoo;
 
 pub fn run(args: &Eval) -> Result<()> {
@@ -41,27 +40,20 @@ fn score<D: Domain>(
     D::may_score(trained, of)?;
     let settings = &wanted.settings;
     let identity = zoo::identity(trained, &settings.gates);
-    let device = device::select(args.device.as_ref().unwrap_or(&settings.run.device))?;
+    let name = device::chosen(args.device.as_deref(), &settings.run.device)?;
+    let device = device::select(name)?;
     let reader = checkpoint::choose(&args.run, &args.checkpoint, &identity)?;
     let state = reader.state()?;
 
-    let environment = run_dir::environment(&args.run);
-    let places = places(
-        environment.as_ref(),
-        args.text.as_ref(),
-        args.data_dir.as_ref(),
-        args.offline,
-    );
+    let saved = run_dir::environment(&args.run);
+    let given = Places {
+        text: args.text.clone(),
+        dir: args.data_dir.clone(),
+        offline: args.offline,
+    };
+    let places = places(&args.run, trained, saved.as_ref(), given, name)?;
     let set = D::open(&of.data, &places, args.split)?;
-    if D::reads_a_file(&of.data) && args.text.is_none() {
-        // A file can change after training; a data set of the registry is verified.
-        let print = |split| Ok::<_, Error>(D::open(&trained.data, &places, split)?.fingerprint());
-        let now = format!("{}+{}", print(Split::Train)?, print(Split::Valid)?);
-        if !state.data.is_empty() && state.data != now {
-            say!("the text is not the one that the run was trained on: it has changed since");
-        }
-    }
-    let (name, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
+    let (data, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);
     let model = load(&reader, model)?;
     let started = Instant::now();
@@ -73,7 +65,7 @@ fn score<D: Domain>(
     let extra = D::shown_of_scoring(of, &totals);
     if args.json {
         let mut result = serde_json::json!({
-            "run": args.run.display().to_string(), "model": identity, "step": step, "data": name,
+            "run": args.run.display().to_string(), "model": identity, "step": step, "data": data,
             "split": args.split.to_string(), "items": items, "subset": subset,
             "loss": totals.mean_loss(), "seconds": seconds,
         });
@@ -90,7 +82,7 @@ fn score<D: Domain>(
         false => args.split.to_string(),
         true => format!("{} (a subset of the official set)", args.split),
     };
-    out!("{identity} · step {step} · {name} {split}");
+    out!("{identity} · step {step} · {data} {split}");
     let words = extra.into_iter().map(|(_, _, text)| text);
     out!(
         "{}   {items} {}   {seconds:.1} s",

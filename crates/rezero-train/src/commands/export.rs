@@ -1,8 +1,5 @@
 //! `rezero export`
 
-use std::io::Write;
-use std::path::Path;
-
 use rezero_nn::NormKind;
 use rezero_nn::ResidualScheme;
 use rezero_nn::torch::export;
@@ -15,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::fit::load;
 use crate::recipe::{Gates, Recipe, TaskRecipe};
 use crate::record::checkpoint::choose;
+use crate::record::write_named;
 use crate::task::{Domain, Text};
 use crate::zoo::text::{Family, Network};
 use crate::zoo::{self, ByteLm};
@@ -29,7 +27,8 @@ pub fn run(args: &Export) -> Result<()> {
         });
     };
     let (Family::ByteLm(section), settings) = (&of.model, &recipe.settings);
-    let device = device::select(&settings.run.device)?;
+    // Nothing is computed, so the run's device, which may be gone or another machine, is not needed.
+    let device = device::select("auto")?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
     let Network::ByteLm(model) = load(
         &reader,
@@ -41,7 +40,7 @@ pub fn run(args: &Export) -> Result<()> {
         ("step", step.to_string()),
     ]);
     let bytes = export(&model, metadata.map(|(key, value)| (key.to_owned(), value)))?;
-    write(&args.out, &bytes)?;
+    write_named(&args.out, &bytes)?;
     say!(
         "{identity} · step {step} · {} bytes to {}",
         bytes.len(),
@@ -55,32 +54,6 @@ pub fn run(args: &Export) -> Result<()> {
             foreign.join(", ")
         );
     }
-    Ok(())
-}
-
-/// Replaces a plain file atomically. Anything else at that path is left alone.
-fn write(out: &Path, bytes: &[u8]) -> Result<()> {
-    let fail = |e| Error::io("write", out, e);
-    if std::fs::symlink_metadata(out).is_ok_and(|meta| !meta.is_file()) {
-        return Err(Error::io(
-            "replace",
-            out,
-            std::io::Error::other("it is not a plain file; choose another name"),
-        ));
-    }
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
-    let mut file =
-        tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new("."))).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
-    // Temporary files are private; an exported file is not.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let shared = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(shared).map_err(fail)?;
-    }
-    file.persist(out).map_err(|e| fail(e.error))?;
     Ok(())
 }
 

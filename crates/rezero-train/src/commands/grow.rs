@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use burn::optim::lr_scheduler::LrScheduler;
+use rezero_data::Split;
 
-use super::{RUNS, absolute, new_run, resume, say, train};
+use super::{RUNS, absolute, described_data, fingerprint, new_run, places, resume, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Model, OnTerm, Rates, Scheduler, load};
-use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
+use crate::recipe::{Override, Recipe, Resolved, TaskOf, TaskRecipe};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
-use crate::task::Domain;
+use crate::task::{Domain, Places};
 use crate::zoo::{self, Families};
 
 pub fn run(args: Grow) -> Result<()> {
@@ -46,7 +47,23 @@ pub fn run(args: Grow) -> Result<()> {
             ),
         });
     }
-    let dir = with_task!(&old.recipe.task, of => grow(&args, &old.recipe, &resolved, of))?;
+    let stored = &resolved.recipe.settings.run.device;
+    let given = resolved.gives("run.device").then_some(stored.as_str());
+    let device = device::chosen(given, stored)?;
+    let old = &old.recipe;
+    let dir = match (&old.task, &resolved.recipe.task) {
+        (TaskRecipe::Images(of), TaskRecipe::Images(to)) => {
+            grow(&args, old, &resolved, [of, to], device)
+        }
+        (TaskRecipe::Text(of), TaskRecipe::Text(to)) => {
+            grow(&args, old, &resolved, [of, to], device)
+        }
+        (TaskRecipe::Images(_), TaskRecipe::Text(_))
+        | (TaskRecipe::Text(_), TaskRecipe::Images(_)) => Err(Error::RecipeValue {
+            key: "model.family".to_owned(),
+            message: "a run keeps its family".to_owned(),
+        }),
+    }?;
     for change in &resolved.changes {
         say!("{change}");
     }
@@ -56,7 +73,11 @@ pub fn run(args: Grow) -> Result<()> {
     }
     train::run(&Train {
         recipe: dir.into_os_string(),
-        overrides: Vec::new(),
+        // The new run's file alone cannot choose another machine.
+        overrides: given
+            .map(|device| Override::new("run.device", device))
+            .into_iter()
+            .collect(),
         data_dir: None,
         text: None,
         run_dir: None,
@@ -75,7 +96,8 @@ fn grow<D: Domain>(
     args: &Grow,
     old: &Recipe,
     resolved: &Resolved,
-    of: &TaskOf<D>,
+    [of, to]: [&TaskOf<D>; 2],
+    device: &str,
 ) -> Result<PathBuf> {
     let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
     let deeper = of.model.clone().with_depth(args.layers);
@@ -84,11 +106,13 @@ fn grow<D: Domain>(
         data: of.data.clone(),
     };
     let form = D::form(&of.data);
-    let device = device::select(&settings.run.device)?;
+    let (data, recorded) = data(args, [of, to], device)?;
+    let device = device::select(device)?;
     let reader = checkpoint::choose(&args.run, &args.checkpoint, &old.identity())?;
     let step = reader.state()?.step;
     let network = load(&reader, zoo::draw(of, &old.settings, &form, &device))?;
     let before = rezero_nn::parameter_count(&network);
+    let optimizer = reader.optimizer(&network)?;
     let network = zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| {
         Error::Run {
             dir: args.run.clone(),
@@ -107,12 +131,11 @@ fn grow<D: Domain>(
         recipe: recipe.fingerprint(),
         ..State::default()
     };
-    let optimizer = reader.optimizer()?;
     let schedule = Scheduler::new(settings, settings.run.steps.max(1), 1, Rates::default());
-    let saved = run_dir::environment(&args.run);
     let environment = Environment {
-        data_dir: saved.as_ref().and_then(|e| e.data_dir.clone()),
-        text: saved.and_then(|e| e.text),
+        data_dir: data.dir,
+        text: data.text,
+        data: recorded,
         device: device::in_words(&[device]),
         parameters,
         task: Some(D::task().described()),
@@ -140,4 +163,33 @@ fn grow<D: Domain>(
         dir.display()
     );
     Ok(dir)
+}
+
+/// Where the data of the old run is, and its description, for the `env.json` of the new run.
+fn data<D: Domain>(
+    args: &Grow,
+    [of, to]: [&TaskOf<D>; 2],
+    device: &str,
+) -> Result<(Places, String)> {
+    let given = Places {
+        offline: args.offline,
+        ..Places::default()
+    };
+    let Some(saved) = run_dir::environment(&args.run) else {
+        return Ok((given, String::new()));
+    };
+    let has_a_path = saved.text.is_some() || saved.data_dir.is_some();
+    // The description of another part of the data is another one.
+    if has_a_path && of.data != to.data {
+        let places = places(&args.run, of, Some(&saved), given, device)?;
+        let set = D::open(&to.data, &places, Split::Train)?;
+        let recorded = described_data(&set, &fingerprint(to, &places)?);
+        return Ok((places, recorded));
+    }
+    let places = Places {
+        text: saved.text,
+        dir: saved.data_dir,
+        ..given
+    };
+    Ok((places, saved.data))
 }

@@ -9,7 +9,7 @@ use rezero_nn::transformer::{LmShape, Positions, lm_shape};
 
 use super::export::described;
 use super::train::reads_text;
-use super::{RUNS, absolute, new_run, resume, say};
+use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
@@ -39,7 +39,10 @@ pub fn run(args: &Import) -> Result<()> {
     let Family::ByteLm(section) = &of.model;
     let weights = TorchWeights::open(&args.weights)?;
     agree(section, &settings.gates, &weights)?;
-    let device = device::select(&settings.run.device)?;
+    let given = resolved
+        .gives("run.device")
+        .then_some(settings.run.device.as_str());
+    let device = device::select(device::chosen(given, &settings.run.device)?)?;
     let Network::ByteLm(model) = zoo::draw(of, settings, &Text::form(&of.data), &device);
     let model = load(model, &weights).map_err(|e| hinted(e, section, lm_shape(&weights)))?;
     let network = Network::ByteLm(model);
@@ -47,12 +50,14 @@ pub fn run(args: &Import) -> Result<()> {
     let name = format!("{}_imported", resolved.run_name());
     let place = new_run(args.run_dir.as_ref(), Path::new(RUNS), name);
     let text = args.text.as_deref().map(absolute).transpose()?;
+    let mut data = String::new();
     if text.is_some() {
         let places = Places {
             text: text.clone(),
             ..Places::default()
         };
-        Text::open(&of.data, &places, Split::Valid)?;
+        let set = Text::open(&of.data, &places, Split::Train)?;
+        data = described_data(&set, &fingerprint(of, &places)?);
     }
     // Step 0 of a run that has not begun: it can be scored, sampled, exported, and trained on.
     let state = State {
@@ -66,6 +71,7 @@ pub fn run(args: &Import) -> Result<()> {
     let parameters = rezero_nn::parameter_count(&network);
     let environment = Environment {
         text,
+        data,
         device: device::in_words(&[device]),
         parameters,
         task: Some(Text::task().described()),

@@ -13,11 +13,12 @@ use crate::cli::Jacobian;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::lens::{
-    FILE, Fresh, OF_TRANSFORMERS, Record, csv, figure, mlp, of_run, table, transformer,
+    self, FILE, Fresh, OF_TRANSFORMERS, Record, csv, figure, mlp, table, transformer,
 };
 use crate::plot;
-use crate::recipe::Recipe;
-use crate::record::{checkpoint, run_dir, write_atomic};
+use crate::recipe::{Recipe, with_task};
+use crate::record::{alone_in, checkpoint, run_dir, write_atomic};
+use crate::task::Places;
 
 pub fn run(args: &Jacobian) -> Result<()> {
     let (title, records) = match args.what.to_str() {
@@ -148,17 +149,35 @@ fn fresh(args: &Jacobian) -> Result<Vec<Record>> {
 
 fn measure_run(args: &Jacobian, run: &Path) -> Result<Vec<Record>> {
     let recipe = Recipe::of_run(run)?.recipe;
-    let device = device::select(args.device.as_ref().unwrap_or(&recipe.settings.run.device))?;
-    let reader = checkpoint::choose(run, &args.checkpoint, &recipe.identity())?;
-    let environment = run_dir::environment(run);
-    let dir = args.data_dir.as_ref();
-    let places = places(environment.as_ref(), None, dir, args.offline);
-    of_run(run, &reader, &places, args.inputs, &device)
+    let device = device::chosen(args.device.as_deref(), &recipe.settings.run.device)?;
+    let given = Places {
+        dir: args.data_dir.clone(),
+        offline: args.offline,
+        ..Places::default()
+    };
+    of_run(run, &args.checkpoint, given, args.inputs, device)
+}
+
+/// The Jacobians of a run on the device of that name, with its data at the `given` places, else where the
+/// run had it.
+pub(super) fn of_run(
+    run: &Path,
+    checkpoint: &str,
+    given: Places,
+    inputs: usize,
+    device: &str,
+) -> Result<Vec<Record>> {
+    let recipe = Recipe::of_run(run)?.recipe;
+    let reader = checkpoint::choose(run, checkpoint, &recipe.identity())?;
+    let saved = run_dir::environment(run);
+    let places = with_task!(&recipe.task, of => places(run, of, saved.as_ref(), given, device))?;
+    lens::of_run(run, &reader, &places, inputs, &device::select(device)?)
 }
 
 /// Writes `jacobian.json`, `jacobian.csv` and a figure for each depth.
 fn write(dir: &Path, title: &str, records: &[Record]) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    let _alone = alone_in(dir);
     let json = serde_json::to_vec_pretty(records).expect("records are JSON");
     write_atomic(&dir.join(FILE), &json)?;
     write_atomic(&dir.join("jacobian.csv"), csv(records).as_bytes())?;

@@ -17,11 +17,15 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
+use rezero_data::Split;
+
 use crate::cli::{Cli, Command};
+use crate::device;
 use crate::error::{Error, Result};
+use crate::recipe::TaskOf;
 use crate::record::{Environment, NewRun};
 use crate::say::say;
-use crate::task::Places;
+use crate::task::{DataSet, Domain, Places};
 use crate::words;
 
 /// Runs the command that the command line asks for.
@@ -62,22 +66,75 @@ fn resume(run: &Path) -> String {
     words::command(&[&"train", &run, &"--resume"])
 }
 
-/// The places of a run's data: those of its environment, unless the command line gives others.
-fn places(
-    environment: Option<&Environment>,
-    text: Option<&PathBuf>,
-    dir: Option<&PathBuf>,
-    offline: bool,
-) -> Places {
-    Places {
-        text: text
-            .cloned()
-            .or_else(|| environment.and_then(|e| e.text.clone())),
-        dir: dir
-            .cloned()
-            .or_else(|| environment.and_then(|e| e.data_dir.clone())),
-        offline,
+/// The places of a run's data: those that the command line gives, else those that its `env.json` has.
+///
+/// The run may come from somebody else, and a path in it may name any file of this machine. So a path of
+/// `env.json` is said, and it is used only if the data there has the SHA-256 that `env.json` also has: who
+/// wrote the path has then seen the same data. Data at such a path is never sent to another machine.
+///
+/// # Errors
+///
+/// If data at a path of `env.json` is needed, and it is absent, other data, or `device` is on another
+/// machine.
+fn places<D: Domain>(
+    run: &Path,
+    of: &TaskOf<D>,
+    saved: Option<&Environment>,
+    given: Places,
+    device: &str,
+) -> Result<Places> {
+    let Some(saved) = saved else {
+        return Ok(given);
+    };
+    // A text that is given stands in for all data of the run.
+    let needed = given.text.is_none();
+    let (path, flag) = match () {
+        () if needed && D::reads_a_file(&of.data) => (&saved.text, "--text"),
+        () if needed && given.dir.is_none() && D::reads_a_folder(&of.data) => {
+            (&saved.data_dir, "--data-dir")
+        }
+        () => (&None, ""),
+    };
+    let places = Places {
+        text: given.text.or_else(|| saved.text.clone()),
+        dir: given.dir.or_else(|| saved.data_dir.clone()),
+        offline: given.offline,
+    };
+    let Some(path) = path else {
+        return Ok(places);
+    };
+    let fail = |message: String| Error::Run {
+        dir: run.to_owned(),
+        message: format!("{message}: name the data with {flag} {}", path.display()),
+    };
+    if device::is_remote(device) {
+        return Err(fail(format!(
+            "its env.json says where its data is, and {device} would get it, which only the command line \
+             may say"
+        )));
     }
+    say!("its data is at {}, as env.json says", path.display());
+    // The last word of `described_data`.
+    let recorded = saved.data.rsplit(' ').next().unwrap_or_default();
+    match fingerprint(of, &places)? == recorded {
+        true => Ok(places),
+        false => Err(fail(format!(
+            "the data at {} is not the data that its env.json records: it has changed since, or the run \
+             comes from another machine; if it is the right data all the same",
+            path.display()
+        ))),
+    }
+}
+
+/// Training data as `env.json` records it, with the [`fingerprint`].
+fn described_data(train: &impl DataSet, print: &str) -> String {
+    format!("{} {} {print}", train.name(), train.len())
+}
+
+/// SHA-256 of the training and the validation data.
+fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
+    let print = |split| Ok::<_, Error>(D::open(&of.data, places, split)?.fingerprint());
+    Ok(format!("{}+{}", print(Split::Train)?, print(Split::Valid)?))
 }
 
 /// The absolute path: a run may be continued or scored from another directory.

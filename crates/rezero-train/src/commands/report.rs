@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use super::{out, places, say};
+use super::{out, say};
 use crate::cli;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::lens::{self, Record};
 use crate::recipe::Recipe;
-use crate::record::{checkpoint, run_dir, write_atomic};
+use crate::record::{checkpoint, write_atomic, write_named};
 use crate::report::{Report, RunData, group, read};
+use crate::task::Places;
 
 pub fn run(args: &cli::Report) -> Result<()> {
     if let Some(target) = args.target
@@ -65,11 +66,12 @@ fn is_ours(run: &RunData) -> bool {
 fn measure(run: &RunData) -> Result<Vec<Record>> {
     const INPUTS: usize = 2;
     let recipe = Recipe::of_run(&run.dir)?.recipe;
-    let device = device::select(&recipe.settings.run.device)?;
-    let reader = checkpoint::choose(&run.dir, "last", &recipe.identity())?;
-    let environment = run_dir::environment(&run.dir);
-    let places = places(environment.as_ref(), None, None, true);
-    let records = lens::of_run(&run.dir, &reader, &places, INPUTS, &device)?;
+    let device = device::chosen(None, &recipe.settings.run.device)?;
+    let given = Places {
+        offline: true,
+        ..Places::default()
+    };
+    let records = super::jacobian::of_run(&run.dir, "last", given, INPUTS, device)?;
     let json = serde_json::to_vec_pretty(&records).expect("records are JSON");
     write_atomic(&run.dir.join(lens::FILE), &json)?;
     Ok(records)
@@ -92,5 +94,5 @@ fn insert(file: &Path, name: &str, table: &str) -> Result<()> {
         )));
     };
     let text = format!("{before}{begin}\n{table}{end}{after}");
-    write_atomic(file, text.as_bytes())
+    write_named(file, text.as_bytes())
 }

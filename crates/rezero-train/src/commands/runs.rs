@@ -30,6 +30,9 @@ pub fn run(args: &Runs) -> Result<()> {
     }
     // The newest first; where time stamps are coarse, by name.
     runs.sort_by(|a, b| b.changed.cmp(&a.changed).then_with(|| a.dir.cmp(&b.dir)));
+    for refused in runs.iter().filter_map(|run| run.refused.as_ref()) {
+        say!("{refused}");
+    }
     if args.clean {
         return clean(&runs, args.yes);
     }

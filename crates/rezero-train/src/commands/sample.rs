@@ -29,7 +29,8 @@ pub fn run(args: &Sample) -> Result<()> {
         .init()?;
     let prompt = prompt(args)?;
     let settings = &recipe.settings;
-    let device = device::select(args.device.as_ref().unwrap_or(&settings.run.device))?;
+    let device = device::chosen(args.device.as_deref(), &settings.run.device)?;
+    let device = device::select(device)?;
     let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
     let Network::ByteLm(model) = load(
         &reader,

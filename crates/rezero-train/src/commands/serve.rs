@@ -10,13 +10,14 @@ pub fn run(args: &Serve) -> Result<()> {
     use burn::server::{RemoteServer, TokenAuthorizer, WebSocketTransport};
 
     use super::say;
-    use crate::device::{TOKEN, select_all};
+    use crate::device::{self, TOKEN, select_all};
 
     let token = match &args.token_file {
         Some(file) => std::fs::read_to_string(file).map_err(|e| Error::io("read", file, e))?,
         None => std::env::var(TOKEN).unwrap_or_default(),
     };
-    let authorizer = TokenAuthorizer::new(token.trim()).map_err(|_| {
+    let token = device::token(&token, &args.listen).unwrap_or_default();
+    let authorizer = TokenAuthorizer::new(token).map_err(|_| {
         Error::Serve(format!(
             "clients must show a token: set {TOKEN} here and there, or give --token-file here \
              (for example {TOKEN}=$(openssl rand -hex 16))"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use rezero_data::Split;
 
-use super::{RUNS, absolute, new_run, places, resume, say};
+use super::{RUNS, absolute, described_data, new_run, places, resume, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
@@ -184,7 +184,12 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
             settings,
         )?;
     }
-    let devices = device::for_training(&settings.run.device, settings.train.dtype)?;
+    let given = plan
+        .resolved
+        .gives("run.device")
+        .then_some(settings.run.device.as_str());
+    let device = device::chosen(given, &settings.run.device)?;
+    let devices = device::for_training(device, settings.train.dtype)?;
     let opening = match plan.saved {
         Some(_) => Opening::resume(&plan.place.path(), &recipe.identity())?,
         None => Opening::new(plan.place.clone()),
@@ -194,11 +199,21 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     }
     let text = args.text.as_deref().map(absolute).transpose()?;
     let dir = args.data_dir.as_deref().map(absolute).transpose()?;
-    let before = opening.before.as_ref();
-    let places = places(before, text.as_ref(), dir.as_ref(), args.offline);
     if opening.is_done() && !is_longer(plan) {
         return Ok(None);
     }
+    let given = Places {
+        text,
+        dir,
+        offline: args.offline,
+    };
+    let places = places(
+        &plan.place.path(),
+        of,
+        opening.before.as_ref(),
+        given,
+        device,
+    )?;
     let train = D::open(&of.data, &places, Split::Train)?;
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
@@ -257,7 +272,7 @@ fn fit<D: Domain>(
         data_dir: places.dir,
         text: places.text,
         device: device::in_words(&devices),
-        data: format!("{} {} {print}", train.name(), train.len()),
+        data: described_data(&train, &print),
         subset: train.is_subset(),
         task: Some(D::task().described()),
         ..Environment::here(opening.before.clone())

@@ -101,7 +101,7 @@ where
         let mut state = State::default();
         if let Some(reader) = &self.start {
             state = reader.state()?;
-            moving.optimizer = moving.optimizer.load_record(reader.optimizer()?);
+            moving.optimizer = moving.optimizer.load_record(reader.optimizer(&trainee)?);
             moving.schedule.load_record(reader.scheduler()?);
         }
         if settings.train.dtype == DType::F16 {

@@ -301,8 +301,9 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
 ///
 /// # Errors
 ///
-/// If the weights are damaged, or of another model.
+/// If the checkpoint is damaged, or of another model.
 pub fn load<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
+    checkpoint.fits(&model)?;
     let weights = checkpoint.weights()?;
     model.with_weights(weights).map_err(|e| checkpoint.unfit(e))
 }

@@ -306,6 +306,11 @@ fn sha256(text: &str) -> String {
 }
 
 impl Resolved {
+    /// Whether the command line gives `section.key`, rather than a file.
+    pub fn gives(&self, key: &str) -> bool {
+        self.draft.gives(key)
+    }
+
     /// Applies `overrides` and validates the result.
     ///
     /// An override that chooses another kind of optimizer, schedule, family or scheme also removes

@@ -11,22 +11,30 @@
 //! The manifest is renamed into place last. A directory without a manifest is incomplete and is
 //! ignored. Data order, augmentation and random numbers are functions of (seed, step), so a
 //! checkpoint needs only the step for them.
+//!
+//! A checkpoint may come from somebody else. So sizes are compared with the manifest and with the network
+//! before a file is read, and types and parameters before a tensor is loaded. The weights may be anything,
+//! also not finite.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::optim::OptimizerRecord;
 use burn::optim::lr_scheduler::LrSchedulerRecord;
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, DType};
+use burn_pack::Scalar;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::inside::{self, SMALL, is_file, is_there, must_be};
+use super::parts::Parts;
 use super::run_dir::LOCK;
-use super::state::State;
-use super::write::{write_atomic, write_synced};
+use super::state::{MOST_STEPS, State};
+use super::write::write_atomic;
 use crate::error::{Error, Result};
 
 /// The layout that this version writes and reads.
@@ -69,9 +77,21 @@ pub struct FileEntry {
 }
 
 /// The committed checkpoints of a run, by step.
+///
+/// # Errors
+///
+/// If the folder cannot be read, or a link is in its place or in that of a checkpoint.
 pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
+    let mut all = folders(run)?;
+    all.retain(|(_, path)| is_file(&path.join(MANIFEST)));
+    Ok(all.into_iter().collect())
+}
+
+/// The folders of checkpoints, committed or not.
+fn folders(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     let dir = run.join(DIR);
-    let mut found = BTreeMap::new();
+    must_be(run, &dir, Metadata::is_dir)?;
+    let mut found = Vec::new();
     let entries = match fs::read_dir(&dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         entries => entries.map_err(|e| Error::io("read", &dir, e))?,
@@ -79,13 +99,17 @@ pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
     for entry in entries {
         let path = entry.map_err(|e| Error::io("read", &dir, e))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok())
-            && path.join(MANIFEST).exists()
-        {
-            found.insert(step, path);
+        if let Some(step) = step_of(&name) {
+            must_be(run, &path, Metadata::is_dir)?;
+            found.push((step, path));
         }
     }
     Ok(found)
+}
+
+/// The step of the checkpoint whose folder has that name.
+pub(super) fn step_of(name: &str) -> Option<usize> {
+    name.strip_prefix("step-")?.parse().ok()
 }
 
 /// The parts of unfinished checkpoints that a kill may have left.
@@ -94,15 +118,8 @@ pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
 ///
 /// If the folder cannot be read.
 pub fn torn(run: &Path) -> Result<Vec<PathBuf>> {
-    let committed = list(run)?;
-    let entries = fs::read_dir(run.join(DIR)).into_iter().flatten();
-    let paths = entries.flatten().map(|entry| entry.path());
-    let ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let step = name.strip_prefix("step-").map(str::parse::<usize>);
-        step.is_some_and(|step| step.is_ok()) && !committed.values().any(|c| c == path)
-    };
-    Ok(paths.filter(ours).collect())
+    let all = folders(run)?.into_iter().map(|(_, path)| path);
+    Ok(all.filter(|path| !is_file(&path.join(MANIFEST))).collect())
 }
 
 /// The checkpoint of the run that `which` names: `best`, `last` or a step.
@@ -142,27 +159,27 @@ pub fn choose(run: &Path, which: &str, model: &str) -> Result<Reader> {
     }
 }
 
-/// Reads checkpoints of one model.
+/// Reads checkpoints of one model. Each file is verified when it is read.
 #[derive(Clone, Debug)]
 pub struct Reader {
     dir: PathBuf,
-    /// The verified manifest.
+    /// The manifest.
     pub manifest: Manifest,
 }
 
 impl Reader {
-    /// Opens a committed checkpoint and verifies all of its files.
+    /// Opens a committed checkpoint, whose files must have the sizes that its manifest says.
     ///
     /// # Errors
     ///
-    /// If the manifest is of another format, version or model, or a file is missing or altered.
+    /// If the manifest is of another format, version or model, or a file is missing or has another size.
     pub fn open(dir: &Path, model: &str) -> Result<Self> {
         let fail = |message: String| Error::Checkpoint {
             dir: dir.to_owned(),
             message,
         };
         let path = dir.join(MANIFEST);
-        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let text = inside::read(&path, SMALL).map_err(|e| Error::io("read", &path, e))?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|e| fail(format!("{MANIFEST} does not parse: {e}; {REMEDY}")))?;
         if manifest.format != FORMAT {
@@ -198,15 +215,14 @@ impl Reader {
                 .get(name)
                 .ok_or_else(|| fail(format!("{MANIFEST} does not list {name}; {REMEDY}")))?;
             let path = dir.join(name);
-            if !path.exists() {
+            if !is_there(&path) {
                 return Err(fail(format!("{name} is missing; {REMEDY}")));
             }
-            let found = hash(&path)?;
-            if found != *entry {
+            let found = size(&path)?;
+            if found != entry.bytes {
                 return Err(fail(format!(
-                    "{name} was altered: expected {} bytes with SHA-256 {}, found {} bytes with \
-                     {}; {REMEDY}",
-                    entry.bytes, entry.sha256, found.bytes, found.sha256
+                    "{name} was altered: expected {} bytes, found {found}; {REMEDY}",
+                    entry.bytes
                 )));
             }
         }
@@ -216,15 +232,58 @@ impl Reader {
         })
     }
 
+    /// Checks, before the weights are read, that a network like `model` can have written the files: their
+    /// sizes and, by name, the types of the parameters.
+    ///
+    /// # Errors
+    ///
+    /// The file or the parameter that is of another network, or a file that was altered.
+    pub(crate) fn fits<M: Module>(&self, model: &M) -> Result<()> {
+        let parts = Parts::of(model);
+        // The moments of LAMB and Adam take twice the bytes of the weights; no optimizer here takes more.
+        for (file, times) in [(MODEL, 1), (OPTIMIZER, 2)] {
+            let (bytes, most) = (self.entry(file)?.bytes, parts.most_bytes(times));
+            if bytes > most {
+                return Err(self.fail(
+                    file,
+                    format!("it has {bytes} bytes, where this network has at most {most}"),
+                ));
+            }
+        }
+        // Weights are verified as they are read.
+        for file in [OPTIMIZER, SCHEDULER] {
+            self.verified(file, hash(&self.dir.join(file))?)?;
+        }
+        for tensor in self
+            .pack(MODEL)?
+            .into_tensors()
+            .map_err(|e| self.fail(MODEL, e))?
+        {
+            // Burn names a parameter that the network does not have.
+            if let Some(part) = parts.named(&tensor.name)
+                && !same_kind(tensor.dtype, part.dtype)
+            {
+                return Err(self.fail(
+                    MODEL,
+                    format!(
+                        "parameter {} is of type {:?}, where the network has {:?}",
+                        tensor.name, tensor.dtype, part.dtype
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The state beside the tensors.
     ///
     /// # Errors
     ///
     /// If it does not parse.
     pub fn state(&self) -> Result<State> {
-        let path = self.dir.join(STATE);
-        let text = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let text = self.read(STATE, SMALL)?;
         let state: State = serde_json::from_slice(&text).map_err(|e| self.fail(STATE, e))?;
+        state.check().map_err(|e| self.fail(STATE, e))?;
         let named = self.dir.file_name().unwrap_or_default().to_string_lossy();
         if named != format!("step-{}", state.step) {
             return Err(self.fail(STATE, format!("it is of step {}", state.step)));
@@ -238,11 +297,7 @@ impl Reader {
     ///
     /// If they were altered, or do not parse.
     pub fn weights(&self) -> Result<ModuleRecord> {
-        let path = self.dir.join(MODEL);
-        let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        if self.manifest.files.get(MODEL) != Some(&entry(&bytes)) {
-            return Err(self.fail(MODEL, format!("it was altered; {REMEDY}")));
-        }
+        let bytes = self.read(MODEL, self.entry(MODEL)?.bytes)?;
         ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(MODEL, e))
     }
 
@@ -251,12 +306,49 @@ impl Reader {
         self.fail(MODEL, error)
     }
 
-    /// The optimizer's state.
+    /// The optimizer's state, for the parameters of `model`, which has the weights of this checkpoint.
     ///
     /// # Errors
     ///
-    /// If it does not parse.
-    pub fn optimizer(&self) -> Result<OptimizerRecord> {
+    /// If it does not parse, or has a state that is not of a parameter of `model`, by shape and type.
+    pub fn optimizer<M: Module>(&self, model: &M) -> Result<OptimizerRecord> {
+        let parts = Parts::of(model);
+        let bad = |message: String| self.fail(OPTIMIZER, message);
+        let part = |name: &str| {
+            let (id, field) = name.split_once('.').unwrap_or((name, ""));
+            let part = id.parse().ok().and_then(|id| parts.of_id(id));
+            let part =
+                part.ok_or_else(|| bad(format!("{name} belongs to no parameter of this network")))?;
+            Ok::<_, Error>((part, field.to_owned()))
+        };
+        let pack = self.pack(OPTIMIZER)?;
+        for (name, value) in pack.scalars() {
+            let (part, field) = part(name)?;
+            let number = |value: Scalar| u64::try_from(value).ok();
+            let fits = match (field.as_str(), number(*value)) {
+                (RANK, Some(rank)) => rank == part.shape.len() as u64,
+                ("time", Some(time)) => time <= MOST_STEPS,
+                _ => false,
+            };
+            if !fits {
+                return Err(bad(format!(
+                    "{field} of parameter {} is {value:?}",
+                    part.path
+                )));
+            }
+        }
+        for tensor in pack.into_tensors().map_err(|e| self.fail(OPTIMIZER, e))? {
+            let (part, _) = part(&tensor.name)?;
+            let fits = tensor.param_id == Some(part.id)
+                && tensor.dtype == part.dtype
+                && tensor.shape.iter().eq(&part.shape);
+            if !fits {
+                return Err(bad(format!(
+                    "the state of parameter {} is {:?} of type {:?}, where the parameter is {:?} of type {:?}",
+                    part.path, tensor.shape, tensor.dtype, part.shape, part.dtype
+                )));
+            }
+        }
         OptimizerRecord::load(self.dir.join(OPTIMIZER)).map_err(|e| self.fail(OPTIMIZER, e))
     }
 
@@ -264,9 +356,48 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// If it does not parse.
+    /// If it was altered, does not parse, or its step is no step of a run.
     pub fn scheduler(&self) -> Result<LrSchedulerRecord> {
-        LrSchedulerRecord::load(self.dir.join(SCHEDULER)).map_err(|e| self.fail(SCHEDULER, e))
+        let bytes = Bytes::from_bytes_vec(self.read(SCHEDULER, SMALL)?);
+        let record = LrSchedulerRecord::from_bytes(bytes).map_err(|e| self.fail(SCHEDULER, e))?;
+        match record.scalar::<u64>("step") {
+            Some(step) if step > MOST_STEPS => {
+                Err(self.fail(SCHEDULER, format!("its step is {step}")))
+            }
+            _ => Ok(record),
+        }
+    }
+
+    fn entry(&self, file: &str) -> Result<&FileEntry> {
+        let entry = self.manifest.files.get(file);
+        entry.ok_or_else(|| self.fail(file, format!("{MANIFEST} does not list it; {REMEDY}")))
+    }
+
+    /// The content of a file of at most `most` bytes, as the manifest has it.
+    fn read(&self, file: &str, most: u64) -> Result<Vec<u8>> {
+        let path = self.dir.join(file);
+        let bytes = inside::read(&path, most).map_err(|e| Error::io("read", &path, e))?;
+        self.verified(file, entry(&bytes))?;
+        Ok(bytes)
+    }
+
+    fn verified(&self, file: &str, found: FileEntry) -> Result<()> {
+        let entry = self.entry(file)?;
+        if found == *entry {
+            return Ok(());
+        }
+        Err(self.fail(
+            file,
+            format!(
+                "it was altered: expected {} bytes with SHA-256 {}, found {} bytes with {}; {REMEDY}",
+                entry.bytes, entry.sha256, found.bytes, found.sha256
+            ),
+        ))
+    }
+
+    /// The tensors of a file, without their data.
+    fn pack(&self, file: &str) -> Result<burn_pack::Reader> {
+        burn_pack::Reader::from_file_exact(self.dir.join(file)).map_err(|e| self.fail(file, e))
     }
 
     fn fail(&self, file: &str, error: impl std::fmt::Display) -> Error {
@@ -277,6 +408,9 @@ impl Reader {
     }
 }
 
+/// The name of a parameter's rank in an optimizer's record.
+const RANK: &str = "__rank";
+
 const REMEDY: &str = "the directory is damaged; remove it to fall back to the checkpoint before it";
 
 /// The part of a version that decides compatibility: 0.N, or N from 1.0 on.
@@ -286,10 +420,23 @@ fn release(version: &str) -> Vec<&str> {
     parts.into_iter().take(significant).collect()
 }
 
+/// The size of a regular file.
+fn size(path: &Path) -> Result<u64> {
+    let file = inside::open(path, File::options().read(true));
+    let meta = file.and_then(|file| file.metadata());
+    Ok(meta.map_err(|e| Error::io("read", path, e))?.len())
+}
+
+/// Whether a tensor of type `found` can be loaded where `wanted` is. Devices differ in their integers.
+fn same_kind(found: DType, wanted: DType) -> bool {
+    let integer = |dtype: DType| dtype.is_int() || dtype.is_uint();
+    found == wanted || (integer(found) && integer(wanted)) || (found.is_bool() && wanted.is_bool())
+}
+
 /// Reads in parts: a file can be as large as the model.
 fn hash(path: &Path) -> Result<FileEntry> {
     let io = |e| Error::io("read", path, e);
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = inside::open(path, File::options().read(true)).map_err(io)?;
     let (mut digest, mut bytes) = (Sha256::new(), 0);
     let mut part = vec![0; 1 << 20];
     loop {
@@ -354,12 +501,15 @@ impl Writer {
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
-        let dir = self.run.join(DIR).join(format!("step-{}", state.step));
-        if dir.join(MANIFEST).exists() {
+        let all = self.run.join(DIR);
+        let dir = all.join(format!("step-{}", state.step));
+        must_be(&self.run, &all, Metadata::is_dir)?;
+        must_be(&self.run, &dir, Metadata::is_dir)?;
+        if is_file(&dir.join(MANIFEST)) {
             return Ok(());
         }
         // Else its folders would be made again, with half a run in them.
-        if !self.run.join(LOCK).exists() {
+        if !is_file(&self.run.join(LOCK)) {
             return Err(Error::Run {
                 dir: self.run.clone(),
                 message: format!(
@@ -372,7 +522,7 @@ impl Writer {
             let dir = dir.clone();
             move |e| Error::io(action, &dir, e)
         };
-        if dir.exists() {
+        if is_there(&dir) {
             fs::remove_dir_all(&dir).map_err(io("remove the unfinished checkpoint"))?;
         }
         fs::create_dir_all(&dir).map_err(io("create"))?;
@@ -388,7 +538,7 @@ impl Writer {
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
         weights.save(dir.join(MODEL)).map_err(text)?;
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
-        write_synced(&dir.join(STATE), &json)?;
+        write_atomic(&dir.join(STATE), &json)?;
 
         let mut manifest = self.manifest.clone();
         for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {

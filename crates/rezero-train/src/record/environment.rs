@@ -125,9 +125,16 @@ pub struct Described {
     /// The sign after the displayed value.
     pub sign: String,
     /// Digits after the point in tables.
+    #[serde(deserialize_with = "few")]
     pub digits: usize,
     /// Whether a higher value is better.
     pub higher_is_better: bool,
+}
+
+/// No more digits than a number has: a text of usize::MAX digits cannot be made.
+fn few<'de, D: serde::Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    const MOST: usize = 17;
+    usize::deserialize(d).map(|digits| digits.min(MOST))
 }
 
 #[cfg(all(test, unix))]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::checkpoint;
 use super::environment::Described;
+use super::inside::{self, is_file};
 use super::run_dir::{DONE, LOCK, RECIPE, RunDir};
 use super::state::State;
 use super::{metrics, run_dir};
@@ -43,7 +44,7 @@ impl Stage {
     fn at_rest(dir: &Path) -> Self {
         let diverged = || matches!(metrics::last(dir), Ok(Some(row)) if !row.is_finite());
         match () {
-            () if dir.join(DONE).exists() => Self::Done,
+            () if is_file(&dir.join(DONE)) => Self::Done,
             () if diverged() => Self::Diverged,
             () => Self::Stopped,
         }
@@ -79,6 +80,8 @@ pub struct Listed {
     pub bytes: u64,
     /// What can be removed without loss: see [`Removable`].
     pub removable: Vec<Removable>,
+    /// Why no command reads the run, if so. Nothing of it can be removed then.
+    pub refused: Option<String>,
 }
 
 /// A part of a run that is no longer needed.
@@ -102,6 +105,12 @@ impl Removable {
     /// If the run is in use, or a file cannot be removed.
     pub fn remove(&self) -> Result<()> {
         let _lock = RunDir::open(&self.run)?;
+        if self.path.is_symlink() {
+            return Err(Error::Run {
+                dir: self.run.clone(),
+                message: "is a link to a run; name the run itself".to_owned(),
+            });
+        }
         if !listed(&self.run, Stage::at_rest(&self.run))
             .removable
             .contains(self)
@@ -136,7 +145,7 @@ pub fn list(dir: &Path) -> Vec<Listed> {
 }
 
 fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    if dir.join(RECIPE).is_file() {
+    if inside::is_there(&dir.join(RECIPE)) {
         found.push(dir.to_owned());
         return;
     }
@@ -151,9 +160,10 @@ fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 }
 
 fn listed(dir: &Path, stage: Stage) -> Listed {
+    let refused = inside::check(dir).err().map(|error| error.to_string());
     let checkpoints = checkpoint::list(dir).unwrap_or_default();
     let state: Option<State> = checkpoints.last_key_value().and_then(|(_, path)| {
-        let json = fs::read(path.join(checkpoint::STATE)).ok()?;
+        let json = inside::read(&path.join(checkpoint::STATE), inside::SMALL).ok()?;
         serde_json::from_slice(&json).ok()
     });
     let best = state.as_ref().and_then(|state| state.best.clone());
@@ -169,6 +179,7 @@ fn listed(dir: &Path, stage: Stage) -> Listed {
         });
     };
     match stage {
+        _ if refused.is_some() => {}
         Stage::Running => {}
         Stage::Diverged => add(dir, "diverged"),
         Stage::Stopped if checkpoints.is_empty() => add(dir, "stopped before its first checkpoint"),
@@ -196,13 +207,14 @@ fn listed(dir: &Path, stage: Stage) -> Listed {
         changed: changed(dir),
         bytes: size(dir),
         removable,
+        refused,
         dir: dir.to_owned(),
     }
 }
 
 /// Whether a process has the run's directory.
 fn is_locked(dir: &Path) -> bool {
-    let lock = File::open(dir.join(LOCK));
+    let lock = inside::open(&dir.join(LOCK), File::options().read(true));
     // A shared lock, so that two lists at a time do not take each other for a run.
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
@@ -211,7 +223,7 @@ fn changed(dir: &Path) -> Option<SystemTime> {
     let files = [metrics::FILE, DONE, RECIPE].map(|name| dir.join(name));
     let times = files
         .iter()
-        .filter_map(|file| fs::metadata(file).ok()?.modified().ok());
+        .filter_map(|file| fs::symlink_metadata(file).ok()?.modified().ok());
     times.max()
 }
 

@@ -1,17 +1,20 @@
 //! The run's numbers: `metrics.jsonl`.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::number;
+use super::{inside, number};
 use crate::error::{Error, Result};
 
 /// The name of the metrics file in a run directory.
 pub const FILE: &str = "metrics.jsonl";
+
+/// The most bytes of a line. A network of 100,000 gates has lines of 2 MB.
+const LONGEST: u64 = 64 << 20;
 
 /// A row of `metrics.jsonl`.
 ///
@@ -99,7 +102,8 @@ impl Writer {
     pub fn open(run: &Path, keep: u64) -> Result<Self> {
         let path = run.join(FILE);
         let open = || {
-            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            let file = inside::open(&path, File::options().create(true).append(true))?;
+            only_name(&file)?;
             Ok((file.metadata()?.len(), file))
         };
         let (length, file) = open().map_err(|e| Error::io("open", &path, e))?;
@@ -161,9 +165,24 @@ impl Writer {
     }
 }
 
+/// Rows are added in place: a second name of the file, which may be outside the run, would change too.
+fn only_name(file: &File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if file.metadata()?.nlink() > 1 {
+            return Err(std::io::Error::other(
+                "it has a second name (a hard link), whose content would change too; put a copy in its place",
+            ));
+        }
+    }
+    let _ = file;
+    Ok(())
+}
+
 fn ends_a_row(path: &Path, at: u64) -> bool {
     let byte = || {
-        let mut file = File::open(path).ok()?;
+        let mut file = inside::open(path, File::options().read(true)).ok()?;
         file.seek(SeekFrom::Start(at - 1)).ok()?;
         let mut last = [0];
         file.read_exact(&mut last).ok()?;
@@ -179,18 +198,32 @@ fn ends_a_row(path: &Path, at: u64) -> bool {
 /// If the file cannot be read or a whole line is not a row.
 pub fn read(run: &Path) -> Result<Vec<Row>> {
     let path = run.join(FILE);
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole
-        .lines()
-        .enumerate()
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|e| Error::Run {
-                dir: run.to_owned(),
-                message: format!("{FILE} line {}: {e}", i + 1),
-            })
-        })
-        .collect()
+    let io = |e| Error::io("read", &path, e);
+    let file = inside::open(&path, File::options().read(true)).map_err(io)?;
+    let mut file = BufReader::new(file);
+    let (mut rows, mut line) = (Vec::new(), Vec::new());
+    loop {
+        line.clear();
+        let part = file.by_ref().take(LONGEST).read_until(b'\n', &mut line);
+        let bytes = part.map_err(io)? as u64;
+        if line.last() != Some(&b'\n') {
+            return match bytes < LONGEST {
+                true => Ok(rows),
+                false => Err(too_long(run)),
+            };
+        }
+        rows.push(serde_json::from_slice(&line).map_err(|e| Error::Run {
+            dir: run.to_owned(),
+            message: format!("{FILE} line {}: {e}", rows.len() + 1),
+        })?);
+    }
+}
+
+fn too_long(run: &Path) -> Error {
+    Error::Run {
+        dir: run.to_owned(),
+        message: format!("{FILE} has a line of more than {LONGEST} bytes, which no row has"),
+    }
 }
 
 /// The last whole row of a run, without reading those before it; none if there is none.
@@ -201,7 +234,7 @@ pub fn read(run: &Path) -> Result<Vec<Row>> {
 pub fn last(run: &Path) -> Result<Option<Row>> {
     let path = run.join(FILE);
     let io = |e| Error::io("read", &path, e);
-    let mut file = File::open(&path).map_err(io)?;
+    let mut file = inside::open(&path, File::options().read(true)).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     let mut part = 1 << 16;
     loop {
@@ -215,6 +248,8 @@ pub fn last(run: &Path) -> Result<Option<Row>> {
             (Some(begin), Some(end)) => &bytes[begin + 1..end],
             (None, Some(end)) if from == 0 => &bytes[..end],
             (None, None) if from == 0 => return Ok(None),
+            // The cut end and a whole line may be that long.
+            _ if part > 2 * LONGEST => return Err(too_long(run)),
             _ => {
                 part *= 4;
                 continue;

@@ -2,10 +2,12 @@
 
 pub mod checkpoint;
 mod environment;
+pub(crate) mod inside;
 pub mod listing;
 pub mod metrics;
 mod number;
 mod opening;
+mod parts;
 pub mod run_dir;
 mod state;
 mod write;
@@ -18,3 +20,4 @@ pub use opening::Opening;
 pub use run_dir::{NewRun, RunDir};
 pub use state::{LossScale, Reached, Score, State, Totals};
 pub use write::write_atomic;
+pub(crate) use write::{alone_in, write_named};

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::environment::Environment;
+use super::inside::{self, SMALL, is_file, is_there};
 use super::{checkpoint, metrics, write_atomic};
 use crate::error::{Error, Result};
 use crate::say::say;
 
 pub(super) const RECIPE: &str = "recipe.toml";
-const ENV: &str = "env.json";
+pub(super) const ENV: &str = "env.json";
 pub(super) const LOCK: &str = "run.lock";
 /// The file that marks a complete run.
 pub const DONE: &str = "DONE";
@@ -54,12 +55,10 @@ impl RunDir {
     fn lock(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
         let file = path.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&file)
-            .map_err(|e| Error::io("open", &file, e))?;
+        inside::check(path)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let lock = inside::open(&file, &mut options).map_err(|e| Error::io("open", &file, e))?;
         // A run that was killed a moment ago may hold its lock until its memory is freed.
         let patience = Instant::now() + LOCK_PATIENCE;
         let locked = loop {
@@ -122,7 +121,7 @@ impl RunDir {
 
     /// Whether the run is complete.
     pub fn is_done(&self) -> bool {
-        self.path.join(DONE).exists()
+        is_file(&self.path.join(DONE))
     }
 
     /// Removes the mark of a complete run, so that the run can continue.
@@ -179,23 +178,25 @@ fn has_no_locks(error: &std::io::Error) -> bool {
     no_server || error.kind() == std::io::ErrorKind::Unsupported
 }
 
-/// The name of the run at `path` and the text of its recipe.
+/// The name of the run at `path` and the text of its recipe. Each command that takes a run begins with it.
 ///
 /// # Errors
 ///
-/// If there is no run.
+/// If there is no run, or a link, a pipe or a device is in the place of one of its files.
 pub fn recipe(path: &Path) -> Result<(String, String)> {
     let file = path.join(RECIPE);
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::Run {
-                dir: path.to_owned(),
-                message: format!("holds no run ({RECIPE} is missing)"),
-            });
-        }
-        Err(e) => return Err(Error::io("read", &file, e)),
-    };
+    if !is_there(&file) {
+        return Err(Error::Run {
+            dir: path.to_owned(),
+            message: format!("holds no run ({RECIPE} is missing)"),
+        });
+    }
+    inside::check(path)?;
+    let bytes = inside::read(&file, SMALL).map_err(|e| Error::io("read", &file, e))?;
+    let text = String::from_utf8(bytes).map_err(|e| Error::Run {
+        dir: path.to_owned(),
+        message: format!("its {RECIPE} is no text: {e}"),
+    })?;
     let name = text.lines().next().and_then(|line| line.strip_prefix("# "));
     Ok((name.unwrap_or("run").to_owned(), text))
 }
@@ -204,12 +205,12 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
 fn holds_run(path: &Path) -> bool {
     [RECIPE, metrics::FILE, checkpoint::DIR]
         .iter()
-        .any(|name| path.join(name).exists())
+        .any(|name| is_there(&path.join(name)))
 }
 
 /// The content of `env.json` of the run at `path`, if the file exists and is complete.
 pub fn environment(path: &Path) -> Option<Environment> {
-    serde_json::from_slice(&fs::read(path.join(ENV)).ok()?).ok()
+    serde_json::from_slice(&inside::read(&path.join(ENV), SMALL).ok()?).ok()
 }
 
 /// The directory of a run that begins.
@@ -283,7 +284,7 @@ pub fn of_name(base: &Path, name: &str) -> Vec<(usize, PathBuf)> {
 
 /// Of the runs of one name, that to continue: the newest unfinished one, else the newest.
 pub fn latest(runs: &[(usize, PathBuf)]) -> Option<PathBuf> {
-    let unfinished = runs.iter().rfind(|(_, path)| !path.join(DONE).exists());
+    let unfinished = runs.iter().rfind(|(_, path)| !is_file(&path.join(DONE)));
     Some(unfinished.or(runs.last())?.1.clone())
 }
 

@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// More steps than any run takes, also after it was grown: twice the most that a recipe may ask for.
+pub(super) const MOST_STEPS: u64 = 1 << 41;
+/// More items than any run sees, and exact as f64.
+const MOST_ITEMS: u64 = 1 << 53;
+
 /// The state of a run, beside its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +52,33 @@ pub struct Totals {
     pub loss: f64,
     /// Other sums by name.
     pub named: BTreeMap<String, f64>,
+}
+
+impl State {
+    /// Checks that the loop can count on from these numbers.
+    ///
+    /// # Errors
+    ///
+    /// The number that no run has.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let steps = [&self.valid, &self.best].into_iter().flatten();
+        let steps = steps.map(|score| score.step).chain([self.step]);
+        if let Some(step) = steps.into_iter().find(|step| *step as u64 > MOST_STEPS) {
+            return Err(format!("no run has {step} steps"));
+        }
+        if self.since.items as u64 > MOST_ITEMS {
+            return Err(format!(
+                "no run sees {} items between two rows",
+                self.since.items
+            ));
+        }
+        match &self.loss_scale {
+            Some(scale) if !(scale.factor > 0.0) || scale.steps as u64 > MOST_STEPS => {
+                Err(format!("its loss scale is {scale:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Totals {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::fit::{LOSS, Task};
 use crate::lens::{self, Record};
 use crate::recipe::{Recipe, with_task};
-use crate::record::{Described, Environment, Row, metrics, run_dir};
+use crate::record::{Described, Environment, Row, inside, metrics, run_dir};
 use crate::zoo::Families;
 
 /// The data of a run.
@@ -50,7 +50,7 @@ pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
         dir: dir.to_owned(),
         message: message.to_owned(),
     };
-    if !dir.join(metrics::FILE).exists() {
+    if !inside::is_there(&dir.join(metrics::FILE)) {
         return Err(fail(
             "has no metrics.jsonl: it has not taken a step; train it, or leave it out",
         ));
@@ -62,7 +62,7 @@ pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
         ));
     }
     count_on(&mut rows);
-    let jacobians: Vec<Record> = std::fs::read(dir.join(lens::FILE))
+    let jacobians: Vec<Record> = inside::read(&dir.join(lens::FILE), inside::SMALL)
         .ok()
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
@@ -101,7 +101,7 @@ pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
         task: task.unwrap_or_else(|| Task::new("items").described()),
         rows,
         environment,
-        done: dir.join(run_dir::DONE).exists(),
+        done: inside::is_file(&dir.join(run_dir::DONE)),
         jacobians,
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Report, csv, curves, figures, html, markdown};
 use crate::error::{Error, Result};
 use crate::plot;
-use crate::record::write_atomic;
+use crate::record::{alone_in, write_atomic};
 
 impl Report {
     /// Writes `report.md`, `report.csv`, `curves.csv`, every figure as SVG (and as PNG with feature
@@ -20,6 +20,7 @@ impl Report {
         let dir = dir.as_ref();
         let figures = figures(self);
         fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        let _alone = alone_in(dir);
         for figure in &figures {
             plot::write(dir, &figure.name, &figure.svg)?;
         }
