@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;
 use rezero_data::Split;
-use rezero_train::fit::Model;
+use rezero_train::fit::load;
 use rezero_train::recipe::{Recipe, TaskRecipe};
 use rezero_train::record::{checkpoint, run_dir};
 use rezero_train::task::{Domain, Images, Places};
@@ -25,8 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let form = Images::form(&of.data); // the shape of the images, the number of classes
     let net = of.model.init(&recipe.settings.gates, &form, &device);
     // The file model.bpk of a checkpoint, which is the record of the network alone.
-    let record = checkpoint::choose(&run, "best", &recipe.identity())?.weights()?;
-    let net = net.with_weights(record)?;
+    let net = load(&checkpoint::choose(&run, "best", &recipe.identity())?, net)?;
 
     // The test images of the run's data set, which is where the run had it.
     let places = Places {

@@ -149,7 +149,8 @@ pub struct Train {
     #[arg(long)]
     pub resume: bool,
     /// The device to train on, the same as device=NAME; see `rezero devices`. For remote:HOST:PORT,
-    /// set REZERO_TOKEN to the server's token [default: auto]
+    /// set REZERO_TOKEN to the server's token, or to HOST:PORT=TOKEN for that server alone [default:
+    /// auto]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Train on several devices at once, separated by commas: names, or indices of --device's
@@ -194,7 +195,7 @@ pub struct Eval {
     /// Score the split of this file instead of the run's text
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
-    /// The device to compute on [default: the run's]
+    /// The device to compute on [default: the run's, if it is of this machine]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Never use the network
@@ -243,7 +244,7 @@ pub struct Sample {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
-    /// The device to compute on [default: the run's]
+    /// The device to compute on [default: the run's, if it is of this machine]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
 }
@@ -357,7 +358,7 @@ pub struct Jacobian {
     /// run, or jacobian/MODEL]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The device to compute on [default: auto, or the run's]
+    /// The device to compute on [default: auto, or the run's if it is of this machine]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
     /// Never use the network

@@ -28,7 +28,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let message = error.to_string();
-    let lines: Vec<String> = message.lines().map(shortened).collect();
+    // A damaged file may be quoted, and a terminal obeys control characters.
+    let plain = |line: &str| line.replace(|c: char| c.is_control() && c != '\t', "?");
+    let lines: Vec<String> = message
+        .lines()
+        .map(|line| plain(&shortened(line)))
+        .collect();
     // A stop that the user asked for is no error.
     let kind = match error {
         Error::Interrupted { .. } | Error::StoppedAtOnce => "",

@@ -103,25 +103,26 @@ fn places<D: Domain>(
     let Some(path) = path else {
         return Ok(places);
     };
+    // A terminal obeys control characters.
+    let path = path.display().to_string().replace(char::is_control, "?");
     let fail = |message: String| Error::Run {
         dir: run.to_owned(),
-        message: format!("{message}: name the data with {flag} {}", path.display()),
+        message: format!("{message}, name the data with {flag} {path}"),
     };
     if device::is_remote(device) {
         return Err(fail(format!(
-            "its env.json says where its data is, and {device} would get it, which only the command line \
-             may say"
+            "its env.json says where its data is, and {device} would get the data: only the command line can \
+             allow that"
         )));
     }
-    say!("its data is at {}, as env.json says", path.display());
+    say!("its data is at {path}, as env.json says");
     // The last word of `described_data`.
     let recorded = saved.data.rsplit(' ').next().unwrap_or_default();
     match fingerprint(of, &places)? == recorded {
         true => Ok(places),
         false => Err(fail(format!(
-            "the data at {} is not the data that its env.json records: it has changed since, or the run \
-             comes from another machine; if it is the right data all the same",
-            path.display()
+            "the data at {path} is not the data that its env.json records: it has changed since, or the run \
+             comes from another machine; if it is the right data all the same"
         ))),
     }
 }

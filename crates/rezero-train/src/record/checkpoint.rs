@@ -218,6 +218,12 @@ impl Reader {
             if !is_there(&path) {
                 return Err(fail(format!("{name} is missing; {REMEDY}")));
             }
+            if [SCHEDULER, STATE].contains(&name) && entry.bytes > SMALL {
+                return Err(fail(format!(
+                    "{name} has {} bytes, more than any such file ({SMALL}); {REMEDY}",
+                    entry.bytes
+                )));
+            }
             let found = size(&path)?;
             if found != entry.bytes {
                 return Err(fail(format!(

@@ -248,10 +248,10 @@ pub fn last(run: &Path) -> Result<Option<Row>> {
             (Some(begin), Some(end)) => &bytes[begin + 1..end],
             (None, Some(end)) if from == 0 => &bytes[..end],
             (None, None) if from == 0 => return Ok(None),
-            // The cut end and a whole line may be that long.
-            _ if part > 2 * LONGEST => return Err(too_long(run)),
+            // A whole line and the cut end of another.
+            _ if part == 2 * LONGEST => return Err(too_long(run)),
             _ => {
-                part *= 4;
+                part = (4 * part).min(2 * LONGEST);
                 continue;
             }
         };
