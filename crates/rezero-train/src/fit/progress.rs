@@ -256,7 +256,8 @@ impl TrainingProgressLogger for PlainRenderer {
             let Extent {
                 steps_per_epoch, ..
             } = self.extent;
-            let resumed = first / steps_per_epoch + 1 == self.epoch && first % steps_per_epoch > 0;
+            let resumed =
+                first / steps_per_epoch + 1 == self.epoch && !first.is_multiple_of(steps_per_epoch);
             let what = match resumed {
                 true => format!(" mean since step {first}"),
                 false => " mean".to_owned(),

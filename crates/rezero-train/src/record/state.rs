@@ -73,7 +73,8 @@ impl State {
             ));
         }
         match &self.loss_scale {
-            Some(scale) if !(scale.factor > 0.0) || scale.steps as u64 > MOST_STEPS => {
+            // JSON has no NaN.
+            Some(scale) if scale.factor <= 0.0 || scale.steps as u64 > MOST_STEPS => {
                 Err(format!("its loss scale is {scale:?}"))
             }
             _ => Ok(()),
