@@ -398,6 +398,9 @@ pub struct Grow {
     /// Print lines instead of the terminal interface
     #[arg(long)]
     pub plain: bool,
+    /// What SIGTERM does: stop with a checkpoint, or go on to the end
+    #[arg(long, value_enum, default_value_t)]
+    pub on_term: OnTerm,
 }
 
 /// Where new layers go.

@@ -8,7 +8,7 @@ use super::{RUNS, absolute, new_run, resume, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Model, OnTerm, Rates, Scheduler, load};
+use crate::fit::{Model, Rates, Scheduler, load};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::Domain;
@@ -65,7 +65,7 @@ pub fn run(args: Grow) -> Result<()> {
         devices: None,
         offline: args.offline,
         plain: args.plain,
-        on_term: OnTerm::default(),
+        on_term: args.on_term,
     })
 }
 

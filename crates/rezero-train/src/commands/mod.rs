@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
+use crate::fit::survive_file_limits;
 use crate::record::{Environment, NewRun};
 use crate::say::say;
 use crate::task::Places;
@@ -30,6 +31,7 @@ use crate::words;
 ///
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
+    survive_file_limits();
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -59,7 +61,7 @@ fn new_run(given: Option<&PathBuf>, base: &Path, name: String) -> NewRun {
 
 /// The command that continues a run.
 fn resume(run: &Path) -> String {
-    words::command(&[&"train", &run, &"--resume"])
+    words::command("train", run, &["--resume"])
 }
 
 /// The places of a run's data: those of its environment, unless the command line gives others.
@@ -92,7 +94,7 @@ macro_rules! out {
         use std::io::Write;
         match writeln!(std::io::stdout(), $($arg)*) {
             Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                return Err($crate::error::Error::io("write to", "standard output", e));
+                return Err($crate::error::Error::Output(e));
             }
             _ => {}
         }

@@ -13,10 +13,10 @@ use crate::record::listing::{self, Listed, Removable};
 use crate::words;
 
 pub fn run(args: &Runs) -> Result<()> {
-    let mut runs: Vec<Listed> = Vec::new();
+    let mut dirs = Vec::new();
     for dir in &args.dirs {
         match fs::metadata(dir) {
-            Ok(meta) if meta.is_dir() => runs.extend(listing::list(dir)),
+            Ok(meta) if meta.is_dir() => dirs.push(dir.as_path()),
             Ok(_) => {
                 return Err(Error::Run {
                     dir: dir.clone(),
@@ -28,6 +28,7 @@ pub fn run(args: &Runs) -> Result<()> {
             Err(e) => return Err(Error::io("read", dir, e)),
         }
     }
+    let mut runs = listing::list(dirs);
     // The newest first; where time stamps are coarse, by name.
     runs.sort_by(|a, b| b.changed.cmp(&a.changed).then_with(|| a.dir.cmp(&b.dir)));
     if args.clean {
@@ -154,11 +155,18 @@ fn clean(runs: &[Listed], yes: bool) -> Result<()> {
         say!("nothing was removed");
         return Ok(());
     }
+    let (mut removed, mut failed) = (0, None);
     for part in &all {
-        part.remove()?;
+        match part.remove() {
+            Ok(()) => removed += part.bytes,
+            Err(error) => {
+                say!("not removed: {error}");
+                failed = Some(error);
+            }
+        }
     }
-    say!("removed {}", words::bytes(bytes));
-    Ok(())
+    say!("removed {}", words::bytes(removed));
+    failed.map_or(Ok(()), Err)
 }
 
 fn agreed(question: &str) -> Result<bool> {

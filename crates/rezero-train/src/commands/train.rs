@@ -10,7 +10,7 @@ use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
-use crate::recipe::{Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
+use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
 use crate::record::{Environment, NewRun, Opening, Stage, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
@@ -38,7 +38,7 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
             0 => "epochs=N",
             _ => "steps=N",
         };
-        let more = words::command(&[&"train", &dir, &"--resume", &key]);
+        let more = words::command("train", &dir, &["--resume", key]);
         say!(
             "{} is complete already; for a longer run: {more}",
             dir.display()
@@ -70,7 +70,9 @@ fn resolve(args: &Train) -> Result<Plan> {
     let given = Path::new(&args.recipe);
     // Folders may have any name.
     let recipe = args.recipe.to_string_lossy();
-    if given.is_dir() {
+    // A folder may be called like a recipe.
+    let is_recipe = || EMBEDDED.iter().any(|(name, _)| *name == recipe);
+    if given.is_dir() && (given.join("recipe.toml").exists() || !is_recipe()) {
         if !args.resume {
             return Err(Error::Run {
                 dir: given.to_owned(),
@@ -99,27 +101,27 @@ fn resolve(args: &Train) -> Result<Plan> {
     }
     let resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let name = resolved.run_name();
-    let before = run_dir::of_name(Path::new(RUNS), &name);
+    let before = run_dir::of_name(Path::new(RUNS), &name, &resolved.name);
     let (place, note) = match (&args.run_dir, args.resume) {
         (Some(dir), true) => (NewRun::At(dir.clone()), ", continued".to_owned()),
         (None, true) => {
-            let dir = run_dir::latest(&before).ok_or_else(|| Error::Run {
+            let (dir, stage) = run_dir::latest(&before).ok_or_else(|| Error::Run {
                 dir: Path::new(RUNS).join(&name),
                 message: "holds no run to resume; leave out --resume to start it, or name the run \
                           directory"
                     .to_owned(),
             })?;
-            let which = match (before.len(), Stage::of(&dir)) {
+            let which = match (before.len(), stage) {
                 (1, _) => String::new(),
                 (n, Stage::Done) => format!(": the newest of {n} of this name, all are done"),
-                (n, _) => format!(": of {n} of this name, the newest that is not done"),
+                (n, stage) => format!(": of {n} of this name, the newest that is {}", stage.name()),
             };
             (NewRun::At(dir), format!(", continued{which}"))
         }
         (given, false) => {
             let place = new_run(given.as_ref(), Path::new(RUNS), name);
             let other = before.last().filter(|_| given.is_none());
-            let other = other.map(|(_, dir)| {
+            let other = other.map(|dir| {
                 let stage = Stage::of(dir).name();
                 format!(": a new one, {} is {stage}", dir.display())
             });
@@ -336,7 +338,7 @@ fn finish<D: Domain>(
     let summary = D::task().summary(target, state);
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
-    let eval = words::command(&[&"eval", &dir, &"--split", &"test"]);
+    let eval = words::command("eval", dir, &["--split", "test"]);
     say!("score it with: {eval}");
     if let Some(line) = D::next_command(of, dir) {
         say!("{line}");

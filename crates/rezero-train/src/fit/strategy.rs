@@ -135,6 +135,7 @@ where
             let alpha = Some(shown::mean_magnitude(&alphas)).filter(|_| !alphas.is_empty());
             Box::new(PlainRenderer::new(extent, alpha))
         } else {
+            terminal::survive_its_end();
             let renderer = default_renderer(self.interrupter.clone(), None);
             terminal::drawn();
             renderer

@@ -78,8 +78,7 @@ pub fn list(run: &Path) -> Result<BTreeMap<usize, PathBuf>> {
     };
     for entry in entries {
         let path = entry.map_err(|e| Error::io("read", &dir, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok())
+        if let Some(step) = step_of(&path)
             && path.join(MANIFEST).exists()
         {
             found.insert(step, path);
@@ -97,12 +96,45 @@ pub fn torn(run: &Path) -> Result<Vec<PathBuf>> {
     let committed = list(run)?;
     let entries = fs::read_dir(run.join(DIR)).into_iter().flatten();
     let paths = entries.flatten().map(|entry| entry.path());
-    let ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let step = name.strip_prefix("step-").map(str::parse::<usize>);
-        step.is_some_and(|step| step.is_ok()) && !committed.values().any(|c| c == path)
-    };
+    let ours = |path: &PathBuf| step_of(path).is_some_and(|step| !committed.contains_key(&step));
     Ok(paths.filter(ours).collect())
+}
+
+/// The step of a checkpoint's folder, `step-N`.
+fn step_of(path: &Path) -> Option<usize> {
+    let name = path.file_name()?.to_str()?;
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    // `step-020` is not ours.
+    (name == format!("step-{step}")).then_some(step)
+}
+
+/// Removes a checkpoint, or half of one. Other files in its folder stay, and the folder with them.
+///
+/// # Errors
+///
+/// If a file cannot be removed.
+pub(super) fn remove(dir: &Path) -> Result<()> {
+    // The manifest first: a removal cut short must not look like a damaged checkpoint.
+    for name in [MANIFEST, STATE, SCHEDULER, OPTIMIZER, MODEL] {
+        remove_file(&dir.join(name))?;
+    }
+    // Burn's writer and ours have temporary files.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().ends_with(".tmp") {
+            remove_file(&entry.path())?;
+        }
+    }
+    let _ = fs::remove_dir(dir);
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// The checkpoint of the run that `which` names: `best`, `last` or a step.
@@ -379,7 +411,11 @@ impl Writer {
         let fail = |e: String| Error::Checkpoint {
             dir: dir.clone(),
             message: format!(
-                "cannot write: {e}; earlier checkpoints are intact; free some space and try again"
+                "cannot write: {e}; earlier checkpoints are intact{}",
+                match e.contains("No space left") || e.contains("File too large") {
+                    true => "; free some space and try again",
+                    false => "",
+                }
             ),
         };
 
@@ -411,10 +447,7 @@ impl Writer {
             .take(old)
             .filter(|(step, _)| Some(**step) != best)
         {
-            // The manifest first: a removal cut short must not look like a damaged checkpoint.
-            let manifest = dir.join(MANIFEST);
-            fs::remove_file(&manifest).map_err(|e| Error::io("remove", &manifest, e))?;
-            fs::remove_dir_all(dir).map_err(|e| Error::io("remove", dir, e))?;
+            remove(dir)?;
         }
         Ok(())
     }

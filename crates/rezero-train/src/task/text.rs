@@ -213,7 +213,7 @@ impl Domain for Text {
     }
 
     fn next_command(_of: &TaskOf<Self>, run: &Path) -> Option<String> {
-        let sample = words::command(&[&"sample", &run]);
+        let sample = words::command("sample", run, &[]);
         Some(format!("let it write: {sample}"))
     }
 
