@@ -317,7 +317,8 @@ pub struct Jacobian {
     /// the start and at a checkpoint
     #[arg(value_name = "MODEL|RUN")]
     pub what: OsString,
-    /// Residual schemes of new networks, separated by commas
+    /// Residual schemes of new networks, separated by commas; all stands for every scheme of an MLP, and
+    /// for the paper's of a Transformer, which has more
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub scheme: Vec<String>,
     /// Depths of new networks, separated by commas
@@ -454,8 +455,8 @@ pub struct Report {
 /// Arguments of `rezero runs`.
 #[derive(Debug, clap::Args)]
 pub struct Runs {
-    /// Folders that are searched for runs
-    #[arg(value_name = "DIR", default_value = "runs")]
+    /// Folders that are searched for runs [default: runs]
+    #[arg(value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
     /// Remove what is no longer needed, after asking: runs that diverged or were stopped before their
     /// first checkpoint, and of runs that are done the checkpoints that are neither the best nor the last

@@ -2,19 +2,25 @@
 
 use std::fs;
 use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::{out, say};
+use super::{RUNS, out, say};
 use crate::cli::Runs;
 use crate::error::{Error, Result};
 use crate::record::listing::{self, Listed, Removable};
 use crate::words;
 
 pub fn run(args: &Runs) -> Result<()> {
+    let default = [PathBuf::from(RUNS)];
+    let given: &[PathBuf] = match args.dirs.is_empty() {
+        true => &default,
+        false => &args.dirs,
+    };
     let mut dirs = Vec::new();
-    for dir in &args.dirs {
+    for dir in given {
         match fs::metadata(dir) {
             Ok(meta) if meta.is_dir() => dirs.push(dir.as_path()),
             Ok(_) => {
@@ -24,7 +30,7 @@ pub fn run(args: &Runs) -> Result<()> {
                 });
             }
             // The default folder is made by the first run.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.dirs.len() == 1 => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.dirs.is_empty() => {}
             Err(e) => return Err(Error::io("read", dir, e)),
         }
     }
@@ -41,11 +47,7 @@ pub fn run(args: &Runs) -> Result<()> {
         return Ok(());
     }
     if runs.is_empty() {
-        let dirs: Vec<String> = args
-            .dirs
-            .iter()
-            .map(|dir| dir.display().to_string())
-            .collect();
+        let dirs: Vec<String> = given.iter().map(|dir| dir.display().to_string()).collect();
         say!("no runs in {}", dirs.join(", "));
         return Ok(());
     }
@@ -65,7 +67,8 @@ pub fn run(args: &Runs) -> Result<()> {
         0 => String::new(),
         n => format!(", {} of it no longer needed: --clean", words::bytes(n)),
     };
-    say!("{} runs, {}{tip}", runs.len(), words::bytes(bytes));
+    let s = if runs.len() == 1 { "" } else { "s" };
+    say!("{} run{s}, {}{tip}", runs.len(), words::bytes(bytes));
     Ok(())
 }
 

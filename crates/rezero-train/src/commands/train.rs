@@ -34,15 +34,19 @@ pub fn run(args: &Train) -> Result<()> {
 fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     let Some(open) = open(args, plan, of)? else {
         let dir = plan.place.path();
-        let key = match plan.resolved.recipe.settings.run.steps {
-            0 => "epochs=N",
-            _ => "steps=N",
+        let settings = &plan.resolved.recipe.settings;
+        let longer = |key| {
+            let command = words::command("train", &dir, &["--resume", key]);
+            format!("for a longer run: {command}")
         };
-        let more = words::command("train", &dir, &["--resume", key]);
-        say!(
-            "{} is complete already; for a longer run: {more}",
-            dir.display()
-        );
+        let more = match settings.run.steps {
+            _ if settings.schedule.spans_the_run() => {
+                "its schedule spans the run, so it cannot be made longer".to_owned()
+            }
+            0 => longer("epochs=N"),
+            _ => longer("steps=N"),
+        };
+        say!("{} is complete already; {more}", dir.display());
         return Ok(());
     };
     let (finished, run) = fit(args, plan, of, open)?;
@@ -122,8 +126,14 @@ fn resolve(args: &Train) -> Result<Plan> {
             let place = new_run(given.as_ref(), Path::new(RUNS), name);
             let other = before.last().filter(|_| given.is_none());
             let other = other.map(|dir| {
-                let stage = Stage::of(dir).name();
-                format!(": a new one, {} is {stage}", dir.display())
+                let other = dir.display();
+                match Stage::of(dir) {
+                    Stage::Stopped => format!(
+                        ": a new one; {other} is stopped, to continue that one instead: {}",
+                        resume(dir)
+                    ),
+                    stage => format!(": a new one; {other} is there: {}", stage.name()),
+                }
             });
             (place, other.unwrap_or_default())
         }
@@ -173,8 +183,8 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     if args.data_dir.is_some() && !D::reads_a_folder(&of.data) {
         return Err(Error::RecipeValue {
             key: "data.set".to_owned(),
-            message: "reads no folder, so that --data-dir has no effect; leave it out, or choose a set that \
-                      is read from a folder (cifar10, enwik8)"
+            message: "is made here, so that --data-dir has no effect; leave it out, or choose a set that is \
+                      read from a folder with data=SET"
                 .to_owned(),
         });
     }
@@ -201,13 +211,16 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     if opening.is_done() && !is_longer(plan) {
         return Ok(None);
     }
+    let [most_to_train, most_to_validate] = D::limits(&of.data);
     let train = D::open(&of.data, &places, Split::Train)?;
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
-        "{}: {} training {items}, {} validation {items}{}",
+        "{}: {} training {items}{}, {} validation {items}{}{}",
         train.name(),
         train.len(),
+        limit("train_items", most_to_train, train.len()),
         valid.len(),
+        limit("valid_items", most_to_validate, valid.len()),
         match train.is_subset() {
             true if !D::reads_a_file(&of.data) => " (a subset of the official set)",
             _ => "",
@@ -221,6 +234,14 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         train,
         valid,
     }))
+}
+
+/// Says that a key has cut a split to its first items.
+fn limit(key: &str, most: usize, items: usize) -> String {
+    match most == items {
+        true => format!(" (the first, {key})"),
+        false => String::new(),
+    }
 }
 
 /// Whether a complete run shall become longer.

@@ -44,8 +44,6 @@ pub struct PlainRenderer {
     /// The mean of each column over the split that has just ended.
     whole: BTreeMap<usize, f64>,
     extent: Extent,
-    /// Mean |α| before the first step.
-    alpha: Option<f64>,
     epoch: usize,
     epochs: usize,
     is_train: bool,
@@ -63,8 +61,8 @@ pub struct PlainRenderer {
 }
 
 impl PlainRenderer {
-    /// A renderer of a run whose gates have this mean |α|, if it has gates.
-    pub fn new(extent: Extent, alpha: Option<f64>) -> Self {
+    /// A renderer of a run.
+    pub fn new(extent: Extent) -> Self {
         Self {
             columns: Vec::new(),
             since: BTreeMap::new(),
@@ -73,7 +71,6 @@ impl PlainRenderer {
             epoch: extent.first / extent.steps_per_epoch + 1,
             trained: extent.first % extent.steps_per_epoch * extent.rows_per_step,
             extent,
-            alpha,
             epochs: 0,
             is_train: true,
             done: 0,
@@ -300,9 +297,6 @@ impl MetricsRenderer for PlainRenderer {
     fn register_metric(&mut self, definition: MetricDefinition) {
         // The description of our metrics is their short name.
         if let Some(head) = definition.description {
-            if let Some(alpha) = self.alpha.filter(|_| head == shown::ALPHA) {
-                self.latest.insert(self.columns.len(), alpha);
-            }
             self.columns.push((definition.metric_id, head));
         }
     }
@@ -321,7 +315,7 @@ mod tests {
             rows_per_step: 8,
             counts_steps: false,
         };
-        let mut lines = PlainRenderer::new(extent, None);
+        let mut lines = PlainRenderer::new(extent);
         assert_eq!((lines.epoch, lines.step()), (2, 12));
         lines.start(4, 1, None, None);
         lines.start_split("Train", 78);

@@ -378,10 +378,7 @@ impl Resolved {
 
 /// A number in the shorter of its two forms if the usual one is long: `0.001`, `1e30`.
 fn short(number: f64) -> String {
-    let (plain, power) = (
-        toml::Value::Float(number).to_string(),
-        format!("{number:e}"),
-    );
+    let (plain, power) = (number.to_string(), format!("{number:e}"));
     match plain.len() > 12 && power.len() < plain.len() {
         true => power,
         false => plain,

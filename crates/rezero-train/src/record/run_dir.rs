@@ -245,9 +245,14 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let below = Path::new("runs").join(path);
+            let meant = match path.is_relative() && below.join(RECIPE).exists() {
+                true => format!("; did you mean {}?", below.display()),
+                false => String::new(),
+            };
             return Err(Error::Run {
                 dir: path.to_owned(),
-                message: format!("holds no run ({RECIPE} is missing)"),
+                message: format!("holds no run ({RECIPE} is missing){meant}"),
             });
         }
         Err(e) => return Err(Error::io("read", &file, e)),

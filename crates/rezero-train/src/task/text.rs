@@ -217,6 +217,10 @@ impl Domain for Text {
         Some(format!("let it write: {sample}"))
     }
 
+    fn limits(data: &TextData) -> [usize; 2] {
+        [data.train_items, data.valid_items]
+    }
+
     fn reads_a_folder(data: &TextData) -> bool {
         data.set == TextSource::Enwik8
     }
