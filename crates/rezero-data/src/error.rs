@@ -251,7 +251,7 @@ pub enum DataError {
 
     /// The server could not be reached, or did not speak HTTP.
     #[error(
-        "{url}: {source}; check the network and the proxy (HTTPS_PROXY), or give a mirror (rezero fetch --url URL)"
+        "{url}: {source}; check the network and the proxy (https_proxy), or give a mirror (rezero fetch --url URL)"
     )]
     Network {
         /// The address asked.

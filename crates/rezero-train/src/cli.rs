@@ -318,7 +318,8 @@ pub struct Jacobian {
     /// the start and at a checkpoint
     #[arg(value_name = "MODEL|RUN")]
     pub what: OsString,
-    /// Residual schemes of new networks, separated by commas
+    /// Residual schemes of new networks, separated by commas; all stands for every scheme of an MLP, and
+    /// for the paper's of a Transformer, which has more
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub scheme: Vec<String>,
     /// Depths of new networks, separated by commas
@@ -399,6 +400,9 @@ pub struct Grow {
     /// Print lines instead of the terminal interface
     #[arg(long)]
     pub plain: bool,
+    /// What SIGTERM does: stop with a checkpoint, or go on to the end
+    #[arg(long, value_enum, default_value_t)]
+    pub on_term: OnTerm,
 }
 
 /// Where new layers go.
@@ -452,8 +456,8 @@ pub struct Report {
 /// Arguments of `rezero runs`.
 #[derive(Debug, clap::Args)]
 pub struct Runs {
-    /// Folders that are searched for runs
-    #[arg(value_name = "DIR", default_value = "runs")]
+    /// Folders that are searched for runs [default: runs]
+    #[arg(value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
     /// Remove what is no longer needed, after asking: runs that diverged or were stopped before their
     /// first checkpoint, and of runs that are done the checkpoints that are neither the best nor the last

@@ -68,6 +68,9 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The result cannot be printed.
+    #[error("cannot write to standard output: {0}")]
+    Output(std::io::Error),
     /// The data set is not available or cannot be read.
     #[error(transparent)]
     Data(#[from] rezero_data::DataError),
@@ -198,9 +201,7 @@ fn io_remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match error.kind() {
         StorageFull => "; free some space and try again, what was complete before is intact",
-        PermissionDenied | ReadOnlyFilesystem => {
-            "; choose a directory that can be written (--run-dir, --data-dir)"
-        }
+        PermissionDenied | ReadOnlyFilesystem => "; it needs a directory that can be written",
         NotADirectory | AlreadyExists => "; a file stands where a directory is needed",
         _ => "",
     }

@@ -1,14 +1,22 @@
 //! Times, sizes and commands in words.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
-/// This program with these arguments, as a shell reads them.
-pub fn command(arguments: &[&dyn AsRef<OsStr>]) -> String {
+/// This program's command `verb` on a run, with further words, as a shell reads it.
+pub fn command(verb: &str, run: &Path, more: &[&str]) -> String {
     let program = std::env::args_os().next();
     let program = program.filter(|path| !path.is_empty());
-    let mut words = vec![quoted(program.as_deref().unwrap_or("rezero".as_ref()))];
-    words.extend(arguments.iter().map(|word| quoted((*word).as_ref())));
+    let program = quoted(program.as_deref().unwrap_or("rezero".as_ref()));
+    // `-x` would be an option.
+    let is_option = run.as_os_str().as_encoded_bytes().starts_with(b"-");
+    let run = match is_option {
+        true => Path::new(".").join(run),
+        false => run.to_owned(),
+    };
+    let mut words = vec![program, verb.to_owned(), quoted(run.as_os_str())];
+    words.extend(more.iter().map(|word| quoted(word.as_ref())));
     words.join(" ")
 }
 
@@ -68,6 +76,8 @@ mod tests {
             "'$(a)'",
         ];
         assert_eq!(words, shown);
+        let resume = command("train", Path::new("-x"), &["--resume", "steps=N"]);
+        assert!(resume.ends_with(" train ./-x --resume steps=N"), "{resume}");
     }
 
     #[test]

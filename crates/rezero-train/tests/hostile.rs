@@ -243,6 +243,16 @@ fn no_link_is_followed() {
         assert!(said.err.contains(name), "{said:?}");
         assert!(before == snapshot(&scene.at("outside")));
     }
+    // Under the name that a new run would have.
+    let args = "train quickstart steps=1 --plain"
+        .split(' ')
+        .collect::<Vec<_>>();
+    let place = scene.at("runs/quickstart_steps=1");
+    fs::create_dir(&place).unwrap();
+    symlink(scene.at("outside/new"), place.join("run.lock")).unwrap();
+    let said = in_time(&mut rezero(scene.dir.path(), &args));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("run.lock is a symbolic link"), "{said:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rezero_train::record::{Stage, checkpoint, metrics, run_dir};
+use rezero_train::record::{Stage, checkpoint, metrics};
 use serde_json::Value;
 
 use crate::support::{cifar_layout, fail, run, scratch, succeed};
@@ -153,16 +153,142 @@ fn a_command_says_where_its_run_is_and_what_resume_means() {
     // The first is stopped: it is the one to continue.
     fs::remove_file(dir.path().join(name).join("DONE")).unwrap();
     let fourth = succeed(dir.path(), &text(&["steps=2", "--resume"]));
-    let expected = format!("run {name}, continued: of 2 of this name, the newest that is not done");
+    let expected = format!("run {name}, continued: of 2 of this name, the newest that is stopped");
     assert!(fourth.err.starts_with(&expected), "{fourth:?}");
     // A number that was removed is not given to a later run.
     fs::remove_dir_all(dir.path().join(name)).unwrap();
-    let runs = dir.path().join("runs");
-    let base = Path::new(name).file_name().unwrap().to_str().unwrap();
-    let numbers = |found: Vec<(usize, _)>| found.into_iter().map(|(n, _)| n).collect::<Vec<_>>();
-    assert_eq!(numbers(run_dir::of_name(&runs, base)), [2]);
-    succeed(dir.path(), &text(&["steps=2"]));
-    assert_eq!(numbers(run_dir::of_name(&runs, base)), [2, 3]);
+    let fifth = succeed(dir.path(), &text(&["steps=2"]));
+    assert!(
+        fifth.err.starts_with(&format!("run {name}-3: a new one")),
+        "{fifth:?}"
+    );
+}
+
+#[test]
+fn nothing_but_runs_is_removed() {
+    let dir = scratch();
+    let here = dir.path();
+    let list = || listed(here).len();
+    let clean = || succeed(here, &["runs", "--clean", "--yes"]);
+    let diverge = |run: &str| {
+        fail(
+            here,
+            &text(&["lr=1e30", "--run-dir", run]),
+            3,
+            &["diverged"],
+        )
+    };
+    // A project with a recipe of its own, and the repository's records, are no runs to remove.
+    let project = here.join("runs/project");
+    fs::create_dir_all(&project).unwrap();
+    fs::write(project.join("recipe.toml"), "").unwrap();
+    fs::write(project.join("thesis.tex"), "important").unwrap();
+    diverge("runs/record");
+    fs::remove_file(here.join("runs/record/run.lock")).unwrap();
+    assert_eq!(list(), 1);
+    assert!(clean().err.contains("nothing to remove"));
+    // Files of others stay, and runs in runs are listed.
+    diverge("runs/outer");
+    fs::write(here.join("runs/outer/notes.txt"), "important").unwrap();
+    succeed(here, &text(&["steps=2", "--run-dir", "runs/outer/inner"]));
+    assert_eq!(list(), 3);
+    clean();
+    assert!(!here.join("runs/outer/recipe.toml").exists());
+    assert!(here.join("runs/outer/notes.txt").exists());
+    assert!(here.join("runs/outer/inner/DONE").exists());
+    assert!(project.join("thesis.tex").exists());
+    // The shared folder by mistake.
+    diverge("runs");
+    succeed(here, &["runs", "--clean", "--yes", "runs", "runs/outer"]);
+    assert!(here.join("runs/outer/inner/DONE").exists());
+    assert_eq!(list(), 2);
+}
+
+#[test]
+fn nothing_is_removed_of_a_run_that_cannot_be_read() {
+    let dir = scratch();
+    let keys = [
+        "steps=8",
+        "eval_every=2",
+        "checkpoint_every=2",
+        "keep=9",
+        "--run-dir",
+        "runs/a",
+    ];
+    succeed(dir.path(), &text(&keys));
+    let run = dir.path().join("runs/a");
+    let checkpoints = run.join("checkpoints");
+    let count = || checkpoint::list(&run).unwrap().len();
+    let nothing = |when: &str| {
+        let said = succeed(dir.path(), &["runs", "--clean", "--yes"]);
+        assert!(said.err.contains("nothing to remove"), "{when}: {said:?}");
+    };
+    // The state that names the best checkpoint.
+    let state = checkpoints.join("step-8/state.json");
+    let text = fs::read(&state).unwrap();
+    fs::write(&state, "").unwrap();
+    nothing("an empty state");
+    fs::write(&state, text).unwrap();
+    // A folder that is not ours.
+    fs::create_dir(checkpoints.join("step-004")).unwrap();
+    assert_eq!(count(), 4);
+    succeed(dir.path(), &["runs", "--clean", "--yes"]);
+    assert!(checkpoints.join("step-004").exists());
+    assert!((1..=2).contains(&count()));
+    #[cfg(unix)]
+    {
+        // A disk that is not there.
+        fs::rename(&checkpoints, dir.path().join("disk")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("gone"), &checkpoints).unwrap();
+        fs::remove_file(run.join("DONE")).unwrap();
+        nothing("a link to nothing");
+    }
+}
+
+#[test]
+fn a_name_is_of_one_recipe() {
+    let dir = scratch();
+    let recipe = |name: &str, d_model: usize| {
+        let recipe = fs::read_to_string(dir.path().join("base.toml")).unwrap();
+        let other = recipe.replace("d_model = 64", &format!("d_model = {d_model}"));
+        fs::write(dir.path().join(name), other).unwrap();
+    };
+    let base = succeed(dir.path(), &["recipes", "enwik8-tiny"]).out;
+    fs::write(dir.path().join("base.toml"), base).unwrap();
+    recipe("x.toml", 32);
+    recipe("x-2.toml", 16);
+    let keys = [
+        "data=wiki-like",
+        "depth=2",
+        "steps=2",
+        "valid_items=64",
+        "--plain",
+    ];
+    let train = |file, more: &[&str]| {
+        let args = [&["train", file][..], &keys, more].concat();
+        succeed(dir.path(), &args)
+            .err
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let of = |line: &str| line.split([' ', ',', ':']).nth(1).unwrap().to_owned();
+    let (x, x2) = (train("x.toml", &[]), train("x-2.toml", &[]));
+    for run in [&x, &x2] {
+        fs::remove_file(dir.path().join(of(run)).join("DONE")).unwrap();
+    }
+    assert_eq!(of(&train("x.toml", &["--resume"])), of(&x));
+    assert_eq!(of(&train("x-2.toml", &["--resume"])), of(&x2));
+    // A date is not a number of ours; a folder may have the name of a recipe, and an option's.
+    let dated = format!("{}-20240131", of(&x));
+    fs::rename(dir.path().join(of(&x)), dir.path().join(dated)).unwrap();
+    let again = of(&train("x.toml", &[]));
+    assert!(again == of(&x) || !again.contains("2024"), "{again}");
+    fs::create_dir(dir.path().join("enwik8-tiny")).unwrap();
+    let said = succeed(dir.path(), &text(&["steps=1", "--run-dir=-odd"]));
+    assert!(said.err.contains("train ./-odd --resume"), "{said:?}");
+    succeed(dir.path(), &["train", "./-odd", "--resume", "steps=2"]);
 }
 
 #[test]
@@ -205,13 +331,17 @@ fn lines_of_progress_are_means_and_say_what_of() {
         let lines = said.err.lines().filter(|line| line.starts_with(start));
         lines.map(str::to_owned).collect()
     };
-    let mean = lines("epoch 1/3 mean  loss ");
+    let mean = lines("epoch 1/2 mean  loss ");
     assert!(mean.len() == 1 && mean[0].contains(" |alpha| "), "{said:?}");
-    assert_eq!(lines("epoch 1/3 valid  loss ").len(), 1, "{said:?}");
-    // A part of an epoch is not called its mean.
-    assert!(lines("epoch 2/3 mean").is_empty(), "{said:?}");
     assert_eq!(
-        lines("epoch 2/3 train     32/90  loss ").len(),
+        lines("epoch 1/2 valid at step 12  loss ").len(),
+        1,
+        "{said:?}"
+    );
+    // A part of an epoch is not called its mean.
+    assert!(lines("epoch 2/2 mean").is_empty(), "{said:?}");
+    assert_eq!(
+        lines("epoch 2/2 train     32/90  loss ").len(),
         1,
         "{said:?}"
     );

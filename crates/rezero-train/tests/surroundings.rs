@@ -164,7 +164,7 @@ fn an_import_that_cannot_be_written_leaves_its_directory_free() {
     );
     // The size of files is limited, in blocks of 512 bytes.
     let limited = call(import);
-    let shell = "trap '' XFSZ; ulimit -f 100; exec \"$@\"";
+    let shell = "ulimit -f 100; exec \"$@\"";
     let mut command = Command::new("bash");
     command
         .args(["-c", shell, "bash"])
@@ -232,7 +232,7 @@ fn downloads_go_through_the_proxy_and_trust_the_certificates_of_the_system() {
         asked.iter().all(|line| line.starts_with("CONNECT ")),
         "{asked:?}"
     );
-    assert!(said.contains("HTTPS_PROXY"), "{said}");
+    assert!(said.contains("CONNECT proxy failed"), "{said}");
 
     // A server with a certificate of an authority that only the company knows.
     let openssl = |words: &str| {

@@ -230,6 +230,31 @@ fn signals_give_the_terminal_back() {
     }
 }
 
+/// A terminal that is closed raises SIGHUP, and nothing can be written there any more.
+#[test]
+fn a_run_whose_terminal_is_closed_saves_its_step() {
+    if !has_script() {
+        return;
+    }
+    let dir = scratch();
+    // Steps that take longer than the interface waits between two drawings.
+    let slow = ["steps=100000", "depth=12", "batch=48", "eval_every=100000"];
+    let mut terminal = Terminal::new(dir.path(), LARGE, &training(dir.path(), &slow));
+    terminal.wait_for("Bits per byte");
+    std::thread::sleep(Duration::from_millis(1000));
+    terminal.child.kill().unwrap();
+    terminal.child.wait().unwrap();
+    let limit = Instant::now() + Duration::from_secs(60);
+    let run = dir.path().join("run");
+    while rezero_train::record::checkpoint::list(&run)
+        .unwrap()
+        .is_empty()
+    {
+        assert!(Instant::now() < limit, "no checkpoint");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn errors_and_divergence_give_the_terminal_back() {
     if !has_script() {
@@ -286,6 +311,28 @@ fn the_interface_has_no_colours_where_none_are_wanted() {
     };
     assert!(coloured(true));
     assert!(!coloured(false));
+}
+
+#[test]
+fn lines_are_printed_where_keys_do_not_arrive() {
+    if !has_script() {
+        return;
+    }
+    for shell in ["exec \"$@\" < /dev/null", "set -m; \"$@\" & wait $!"] {
+        let dir = scratch();
+        let program = training(dir.path(), &["steps=3"]);
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", shell, "bash"])
+            .arg(program.get_program());
+        command.args(program.get_args());
+        let text = Terminal::new(dir.path(), LARGE, &command).end();
+        assert!(!text.contains('\x1b'), "{shell}: {text:?}");
+        assert!(
+            text.contains("3/3 valid") && text.contains("status=0"),
+            "{text:?}"
+        );
+    }
 }
 
 #[test]

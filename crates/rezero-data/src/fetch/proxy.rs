@@ -5,7 +5,10 @@
 //! | `https_proxy`, `HTTPS_PROXY` | `https://` |
 //! | `http_proxy` | `http://`; curl leaves `HTTP_PROXY` out, which a web server sets from a request's header |
 //! | `all_proxy`, `ALL_PROXY` | both, if the variables before are not set |
-//! | `no_proxy`, `NO_PROXY` | hosts without a proxy, separated by commas: a name and all names that end in it, an IP address, a block such as `10.0.0.0/8`, or `*` for all |
+//! | `no_proxy`, `NO_PROXY` | hosts without a proxy, separated by commas or blanks: a name and all names that end in it, an IP address, a block such as `10.0.0.0/8`, or `*` alone for all |
+//!
+//! A proxy without a port has 1080. Unlike curl, an `http://` address too is reached by CONNECT, and an address that redirects keeps
+//! the proxy of the first one.
 
 use std::net::IpAddr;
 
@@ -23,7 +26,10 @@ pub(super) fn proxy_for(
         Some((name, value)).filter(|(_, value)| !value.trim().is_empty())
     };
     let bypassed = set("no_proxy").or_else(|| set("NO_PROXY"));
-    let is_bypassed = bypassed.is_some_and(|(_, list)| list.split(',').any(|e| matches(e, host)));
+    let is_bypassed = bypassed.is_some_and(|(_, list)| {
+        let mut entries = list.split([',', ' ', '\t']);
+        list.trim() == "*" || entries.any(|entry| matches(entry, host))
+    });
     // A proxy cannot reach this machine's own addresses.
     if is_bypassed || ["127.0.0.1", "localhost", "::1"].contains(&host) {
         return None;
@@ -39,7 +45,22 @@ pub(super) fn proxy_for(
         true => value.to_owned(),
         false => format!("http://{value}"),
     };
-    Some((name, Proxy::new(&value)))
+    Some((name, Proxy::new(&with_port(value))))
+}
+
+/// The address of a proxy, with the port that curl takes where there is none.
+fn with_port(address: String) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return address;
+    };
+    let rest = rest.trim_end_matches('/');
+    let host = rest.rsplit('@').next().unwrap_or_default();
+    // The colons of an IPv6 address stand in brackets.
+    let after = host.rsplit(']').next().unwrap_or_default();
+    match after.contains(':') {
+        true => format!("{scheme}://{rest}"),
+        false => format!("{scheme}://{rest}:1080"),
+    }
 }
 
 /// The host of an address after its `://`.
@@ -55,9 +76,6 @@ fn host_of(rest: &str) -> &str {
 /// Whether an entry of `no_proxy` is about `host`.
 fn matches(entry: &str, host: &str) -> bool {
     let entry = entry.trim().trim_end_matches('.');
-    if entry == "*" {
-        return true;
-    }
     if let Ok(address) = host.parse::<IpAddr>() {
         let (block, length) = match entry.split_once('/') {
             Some((block, length)) => (block, length.parse().ok()),
@@ -117,6 +135,19 @@ mod tests {
             of(https, &[("HTTPS_PROXY", "socks5://p:1080")]).unwrap(),
             "HTTPS_PROXY p:1080"
         );
+        let ports = [
+            "p",
+            "http://p/",
+            "http://u:w@p",
+            "http://[fd::1]",
+            "http://p:3",
+        ]
+        .map(|address| of(https, &[("https_proxy", address)]).unwrap());
+        let expected = ["p:1080", "p:1080", "p:1080", "[fd::1]:1080", "p:3"];
+        assert_eq!(
+            ports,
+            expected.map(|address| format!("https_proxy {address}"))
+        );
         for own in [
             "http://127.0.0.1:80/",
             "http://localhost/",
@@ -138,6 +169,7 @@ mod tests {
             ("a.org", "A.ORG"),
             (".a.org", "data.a.org"),
             ("b.org, a.org", "data.a.org"),
+            ("b.org a.org", "data.a.org"),
             ("10.0.0.0/8", "10.1.2.3"),
             ("10.1.2.3", "10.1.2.3"),
             ("fd00::/8", "[fd12::1]"),
@@ -153,6 +185,7 @@ mod tests {
             ("10.0.0.0/x", "10.1.2.3"),
             ("::/0", "10.1.2.3"),
             (".", "a.org"),
+            ("b.org,*", "a.org"),
         ] {
             assert!(!hosts(list, host), "{list} {host}");
         }

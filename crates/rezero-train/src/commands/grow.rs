@@ -9,7 +9,7 @@ use super::{RUNS, absolute, described_data, fingerprint, new_run, places, resume
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Model, OnTerm, Rates, Scheduler, load};
+use crate::fit::{Model, Rates, Scheduler, load};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, TaskRecipe};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::{Domain, Places};
@@ -86,7 +86,7 @@ pub fn run(args: Grow) -> Result<()> {
         devices: None,
         offline: args.offline,
         plain: args.plain,
-        on_term: OnTerm::default(),
+        on_term: args.on_term,
     })
 }
 

@@ -105,7 +105,7 @@ pub fn run(args: &Import) -> Result<()> {
             section.embedding_scale
         );
     }
-    say!("score it with: {}", words::command(&[&"eval", &dir]));
+    say!("score it with: {}", words::command("eval", dir, &[]));
     say!("train on from it with: {}", resume(dir));
     Ok(())
 }

@@ -22,6 +22,7 @@ use rezero_data::Split;
 use crate::cli::{Cli, Command};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::fit::survive_file_limits;
 use crate::recipe::TaskOf;
 use crate::record::{Environment, NewRun};
 use crate::say::say;
@@ -34,6 +35,7 @@ use crate::words;
 ///
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
+    survive_file_limits();
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -63,7 +65,7 @@ fn new_run(given: Option<&PathBuf>, base: &Path, name: String) -> NewRun {
 
 /// The command that continues a run.
 fn resume(run: &Path) -> String {
-    words::command(&[&"train", &run, &"--resume"])
+    words::command("train", run, &["--resume"])
 }
 
 /// The places of a run's data: those that the command line gives, else those that its `env.json` has.
@@ -150,7 +152,7 @@ macro_rules! out {
         use std::io::Write;
         match writeln!(std::io::stdout(), $($arg)*) {
             Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                return Err($crate::error::Error::io("write to", "standard output", e));
+                return Err($crate::error::Error::Output(e));
             }
             _ => {}
         }

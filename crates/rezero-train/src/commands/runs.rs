@@ -2,21 +2,27 @@
 
 use std::fs;
 use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::{out, say};
+use super::{RUNS, out, say};
 use crate::cli::Runs;
 use crate::error::{Error, Result};
 use crate::record::listing::{self, Listed, Removable};
 use crate::words;
 
 pub fn run(args: &Runs) -> Result<()> {
-    let mut runs: Vec<Listed> = Vec::new();
-    for dir in &args.dirs {
+    let default = [PathBuf::from(RUNS)];
+    let given: &[PathBuf] = match args.dirs.is_empty() {
+        true => &default,
+        false => &args.dirs,
+    };
+    let mut dirs = Vec::new();
+    for dir in given {
         match fs::metadata(dir) {
-            Ok(meta) if meta.is_dir() => runs.extend(listing::list(dir)),
+            Ok(meta) if meta.is_dir() => dirs.push(dir.as_path()),
             Ok(_) => {
                 return Err(Error::Run {
                     dir: dir.clone(),
@@ -24,10 +30,11 @@ pub fn run(args: &Runs) -> Result<()> {
                 });
             }
             // The default folder is made by the first run.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.dirs.len() == 1 => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && args.dirs.is_empty() => {}
             Err(e) => return Err(Error::io("read", dir, e)),
         }
     }
+    let mut runs = listing::list(dirs);
     // The newest first; where time stamps are coarse, by name.
     runs.sort_by(|a, b| b.changed.cmp(&a.changed).then_with(|| a.dir.cmp(&b.dir)));
     for refused in runs.iter().filter_map(|run| run.refused.as_ref()) {
@@ -43,11 +50,7 @@ pub fn run(args: &Runs) -> Result<()> {
         return Ok(());
     }
     if runs.is_empty() {
-        let dirs: Vec<String> = args
-            .dirs
-            .iter()
-            .map(|dir| dir.display().to_string())
-            .collect();
+        let dirs: Vec<String> = given.iter().map(|dir| dir.display().to_string()).collect();
         say!("no runs in {}", dirs.join(", "));
         return Ok(());
     }
@@ -67,7 +70,8 @@ pub fn run(args: &Runs) -> Result<()> {
         0 => String::new(),
         n => format!(", {} of it no longer needed: --clean", words::bytes(n)),
     };
-    say!("{} runs, {}{tip}", runs.len(), words::bytes(bytes));
+    let s = if runs.len() == 1 { "" } else { "s" };
+    say!("{} run{s}, {}{tip}", runs.len(), words::bytes(bytes));
     Ok(())
 }
 
@@ -157,11 +161,18 @@ fn clean(runs: &[Listed], yes: bool) -> Result<()> {
         say!("nothing was removed");
         return Ok(());
     }
+    let (mut removed, mut failed) = (0, None);
     for part in &all {
-        part.remove()?;
+        match part.remove() {
+            Ok(()) => removed += part.bytes,
+            Err(error) => {
+                say!("not removed: {error}");
+                failed = Some(error);
+            }
+        }
     }
-    say!("removed {}", words::bytes(bytes));
-    Ok(())
+    say!("removed {}", words::bytes(removed));
+    failed.map_or(Ok(()), Err)
 }
 
 fn agreed(question: &str) -> Result<bool> {

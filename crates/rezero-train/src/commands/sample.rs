@@ -41,7 +41,7 @@ pub fn run(args: &Sample) -> Result<()> {
     let mut write = |bytes: &[u8]| match out.write_all(bytes).and_then(|()| out.flush()) {
         // The reader has closed the pipe.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Error::io("write to", "standard output", e)),
+        Err(e) => Err(Error::Output(e)),
         Ok(()) => Ok(true),
     };
     // The network sees no more than its context; what was before it is written all the same.

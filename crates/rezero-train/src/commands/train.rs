@@ -10,7 +10,7 @@ use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
-use crate::recipe::{Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
+use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
 use crate::record::{Environment, NewRun, Opening, Stage, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
@@ -34,15 +34,19 @@ pub fn run(args: &Train) -> Result<()> {
 fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     let Some(open) = open(args, plan, of)? else {
         let dir = plan.place.path();
-        let key = match plan.resolved.recipe.settings.run.steps {
-            0 => "epochs=N",
-            _ => "steps=N",
+        let settings = &plan.resolved.recipe.settings;
+        let longer = |key| {
+            let command = words::command("train", &dir, &["--resume", key]);
+            format!("for a longer run: {command}")
         };
-        let more = words::command(&[&"train", &dir, &"--resume", &key]);
-        say!(
-            "{} is complete already; for a longer run: {more}",
-            dir.display()
-        );
+        let more = match settings.run.steps {
+            _ if settings.schedule.spans_the_run() => {
+                "its schedule spans the run, so it cannot be made longer".to_owned()
+            }
+            0 => longer("epochs=N"),
+            _ => longer("steps=N"),
+        };
+        say!("{} is complete already; {more}", dir.display());
         return Ok(());
     };
     let (finished, run) = fit(args, plan, of, open)?;
@@ -70,7 +74,9 @@ fn resolve(args: &Train) -> Result<Plan> {
     let given = Path::new(&args.recipe);
     // Folders may have any name.
     let recipe = args.recipe.to_string_lossy();
-    if given.is_dir() {
+    // A folder may be called like a recipe.
+    let is_recipe = || EMBEDDED.iter().any(|(name, _)| *name == recipe);
+    if given.is_dir() && (given.join("recipe.toml").exists() || !is_recipe()) {
         if !args.resume {
             return Err(Error::Run {
                 dir: given.to_owned(),
@@ -99,29 +105,35 @@ fn resolve(args: &Train) -> Result<Plan> {
     }
     let resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let name = resolved.run_name();
-    let before = run_dir::of_name(Path::new(RUNS), &name);
+    let before = run_dir::of_name(Path::new(RUNS), &name, &resolved.name);
     let (place, note) = match (&args.run_dir, args.resume) {
         (Some(dir), true) => (NewRun::At(dir.clone()), ", continued".to_owned()),
         (None, true) => {
-            let dir = run_dir::latest(&before).ok_or_else(|| Error::Run {
+            let (dir, stage) = run_dir::latest(&before).ok_or_else(|| Error::Run {
                 dir: Path::new(RUNS).join(&name),
                 message: "holds no run to resume; leave out --resume to start it, or name the run \
                           directory"
                     .to_owned(),
             })?;
-            let which = match (before.len(), Stage::of(&dir)) {
+            let which = match (before.len(), stage) {
                 (1, _) => String::new(),
                 (n, Stage::Done) => format!(": the newest of {n} of this name, all are done"),
-                (n, _) => format!(": of {n} of this name, the newest that is not done"),
+                (n, stage) => format!(": of {n} of this name, the newest that is {}", stage.name()),
             };
             (NewRun::At(dir), format!(", continued{which}"))
         }
         (given, false) => {
             let place = new_run(given.as_ref(), Path::new(RUNS), name);
             let other = before.last().filter(|_| given.is_none());
-            let other = other.map(|(_, dir)| {
-                let stage = Stage::of(dir).name();
-                format!(": a new one, {} is {stage}", dir.display())
+            let other = other.map(|dir| {
+                let other = dir.display();
+                match Stage::of(dir) {
+                    Stage::Stopped => format!(
+                        ": a new one; {other} is stopped, to continue that one instead: {}",
+                        resume(dir)
+                    ),
+                    stage => format!(": a new one; {other} is there: {}", stage.name()),
+                }
             });
             (place, other.unwrap_or_default())
         }
@@ -171,8 +183,8 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     if args.data_dir.is_some() && !D::reads_a_folder(&of.data) {
         return Err(Error::RecipeValue {
             key: "data.set".to_owned(),
-            message: "reads no folder, so that --data-dir has no effect; leave it out, or choose a set that \
-                      is read from a folder (cifar10, enwik8)"
+            message: "is made here, so that --data-dir has no effect; leave it out, or choose a set that is \
+                      read from a folder with data=SET"
                 .to_owned(),
         });
     }
@@ -214,13 +226,16 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         given,
         device,
     )?;
+    let [most_to_train, most_to_validate] = D::limits(&of.data);
     let train = D::open(&of.data, &places, Split::Train)?;
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
-        "{}: {} training {items}, {} validation {items}{}",
+        "{}: {} training {items}{}, {} validation {items}{}{}",
         train.name(),
         train.len(),
+        limit("train_items", most_to_train, train.len()),
         valid.len(),
+        limit("valid_items", most_to_validate, valid.len()),
         match train.is_subset() {
             true if !D::reads_a_file(&of.data) => " (a subset of the official set)",
             _ => "",
@@ -234,6 +249,14 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         train,
         valid,
     }))
+}
+
+/// Says that a key has cut a split to its first items.
+fn limit(key: &str, most: usize, items: usize) -> String {
+    match most == items {
+        true => format!(" (the first, {key})"),
+        false => String::new(),
+    }
 }
 
 /// Whether a complete run shall become longer.
@@ -351,7 +374,7 @@ fn finish<D: Domain>(
     let summary = D::task().summary(target, state);
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
-    let eval = words::command(&[&"eval", &dir, &"--split", &"test"]);
+    let eval = words::command("eval", dir, &["--split", "test"]);
     say!("score it with: {eval}");
     if let Some(line) = D::next_command(of, dir) {
         say!("{line}");

@@ -284,9 +284,13 @@ fn one(name: &str) -> Result<Device> {
         ));
     }
     let backend = backend(base).ok_or_else(|| {
-        let hint = nearest(base, known())
-            .map(|n| format!(", did you mean `{n}`?"))
-            .unwrap_or_default();
+        let hint = match base.to_lowercase().as_str() {
+            // `cpu` is one letter away.
+            "gpu" => ", did you mean `cuda`, `rocm`, `metal`, `vulkan` or `wgpu`?".to_owned(),
+            _ => nearest(base, known())
+                .map(|n| format!(", did you mean `{n}`?"))
+                .unwrap_or_default(),
+        };
         let all: Vec<_> = known().collect();
         fail(format!("unknown{hint} (known: {})", all.join(", ")))
     })?;

@@ -44,8 +44,6 @@ pub struct PlainRenderer {
     /// The mean of each column over the split that has just ended.
     whole: BTreeMap<usize, f64>,
     extent: Extent,
-    /// Mean |α| before the first step.
-    alpha: Option<f64>,
     epoch: usize,
     epochs: usize,
     is_train: bool,
@@ -63,8 +61,8 @@ pub struct PlainRenderer {
 }
 
 impl PlainRenderer {
-    /// A renderer of a run whose gates have this mean |α|, if it has gates.
-    pub fn new(extent: Extent, alpha: Option<f64>) -> Self {
+    /// A renderer of a run.
+    pub fn new(extent: Extent) -> Self {
         Self {
             columns: Vec::new(),
             since: BTreeMap::new(),
@@ -73,7 +71,6 @@ impl PlainRenderer {
             epoch: extent.first / extent.steps_per_epoch + 1,
             trained: extent.first % extent.steps_per_epoch * extent.rows_per_step,
             extent,
-            alpha,
             epochs: 0,
             is_train: true,
             done: 0,
@@ -132,15 +129,18 @@ impl PlainRenderer {
     fn place(&self) -> String {
         match self.extent.counts_steps {
             true => format!("step {:>6}/{}", self.step(), self.extent.steps),
-            false => {
-                // A resumed run may begin with the validation of the epoch before.
-                let epoch = match self.is_train {
-                    true => self.epoch,
-                    false => self.step().div_ceil(self.extent.steps_per_epoch),
-                };
-                format!("epoch {epoch}/{}", self.epochs)
-            }
+            false => format!("epoch {}/{}", self.epoch, self.epochs),
         }
+    }
+
+    fn place_of_valid(&self) -> String {
+        let step = self.step();
+        if self.extent.counts_steps {
+            return format!("{} valid", self.place());
+        }
+        // A resumed run may begin with the validation of the epoch before.
+        let epoch = step.div_ceil(self.extent.steps_per_epoch);
+        format!("epoch {epoch}/{} valid at step {step}", self.epochs)
     }
 
     /// Prints a line of training, with `means`.
@@ -177,6 +177,7 @@ impl PlainRenderer {
 /// Four significant digits.
 fn digits(value: f64) -> String {
     let places = match value.abs() {
+        v if v >= 1e6 => return format!("{value:.2e}"),
         v if v >= 1000.0 => 0,
         v if v >= 100.0 => 1,
         v if v >= 10.0 => 2,
@@ -205,8 +206,13 @@ impl TrainingProgressLogger for PlainRenderer {
         _total_items: Option<usize>,
         _label: Option<&str>,
     ) {
-        // Burn always passes the first epoch as the starting epoch.
-        self.epochs = total_epochs;
+        // Burn always passes the first epoch as the starting epoch. A run may end before the last one.
+        let Extent {
+            steps,
+            steps_per_epoch,
+            ..
+        } = self.extent;
+        self.epochs = total_epochs.min(steps.div_ceil(steps_per_epoch));
     }
 
     fn update_epoch(&mut self, epoch: usize) {
@@ -229,7 +235,7 @@ impl TrainingProgressLogger for PlainRenderer {
         self.done = items_processed;
         if !self.is_train {
             if self.said.elapsed() >= INTERVAL {
-                say!("{} valid {:>6}/{}", self.place(), self.done, self.total);
+                say!("{} {:>6}/{}", self.place_of_valid(), self.done, self.total);
                 self.said = Instant::now();
             }
             return;
@@ -247,7 +253,7 @@ impl TrainingProgressLogger for PlainRenderer {
         // The mean of every metric over the split has just arrived.
         let means = std::mem::take(&mut self.whole);
         if !self.is_train {
-            say!("{} valid  {}", self.place(), self.joined(&means));
+            say!("{}  {}", self.place_of_valid(), self.joined(&means));
             return;
         }
         let is_whole = self.done == self.total && !self.extent.counts_steps;
@@ -292,9 +298,6 @@ impl MetricsRenderer for PlainRenderer {
     fn register_metric(&mut self, definition: MetricDefinition) {
         // The description of our metrics is their short name.
         if let Some(head) = definition.description {
-            if let Some(alpha) = self.alpha.filter(|_| head == shown::ALPHA) {
-                self.latest.insert(self.columns.len(), alpha);
-            }
             self.columns.push((definition.metric_id, head));
         }
     }
@@ -313,7 +316,7 @@ mod tests {
             rows_per_step: 8,
             counts_steps: false,
         };
-        let mut lines = PlainRenderer::new(extent, None);
+        let mut lines = PlainRenderer::new(extent);
         assert_eq!((lines.epoch, lines.step()), (2, 12));
         lines.start(4, 1, None, None);
         lines.start_split("Train", 78);

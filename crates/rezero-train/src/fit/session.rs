@@ -23,7 +23,7 @@ use super::schedule::Scheduler;
 use super::step::{Input, Output, Trainee};
 use super::task::Task;
 use crate::error::{Error, Result};
-use crate::recipe::Settings;
+use crate::recipe::{GateOptimizer, Settings};
 use crate::record::{LossScale, Reached, Row, Score, State, Totals, checkpoint, metrics};
 
 /// The first steps of a process. They compile kernels, choose among them by timing, and allocate
@@ -72,6 +72,8 @@ pub(super) struct Session<M: Model> {
     pub last: Instant,
     /// Wall time of the first steps.
     pub warm_up: Option<f64>,
+    /// The gates as they were last read.
+    pub alphas: Vec<f32>,
 }
 
 impl<M: Model> Session<M> {
@@ -182,8 +184,9 @@ impl<M: Model> Session<M> {
         self.start.state.since.add(&output.totals);
         let every = self.start.plan.settings.run.log_every;
         if self.start.state.step.is_multiple_of(every) || self.at_the_end() {
-            self.log(&mut output)?;
+            self.log(&output)?;
         }
+        output.alphas.clone_from(&self.alphas);
         let (step, lr) = (self.start.state.step, output.lr);
         let item = TrainingItem::new(output, progress(), Some(step), Some(lr.into()));
         self.event(LearnerEvent::ProcessedItem(item))
@@ -265,12 +268,29 @@ impl<M: Model> Session<M> {
         Err(Error::Diverged {
             step,
             message: format!(
-                "loss {loss}, gradient norm {}; {}; try a lower lr, a warm-up, clip_norm=1 or \
-                 alpha_optimizer=adagrad",
+                "loss {loss}, gradient norm {}; {}; try {}",
                 output.grad_norm,
-                self.trainee().model.diagnose(grads)
+                self.trainee().model.diagnose(grads),
+                self.advice()
             ),
         })
+    }
+
+    /// What may keep the run from diverging, of what it does not do yet.
+    fn advice(&self) -> String {
+        let settings = &self.start.plan.settings;
+        let mut all = vec!["a lower lr"];
+        if settings.schedule.may_warm_up() {
+            all.push("warmup_steps=100");
+        }
+        if settings.train.clip_norm == 0.0 {
+            all.push("clip_norm=1");
+        }
+        let shared = settings.gates.alpha_optimizer == GateOptimizer::Shared;
+        if shared && !self.trainee().model.gates().is_empty() {
+            all.push("alpha_optimizer=adagrad");
+        }
+        all.join(", or ")
     }
 
     /// Writes the row of the step at which the run diverges. The error that follows says more than an
@@ -303,9 +323,9 @@ impl<M: Model> Session<M> {
     }
 
     /// Writes a row with the sums since the last row.
-    fn log(&mut self, output: &mut Output) -> Result<()> {
+    fn log(&mut self, output: &Output) -> Result<()> {
         let gates = self.trainee().model.gates();
-        output.alphas = gates.into_iter().flat_map(|gate| gate.effective).collect();
+        self.alphas = gates.into_iter().flat_map(|gate| gate.effective).collect();
         let taken = self.start.state.step - self.first;
         let warm = taken >= WARM_UP || self.at_the_end();
         let since = std::mem::take(&mut self.start.state.since);
@@ -314,7 +334,7 @@ impl<M: Model> Session<M> {
             lr: Some(output.lr),
             grad_norm: finite(output.grad_norm),
             layer_grad_norm: output.layer_norms(),
-            alpha: output.alphas.clone(),
+            alpha: self.alphas.clone(),
             items_per_s: finite(output.items_per_s),
             warm_up_s: self.warm_up.take_if(|_| warm),
             ..self.row("train", self.start.state.step, &since)
@@ -354,9 +374,10 @@ impl<M: Model> Session<M> {
                 message: format!(
                     "validation loss {}, while the training loss is finite (where there is batch norm, \
                      its running statistics may not have caught up with weights that move fast); {}; try \
-                     a lower lr or a warm-up",
+                     {}",
                     total.mean_loss(),
-                    trainee.model.diagnose(&GradientsParams::new())
+                    trainee.model.diagnose(&GradientsParams::new()),
+                    self.advice()
                 ),
             });
         }

@@ -21,7 +21,7 @@ const SHOWN_ALPHAS: usize = 32;
 
 /// The short names of the learning rate and of the mean |α|.
 const LR: &str = "lr";
-pub(super) const ALPHA: &str = "|alpha|";
+const ALPHA: &str = "|alpha|";
 
 /// Whether a line of progress shows the last value of this number instead of a mean.
 pub(super) fn is_momentary(short: &str) -> bool {
@@ -82,7 +82,8 @@ pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
     ];
     if gates > 0 {
         all.push(Number::new("mean |alpha|", ALPHA, |output| {
-            mean_magnitude(&output.alphas)
+            let sum: f64 = output.alphas.iter().map(|a| f64::from(a.abs())).sum();
+            sum / output.alphas.len() as f64
         }));
     }
     if gates <= SHOWN_ALPHAS {
@@ -95,12 +96,6 @@ pub(super) fn of_training(task: &Task, gates: usize) -> Vec<Number> {
         }));
     }
     all
-}
-
-/// The mean of |α|; NaN of no gates.
-pub(super) fn mean_magnitude(alphas: &[f32]) -> f64 {
-    let sum: f64 = alphas.iter().map(|a| f64::from(a.abs())).sum();
-    sum / alphas.len() as f64
 }
 
 impl Number {

@@ -4,6 +4,7 @@
 //! | - | - | - |
 //! | SIGINT (Ctrl-C) | stops after the current step, with a checkpoint | ends the process at once, without one |
 //! | SIGTERM, SIGHUP | stops after the current step, with a checkpoint | changes nothing: a scheduler may send it to a whole group, and twice |
+//! | SIGXCPU (`ulimit -t`) | as SIGTERM | as SIGTERM |
 //! | SIGTERM with [`OnTerm::Finish`] | changes nothing | changes nothing |
 //!
 //! A signal that the parent has set to be ignored, as `nohup` and a shell's `&` do, stays ignored.
@@ -27,9 +28,11 @@ pub enum OnTerm {
     Finish,
 }
 
-const SIGHUP: i32 = 1;
+pub(super) const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
+#[cfg(unix)]
+const SIGXCPU: i32 = signal_hook::consts::SIGXCPU;
 
 /// The signal that stopped the run, or 0.
 static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
@@ -57,12 +60,19 @@ pub(crate) fn status() -> u8 {
 
 #[cfg(unix)]
 fn listen() {
-    let signals = [SIGHUP, SIGINT, SIGTERM];
+    let signals = [SIGHUP, SIGINT, SIGTERM, SIGXCPU];
     let wanted = signals.into_iter().filter(|signal| !is_ignored(*signal));
     // Without a handler, signals end the process; the last checkpoint stays.
     if let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) {
         std::thread::spawn(move || signals.forever().for_each(received));
     }
+}
+
+/// Makes a write beyond the limit of the size of files (`ulimit -f`, quotas) an error. Its signal would end
+/// the process without a word.
+pub(crate) fn survive_file_limits() {
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default());
 }
 
 #[cfg(not(unix))]
@@ -72,7 +82,7 @@ fn listen() {
 
 /// Whether this process was started with the signal ignored.
 #[cfg(unix)]
-fn is_ignored(signal: i32) -> bool {
+pub(super) fn is_ignored(signal: i32) -> bool {
     // Linux says so in a mask of hexadecimal digits. Elsewhere nothing says it without unsafe code.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -96,14 +106,17 @@ fn received(signal: i32) {
         }
         say!("stopping after this step; press Ctrl-C again to stop at once");
     } else {
+        // A terminal that is closed raises SIGHUP.
+        #[cfg(unix)]
+        terminal::detach_if_gone();
         let first = STOPPED_BY.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
         if first.is_err() {
             return;
         }
-        let name = if signal == SIGTERM {
-            "SIGTERM"
-        } else {
-            "SIGHUP"
+        let name = match signal {
+            SIGTERM => "SIGTERM",
+            SIGHUP => "SIGHUP",
+            _ => "SIGXCPU",
         };
         say!("{name}: stopping after this step, with a checkpoint");
     }

@@ -113,7 +113,7 @@ where
         [state.recipe, state.data] = self.fingerprints;
         let parameters = rezero_nn::parameter_count(&trainee.model);
         let gates = trainee.model.gates();
-        let alphas: Vec<f32> = gates.into_iter().flat_map(|gate| gate.effective).collect();
+        let gates = gates.iter().map(|gate| gate.effective.len()).sum();
         let writer =
             checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
         let rows = metrics::Writer::open(self.dir, state.metrics_bytes)?;
@@ -132,9 +132,9 @@ where
                 // Text has one epoch.
                 counts_steps: epochs == 1 && settings.run.steps == steps_per_epoch,
             };
-            let alpha = Some(shown::mean_magnitude(&alphas)).filter(|_| !alphas.is_empty());
-            Box::new(PlainRenderer::new(extent, alpha))
+            Box::new(PlainRenderer::new(extent))
         } else {
+            terminal::survive_its_end();
             let renderer = default_renderer(self.interrupter.clone(), None);
             terminal::drawn();
             renderer
@@ -145,7 +145,7 @@ where
         let outcome = Arc::new(Mutex::new(None));
         let (in_both, in_training) = (
             shown::of_both(&self.task),
-            shown::of_training(&self.task, alphas.len()),
+            shown::of_training(&self.task, gates),
         );
         let strategy = Strategy {
             start: Mutex::new(Some(Start {
@@ -219,7 +219,9 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
         let Some(start) = start else {
             return (trainee, components.event_processor);
         };
+        let gates = trainee.model.gates().into_iter();
         let mut session = Session {
+            alphas: gates.flat_map(|gate| gate.effective).collect(),
             first: start.state.step,
             start,
             trainee: Some(trainee),

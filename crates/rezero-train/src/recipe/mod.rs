@@ -360,6 +360,7 @@ impl Resolved {
         for (key, value) in self.draft.overrides(&self.recipe.to_tables()) {
             let text = match value {
                 toml::Value::String(text) => text,
+                toml::Value::Float(number) => short(number),
                 other => other.to_string(),
             };
             name.push_str(&format!("_{key}={text}"));
@@ -377,5 +378,14 @@ impl Resolved {
         });
         let plain: String = plain.take(LONGEST - hash.len()).collect();
         plain + &hash
+    }
+}
+
+/// A number in the shorter of its two forms if the usual one is long: `0.001`, `1e30`.
+fn short(number: f64) -> String {
+    let (plain, power) = (number.to_string(), format!("{number:e}"));
+    match plain.len() > 12 && power.len() < plain.len() {
+        true => power,
+        false => plain,
     }
 }

@@ -70,7 +70,13 @@ impl Meant {
 /// The key of a recipe that a name stands for, if there is one. The name of a section that comes in
 /// kinds, such as `optimizer`, stands for its kind.
 pub(crate) fn key(name: &str) -> Option<Meant> {
-    key_of(name, &names(OF_A_RECIPE))
+    let keys = names(OF_A_RECIPE);
+    // `optimizer.lr`
+    let (_, short) = name.split_once('.').unwrap_or_default();
+    match keys.iter().any(|key| key == short) {
+        true => Some(Meant::Same(name.to_owned())),
+        false => key_of(name, &keys),
+    }
 }
 
 /// As [`key`], among `keys`.

@@ -54,8 +54,8 @@ pub(crate) fn must_be_same(
     Err(Error::Run {
         dir: dir.to_owned(),
         message: format!(
-            "was begun with other settings ({}); resume with the same ones (only [run] may change, and of \
-             a schedule over the whole run not its length), or start a new run",
+            "was begun with other settings ({}); resume it with the same ones, or start a new run (only keys \
+             of [run] may change, and under a schedule over the whole run not epochs and steps)",
             changed.join(", ")
         ),
     })

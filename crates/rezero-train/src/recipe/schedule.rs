@@ -168,6 +168,11 @@ impl Schedule {
         }
     }
 
+    /// Whether it has keys for a warm-up, and none is set.
+    pub fn may_warm_up(&self) -> bool {
+        !matches!(self, Self::OneCycle(_)) && self.warmup() == (0, 0.0)
+    }
+
     /// Whether it changes the momentum of SGD.
     pub fn cycles_momentum(&self) -> bool {
         match self {

@@ -108,7 +108,8 @@ impl Settings {
         check(
             !self.schedule.cycles_momentum() || self.optimizer.momentum().is_some(),
             "schedule.kind",
-            "one-cycle cycles the momentum of sgd; choose optimizer=sgd".to_owned(),
+            "one-cycle cycles the momentum of sgd; choose optimizer=sgd, or schedule=constant"
+                .to_owned(),
         )?;
         let (devices, batch, parts) = (self.run.devices(), self.train.batch, self.train.accumulate);
         check(

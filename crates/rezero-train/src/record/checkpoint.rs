@@ -98,18 +98,12 @@ fn folders(run: &Path) -> Result<Vec<(usize, PathBuf)>> {
     };
     for entry in entries {
         let path = entry.map_err(|e| Error::io("read", &dir, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(step) = step_of(&name) {
+        if let Some(step) = step_of(&path) {
             must_be(run, &path, Metadata::is_dir)?;
             found.push((step, path));
         }
     }
     Ok(found)
-}
-
-/// The step of the checkpoint whose folder has that name.
-pub(super) fn step_of(name: &str) -> Option<usize> {
-    name.strip_prefix("step-")?.parse().ok()
 }
 
 /// The parts of unfinished checkpoints that a kill may have left.
@@ -120,6 +114,43 @@ pub(super) fn step_of(name: &str) -> Option<usize> {
 pub fn torn(run: &Path) -> Result<Vec<PathBuf>> {
     let all = folders(run)?.into_iter().map(|(_, path)| path);
     Ok(all.filter(|path| !is_file(&path.join(MANIFEST))).collect())
+}
+
+/// The step of a checkpoint's folder, `step-N`.
+pub(super) fn step_of(path: &Path) -> Option<usize> {
+    let name = path.file_name()?.to_str()?;
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    // `step-020` is not ours.
+    (name == format!("step-{step}")).then_some(step)
+}
+
+/// Removes a checkpoint, or half of one. Other files in its folder stay, and the folder with them.
+///
+/// # Errors
+///
+/// If a file cannot be removed.
+pub(super) fn remove(dir: &Path) -> Result<()> {
+    // The manifest first: a removal cut short must not look like a damaged checkpoint.
+    for name in [MANIFEST, STATE, SCHEDULER, OPTIMIZER, MODEL] {
+        remove_file(&dir.join(name))?;
+    }
+    // Burn's writer and ours have temporary files.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().ends_with(".tmp") {
+            remove_file(&entry.path())?;
+        }
+    }
+    let _ = fs::remove_dir(dir);
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// The checkpoint of the run that `which` names: `best`, `last` or a step.
@@ -535,7 +566,11 @@ impl Writer {
         let fail = |e: String| Error::Checkpoint {
             dir: dir.clone(),
             message: format!(
-                "cannot write: {e}; earlier checkpoints are intact; free some space and try again"
+                "cannot write: {e}; earlier checkpoints are intact{}",
+                match e.contains("No space left") || e.contains("File too large") {
+                    true => "; free some space and try again",
+                    false => "",
+                }
             ),
         };
 
@@ -567,10 +602,7 @@ impl Writer {
             .take(old)
             .filter(|(step, _)| Some(**step) != best)
         {
-            // The manifest first: a removal cut short must not look like a damaged checkpoint.
-            let manifest = dir.join(MANIFEST);
-            fs::remove_file(&manifest).map_err(|e| Error::io("remove", &manifest, e))?;
-            fs::remove_dir_all(dir).map_err(|e| Error::io("remove", dir, e))?;
+            remove(dir)?;
         }
         Ok(())
     }

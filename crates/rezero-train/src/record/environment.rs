@@ -124,17 +124,16 @@ pub struct Described {
     pub shown_times: f64,
     /// The sign after the displayed value.
     pub sign: String,
-    /// Digits after the point in tables.
-    #[serde(deserialize_with = "few")]
+    /// Digits after the point in tables, at most 12.
+    #[serde(deserialize_with = "at_most_12")]
     pub digits: usize,
     /// Whether a higher value is better.
     pub higher_is_better: bool,
 }
 
-/// No more digits than a number has: a text of usize::MAX digits cannot be made.
-fn few<'de, D: serde::Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
-    const MOST: usize = 17;
-    usize::deserialize(d).map(|digits| digits.min(MOST))
+/// A formatter refuses thousands of digits.
+fn at_most_12<'de, D: serde::Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    Ok(usize::deserialize(d)?.min(12))
 }
 
 #[cfg(all(test, unix))]

@@ -30,8 +30,8 @@ pub(crate) fn check(run: &Path) -> Result<()> {
     if !is_there(&checkpoints) {
         return Ok(());
     }
-    each(&checkpoints, |path, name| {
-        if step_of(name).is_none() {
+    each(&checkpoints, |path, _| {
+        if step_of(path).is_none() {
             return Ok(());
         }
         must_be(run, path, Metadata::is_dir)?;

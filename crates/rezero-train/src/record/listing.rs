@@ -1,5 +1,6 @@
 //! What a run directory holds, told from its files alone.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,13 +10,13 @@ use serde::Serialize;
 use super::checkpoint;
 use super::environment::Described;
 use super::inside::{self, is_file};
-use super::run_dir::{DONE, LOCK, RECIPE, RunDir};
+use super::run_dir::{DONE, ENV, LOCK, RECIPE, RunDir};
 use super::state::State;
 use super::{metrics, run_dir};
 use crate::error::{Error, Result};
 
 /// Folders in folders are searched for runs to this depth.
-const DEPTH: usize = 4;
+const DEPTH: usize = 32;
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -34,9 +35,9 @@ pub enum Stage {
 impl Stage {
     /// The stage of the run at `dir`. Where the file system has no locks, a run in progress looks stopped.
     pub fn of(dir: &Path) -> Self {
-        match is_locked(dir) {
-            true => Self::Running,
-            false => Self::at_rest(dir),
+        match Lock::of(dir) {
+            Lock::Held => Self::Running,
+            Lock::Free | Lock::Unknown => Self::at_rest(dir),
         }
     }
 
@@ -57,6 +58,27 @@ impl Stage {
             Self::Stopped => "stopped",
             Self::Done => "done",
             Self::Diverged => "diverged",
+        }
+    }
+}
+
+/// Whether a process has a run's directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    Held,
+    Free,
+    /// There is no lock file, or the file system has no locks.
+    Unknown,
+}
+
+impl Lock {
+    fn of(dir: &Path) -> Self {
+        // A shared lock, so that two lists at a time do not take each other for a run.
+        let lock = inside::open(&dir.join(LOCK), File::options().read(true));
+        match lock.map(|lock| lock.try_lock_shared()) {
+            Ok(Ok(())) => Self::Free,
+            Ok(Err(TryLockError::WouldBlock)) => Self::Held,
+            Ok(Err(TryLockError::Error(_))) | Err(_) => Self::Unknown,
         }
     }
 }
@@ -84,12 +106,20 @@ pub struct Listed {
     pub refused: Option<String>,
 }
 
-/// A part of a run that is no longer needed.
+/// A part of a run that is no longer needed: one of its checkpoints, or the run itself.
+///
+/// | stage | what is not needed |
+/// | - | - |
+/// | stopped | the run, if it has no checkpoint; halves of checkpoints |
+/// | diverged | the run, if it has no validation before |
+/// | done | checkpoints that are neither the best nor the last; halves of checkpoints |
+///
+/// Nothing is offered of a run that may be in progress, or whose checkpoints cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removable {
     /// The run.
     pub run: PathBuf,
-    /// The run itself, or one of its checkpoints.
+    /// The run, or its checkpoint.
     pub path: PathBuf,
     /// Why it is not needed.
     pub why: &'static str,
@@ -98,108 +128,98 @@ pub struct Removable {
 }
 
 impl Removable {
-    /// Removes it, unless the run has been continued since it was listed.
+    /// Removes it, unless the run has been continued since it was listed. Only files that this program
+    /// writes are removed; a folder that holds others stays, with them.
     ///
     /// # Errors
     ///
-    /// If the run is in use, or a file cannot be removed.
+    /// If the run is in use, or a file cannot be removed. What was not removed is still listed.
     pub fn remove(&self) -> Result<()> {
-        let _lock = RunDir::open(&self.run)?;
-        if self.path.is_symlink() {
-            return Err(Error::Run {
-                dir: self.run.clone(),
-                message: "is a link to a run; name the run itself".to_owned(),
-            });
+        let fail = |message: &str| Error::Run {
+            dir: self.run.clone(),
+            message: message.to_owned(),
+        };
+        if Lock::of(&self.run) != Lock::Free {
+            return Err(fail("is in use by another process"));
         }
-        if !listed(&self.run, Stage::at_rest(&self.run))
-            .removable
-            .contains(self)
-        {
-            return Err(Error::Run {
-                dir: self.run.clone(),
-                message: "has changed meanwhile; list it again".to_owned(),
-            });
+        let run = RunDir::open(&self.run)?;
+        let now = listed(&self.run, Stage::at_rest(&self.run), Lock::Free);
+        if !now.removable.contains(self) {
+            return Err(fail("has changed meanwhile; list it again"));
         }
-        // What is cut short must not look whole: a run has a recipe, a checkpoint a manifest.
-        for name in [RECIPE, checkpoint::MANIFEST] {
-            let file = self.path.join(name);
-            match fs::remove_file(&file) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &file, e));
-                }
-                _ => {}
-            }
+        if self.path != self.run {
+            return checkpoint::remove(&self.path);
         }
-        fs::remove_dir_all(&self.path).map_err(|e| Error::io("remove", &self.path, e))
+        run.remove()?;
+        // A folder that holds other files stays.
+        let _ = fs::remove_dir(&self.run);
+        Ok(())
     }
 }
 
-/// The runs below `dir`, in no order. Links are not followed.
-pub fn list(dir: &Path) -> Vec<Listed> {
+/// The runs below the folders, each once, in no order. Links below them are not followed.
+pub fn list<'a>(dirs: impl IntoIterator<Item = &'a Path>) -> Vec<Listed> {
     let mut found = Vec::new();
-    search(dir, DEPTH, &mut found);
+    for dir in dirs {
+        search(dir, DEPTH, &mut found);
+    }
+    let mut seen = BTreeSet::new();
     found
-        .iter()
-        .map(|dir| listed(dir, Stage::of(dir)))
-        .collect()
+        .retain(|dir: &PathBuf| seen.insert(fs::canonicalize(dir).unwrap_or_else(|_| dir.clone())));
+    let all = found.iter();
+    all.map(|dir| {
+        let lock = Lock::of(dir);
+        let stage = match lock {
+            Lock::Held => Stage::Running,
+            Lock::Free | Lock::Unknown => Stage::at_rest(dir),
+        };
+        listed(dir, stage, lock)
+    })
+    .collect()
 }
 
 fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    if inside::is_there(&dir.join(RECIPE)) {
+    // A recipe alone may be a user's own file.
+    let is_run = is_file(&dir.join(RECIPE)) && is_file(&dir.join(ENV));
+    if is_run {
         found.push(dir.to_owned());
-        return;
     }
     let Some(depth) = depth.checked_sub(1) else {
         return;
     };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        let own = is_run && entry.file_name() == checkpoint::DIR;
+        if !own && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             search(&entry.path(), depth, found);
         }
     }
 }
 
-fn listed(dir: &Path, stage: Stage) -> Listed {
+fn listed(dir: &Path, stage: Stage, lock: Lock) -> Listed {
     let refused = inside::check(dir).err().map(|error| error.to_string());
-    let checkpoints = checkpoint::list(dir).unwrap_or_default();
-    let state: Option<State> = checkpoints.last_key_value().and_then(|(_, path)| {
+    let checkpoints = checkpoint::list(dir);
+    let newest = checkpoints
+        .as_ref()
+        .ok()
+        .and_then(|all| all.last_key_value());
+    let state: Option<State> = newest.and_then(|(_, path)| {
         let json = inside::read(&path.join(checkpoint::STATE), inside::SMALL).ok()?;
         serde_json::from_slice(&json).ok()
     });
-    let best = state.as_ref().and_then(|state| state.best.clone());
-    let saved = state.as_ref().map_or(0, |state| state.step);
+    let saved = newest.map_or(0, |(step, _)| *step);
     let row = || metrics::last(dir).ok().flatten();
-    let mut removable = Vec::new();
-    let mut add = |path: &Path, why| {
-        removable.push(Removable {
-            run: dir.to_owned(),
-            path: path.to_owned(),
-            why,
-            bytes: size(path),
-        });
+    let removable = match lock {
+        _ if refused.is_some() => Vec::new(),
+        Lock::Free => removable(dir, stage, state.as_ref()).unwrap_or_default(),
+        Lock::Held | Lock::Unknown => Vec::new(),
     };
-    match stage {
-        _ if refused.is_some() => {}
-        Stage::Running => {}
-        Stage::Diverged => add(dir, "diverged"),
-        Stage::Stopped if checkpoints.is_empty() => add(dir, "stopped before its first checkpoint"),
-        Stage::Stopped | Stage::Done => {
-            for path in checkpoint::torn(dir).unwrap_or_default() {
-                add(&path, "half of a checkpoint");
-            }
-            let last = checkpoints.last_key_value().map(|(step, _)| *step);
-            let kept = [last, best.as_ref().map(|best| best.step)];
-            for (step, path) in &checkpoints {
-                if stage == Stage::Done && !kept.contains(&Some(*step)) {
-                    add(path, "a checkpoint that is neither the best nor the last");
-                }
-            }
-        }
-    }
+    let best = state.and_then(|state| state.best);
     Listed {
         stage,
         step: match stage {
             Stage::Running | Stage::Diverged => row().map_or(saved, |row| row.step),
+            // A record without checkpoints still has its rows.
+            Stage::Stopped | Stage::Done if saved == 0 => row().map_or(0, |row| row.step),
             Stage::Stopped | Stage::Done => saved,
         },
         best: best.map(|best| best.measure),
@@ -212,11 +232,45 @@ fn listed(dir: &Path, stage: Stage) -> Listed {
     }
 }
 
-/// Whether a process has the run's directory.
-fn is_locked(dir: &Path) -> bool {
-    let lock = inside::open(&dir.join(LOCK), File::options().read(true));
-    // A shared lock, so that two lists at a time do not take each other for a run.
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+/// What is not needed of a run at rest. None if that cannot be told.
+fn removable(dir: &Path, stage: Stage, newest: Option<&State>) -> Option<Vec<Removable>> {
+    // A link may lead to a disk that is not there.
+    let folder = fs::symlink_metadata(dir.join(checkpoint::DIR));
+    if folder.is_ok_and(|meta| !meta.is_dir()) {
+        return None;
+    }
+    let checkpoints = checkpoint::list(dir).ok()?;
+    let part = |path: &Path, why| Removable {
+        run: dir.to_owned(),
+        path: path.to_owned(),
+        why,
+        bytes: size(path),
+    };
+    let torn = checkpoint::torn(dir).ok()?;
+    let halves = torn.iter().map(|path| part(path, "half of a checkpoint"));
+    if checkpoints.is_empty() {
+        return Some(match stage {
+            Stage::Running | Stage::Done => Vec::new(),
+            Stage::Diverged => vec![part(dir, "diverged before its first checkpoint")],
+            Stage::Stopped => vec![part(dir, "stopped before its first checkpoint")],
+        });
+    }
+    // A state that does not parse may be another version's.
+    let newest = newest?;
+    let best = newest.best.as_ref().map(|best| best.step);
+    Some(match stage {
+        Stage::Running => Vec::new(),
+        Stage::Diverged if best.is_none() => {
+            vec![part(dir, "diverged before its first validation")]
+        }
+        Stage::Diverged | Stage::Stopped => halves.collect(),
+        Stage::Done => {
+            let old = checkpoints.iter();
+            let old = old.filter(|(step, _)| **step != newest.step && Some(**step) != best);
+            let why = "a checkpoint that is neither the best nor the last";
+            halves.chain(old.map(|(_, path)| part(path, why))).collect()
+        }
+    })
 }
 
 fn changed(dir: &Path) -> Option<SystemTime> {

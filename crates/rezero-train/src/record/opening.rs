@@ -137,19 +137,24 @@ impl Opening {
         environment: &Environment,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<RunDir> {
-        let run = match self.run {
-            Some(run) => run,
-            None => self.place.create()?,
+        let (run, is_new) = match self.run {
+            Some(run) => (run, false),
+            None => (self.place.create()?, true),
         };
-        run.clean()?;
-        if let Err(error) = write(run.path()) {
-            // The directory held no run before.
-            let _ = std::fs::remove_dir_all(run.path().join(checkpoint::DIR));
-            return Err(error);
+        let begun = run
+            .clean()
+            .and_then(|()| write(run.path()))
+            .and_then(|()| run.describe(name, recipe, seed, environment))
+            .and_then(|()| run.reopen());
+        match begun {
+            Ok(()) => Ok(run),
+            Err(error) => {
+                if is_new {
+                    run.give_up();
+                }
+                Err(error)
+            }
         }
-        run.describe(name, recipe, seed, environment)?;
-        run.reopen()?;
-        Ok(run)
     }
 
     fn fail(&self, message: &str) -> Error {

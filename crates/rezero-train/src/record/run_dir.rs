@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::environment::Environment;
 use super::inside::{self, SMALL, is_file, is_there};
+use super::listing::Stage;
 use super::{checkpoint, metrics, write_atomic};
 use crate::error::{Error, Result};
 use crate::say::say;
@@ -22,6 +23,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Whether this process made the directory.
+    made: bool,
     // Held until the process ends, however it ends.
     _lock: File,
 }
@@ -53,32 +56,37 @@ impl RunDir {
     }
 
     fn lock(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        let made = !path.exists();
         let file = path.join(LOCK);
-        inside::check(path)?;
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true);
-        let lock = inside::open(&file, &mut options).map_err(|e| Error::io("open", &file, e))?;
         // A run that was killed a moment ago may hold its lock until its memory is freed.
         let patience = Instant::now() + LOCK_PATIENCE;
-        let locked = loop {
+        let (lock, locked) = loop {
+            fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+            inside::check(path)?;
+            let mut options = File::options();
+            options.create(true).truncate(false).write(true);
+            let lock =
+                inside::open(&file, &mut options).map_err(|e| Error::io("open", &file, e))?;
             match lock.try_lock() {
                 Err(TryLockError::WouldBlock) if Instant::now() < patience => {
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                result => break result,
+                // Another process may have removed the run, and with it this lock, meanwhile.
+                Ok(()) if !is_at(&lock, &file) => {}
+                result => break (lock, result),
             }
         };
+        let run = Self {
+            path: path.to_owned(),
+            made,
+            _lock: lock,
+        };
         match locked {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(Error::Run {
-                dir: path.to_owned(),
-                message: "is in use by another process; wait for it, or choose another --run-dir"
-                    .to_owned(),
-            }),
+            Ok(()) => Ok(run),
+            Err(TryLockError::WouldBlock) => {
+                Err(run
+                    .fail("is in use by another process; wait for it, or choose another directory"))
+            }
             // Lustre and some NFS have no locks. Without one, nothing but care keeps two processes apart.
             Err(TryLockError::Error(e)) if has_no_locks(&e) => {
                 say!(
@@ -86,10 +94,7 @@ impl RunDir {
                      in this directory",
                     path.display()
                 );
-                Ok(Self {
-                    path: path.to_owned(),
-                    _lock: lock,
-                })
+                Ok(run)
             }
             Err(TryLockError::Error(e)) => Err(Error::io("lock", &file, e)),
         }
@@ -155,9 +160,45 @@ impl RunDir {
     /// If it cannot be removed.
     pub fn clean(&self) -> Result<()> {
         for path in checkpoint::torn(&self.path)? {
-            fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
+            checkpoint::remove(&path)?;
         }
         Ok(())
+    }
+
+    /// Removes the files of the run.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be removed. What is left is still a run.
+    pub(super) fn remove(self) -> Result<()> {
+        self.clean()?;
+        for (_, path) in checkpoint::list(&self.path)? {
+            checkpoint::remove(&path)?;
+        }
+        let _ = fs::remove_dir(self.path.join(checkpoint::DIR));
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let figure = [".json", ".csv", ".svg", ".png"]
+                .iter()
+                .any(|end| name.ends_with(end));
+            if name.starts_with("jacobian") && figure {
+                checkpoint::remove_file(&entry.path())?;
+            }
+        }
+        // The recipe makes it a run: what is left of it then is no run, and its name is free.
+        for name in [DONE, metrics::FILE, RECIPE, ENV, LOCK] {
+            checkpoint::remove_file(&self.path.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`create`](Self::create): the run could not begin.
+    pub(super) fn give_up(self) {
+        let made = self.made.then(|| self.path.clone());
+        let _ = self.remove();
+        if let Some(path) = made {
+            let _ = fs::remove_dir(path);
+        }
     }
 
     fn fail(&self, message: &str) -> Error {
@@ -165,6 +206,22 @@ impl RunDir {
             dir: self.path.clone(),
             message: message.to_owned(),
         }
+    }
+}
+
+/// Whether the open file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |meta: std::io::Result<fs::Metadata>| meta.ok().map(|m| (m.dev(), m.ino()));
+        id(file.metadata()) == id(fs::metadata(path))
+    }
+    // Elsewhere an open file is not removed.
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
     }
 }
 
@@ -186,9 +243,14 @@ fn has_no_locks(error: &std::io::Error) -> bool {
 pub fn recipe(path: &Path) -> Result<(String, String)> {
     let file = path.join(RECIPE);
     if !is_there(&file) {
+        let below = Path::new("runs").join(path);
+        let meant = match path.is_relative() && below.join(RECIPE).exists() {
+            true => format!("; did you mean {}?", below.display()),
+            false => String::new(),
+        };
         return Err(Error::Run {
             dir: path.to_owned(),
-            message: format!("holds no run ({RECIPE} is missing)"),
+            message: format!("holds no run ({RECIPE} is missing){meant}"),
         });
     }
     inside::check(path)?;
@@ -233,8 +295,11 @@ impl NewRun {
         match self {
             Self::At(path) => path.clone(),
             Self::Named { base, name } => {
-                let last = of_name(base, name).pop();
-                numbered(base, name, last.map_or(1, |(n, _)| n + 1))
+                let last = numbered(base, name).pop().map_or(0, |(n, _)| n);
+                match last + 1 {
+                    1 => base.join(name),
+                    n => base.join(format!("{name}-{n}")),
+                }
             }
         }
     }
@@ -246,7 +311,12 @@ impl NewRun {
     /// If it cannot be created. If a directory was given, also if it holds a run or is in use.
     pub(super) fn create(&self) -> Result<RunDir> {
         loop {
-            match (self, RunDir::create(&self.path())) {
+            let path = self.path();
+            // Another name would not help, and waiting neither.
+            if is_there(&path) {
+                inside::check(&path)?;
+            }
+            match (self, RunDir::create(&path)) {
                 // Another process has begun a run of this name, maybe without its recipe yet.
                 (Self::Named { .. }, Err(Error::Run { dir, .. })) if !holds_run(&dir) => {
                     std::thread::sleep(Duration::from_millis(50));
@@ -258,34 +328,47 @@ impl NewRun {
     }
 }
 
-fn numbered(base: &Path, name: &str, n: usize) -> PathBuf {
-    match n {
-        1 => base.join(name),
-        n => base.join(format!("{name}-{n}")),
-    }
-}
-
-/// The runs of that name below `base`, each with its number, in order.
-pub fn of_name(base: &Path, name: &str) -> Vec<(usize, PathBuf)> {
+/// The directories `base/name`, `base/name-2`, … that hold anything of a run, each with its number, in order.
+fn numbered(base: &Path, name: &str) -> Vec<(usize, PathBuf)> {
+    // A larger number is a user's, such as a date.
+    const MOST: usize = 99_999;
     let entries = fs::read_dir(base).into_iter().flatten().flatten();
     let mut found: Vec<(usize, PathBuf)> = entries
         .filter_map(|entry| {
             let n = match entry.file_name().to_str()?.strip_prefix(name)? {
                 "" => 1,
-                rest => rest.strip_prefix('-')?.parse().ok().filter(|n| *n > 1)?,
+                rest => rest.strip_prefix('-')?.parse().ok()?,
             };
             Some((n, entry.path()))
         })
-        .filter(|(_, path)| holds_run(path))
+        .filter(|(n, path)| (1..=MOST).contains(n) && holds_run(path))
         .collect();
     found.sort_unstable();
     found
 }
 
-/// Of the runs of one name, that to continue: the newest unfinished one, else the newest.
-pub fn latest(runs: &[(usize, PathBuf)]) -> Option<PathBuf> {
-    let unfinished = runs.iter().rfind(|(_, path)| !is_file(&path.join(DONE)));
-    Some(unfinished.or(runs.last())?.1.clone())
+/// The runs of the recipe `recipe` with that directory name below `base`, in order. (`x-2` may be the second
+/// run of the recipe `x`, or the first one of a recipe `x-2`.)
+pub fn of_name(base: &Path, name: &str, recipe: &str) -> Vec<PathBuf> {
+    let all = numbered(base, name).into_iter().map(|(_, path)| path);
+    let ours = |path: &PathBuf| self::recipe(path).is_ok_and(|(name, _)| name == recipe);
+    all.filter(ours).collect()
+}
+
+/// Of the runs of one name, that to continue: the newest that is stopped; else one that runs, which will be
+/// refused, one that diverged, or one that is done.
+pub fn latest(runs: &[PathBuf]) -> Option<(PathBuf, Stage)> {
+    let runs = runs
+        .iter()
+        .rev()
+        .map(|path| (path.clone(), Stage::of(path)));
+    let rank = |stage| match stage {
+        Stage::Stopped => 0,
+        Stage::Running => 1,
+        Stage::Diverged => 2,
+        Stage::Done => 3,
+    };
+    runs.min_by_key(|(_, stage)| rank(*stage))
 }
 
 #[cfg(all(test, unix))]

@@ -51,8 +51,8 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
         seeds.sort_unstable();
         if let Some(pair) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::Report(format!(
-                "two runs of `{}` have the seed {}: they are one run, not two; leave one out or give \
-                 them labels, LABEL=DIR",
+                "two runs of `{}` have the same settings and the seed {}, so that they would count twice; \
+                 leave one out, or give them labels, LABEL=DIR",
                 group.label, pair[0]
             )));
         }

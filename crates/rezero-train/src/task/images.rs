@@ -187,6 +187,10 @@ impl Domain for Images {
         None
     }
 
+    fn limits(data: &ImageData) -> [usize; 2] {
+        [data.train_items, data.valid_items]
+    }
+
     fn reads_a_folder(data: &ImageData) -> bool {
         data.set != ImageSource::Shapes
     }

@@ -119,6 +119,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// A line that suggests a command after a complete run.
     fn next_command(of: &TaskOf<Self>, run: &Path) -> Option<String>;
 
+    /// `train_items` and `valid_items`; 0 is no limit.
+    fn limits(data: &Self::Data) -> [usize; 2];
+
     /// Whether the data set is read from the folder of data.
     fn reads_a_folder(data: &Self::Data) -> bool;
 

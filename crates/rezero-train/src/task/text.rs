@@ -213,8 +213,12 @@ impl Domain for Text {
     }
 
     fn next_command(_of: &TaskOf<Self>, run: &Path) -> Option<String> {
-        let sample = words::command(&[&"sample", &run]);
+        let sample = words::command("sample", run, &[]);
         Some(format!("let it write: {sample}"))
+    }
+
+    fn limits(data: &TextData) -> [usize; 2] {
+        [data.train_items, data.valid_items]
     }
 
     fn reads_a_folder(data: &TextData) -> bool {
