@@ -77,7 +77,7 @@ fn overrides_are_typed_and_echoed() {
         resolved.changes,
         ["lr: 0.05 -> 1.0", "scheme: \"rezero\" -> \"residual\""]
     );
-    assert_eq!(resolved.run_name(), "quickstart_lr=1.0_scheme=residual");
+    assert_eq!(resolved.run_name(), "quickstart_lr=1_scheme=residual");
     let milestones = resolve("cifar10-resnet20", &["milestones=[3, 5]"]).unwrap();
     let Schedule::MultiStep(schedule) = &milestones.recipe.settings.schedule else {
         panic!("{milestones:?}");

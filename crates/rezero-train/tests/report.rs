@@ -174,16 +174,16 @@ fn arms_are_told_apart_by_what_differs() {
         run("a", &["seed=1"]),
         run("b", &["seed=2"]),
         run("c", &["alpha_init=1"]),
-        run("d", &["scheme=pre-norm", "lr=2e-3"]),
+        run("d", &["scheme=pre-norm", "lr=4e-3"]),
     ];
     let labels: Vec<String> = group(runs).unwrap().into_iter().map(|g| g.label).collect();
     // Each names the rate, also those at the usual one; pre-norm has no α.
     assert_eq!(
         labels,
         [
-            "rezero alpha_init=0.0 lr=0.001",
-            "rezero alpha_init=1.0 lr=0.001",
-            "pre-norm lr=0.002"
+            "rezero alpha_init=0.0 lr=0.002",
+            "rezero alpha_init=1.0 lr=0.002",
+            "pre-norm lr=0.004"
         ]
     );
     // A given label.
@@ -193,7 +193,10 @@ fn arms_are_told_apart_by_what_differs() {
     }
     let twice = vec![run("e", &["seed=1"]), run("f", &["seed=1"])];
     let error = group(twice).unwrap_err().to_string();
-    assert!(error.contains("have the seed 1"), "{error}");
+    assert!(
+        error.contains("the seed 1, so that they would count twice"),
+        "{error}"
+    );
 }
 
 /// The labels of runs with these overrides, one step long.
@@ -226,7 +229,7 @@ fn labels_name_what_differs_and_no_more() {
     assert_eq!(
         labels(&kinds),
         [
-            "rezero optimizer=adam lr=0.001",
+            "rezero optimizer=adam lr=0.002",
             "rezero optimizer=sgd lr=0.1"
         ]
     );
@@ -693,7 +696,7 @@ fn the_command_writes_all_and_refuses_what_does_not_fit() {
         "has no place for the table",
     );
     refused(&["--target", "nan"], "must be finite");
-    refused(&[&runs[0]], "have the seed 1");
+    refused(&[&runs[0]], "the seed 1, so that they would count twice");
     refused(&["nowhere"], "holds no run");
 
     let bare = dir.path().join("bare");

@@ -371,7 +371,7 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
         for change in changes {
             let args = ["train", run, "--resume", change];
             let key = change.split_once('=').unwrap().0;
-            let parts = ["other settings", "not its length", key];
+            let parts = ["other settings", "not epochs and steps", key];
             fail(dir.path(), &args, 1, &parts);
         }
         // Keys that do not change the length may change.

@@ -143,7 +143,7 @@ fn a_command_says_where_its_run_is_and_what_resume_means() {
         "{first:?}"
     );
     let second = succeed(dir.path(), &text(&["steps=2"]));
-    let expected = format!("run {name}-2: a new one, {name} is done");
+    let expected = format!("run {name}-2: a new one; {name} is there: done");
     assert!(second.err.starts_with(&expected), "{second:?}");
     let third = succeed(dir.path(), &text(&["steps=2", "--resume"]));
     let expected = format!("run {name}-2, continued: the newest of 2 of this name, all are done");

@@ -24,9 +24,9 @@ impl Terminal {
             .chain(command.get_args())
             .map(quoted)
             .collect();
-        // The shell ignores Ctrl-C, the program does not.
+        // The shell ignores Ctrl-C, the program does not, nor what this test was told to ignore (`nohup`).
         let line = format!(
-            "stty {size}; trap : INT; {}; echo status=$?; stty -a; echo over",
+            "stty {size}; trap : INT; env --default-signal=HUP,INT {}; echo status=$?; stty -a; echo over",
             words.join(" ")
         );
         let mut child = Command::new("script")
