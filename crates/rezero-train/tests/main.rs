@@ -13,6 +13,7 @@ mod resume;
 mod runs;
 mod schema;
 mod soak;
+mod strangers;
 mod support;
 mod surroundings;
 mod terminal;

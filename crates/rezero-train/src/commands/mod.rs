@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
 use crate::record::{Environment, NewRun};
-use crate::say::say;
+use crate::say::{out, say};
 use crate::task::Places;
 use crate::words;
 
@@ -84,18 +84,3 @@ fn places(
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))
 }
-
-/// Prints a line of result. A closed pipe (`rezero recipes | head`) is no error. Any other failure
-/// to write the result is an error.
-macro_rules! out {
-    ($($arg:tt)*) => {{
-        use std::io::Write;
-        match writeln!(std::io::stdout(), $($arg)*) {
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                return Err($crate::error::Error::io("write to", "standard output", e));
-            }
-            _ => {}
-        }
-    }};
-}
-pub(crate) use out;
