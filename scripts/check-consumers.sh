@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 patches=""
 for crate in kernels nn data train; do
-    package=$(ls -t "$packages"/rezero-$crate-*.crate | head -1)
+    package=$(ls -t "$packages/rezero-$crate"-*.crate | head -1)
     mkdir "$work/rezero-$crate"
     tar -xf "$package" -C "$work/rezero-$crate" --strip-components 1
     patches+="rezero-$crate = { path = \"$work/rezero-$crate\" }"$'\n'
@@ -36,11 +36,11 @@ $3
 [patch.crates-io]
 $patches
 END
-    # The versions that the workspace is tested with.
-    cp Cargo.lock "$dir/Cargo.lock"
     echo "$4" >"$dir/src/lib.rs"
+    # The versions that the workspace is tested with.
+    scripts/lock-as-workspace.sh "$dir"
     echo "== $1: burn = $2, $3"
-    cargo check --release --manifest-path "$dir/Cargo.toml"
+    cargo check --locked --release --manifest-path "$dir/Cargo.toml"
 }
 
 block='pub fn block(device: &burn::tensor::Device) -> rezero_nn::ReZero { rezero_nn::ReZeroConfig::new().init(device) }'

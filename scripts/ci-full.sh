@@ -20,15 +20,23 @@ stage targets scripts/check-targets.sh
 stage soak env REZERO_SOAK_KILLS=60 cargo test --locked --release --workspace --test train -- --ignored --nocapture soak::
 stage "benchmarks, lints" cargo clippy --locked --manifest-path benches/Cargo.toml --all-targets -- -D warnings
 
-command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+# tool PROGRAM CRATE VERSION: installs it from crates.io, with the versions of its own lock file, unless it is here.
+tool() {
+    local has
+    has=$("$1" --version 2>/dev/null || true)
+    [ "${has##* }" = "$3" ] || cargo install --locked --quiet --force "$2@$3"
+}
+# What cargo installs comes before what another package manager did.
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+tool cargo-deny cargo-deny 0.20.2
 # Advisories need their database, from GitHub.
-stage "licences, sources, versions" cargo deny check bans licenses sources
+stage "licences, sources, versions" cargo deny --locked check bans licenses sources
 if git ls-remote -q https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; then
-    stage advisories cargo deny check advisories
+    stage advisories cargo deny --locked check advisories
 else
     echo "advisories: left out, GitHub is out of reach"
 fi
-command -v typos >/dev/null || cargo install --locked --quiet typos-cli
+tool typos typos-cli 1.52.0
 stage spelling typos
 
 if compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null; then
@@ -39,8 +47,8 @@ else
 fi
 if rustup run nightly cargo miri --version >/dev/null 2>&1; then
     export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows"
-    stage "miri, pool" cargo +nightly miri test -p rezero-kernels --lib pool
-    stage "miri, kernels" cargo +nightly miri test -p rezero-kernels --test kernels small::
+    stage "miri, pool" cargo +nightly miri test --locked -p rezero-kernels --lib pool
+    stage "miri, kernels" cargo +nightly miri test --locked -p rezero-kernels --test kernels small::
 else
     echo "miri: left out, it needs the nightly toolchain with miri and rust-src"
 fi

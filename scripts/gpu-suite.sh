@@ -28,7 +28,7 @@ workloads=${WORKLOADS:-lm-paper,resnet-56}
 failed=0
 
 if [ -z "${REZERO:-}" ]; then
-    cargo build --release --features "$features" || exit 1
+    cargo build --locked --release --features "$features" || exit 1
     REZERO=${CARGO_TARGET_DIR:-target}/release/rezero
 fi
 
@@ -53,7 +53,7 @@ conformance() {
     if [ -n "${CONFORMANCE:-}" ]; then
         REZERO_TEST_DEVICE=$device "$CONFORMANCE" --test-threads 1
     else
-        REZERO_TEST_DEVICE=$device cargo test --release -p rezero-train --features "$features" \
+        REZERO_TEST_DEVICE=$device cargo test --locked --release -p rezero-train --features "$features" \
             --test conformance -- --test-threads 1
     fi
 }

@@ -11,7 +11,7 @@ if [ $# != 1 ] || [ ! -x "$1/bin/python" ]; then
     echo "usage: eval \"\$($0 DIR)\", where DIR is a Python environment with torch 2.9.1" >&2
     exit 1
 fi
-venv=$(cd "$1" && pwd)
+venv=$(CDPATH="" cd -- "$1" && pwd)
 lib=$("$venv/bin/python" - <<'PY'
 import sys
 import torch
@@ -22,7 +22,9 @@ if not version.startswith("2.9."):
 print(f"{torch.__path__[0]}/lib")
 PY
 )
-echo "export VIRTUAL_ENV='$venv' PATH='$venv/bin':\"\$PATH\""
+# A path may have any characters: %q quotes it for the shell that reads these lines.
+printf 'export VIRTUAL_ENV=%q PATH=%q:"$PATH"\n' "$venv" "$venv/bin"
 # The bindings were made for 2.9.0, whose functions 2.9.1 has.
 echo "export LIBTORCH_USE_PYTORCH=1 LIBTORCH_BYPASS_VERSION_CHECK=1"
-echo "export LD_LIBRARY_PATH='$lib':\"\${LD_LIBRARY_PATH:-}\""
+# Without a colon at the end: an empty entry is the current folder.
+printf 'export LD_LIBRARY_PATH=%q"${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"\n' "$lib"

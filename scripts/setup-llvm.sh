@@ -6,12 +6,17 @@
 # x86-64 Linux); this puts them there. It takes 500 MB of disk.
 set -euo pipefail
 
-packages=23.1.1.post0
 bundle="${XDG_DATA_HOME:-$HOME/.local/share}/tracel/tracel-llvm-23.1.0-4"
 if [ -e "$bundle/.tracel-llvm-installed" ]; then
     echo "$bundle is there already"
     exit
 fi
+
+# The wheels themselves, by their hashes: what PyPI serves under these names later is not installed.
+wheels='
+mlc-llvm-static==23.1.1.post0 --hash=sha256:dcfec888abfaa418be77d41af585805f31463584cf9c90582992c00f392c1ac5
+mlc-llvm-static-extra-targets==23.1.1.post0 --hash=sha256:c36e834d9a4e9cf9759f27fece65711ece7a2fc2b5a96dbb15d66f5e9e787929
+'
 
 # What LLVM and CubeCL's C++ are linked with.
 missing=()
@@ -32,12 +37,12 @@ fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 python3 -m venv "$scratch/venv"
-"$scratch/venv/bin/pip" install --quiet --no-deps \
-    "mlc-llvm-static==$packages" "mlc-llvm-static-extra-targets==$packages"
-package=$("$scratch/venv/bin/python" -c 'import mlc_llvm_static as m; print(m.__path__[0])')
+# A wheel runs nothing when it is installed, and none of its Python is run here.
+"$scratch/venv/bin/pip" install --quiet --no-deps --only-binary=:all: --require-hashes -r <(echo "$wheels")
+packages=("$scratch"/venv/lib/python*/site-packages/mlc_llvm_static)
 
 mkdir -p "$bundle"
-cp -r "$package/static/." "$bundle/"
+cp -r "${packages[0]}/static/." "$bundle/"
 "$bundle/bin/llvm-config" --version
 # The mark that CubeCL's build script looks for, last.
 touch "$bundle/.tracel-llvm-installed"

@@ -10,9 +10,9 @@ work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 
 # The workspace's versions and profile, so that its builds serve here too.
-cp Cargo.lock examples/outside/Cargo.lock
+scripts/lock-as-workspace.sh examples/outside
 sed -n '/^\[profile.release/,$p' Cargo.toml >"$work/profile.toml"
-cargo build --release --config "$work/profile.toml" --manifest-path examples/outside/Cargo.toml
+cargo build --locked --release --config "$work/profile.toml" --manifest-path examples/outside/Cargo.toml
 outside=$CARGO_TARGET_DIR/release/outside
 steps=${STEPS:-1200}
 

@@ -13,9 +13,12 @@ use crate::hash::hex;
 use crate::registry::{Entry, Member};
 use crate::{DataError, Result};
 
-/// The beginning of the names of temporary folders, which are beside the final one. A folder that a
-/// killed process left is never taken for data, and the next `fetch` removes it.
-const TEMP_PREFIX: &str = ".unpacking-";
+/// The beginning of the names of an archive's temporary folders, which are beside the final one; letters and
+/// digits follow. A folder that a killed process left is never taken for data, and the next `fetch` of the same
+/// archive removes it.
+fn temp_prefix(entry: &Entry) -> String {
+    format!(".unpacking-{}-", entry.archive)
+}
 
 /// No data set of the registry has more members; it bounds the work on an archive of empty files.
 const MAX_MEMBERS: usize = 1000;
@@ -33,7 +36,7 @@ pub(crate) fn unpack(
     seen: impl FnMut(u64),
 ) -> Result<PathBuf> {
     let temp = tempfile::Builder::new()
-        .prefix(TEMP_PREFIX)
+        .prefix(&temp_prefix(entry))
         .tempdir_in(dir)
         .map_err(DataError::io("create a temporary folder in", dir))?;
     match &entry.member {
@@ -61,12 +64,18 @@ pub(crate) fn unpack(
     Ok(folder)
 }
 
-/// Removes the folders that killed processes left in `dir`. Only for the holder of the lock.
-pub(crate) fn sweep(dir: &Path) {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(TEMP_PREFIX)) {
-        // It is in nobody's way: failing to remove it is no reason to stop.
-        let _ = fs::remove_dir_all(entry.path());
+/// Removes the folders that killed processes left in `dir` while they unpacked the archive of `entry`. Only for
+/// the holder of its lock: another archive may be unpacked in `dir` at the same time.
+pub(crate) fn sweep(dir: &Path, entry: &Entry) {
+    let prefix = temp_prefix(entry);
+    for found in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = found.file_name();
+        // With a dash in it, the rest is the name of an archive that begins with the name of this one.
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        if rest.is_some_and(|rest| !rest.contains('-')) {
+            // It is in nobody's way: failing to remove it is no reason to stop.
+            let _ = fs::remove_dir_all(found.path());
+        }
     }
 }
 

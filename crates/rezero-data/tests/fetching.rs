@@ -118,8 +118,13 @@ fn a_server_killed_midway_leaves_a_part_that_the_next_call_resumes() {
     }
     assert_eq!(fs::read(dir.path().join(PART)).unwrap(), archive[..half]);
     // A kill while unpacking leaves such a folder, which is neither used nor kept.
-    let stale = dir.path().join(".unpacking-1/cifar-10-batches-bin");
+    let stale = dir
+        .path()
+        .join(".unpacking-small.tar.gz-1/cifar-10-batches-bin");
     fs::create_dir_all(&stale).unwrap();
+    // One of another archive may be in use now.
+    let other = ".unpacking-small.tar.gz-more.zip-2";
+    fs::create_dir(dir.path().join(other)).unwrap();
 
     let server = Server::new(move |request, _| serve(&body, request));
     let entry = entry_of(&archive, &[server.url()]);
@@ -129,6 +134,7 @@ fn a_server_killed_midway_leaves_a_part_that_the_next_call_resumes() {
     }
     fetch(&entry, &once).unwrap();
     assert_eq!(server.ranges(), [Some(half)]);
+    fs::remove_dir(dir.path().join(other)).unwrap();
     assert_eq!(names(dir.path()), DONE);
 }
 

@@ -10,7 +10,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::server::{Server, serve};
-use crate::support::{self, entry_of, names, options, sha256};
+use crate::support::{self, entry_of, names, options, sha256, small_archive};
 
 const DONE: [&str; 3] = [".small.zip.lock", "enwik8", "small.zip"];
 
@@ -265,4 +265,42 @@ fn what_is_no_whole_zip_is_called_so() {
             "{error}"
         );
     }
+}
+
+/// A data set that is fetched while another one is unpacked leaves that one's temporary folder alone.
+#[test]
+fn two_data_sets_are_fetched_into_one_folder_at_once() {
+    let body = vec![7; 30 << 20];
+    let (zip, tar) = (zip_of(&[("enwik8", &body)]), small_archive());
+    let (of_zip, of_tar) = (zip.clone(), tar.clone());
+    let server = Server::new(move |request, _| match request.path.as_str() {
+        "/zip" => serve(&of_zip, request),
+        _ => serve(&of_tar, request),
+    });
+    let text = entry(&zip, &body, &[server.at("/zip")]);
+    let images = entry_of(&tar, &[server.at("/tar")]);
+    let dir = tempfile::tempdir().unwrap();
+    let is_unpacking = || {
+        let names = names(dir.path());
+        names.iter().any(|name| name.starts_with(".unpacking-"))
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| fetch(&text, &options(dir.path())));
+        while !is_unpacking() {
+            assert!(!first.is_finished(), "it was unpacked too fast to be seen");
+            std::thread::yield_now();
+        }
+        fetch(&images, &options(dir.path())).unwrap();
+        first.join().unwrap().unwrap();
+    });
+    let done = [
+        ".small.tar.gz.lock",
+        ".small.zip.lock",
+        "cifar-10-batches-bin",
+        "enwik8",
+        "small.tar.gz",
+        "small.zip",
+    ];
+    assert_eq!(names(dir.path()), done);
+    assert!(fs::read(dir.path().join("enwik8/enwik8")).unwrap() == body);
 }

@@ -9,6 +9,7 @@ use rezero_data::Split;
 
 use crate::fit::OnTerm;
 use crate::recipe::{self, Meant, Override};
+use crate::words::on_a_line;
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
 #[derive(Debug, Parser)]
@@ -26,7 +27,11 @@ impl Cli {
     /// As [`Parser::try_parse`]. A key of recipes that is written as a flag, `--lr 0.02`, gets a tip.
     pub fn read() -> Result<Self, clap::Error> {
         let words: Vec<OsString> = std::env::args_os().collect();
-        Self::try_parse_from(&words).map_err(|mut error| {
+        Self::try_parse_from(&words).map_err(|error| {
+            // The message quotes the words, of which one may be a name that a shell's `*` stands for.
+            let shown = |word: &OsString| on_a_line(&word.to_string_lossy()).into_owned().into();
+            let words: Vec<OsString> = words.iter().map(shown).collect();
+            let mut error = Self::try_parse_from(&words).err().unwrap_or(error);
             if let Some(tip) = tip(&error, &words) {
                 error.insert(
                     ContextKind::Suggested,

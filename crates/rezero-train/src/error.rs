@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::words::{self, on_a_line};
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -11,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(thiserror::Error)]
 pub enum Error {
     /// No embedded recipe of that name.
-    #[error("there is no recipe `{name}`{} `rezero recipes` lists them, and a path to a .toml file works too", did_you_mean(.nearest))]
+    #[error("there is no recipe `{}`{} `rezero recipes` lists them, and a path to a .toml file works too", on_a_line(.name), did_you_mean(.nearest))]
     UnknownRecipe {
         /// The requested name.
         name: String,
@@ -19,7 +21,7 @@ pub enum Error {
         nearest: Vec<String>,
     },
     /// A key that recipes do not have.
-    #[error("unknown recipe key `{key}`{} `rezero recipes --keys` lists all", did_you_mean(.nearest.as_slice()))]
+    #[error("unknown recipe key `{}`{} `rezero recipes --keys` lists all", on_a_line(.key), did_you_mean(.nearest.as_slice()))]
     UnknownKey {
         /// The given key.
         key: String,
@@ -27,7 +29,7 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// A value of the wrong type or out of range.
-    #[error("recipe key `{key}`: {message}")]
+    #[error("recipe key `{}`: {message}", on_a_line(.key))]
     RecipeValue {
         /// The key.
         key: String,
@@ -35,7 +37,7 @@ pub enum Error {
         message: String,
     },
     /// A recipe file that does not parse.
-    #[error("recipe `{name}`: {message}")]
+    #[error("recipe `{}`: {message}", on_a_line(.name))]
     Recipe {
         /// Its name.
         name: String,
@@ -43,7 +45,7 @@ pub enum Error {
         message: String,
     },
     /// A device that cannot be used.
-    #[error("device `{name}`: {message}")]
+    #[error("device `{}`: {message}", on_a_line(.name))]
     Device {
         /// The requested name.
         name: String,
@@ -51,7 +53,7 @@ pub enum Error {
         message: String,
     },
     /// A benchmark that cannot be run.
-    #[error("workload `{name}`: {message}")]
+    #[error("workload `{}`: {message}", on_a_line(.name))]
     Workload {
         /// The requested name.
         name: String,
@@ -59,7 +61,7 @@ pub enum Error {
         message: String,
     },
     /// A file system operation failed.
-    #[error("cannot {action} {}: {source}{}", .path.display(), io_remedy(.source))]
+    #[error("cannot {action} {}: {source}{}", words::path(.path), io_remedy(.source))]
     Io {
         /// The operation that failed, as a verb.
         action: &'static str,
@@ -75,7 +77,7 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] rezero_data::DataError),
     /// A run directory that cannot be used in this way.
-    #[error("run {}: {message}", .dir.display())]
+    #[error("run {}: {message}", words::path(.dir))]
     Run {
         /// The directory.
         dir: PathBuf,
@@ -83,7 +85,7 @@ pub enum Error {
         message: String,
     },
     /// A checkpoint that cannot be used.
-    #[error("checkpoint {}: {message}", .dir.display())]
+    #[error("checkpoint {}: {message}", words::path(.dir))]
     Checkpoint {
         /// The directory.
         dir: PathBuf,
@@ -189,7 +191,10 @@ impl fmt::Debug for Error {
 
 /// A question about the names that were probably meant, or a semicolon.
 fn did_you_mean(nearest: &[String]) -> String {
-    let quoted: Vec<String> = nearest.iter().map(|name| format!("`{name}`")).collect();
+    let quoted: Vec<String> = nearest
+        .iter()
+        .map(|name| format!("`{}`", on_a_line(name)))
+        .collect();
     match quoted.split_last() {
         None => ";".to_owned(),
         Some((only, [])) => format!(", did you mean {only}?"),

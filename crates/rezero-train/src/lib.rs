@@ -37,3 +37,4 @@ mod words;
 pub mod zoo;
 
 pub use commands::run;
+pub use say::{print_error, print_usage};

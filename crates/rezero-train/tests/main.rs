@@ -14,6 +14,7 @@ mod resume;
 mod runs;
 mod schema;
 mod soak;
+mod strangers;
 mod support;
 mod surroundings;
 mod terminal;

@@ -28,7 +28,7 @@ fn environment<D: Domain>(command: &[&str]) -> Vec<u8> {
 }
 
 /// Writes a run of `[seconds, training loss, validation bits per byte]` at steps 10, 20, ….
-fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) -> PathBuf {
+pub fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) -> PathBuf {
     let run = dir.join(name);
     fs::create_dir_all(&run).unwrap();
     let recipe = recipe("enwik8-small", overrides);

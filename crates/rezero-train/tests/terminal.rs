@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{rezero, scratch};
+use crate::support::{rezero, scratch, succeed};
 
 /// A terminal in which a shell runs `command`, says its exit status and the state of the terminal.
 struct Terminal {
@@ -358,4 +358,29 @@ fn lines_are_printed_where_there_is_no_room_or_no_screen() {
             "{text:?}"
         );
     }
+}
+
+#[test]
+fn a_terminal_gets_a_sample_in_characters_that_it_only_shows() {
+    if !has_script() {
+        return;
+    }
+    let dir = scratch();
+    let train = "train enwik8-tiny data=wiki-like depth=1 steps=1 batch=1 valid_items=64 --plain --run-dir run";
+    let words: Vec<&str> = train.split(' ').collect();
+    succeed(dir.path(), &words);
+    std::fs::write(
+        dir.path().join("prompt"),
+        b"a\n\x1b]0;owned\x07\x9b\xe2\x82\xac\xe2",
+    )
+    .unwrap();
+    let args = ["sample", "run", "--prompt-file", "prompt", "--bytes", "300"];
+    let command = rezero(dir.path(), &args);
+    let text = Terminal::new(dir.path(), "rows 24 cols 200", &command).end();
+    assert!(
+        text.contains("a\r\n\\u{1b}]0;owned\\u{7}\\x9b€"),
+        "{text:?}"
+    );
+    let hidden = |c: char| c.is_control() && !"\r\n\t".contains(c);
+    assert_eq!(text.chars().find(|c| hidden(*c)), None, "{text:?}");
 }

@@ -3,15 +3,15 @@
 //! In the data folder, from the first byte to the last step:
 //!
 //! ```text
-//! NAME.part       what has arrived so far; kept when a transfer breaks off, and resumed
-//! NAME            the archive, renamed from NAME.part once its SHA-256 is right; may be deleted
-//! .unpacking-…/   the files while they are unpacked and checked
-//! FOLDER/         the data, renamed from there last
-//! .NAME.lock      held meanwhile, so that two processes do not work at the same time
+//! NAME.part           what has arrived so far; kept when a transfer breaks off, and resumed
+//! NAME                the archive, renamed from NAME.part once its SHA-256 is right; may be deleted
+//! .unpacking-NAME-…/  the files while they are unpacked and checked
+//! FOLDER/             the data, renamed from there last
+//! .NAME.lock          held meanwhile, so that two processes do not work on one archive at the same time
 //! ```
 //!
 //! A file or folder with its final name is always complete. A process that is killed leaves at most
-//! a `.part` and an `.unpacking-…`, which the next call resumes or removes.
+//! a `.part` and an `.unpacking-NAME-…`, which the next call resumes or removes.
 
 #[cfg(feature = "download")]
 mod http;
@@ -164,7 +164,7 @@ pub fn fetch(entry: &Entry, options: &Options) -> Result<PathBuf> {
     let bar = Bar::new(options.quiet);
     let lock = lock(&dir.join(format!(".{}.lock", entry.archive)), &bar)?;
     if lock.is_some() {
-        unpack::sweep(dir);
+        unpack::sweep(dir, entry);
     }
     // Another process may have done the work while this one waited.
     let archive = match plan(entry, options)? {

@@ -5,7 +5,7 @@
 //! | `https_proxy`, `HTTPS_PROXY` | `https://` |
 //! | `http_proxy` | `http://`; curl leaves `HTTP_PROXY` out, which a web server sets from a request's header |
 //! | `all_proxy`, `ALL_PROXY` | both, if the variables before are not set |
-//! | `no_proxy`, `NO_PROXY` | hosts without a proxy, separated by commas or blanks: a name and all names that end in it, an IP address, a block such as `10.0.0.0/8`, or `*` alone for all |
+//! | `no_proxy`, `NO_PROXY` | hosts without a proxy, separated by commas or blanks: a name and all names below it, an IP address, or a block such as `10.0.0.0/8`; or `*` alone for all |
 //!
 //! A proxy without a port has 1080. Unlike curl, an `http://` address too is reached by CONNECT, and an address that redirects keeps
 //! the proxy of the first one.
@@ -13,29 +13,29 @@
 use std::net::IpAddr;
 
 use ureq::Proxy;
+use ureq::http::Uri;
 
 /// The proxy for `url`, with the name of its variable; none for hosts that need none and for this machine.
 pub(super) fn proxy_for(
     url: &str,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Option<(&'static str, Result<Proxy, ureq::Error>)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let host = host_of(rest);
+    // As the client reads the address, so that both mean the same host. It refuses one that this does not read.
+    let uri: Uri = url.parse().ok()?;
+    let host = uri.host()?.trim_matches(['[', ']']);
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
     let set = |name: &'static str| {
         let value = variable(name)?;
         Some((name, value)).filter(|(_, value)| !value.trim().is_empty())
     };
     let bypassed = set("no_proxy").or_else(|| set("NO_PROXY"));
-    let is_bypassed = bypassed.is_some_and(|(_, list)| {
-        let mut entries = list.split([',', ' ', '\t']);
-        list.trim() == "*" || entries.any(|entry| matches(entry, host))
-    });
-    // A proxy cannot reach this machine's own addresses.
-    if is_bypassed || ["127.0.0.1", "localhost", "::1"].contains(&host) {
+    let is_bypassed = bypassed.is_some_and(|(_, list)| is_listed(&list, &host));
+    // A proxy cannot reach this machine's own addresses. (curl asks it all the same.)
+    if is_bypassed || host == "localhost" || is_loopback(&host) {
         return None;
     }
-    let names: &[&'static str] = match scheme {
-        "https" => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+    let names: &[&'static str] = match uri.scheme_str() {
+        Some("https") => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
         _ => &["http_proxy", "all_proxy", "ALL_PROXY"],
     };
     let (name, value) = names.iter().copied().find_map(set)?;
@@ -63,41 +63,40 @@ fn with_port(address: String) -> String {
     }
 }
 
-/// The host of an address after its `://`.
-fn host_of(rest: &str) -> &str {
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    }
+fn is_loopback(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Whether an entry of `no_proxy` is about `host`.
+/// Whether a value of `no_proxy` is about `host`. The asterisk stands alone or for itself.
+fn is_listed(list: &str, host: &str) -> bool {
+    let mut entries = list.split([',', ' ', '\t']);
+    list.trim() == "*" || entries.any(|entry| matches(entry, host))
+}
+
+/// Whether an entry of `no_proxy` is about `host`, which has small letters and no dot at its end.
 fn matches(entry: &str, host: &str) -> bool {
-    let entry = entry.trim().trim_end_matches('.');
+    let entry = entry.trim_end_matches('.');
     if let Ok(address) = host.parse::<IpAddr>() {
         let (block, length) = match entry.split_once('/') {
             Some((block, length)) => (block, length.parse().ok()),
-            None => (entry, Some(128)),
+            None => (entry, Some(if address.is_ipv4() { 32 } else { 128 })),
         };
         let block = block.trim_matches(['[', ']']).parse();
         return matches!((block, length), (Ok(block), Some(n)) if in_block(address, block, n));
     }
     let name = entry.trim_start_matches('.').to_ascii_lowercase();
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
     let before = host.strip_suffix(&name);
     !name.is_empty() && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Whether the first `length` bits of both addresses agree.
+/// Whether the first `length` bits of both addresses agree. A block has no more bits than its address.
 fn in_block(address: IpAddr, block: IpAddr, length: u32) -> bool {
-    let differ = match (address, block) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => u128::from(a.to_bits() ^ b.to_bits()) << 96,
-        (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() ^ b.to_bits(),
+    let (differ, bits) = match (address, block) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits() ^ b.to_bits()) << 96, 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits(), 128),
         _ => return false,
     };
-    differ.leading_zeros() >= length.min(128) || differ == 0
+    length <= bits && (differ.leading_zeros() >= length || differ == 0)
 }
 
 #[cfg(test)]
@@ -150,11 +149,43 @@ mod tests {
         );
         for own in [
             "http://127.0.0.1:80/",
+            "http://127.8.9.1/",
             "http://localhost/",
+            "http://LocalHost.:80/",
+            "http://evil.com@localhost/",
             "http://[::1]:8080/x",
         ] {
             assert_eq!(of(own, &p), None, "{own}");
         }
+    }
+
+    #[test]
+    fn a_host_that_looks_like_this_machine_or_a_trusted_one_is_neither() {
+        let set = [
+            ("http_proxy", "p:1"),
+            ("no_proxy", "trusted.org,10.0.0.0/8"),
+        ];
+        for other in [
+            "http://localhost.evil.com/",
+            "http://127.0.0.1.evil.com/",
+            "http://10.0.0.1.evil.com/",
+            "http://trusted.org.evil.com/",
+            "http://nottrusted.org/",
+            "http://localhost@evil.com/",
+            "http://localhost:80@evil.com/",
+            "http://trusted.org:x@evil.com:8080/",
+            "http://evil.com/localhost",
+            "http://evil.com?@localhost/",
+            "http://evil.com#@localhost/",
+            "HTTP://evil.com/@trusted.org",
+            "http://[2001:db8::1]/",
+        ] {
+            assert_eq!(of(other, &set).unwrap(), "http_proxy p:1", "{other}");
+        }
+        // The client refuses it as well: it asks neither host.
+        let refused = "http://evil.com\\@localhost/";
+        assert_eq!(of(refused, &set), None);
+        assert!(refused.parse::<Uri>().is_err());
     }
 
     #[test]
@@ -169,7 +200,9 @@ mod tests {
             ("a.org", "A.ORG"),
             (".a.org", "data.a.org"),
             ("b.org, a.org", "data.a.org"),
-            ("b.org a.org", "data.a.org"),
+            ("b.org a.org", "a.org."),
+            (" * ", "a.org"),
+            ("10.1.2.3/32", "10.1.2.3"),
             ("10.0.0.0/8", "10.1.2.3"),
             ("10.1.2.3", "10.1.2.3"),
             ("fd00::/8", "[fd12::1]"),
@@ -183,9 +216,11 @@ mod tests {
             ("data.a.org", "a.org"),
             ("10.0.0.0/8", "11.1.2.3"),
             ("10.0.0.0/x", "10.1.2.3"),
+            ("10.1.2.3/33", "10.1.2.3"),
+            ("b.org,*", "a.org"),
+            ("*.org", "a.org"),
             ("::/0", "10.1.2.3"),
             (".", "a.org"),
-            ("b.org,*", "a.org"),
         ] {
             assert!(!hosts(list, host), "{list} {host}");
         }

@@ -10,6 +10,7 @@ use crate::cli::Bench;
 use crate::device::{computes_in, resolved, select};
 use crate::error::{Error, Result};
 use crate::fit::STACK_BYTES;
+use crate::words;
 
 /// One workload's line of `--json`, with the keys that the PyTorch half prints too.
 #[derive(Debug, Deserialize, Serialize)]
@@ -61,7 +62,7 @@ pub fn run(args: &Bench) -> Result<()> {
     for workload in workloads {
         let line = in_own_process(args, &workload)?;
         if args.json {
-            let text = serde_json::to_string(&line)
+            let text = words::json(&line)
                 .map_err(|e| Error::Training(format!("cannot write JSON: {e}")))?;
             out!("{text}");
             continue;
@@ -143,8 +144,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         items_per_s: round(1e3 * timed.items as f64 / median),
         peak_rss_mb: peak_rss_mb(),
     };
-    let text =
-        serde_json::to_string(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;
+    let text = words::json(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;
     out!("{text}");
     Ok(())
 }

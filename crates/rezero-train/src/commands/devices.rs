@@ -9,6 +9,7 @@ use crate::cli::Devices;
 use crate::device::check::{self, Outcome};
 use crate::device::{self, BACKENDS, Description, describe, found, select};
 use crate::error::{Error, Result};
+use crate::words;
 
 pub fn run(args: &Devices) -> Result<()> {
     match (args.here, args.check) {
@@ -146,8 +147,8 @@ fn here(names: &[String], check: bool) -> Result<()> {
     };
     let device = select(name)?;
     let text = match check {
-        true => serde_json::to_string(&check::run(&device, &select("flex")?)),
-        false => serde_json::to_string(&describe(&device)),
+        true => words::json(&check::run(&device, &select("flex")?)),
+        false => words::json(&describe(&device)),
     };
     let text = text.map_err(|e| Error::Training(format!("cannot write JSON: {e}")))?;
     out!("{text}");

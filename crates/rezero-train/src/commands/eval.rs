@@ -13,7 +13,7 @@ use crate::fit::{Input, Source, Trainee, load};
 use crate::recipe::{Override, Recipe, Settings, TaskOf, TaskRecipe};
 use crate::record::{Totals, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
-use crate::zoo;
+use crate::{words, zoo};
 
 pub fn run(args: &Eval) -> Result<()> {
     let trained = Recipe::of_run(&args.run)?;
@@ -75,7 +75,10 @@ fn score<D: Domain>(
         for (key, value, _) in extra {
             result[key] = value;
         }
-        out!("{result}");
+        out!(
+            "{}",
+            words::json(&result).expect("a table of values is JSON")
+        );
         return Ok(());
     }
     let split = match subset {

@@ -18,7 +18,9 @@ use crate::lens::{
 use crate::plot;
 use crate::recipe::{Recipe, with_task};
 use crate::record::{alone_in, checkpoint, run_dir, write_atomic};
+use crate::say::results;
 use crate::task::Places;
+use crate::words;
 
 pub fn run(args: &Jacobian) -> Result<()> {
     let (title, records) = match args.what.to_str() {
@@ -31,9 +33,7 @@ pub fn run(args: &Jacobian) -> Result<()> {
                     "is neither transformer, mlp nor a run directory".to_owned(),
                 ));
             }
-            // A figure's text has no control characters.
-            let title = run.display().to_string().replace(char::is_control, " ");
-            (title, measure_run(args, run)?)
+            (words::path(run), measure_run(args, run)?)
         }
     };
     let dir = match (&args.out, Path::new(&args.what)) {
@@ -44,11 +44,11 @@ pub fn run(args: &Jacobian) -> Result<()> {
     write(&dir, &title, &records)?;
     match args.json {
         true => {
-            let json = serde_json::to_string(&records).expect("records are JSON");
+            let json = words::json(&records).expect("records are JSON");
             out!("{json}");
         }
         false => {
-            out!("{}", table(&records).trim_end());
+            results(&table(&records))?;
             say!("histograms: {}", dir.join("jacobian*.svg").display());
         }
     }

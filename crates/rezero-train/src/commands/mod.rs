@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::fit::survive_file_limits;
 use crate::recipe::TaskOf;
 use crate::record::{Environment, NewRun};
-use crate::say::say;
+use crate::say::{out, say};
 use crate::task::{DataSet, Domain, Places};
 use crate::words;
 
@@ -144,18 +144,3 @@ fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))
 }
-
-/// Prints a line of result. A closed pipe (`rezero recipes | head`) is no error. Any other failure
-/// to write the result is an error.
-macro_rules! out {
-    ($($arg:tt)*) => {{
-        use std::io::Write;
-        match writeln!(std::io::stdout(), $($arg)*) {
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-                return Err($crate::error::Error::Output(e));
-            }
-            _ => {}
-        }
-    }};
-}
-pub(crate) use out;

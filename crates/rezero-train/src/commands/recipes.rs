@@ -6,11 +6,12 @@ use super::{out, say};
 use crate::cli::Recipes;
 use crate::error::{Error, Result};
 use crate::recipe::{self, EMBEDDED, Recipe};
+use crate::say::results;
 
 pub fn run(args: &Recipes) -> Result<()> {
     if args.schema {
         let schema = serde_json::to_string_pretty(&recipe::schema()).expect("a schema is JSON");
-        out!("{schema}");
+        results(&schema)?;
         say!("a recipe names it in its first line: #:schema PATH");
         return Ok(());
     }
@@ -21,10 +22,10 @@ pub fn run(args: &Recipes) -> Result<()> {
         // Resolving checks the name; the file's text has the comments.
         Recipe::resolve(name, &[])?;
         match EMBEDDED.iter().find(|(n, _)| name == *n) {
-            Some((_, text)) => out!("{}", text.trim_end()),
+            Some((_, text)) => results(text)?,
             None => {
                 let text = std::fs::read_to_string(name).map_err(|e| Error::io("read", name, e))?;
-                out!("{}", text.trim_end());
+                results(&text)?;
             }
         }
         return Ok(());
@@ -54,6 +55,5 @@ fn keys(part: Option<&str>) -> Result<()> {
             },
         });
     }
-    out!("{}", text.trim_end());
-    Ok(())
+    results(&text)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{out, say};
+use super::say;
 use crate::cli;
 use crate::device;
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::lens::{self, Record};
 use crate::recipe::Recipe;
 use crate::record::{checkpoint, write_atomic, write_named};
 use crate::report::{Report, RunData, group, read};
+use crate::say::results;
 use crate::task::Places;
 
 pub fn run(args: &cli::Report) -> Result<()> {
@@ -48,7 +49,7 @@ pub fn run(args: &cli::Report) -> Result<()> {
     if let Some(file) = &args.into {
         insert(file, &args.name, &report.table_markdown())?;
     }
-    out!("{}", report.table_markdown().trim_end());
+    results(&report.table_markdown())?;
     say!("the whole of it: {}", page.display());
     Ok(())
 }

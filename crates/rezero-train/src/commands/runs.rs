@@ -11,6 +11,7 @@ use super::{RUNS, out, say};
 use crate::cli::Runs;
 use crate::error::{Error, Result};
 use crate::record::listing::{self, Listed, Removable};
+use crate::report::DIGITS;
 use crate::words;
 
 pub fn run(args: &Runs) -> Result<()> {
@@ -45,7 +46,8 @@ pub fn run(args: &Runs) -> Result<()> {
     }
     if args.json {
         for run in &runs {
-            out!("{}", as_json(run));
+            let json = words::json(&as_json(run)).expect("a table of values is JSON");
+            out!("{json}");
         }
         return Ok(());
     }
@@ -79,7 +81,7 @@ fn cells(run: &Listed) -> [String; 6] {
     let dash = || "–".to_owned();
     let best = run.best.map(|value| match &run.task {
         Some(task) => {
-            let (value, digits) = (value * task.shown_times, task.digits);
+            let (value, digits) = (value * task.shown_times, task.digits.min(DIGITS));
             let unit = match task.sign.trim() {
                 "" => format!(" {}", task.key),
                 _ => task.sign.clone(),
@@ -96,7 +98,7 @@ fn cells(run: &Listed) -> [String; 6] {
         format!("{} ago", words::duration(age))
     });
     [
-        run.dir.display().to_string(),
+        words::path(&run.dir),
         run.stage.name().to_owned(),
         run.step.to_string(),
         best.unwrap_or_else(dash),

@@ -1,6 +1,6 @@
 //! `rezero sample`
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 
 use rezero_nn::transformer::SamplingConfig;
 
@@ -11,6 +11,7 @@ use crate::fit::load;
 use crate::recipe::{Recipe, TaskRecipe};
 use crate::record::checkpoint::choose;
 use crate::task::{Domain, Text};
+use crate::words::Shown;
 use crate::zoo::{self, text::Network};
 
 pub fn run(args: &Sample) -> Result<()> {
@@ -38,24 +39,37 @@ pub fn run(args: &Sample) -> Result<()> {
     )?;
 
     let mut out = std::io::stdout().lock();
-    let mut write = |bytes: &[u8]| match out.write_all(bytes).and_then(|()| out.flush()) {
-        // The reader has closed the pipe.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Error::Output(e)),
-        Ok(()) => Ok(true),
+    // A pipe or a file gets the bytes. A terminal would obey them.
+    let mut shown = out.is_terminal().then(Shown::default);
+    let mut write = |bytes: &[u8], is_last: bool| {
+        let text = shown.as_mut().map(|shown| {
+            let end = if is_last {
+                shown.finish()
+            } else {
+                String::new()
+            };
+            end + &shown.push(bytes)
+        });
+        let bytes = text.as_ref().map_or(bytes, |text| text.as_bytes());
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            // The reader has closed the pipe.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            Err(e) => Err(Error::Output(e)),
+            Ok(()) => Ok(true),
+        }
     };
     // The network sees no more than its context; what was before it is written all the same.
     let seen = &prompt[prompt.len().saturating_sub(model.context)..];
     let text = model.generate(seen, sampler, args.stop, &device)?;
-    if !write(&prompt)? {
+    if !write(&prompt, false)? {
         return Ok(());
     }
     for byte in text.take(args.bytes) {
-        if !write(&[byte])? {
+        if !write(&[byte], false)? {
             return Ok(());
         }
     }
-    write(b"\n")?;
+    write(b"\n", true)?;
     Ok(())
 }
 

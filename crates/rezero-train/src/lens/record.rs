@@ -3,7 +3,7 @@
 use rezero_nn::{PooledSpectrum, Spectrum};
 use serde::{Deserialize, Serialize};
 
-use crate::plot::{Axis, Lines, Series, number, quoted};
+use crate::plot::{Axis, Lines, Series, cell, number, quoted};
 
 /// The first and the last edge of histograms, in log₁₀ σ, and their number of bins.
 const LOW: f64 = -8.0;
@@ -136,14 +136,15 @@ pub fn of(records: &[&Record]) -> String {
 /// The records as a Markdown table, below a line that says of which Jacobian.
 pub fn table(records: &[Record]) -> String {
     let of = of(&records.iter().collect::<Vec<_>>());
-    let mut text = format!("{of}. {LEGEND}\n\n");
+    let mut text = format!("{}. {LEGEND}\n\n", cell(&of));
     text.push_str(
         "| network | layers | σ | mean σ² | min log₁₀ σ | 5 % log₁₀ σ | median log₁₀ σ | 95 % log₁₀ σ | \
          max log₁₀ σ | vanishing, % | σ_max / σ_min |\n\
          | - | -: | -: | -: | -: | -: | -: | -: | -: | -: | -: |\n",
     );
     for record in records {
-        text.push_str(&format!("| {} |\n", record.cells().join(" | ")));
+        let cells: Vec<String> = record.cells().iter().map(|text| cell(text)).collect();
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     text
 }

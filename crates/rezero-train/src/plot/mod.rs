@@ -17,10 +17,11 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 #[cfg(feature = "png")]
 pub use png::png;
-pub use text::{number, quoted};
+pub use text::{cell, number, quoted};
 
 use crate::error::Result;
 use crate::record::write_atomic;
+use crate::words::in_lines;
 
 /// Writes a figure into `dir` as `NAME.svg` and, with feature `png`, as `NAME.png`.
 ///
@@ -281,7 +282,8 @@ fn svg(
     }
     let end = out.find('>').map_or(0, |at| at + 1);
     out.insert_str(end, DARK);
-    out
+    // Labels come from runs. XML forbids most control characters, and a page obeys the others.
+    in_lines(&out).into_owned()
 }
 
 type Drawn = Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>;
@@ -529,6 +531,34 @@ mod tests {
         assert_eq!(two, ["rezero", "alpha_optimizer=adam", "lr=0.004"]);
         let cut = wrapped("averyverylongnamewithoutanyspaceatall", 10);
         assert_eq!(cut, ["averyverylo…"]);
+    }
+
+    #[test]
+    fn labels_may_have_any_character() {
+        let odd: String = ('\0'..='\u{ff}')
+            .chain("\u{202e}\u{fffe}\u{ffff}]]>".chars())
+            .collect();
+        let lines = Lines {
+            title: odd.clone(),
+            x: Axis::linear(&odd),
+            y: Axis::log(&odd),
+            series: vec![Series::new(&odd, vec![(0.0, 1.0), (1.0, 2.0)])],
+        };
+        let map = HeatMap {
+            title: odd.clone(),
+            x: odd.clone(),
+            edges: vec![0.0, 1.0],
+            y: odd.clone(),
+            rows: vec![vec![1.0]],
+            value: odd,
+        };
+        for svg in [lines.svg(), map.svg()] {
+            let is_plain = |c: char| matches!(c, '\t' | '\n' | ' '..='~' | '\u{a0}'..='\u{d7ff}');
+            assert_eq!(svg.chars().find(|c| !is_plain(*c)), None);
+            assert!(!svg.contains(['\u{ad}', '\u{202e}']) && svg.contains(r"\u{1b}"));
+            #[cfg(feature = "png")]
+            assert!(png(&svg).starts_with(b"\x89PNG"));
+        }
     }
 
     #[test]

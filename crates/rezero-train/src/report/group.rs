@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::place::data_label;
 use super::{Group, RunData};
 use crate::error::{Error, Result};
+use crate::words::on_a_line;
 
 /// Whether two runs that differ in this key alone are of one arm. True for the seed, and for the
 /// keys of `[run]` except the length of the run.
@@ -71,7 +72,7 @@ fn must_be_of_one_task(runs: &[RunData]) -> Result<()> {
     let name = |r: &RunData| {
         let word = |key: &str| r.settings.get(key).map_or("its own".to_owned(), plain);
         let (model, data) = (word(FAMILY), word("data.set"));
-        format!("{} ({model} on {data})", r.dir.display())
+        on_a_line(&format!("{} ({model} on {data})", r.dir.display())).into_owned()
     };
     Err(Error::Report(format!(
         "the runs are of different tasks: {} and {}; report them apart",
@@ -106,7 +107,7 @@ fn labels(runs: &[RunData]) -> Vec<String> {
         if let Some(data) = data {
             label.push_str(&format!(" data={data}"));
         }
-        label
+        on_a_line(&label).into_owned()
     };
     runs.iter().zip(data).map(label).collect()
 }

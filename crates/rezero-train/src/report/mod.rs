@@ -10,10 +10,12 @@ mod write;
 
 use crate::error::{Error, Result};
 use crate::record::Described;
+use crate::words::on_a_line;
 
 pub use figures::{Figure, figures};
 pub use group::group;
 pub use page::{csv, curves, html, markdown};
+pub(crate) use read::DIGITS;
 pub use read::{RunData, read};
 pub use stats::{Mean, welch};
 
@@ -123,7 +125,7 @@ impl Report {
             .map(|group| summarise(group, base, target))
             .collect();
         Ok(Self {
-            title: title.replace(char::is_control, " "),
+            title: on_a_line(title).into_owned(),
             task,
             target,
             is_common,

@@ -3,8 +3,9 @@
 use super::figures::mean_curve;
 use super::{Figure, Mean, Report, Summary, place};
 use crate::lens;
-use crate::plot::{number, quoted};
+use crate::plot::{cell, number, quoted};
 use crate::record::Row;
+use crate::words::in_lines;
 
 const DASH: &str = "–";
 
@@ -83,9 +84,10 @@ impl Report {
         let rule: Vec<&str> = (0..head.len())
             .map(|i| if i == 0 { "-" } else { "-:" })
             .collect();
+        let head: Vec<String> = head.iter().map(|text| cell(text)).collect();
         let mut text = format!("| {} |\n| {} |\n", head.join(" | "), rule.join(" | "));
         for row in &self.table {
-            let cells: Vec<String> = self.cells(row).iter().map(|cell| in_cell(cell)).collect();
+            let cells: Vec<String> = self.cells(row).iter().map(|text| cell(text)).collect();
             text.push_str(&format!("| {} |\n", cells.join(" | ")));
         }
         text
@@ -157,14 +159,14 @@ impl Report {
 
 /// The report in Markdown, with links to the figures' SVG files.
 pub fn markdown(report: &Report, figures: &[Figure]) -> String {
-    let mut text = format!("# {}\n\n", in_cell(&report.title));
+    let mut text = format!("# {}\n\n", cell(&report.title));
     text.push_str(&report.table_markdown());
-    let notes = in_cell(&report.notes());
+    let notes = cell(&report.notes());
     if !notes.is_empty() {
         text.push_str(&format!("\n{notes}\n"));
     }
     for figure in figures {
-        let caption = in_cell(&figure.caption);
+        let caption = cell(&figure.caption);
         text.push_str(&format!("\n![{caption}]({}.svg)\n", figure.name));
     }
     let head = RUNS.join(" | ");
@@ -172,7 +174,7 @@ pub fn markdown(report: &Report, figures: &[Figure]) -> String {
         "\n## Runs\n\n| {head} |\n| - | -: | - | - | - |\n"
     ));
     for row in report.provenance() {
-        let cells = row.map(|cell| in_cell(&cell));
+        let cells = row.map(|text| cell(&text));
         text.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     text
@@ -239,15 +241,6 @@ pub fn curves(report: &Report) -> String {
         }
     }
     text
-}
-
-/// `text` for a cell of a Markdown table, escaped so that it does not end the cell or begin HTML.
-fn in_cell(text: &str) -> String {
-    text.replace('|', "\\|")
-        .replace('<', "&lt;")
-        // Before a space, `<` does not begin HTML, and p values contain it.
-        .replace("&lt; ", "< ")
-        .replace(['\n', '\r'], " ")
 }
 
 fn escaped(text: &str) -> String {
@@ -357,5 +350,5 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         text.push_str(&cells("td", &row));
     }
     text.push_str("</tbody>\n</table>\n</div>\n</body>\n</html>\n");
-    text
+    in_lines(&text).into_owned()
 }

@@ -9,6 +9,7 @@ use crate::fit::{LOSS, Task};
 use crate::lens::{self, Record};
 use crate::recipe::{Recipe, with_task};
 use crate::record::{Described, Environment, Row, inside, metrics, run_dir};
+use crate::words::on_a_line;
 use crate::zoo::Families;
 
 /// The data of a run.
@@ -37,6 +38,9 @@ pub struct RunData {
     /// Its Jacobians at the start and at the end.
     pub jacobians: Vec<Record>,
 }
+
+/// The most digits after the point of a result.
+pub(crate) const DIGITS: usize = 17;
 
 /// Reads the run at `spec`, `DIR` or `LABEL=DIR`.
 ///
@@ -82,7 +86,11 @@ pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
     }
     let settings = flattened(&recipe).map_err(|e| fail(&format!("its recipe.toml: {e}")))?;
     let environment = run_dir::environment(dir);
-    let task = environment.as_ref().and_then(|e| e.task.clone());
+    let mut task = environment.as_ref().and_then(|e| e.task.clone());
+    if let Some(task) = &mut task {
+        // More digits than a number has cannot be formatted.
+        task.digits = task.digits.min(DIGITS);
+    }
     // A network that was grown or imported begins with gates that were trained.
     let command = environment
         .as_ref()
@@ -115,7 +123,7 @@ fn labelled(spec: &OsStr) -> (Option<String>, &Path) {
     // Labels and directories may both contain equals signs: the directory is the first part after
     // an `=` that exists.
     match splits(spec).find(|(_, dir)| dir.is_dir()) {
-        Some((label, dir)) => (Some(label.replace(char::is_control, " ")), dir),
+        Some((label, dir)) => (Some(on_a_line(&label).into_owned()), dir),
         None => (None, whole),
     }
 }

@@ -133,6 +133,7 @@ fn a_run_on_a_server() {
         }
     }
 
+    const TOKEN: &str = "a token of 16 or more";
     let dir = scratch();
     let device = name();
     let serve = [
@@ -150,12 +151,13 @@ fn a_run_on_a_server() {
         assert!(said.err.contains(says), "{}", said.err);
     };
     refused("", "must show a token");
+    refused("too short", "16 or more");
     if matches!(device.split(':').next(), Some("tch" | "remote")) {
-        refused("a-token", "cannot be served");
+        refused(TOKEN, "cannot be served");
         return;
     }
     let mut command = command::rezero(dir.path(), &serve);
-    command.env("REZERO_TOKEN", "a-token");
+    command.env("REZERO_TOKEN", TOKEN);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut server = Server(command.spawn().expect("the server starts"));
     let lines = BufReader::new(server.0.stderr.take().expect("its standard error"));
@@ -164,7 +166,7 @@ fn a_run_on_a_server() {
     let line = lines.find(|line| line.starts_with("serving"));
     let address = line.and_then(|line| Some(line.split("remote:").nth(1)?.to_owned()));
     let address = address.expect("the server's address");
-    std::thread::spawn(move || lines.for_each(drop));
+    let log = std::thread::spawn(move || lines.collect::<Vec<_>>());
 
     let remote = format!("remote:{address}");
     let train = |remote: &str, token: Option<&str>, run: &str| {
@@ -186,11 +188,11 @@ fn a_run_on_a_server() {
         assert_eq!(said.code, Some(1), "{said:?}");
         assert!(said.err.contains(says), "{}", said.err);
     }
-    let said = train(&format!("{remote}#7"), Some("a-token"), "refused");
+    let said = train(&format!("{remote}#7"), Some(TOKEN), "refused");
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("out of range"), "{}", said.err);
 
-    let said = train(&remote, Some("a-token"), "served");
+    let said = train(&remote, Some(TOKEN), "served");
     assert_eq!(said.code, Some(0), "{said:?}");
     self::train(dir.path(), &device, &[]);
     let (served, own) = (
@@ -201,4 +203,11 @@ fn a_run_on_a_server() {
     for (got, want) in served.iter().zip(&own) {
         assert!((got / want - 1.0).abs() <= tolerance(), "{got} {want}");
     }
+    // The log is on standard error and says who was refused.
+    drop(server);
+    let log = log.join().expect("its log");
+    let refused = log
+        .iter()
+        .filter(|line| line.contains("presented the wrong token"));
+    assert_eq!(refused.count(), 2, "{log:?}");
 }
