@@ -123,7 +123,7 @@ fn names_and_texts_of_runs_are_shown_and_not_obeyed() {
         assert_eq!(table.lines().count(), 2, "{table}");
     }
 
-    fails(dir.path(), &["report", &run, &run], "have the seed");
+    fails(dir.path(), &["report", &run, &run], "the seed");
     fails(dir.path(), &["eval", &run], "scheme");
     fails(dir.path(), &["train", "--resume", &run], "scheme");
     fails(dir.path(), &["jacobian", &run], "scheme");
