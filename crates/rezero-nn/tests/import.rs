@@ -683,6 +683,81 @@ fn files_of_old_are_read_or_refused() {
     assert_eq!(file, new.under("encoder."));
 }
 
+/// A member of a tar archive.
+fn member(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = [0u8; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let padding = data.len().next_multiple_of(512) - data.len();
+    [header.as_slice(), data, &vec![0; padding]].concat()
+}
+
+/// The reader takes these for another container than a short look at them suggests.
+#[test]
+fn files_of_two_formats_are_checked_as_the_one_that_is_read() {
+    let harmless = archive(&[("data.pkl", b"\x80\x02}.")], 0);
+    let long = vec![b'a'; 1 << 20];
+    let copies = b"h\0".repeat(5_000);
+    let bomb = [b"\x80\x02}(c", long.as_slice(), b"\nx\nq\0", &copies, b"."].concat();
+    // A tar archive of 2016, whose first name begins as a zip does, before a zip.
+    let none = b"\x80\x02K\0.".as_slice();
+    let tar = [
+        member("PK", b""),
+        member("storages", &[none, b"\x80\x02]."].concat()),
+        member("tensors", none),
+        member("pickle", &bomb),
+        vec![0; 1024],
+    ]
+    .concat();
+    assert!(message(&[tar, harmless.clone()].concat()).contains("neither"));
+    // The number of the later format, then its pickles, before a zip.
+    let number = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".as_slice();
+    let legacy = [b"PK\n0".as_slice(), number, &bomb, &harmless].concat();
+    assert!(message(&legacy).contains("needs more"));
+}
+
+/// Only the pickle that is read is checked, however many entries say that it is theirs.
+#[test]
+fn entries_that_share_a_pickle_cost_no_time() {
+    let pickle = [b"\x80\x02".as_slice(), &b"N0".repeat(1 << 19), b"}."].concat();
+    let mut file = archive(&[("data.pkl", &pickle)], 0);
+    let end = file.split_off(file.len() - 22);
+    let directory = u32::from_le_bytes(*end[16..].first_chunk().unwrap()) as usize;
+    let entry = file.split_off(directory);
+    let n = 20_000u16;
+    for i in 0..n {
+        let at = file.len() + 46;
+        file.extend(&entry);
+        // Another name of the same length.
+        file[at..at + 7].copy_from_slice(format!("{i:07}").as_bytes());
+    }
+    let length = (file.len() - directory) as u32;
+    file.extend(&end[..8]);
+    file.extend([n.to_le_bytes(), n.to_le_bytes()].concat());
+    file.extend(length.to_le_bytes());
+    file.extend(&end[16..]);
+    let begun = std::time::Instant::now();
+    assert!(message(&file).contains("has none"));
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_few_of_many_differences_are_shown() {
+    let names: Vec<String> = (0..100_000).map(|i| format!("t{i}")).collect();
+    let view = |name| (name, TensorView::new(Dtype::F32, vec![0], &[]).unwrap());
+    let weights = read(&safetensors::serialize(names.iter().map(view), None).unwrap());
+    let error = load(lm(&Device::flex()), &weights).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 7, "{error}");
+    assert!(lines[0].contains("100022 tensors differ"), "{error}");
+    assert_eq!(lines[6], "  and 100017 more");
+}
+
 #[test]
 fn damaged_and_hostile_files_are_errors() {
     let good = std::fs::read(fixture("authors_lm.pt")).unwrap();

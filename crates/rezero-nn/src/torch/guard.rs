@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use zip::{CompressionMethod, ZipArchive};
@@ -25,29 +26,60 @@ const VALUE: u64 = 160;
 /// The magic number of a file of PyTorch before 1.6, as pickle protocol 2 writes it.
 const LEGACY: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
+/// The place of the magic number of a tar archive.
+const TAR_MAGIC: Range<usize> = 257..262;
+
 /// Errors unless `path` is one of the two containers that `torch.save` writes, and reading its
-/// pickles takes a bounded amount of memory.
+/// pickles takes a bounded amount of memory: all of them together have one budget.
 pub(super) fn check(path: &Path) -> Result<(), String> {
     let mut head = Vec::new();
     let io = |e: std::io::Error| e.to_string();
     let mut file = File::open(path).map_err(io)?;
-    file.by_ref().take(262).read_to_end(&mut head).map_err(io)?;
-    if head.starts_with(b"PK") {
-        return check_zip(path);
-    }
-    let opening = &head[..head.len().min(64)];
-    let legacy = opening.windows(LEGACY.len()).any(|bytes| bytes == LEGACY);
-    // `pytorch-reader` tries a tar archive, PyTorch's format of 2016, before the legacy format.
-    if !legacy || head.ends_with(b"ustar") {
-        return Err(
+    file.by_ref()
+        .take(TAR_MAGIC.end as u64)
+        .read_to_end(&mut head)
+        .map_err(io)?;
+    match Container::of(&head) {
+        Some(Container::Zip) => check_zip(path),
+        Some(Container::Legacy) => {
+            let mut bytes = head;
+            file.take(MAX_PICKLE).read_to_end(&mut bytes).map_err(io)?;
+            check_legacy(&bytes)
+        }
+        None => Err(
             "it must be a safetensors file or what torch.save writes, and is neither".to_owned(),
-        );
+        ),
     }
-    // Five pickles: magic number, version, system, state dict and keys. The values follow them.
-    let mut bytes = head;
-    file.take(MAX_PICKLE).read_to_end(&mut bytes).map_err(io)?;
+}
+
+/// A container that is read.
+enum Container {
+    Zip,
+    Legacy,
+}
+
+impl Container {
+    /// The container of a file that begins with `head`. The tests and their order are those of
+    /// `pytorch-reader`: a file may be two containers at once, and must be checked as the one that
+    /// is read. `None` stands for anything else, such as a tar archive, PyTorch's format of 2016.
+    fn of(head: &[u8]) -> Option<Self> {
+        let opening = &head[..head.len().min(64)];
+        let mut numbers = opening.windows(LEGACY.len());
+        if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+            Some(Self::Zip)
+        } else if head.get(TAR_MAGIC) == Some(b"ustar") {
+            None
+        } else {
+            numbers.any(|bytes| bytes == LEGACY).then_some(Self::Legacy)
+        }
+    }
+}
+
+/// Checks the five pickles of an old file: magic number, version, system, state dict and keys. The
+/// values follow them.
+fn check_legacy(bytes: &[u8]) -> Result<(), String> {
     let mut sizes = Sizes::default();
-    let mut rest = bytes.as_slice();
+    let mut rest = bytes;
     for _ in 0..5 {
         rest = sizes.run(rest)?;
     }
@@ -59,30 +91,40 @@ fn check_zip(path: &Path) -> Result<(), String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
     for i in 0..archive.len() {
-        let mut entry = archive.by_index_raw(i).map_err(failed)?;
-        let name = entry.name().map_err(failed)?.into_owned();
+        let entry = archive.by_index_raw(i).map_err(failed)?;
         // A small entry could decompress to any size, once per tensor that reads it.
         if entry.compression() != CompressionMethod::Stored {
+            let name = entry.name().map_err(failed)?;
             return Err(format!(
                 "its entry {name:?} is compressed, which torch.save never does: load it in PyTorch \
                  and save it again"
             ));
         }
-        if !name.ends_with("data.pkl") {
-            continue;
-        }
-        if entry.size() > MAX_PICKLE {
-            return Err(too_large());
-        }
-        let mut pickle = Vec::new();
-        entry
-            .by_ref()
-            .take(MAX_PICKLE)
-            .read_to_end(&mut pickle)
-            .map_err(|e| e.to_string())?;
-        Sizes::default().run(&pickle)?;
     }
-    Ok(())
+    // The pickle that `pytorch-reader` chooses. The others are not read, and thousands of entries
+    // may share the bytes of one.
+    let names: Vec<_> = archive
+        .file_names()
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let roots = names
+        .iter()
+        .filter_map(|name| name.strip_suffix("data.pkl"))
+        .filter(|root| root.is_empty() || root.ends_with('/'));
+    let index = roots
+        .min_by_key(|root| root.len())
+        .and_then(|root| archive.index_for_name(&format!("{root}data.pkl")))
+        .ok_or("it must hold data.pkl, as what torch.save writes, and does not")?;
+    let entry = archive.by_index_raw(index).map_err(failed)?;
+    if entry.size() > MAX_PICKLE {
+        return Err(too_large());
+    }
+    let mut pickle = Vec::new();
+    entry
+        .take(MAX_PICKLE)
+        .read_to_end(&mut pickle)
+        .map_err(|e| e.to_string())?;
+    Sizes::default().run(&pickle).map(drop)
 }
 
 fn too_large() -> String {

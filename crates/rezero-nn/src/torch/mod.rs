@@ -86,12 +86,16 @@ pub enum ImportError {
         /// What is wrong with it.
         message: String,
     },
-    /// The file is of another model. One message per tensor that is missing, unknown, of another
-    /// shape or not finite.
+    /// The file is of another model. One text per tensor that is missing, unknown, of another shape
+    /// or not finite; the message has the first five of them and their number.
     Mismatch(Vec<String>),
     /// The weights could not be written.
     Write(String),
 }
+
+/// The number of tensors that the message of [`ImportError::Mismatch`] names. A file may have any
+/// number of them.
+const EXAMPLES: usize = 5;
 
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +104,7 @@ impl fmt::Display for ImportError {
                 write!(f, "cannot read weights from {}: {message}", path.display())
             }
             Self::Mismatch(tensors) if tensors.is_empty() => {
-                write!(f, "the weights are of another model:")
+                write!(f, "the weights are of another model")
             }
             Self::Mismatch(tensors) => {
                 write!(
@@ -108,7 +112,14 @@ impl fmt::Display for ImportError {
                     "the weights are of another model, {} tensors differ:",
                     tensors.len()
                 )?;
-                tensors.iter().try_for_each(|t| write!(f, "\n  {t}"))
+                tensors
+                    .iter()
+                    .take(EXAMPLES)
+                    .try_for_each(|t| write!(f, "\n  {t}"))?;
+                match tensors.len().saturating_sub(EXAMPLES) {
+                    0 => Ok(()),
+                    more => write!(f, "\n  and {more} more"),
+                }
             }
             Self::Write(message) => write!(f, "cannot write weights: {message}"),
         }
