@@ -93,11 +93,11 @@ pub enum Error {
         message: String,
     },
     /// Weights that cannot be read, written or used.
-    #[error("{source}{hint}")]
+    #[error("{hint}{source}")]
     Import {
         /// What is wrong with them.
         source: rezero_nn::torch::ImportError,
-        /// Settings that would fit the weights, or an empty text.
+        /// The settings that would fit the weights, before the tensors that do not; or an empty text.
         hint: String,
     },
     /// A request for a Jacobian that cannot be fulfilled.

@@ -132,7 +132,7 @@ fn agree(section: &ByteLm, gates: &Gates, weights: &TorchWeights) -> Result<()> 
         true => Ok(()),
         false => Err(Error::Import {
             source: ImportError::Mismatch(Vec::new()),
-            hint: format!(" the file says {}", wrong.join(" ")),
+            hint: format!("the file says {}; ", wrong.join(" ")),
         }),
     }
 }
@@ -170,7 +170,7 @@ fn hinted(error: ImportError, section: &ByteLm, shape: Option<LmShape>) -> Error
         source: error,
         hint: match wanted.is_empty() {
             true => String::new(),
-            false => format!("\nthe file's shapes ask for: {}", wanted.join(" ")),
+            false => format!("the file's shapes ask for {}\n", wanted.join(" ")),
         },
     }
 }
