@@ -16,8 +16,8 @@ use burn::tensor::ops::ConvOptions;
 ///
 /// # Panics
 ///
-/// If the channels do not match, the padded image is smaller than the kernel, `stride` is 0, or
-/// `stride` or `padding` is above 2³⁰.
+/// If the channels do not match, the padded image is smaller than the kernel, `stride` is 0,
+/// `stride` or `padding` is above 2³⁰, or the output does not fit into memory.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     let ([_, c, h, w], [_, c_in, kh, kw]) = (x.dims(), weight.dims());
     assert_eq!(

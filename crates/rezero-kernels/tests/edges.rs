@@ -25,6 +25,18 @@ fn outputs_larger_than_memory_are_refused() {
         });
         assert!(refused.is_err(), "{n}");
     }
+    // 4 × 2³¹ × 2³¹ elements are 0 modulo 2⁶⁴.
+    let refused = std::panic::catch_unwind(|| {
+        let device = Device::flex();
+        let x = Tensor::<4>::ones([4, 1, 1, 1], &device);
+        conv2d(x, Tensor::ones([1, 1, 2, 2], &device), 1, 1 << 30)
+    });
+    let why = refused.unwrap_err();
+    assert!(
+        why.downcast_ref::<String>()
+            .unwrap()
+            .contains("fit into memory")
+    );
 }
 
 #[test]

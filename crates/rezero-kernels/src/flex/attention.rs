@@ -18,7 +18,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::math::exp;
 use super::matmul::{Mat, Start, block_product, transpose};
-use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
+use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values, with_scratch};
 use super::op::Kernel;
 use super::parallel::{each, sum, sums, wide};
 use crate::attention::{SelfAttention, angle};
@@ -119,7 +119,7 @@ impl Heads {
             }
             let at = (b * self.length + i) * 3 * d + which * d + h * width;
             // SAFETY: as the caller promises.
-            unsafe { to.part(at, width) }.copy_from_slice(from);
+            unsafe { to.fresh_part(at, width) }.write_copy_of_slice(from);
         }
     }
 }
@@ -134,9 +134,9 @@ impl Kernel for Attention {
         let (length, width, d) = (heads.length, heads.width, heads.d_model());
         let table = self.0.rotary.map(|base| Table::of(base, width, length));
         let table = table.as_deref();
-        let mut out = fresh(heads.batch * length * d);
-        let mut kept = fresh(2 * heads.batch * heads.n * length);
-        let (outs, all_sums, input) = (Shared::new(&mut out), Shared::new(&mut kept), values(&qkv));
+        let mut out = Fresh::new(elements(&[heads.batch, length, d]));
+        let mut kept = Fresh::new(elements(&[2, heads.batch, heads.n, length]));
+        let (outs, all_sums, input) = (out.shared(), kept.shared(), values(&qkv));
         let size = length * width;
         each(heads.batch * heads.n, |task| {
             let head = (task / heads.n, task % heads.n);
@@ -157,12 +157,13 @@ impl Kernel for Attention {
                     for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                         let seen = if heads.causal { from + i + 1 } else { keys };
                         // SAFETY: each query of each head has a sum of its own.
-                        let kept = unsafe { all_sums.part(2 * (task * length + from + i), 2) };
+                        let kept =
+                            unsafe { all_sums.fresh_part(2 * (task * length + from + i), 2) };
                         let found = wide(
                             #[inline(always)]
                             || softmax(row, seen, heads.scale),
                         );
-                        kept.copy_from_slice(&found);
+                        kept.write_copy_of_slice(&found);
                     }
                     let at = (head.0 * length + from) * d + head.1 * width;
                     let span = (rows - 1) * d + width;
@@ -177,6 +178,8 @@ impl Kernel for Attention {
                 }
             });
         });
+        // SAFETY: each query of each head has written its columns and its two numbers.
+        let (out, kept) = unsafe { (out.written(), kept.written()) };
         let out = tensor(out, [heads.batch, length, d]);
         let kept = Kept {
             qkv,
@@ -202,8 +205,8 @@ impl Kernel for Attention {
         let table = table.as_deref();
         let grad = contiguous(&grad);
         let (input, out, d_out) = (values(&qkv), values(&out), values(&grad));
-        let mut d_qkv = fresh(input.len());
-        let shared = Shared::new(&mut d_qkv);
+        let mut d_qkv = Fresh::new(input.len());
+        let shared = d_qkv.shared();
         let size = length * width;
         each(heads.batch * heads.n, |task| {
             let head = (task / heads.n, task % heads.n);
@@ -290,7 +293,8 @@ impl Kernel for Attention {
                 }
             });
         });
-        vec![Some(tensor(d_qkv, qkv.shape()))]
+        // SAFETY: the heads' queries, keys and values cover it.
+        vec![Some(tensor(unsafe { d_qkv.written() }, qkv.shape()))]
     }
 }
 

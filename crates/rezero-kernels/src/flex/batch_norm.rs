@@ -15,7 +15,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
 use super::math::{lifted, passed};
-use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
+use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
 use super::op::{Kernel, Values};
 use super::parallel::{each, sum, sums, wide};
 use crate::linear::Epilogue;
@@ -88,15 +88,17 @@ impl Planes {
         self,
         f: impl Fn(core::ops::Range<usize>, usize) -> [f32; K] + Sync + Send,
     ) -> (Vec<f32>, Vec<[f64; K]>) {
-        let mut all = fresh(self.batch * self.channels * K);
-        let shared = Shared::new(&mut all);
+        let mut all = Fresh::new(elements(&[self.batch, self.channels, K]));
+        let shared = all.shared();
         each(self.batch, |n| {
             for c in 0..self.channels {
                 // SAFETY: each plane has sums of its own.
-                let sums = unsafe { shared.part((n * self.channels + c) * K, K) };
-                sums.copy_from_slice(&f(self.at(n, c), c));
+                let sums = unsafe { shared.fresh_part((n * self.channels + c) * K, K) };
+                sums.write_copy_of_slice(&f(self.at(n, c), c));
             }
         });
+        // SAFETY: the planes cover it.
+        let all = unsafe { all.written() };
         let mut total = vec![[0.0; K]; self.channels];
         for image in all.chunks_exact(self.channels * K) {
             for (total, sums) in total.iter_mut().zip(image.chunks_exact(K)) {
@@ -176,13 +178,13 @@ impl Kernel for BatchNorm {
         });
         let count = (planes.batch * planes.size) as f64;
         let d_x = wanted[0].then(|| {
-            let mut d_x = fresh(xs.len());
-            let shared = Shared::new(&mut d_x);
+            let mut d_x = Fresh::new(xs.len());
+            let shared = d_x.shared();
             each(planes.batch, |n| {
                 for (c, channel) in channels.iter().enumerate() {
                     let at = planes.at(n, c);
                     // SAFETY: the planes are disjoint.
-                    let d_x = unsafe { shared.part(at.start, at.len()) };
+                    let d_x = unsafe { shared.fresh_part(at.start, at.len()) };
                     let (x, g) = (&xs[at.clone()], &g[at]);
                     let [total, product, _] = totals[c];
                     let mean = (total / count) as f32;
@@ -193,13 +195,14 @@ impl Kernel for BatchNorm {
                         || {
                             for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
                                 let g = channel.passed(*x, *g, floor);
-                                *d_x = scale * (g - mean - (x - channel.mean) * slope);
+                                d_x.write(scale * (g - mean - (x - channel.mean) * slope));
                             }
                         },
                     );
                 }
             });
-            tensor(d_x, x.shape())
+            // SAFETY: the planes cover it.
+            tensor(unsafe { d_x.written() }, x.shape())
         });
         let of_channels = |f: &dyn Fn(usize) -> f64| {
             let values = (0..planes.channels).map(|c| f(c) as f32).collect();
@@ -277,32 +280,33 @@ fn apply(
     floor: f32,
     sum: Option<(&[f32], f32)>,
 ) -> Vec<f32> {
-    let mut out = fresh(xs.len());
-    let shared = Shared::new(&mut out);
+    let mut out = Fresh::new(xs.len());
+    let shared = out.shared();
     each(planes.batch, |n| {
         for (c, channel) in channels.iter().enumerate() {
             let at = planes.at(n, c);
             // SAFETY: the planes are disjoint.
-            let out = unsafe { shared.part(at.start, at.len()) };
+            let out = unsafe { shared.fresh_part(at.start, at.len()) };
             let x = &xs[at.clone()];
             wide(
                 #[inline(always)]
                 || match sum {
                     Some((skips, alpha)) => {
                         for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
-                            *out = skip + alpha * lifted(channel.z(*x), floor);
+                            out.write(skip + alpha * lifted(channel.z(*x), floor));
                         }
                     }
                     None => {
                         for (out, x) in out.iter_mut().zip(x) {
-                            *out = lifted(channel.z(*x), floor);
+                            out.write(lifted(channel.z(*x), floor));
                         }
                     }
                 },
             );
         }
     });
-    out
+    // SAFETY: the planes cover it.
+    unsafe { out.written() }
 }
 
 impl BatchNorm {

@@ -20,7 +20,7 @@ use burn::backend::flex::FlexTensor;
 use pulp::{Simd, WithSimd};
 
 use super::matmul::transpose;
-use super::memory::{Shared, contiguous, dims, fresh, tensor, values, with_scratch};
+use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values, with_scratch};
 use super::op::Kernel;
 use super::parallel::{Parts, arch, each, wide};
 
@@ -29,6 +29,8 @@ use super::parallel::{Parts, arch, each, wide};
 const SCRATCH: usize = 24 << 10;
 /// Output channels of a micro-kernel: with two vectors of pixels, 16 accumulators.
 const ROWS: usize = 8;
+/// The most values of a vector.
+const LANES: usize = 16;
 /// Partial sums of the weight gradient, each over a share of the batch.
 const GROUPS: usize = 16;
 
@@ -45,9 +47,13 @@ impl Kernel for Conv2d {
     fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, ()) {
         let (x, weight) = (contiguous(&inputs[0]), contiguous(&inputs[1]));
         let shape = Shape::of(&x, &weight, self);
-        let mut out = fresh(shape.batch * shape.c_out * shape.out_h * shape.out_w);
-        shape.forward().run(values(&x), values(&weight), &mut out);
-        let out = tensor(out, [shape.batch, shape.c_out, shape.out_h, shape.out_w]);
+        let extents = [shape.batch, shape.c_out, shape.out_h, shape.out_w];
+        let mut out = Fresh::new(elements(&extents));
+        shape
+            .forward()
+            .run(values(&x), values(&weight), out.shared());
+        // SAFETY: each task has written its rows of every output.
+        let out = tensor(unsafe { out.written() }, extents);
         (out, (x, weight), ())
     }
 
@@ -62,14 +68,22 @@ impl Kernel for Conv2d {
         let g = values(&grad);
         let d_x = wanted[0].then(|| {
             let phases = shape.input_gradient();
-            let mut d_x = fresh(values(&x).len());
+            let len = values(&x).len();
             // Some pixels have no tap: no output depends on them.
-            if phases.iter().any(|phase| phase.taps.is_empty()) {
-                d_x.fill(0.0);
-            }
-            for phase in phases.iter().filter(|phase| !phase.taps.is_empty()) {
-                phase.run(g, values(&weight), &mut d_x);
-            }
+            let d_x = if phases.iter().any(|phase| phase.taps.is_empty()) {
+                let mut d_x = vec![0.0; len];
+                for phase in phases.iter().filter(|phase| !phase.taps.is_empty()) {
+                    phase.run(g, values(&weight), Shared::new(&mut d_x));
+                }
+                d_x
+            } else {
+                let mut d_x = Fresh::new(len);
+                for phase in &phases {
+                    phase.run(g, values(&weight), d_x.shared());
+                }
+                // SAFETY: each pixel belongs to a phase, which has written it.
+                unsafe { d_x.written() }
+            };
             tensor(d_x, x.shape())
         });
         let d_w = wanted[1].then(|| {
@@ -101,6 +115,14 @@ impl Shape {
         let [batch, c_in, h, w] = dims(x);
         let [c_out, _, kh, kw] = dims(weight);
         let extent = |n: usize, k: usize| (n + 2 * conv.padding - k) / conv.stride + 1;
+        let (out_h, out_w) = (extent(h, kh), extent(w, kw));
+        // With a large padding a small image has a large output. These bound all sizes below: of both
+        // tensors and of a task's scratch memory, in both directions.
+        let [rows, cols] = [h.max(out_h) + kh, w.max(out_w) + kw];
+        for channels in [&[c_in, kh, kw], &[c_out.next_multiple_of(LANES), kh, kw]] {
+            elements(&[channels.as_slice(), &[rows, cols.next_multiple_of(LANES)]].concat());
+        }
+        elements(&[batch, c_out, out_h, out_w]);
         Self {
             batch,
             c_in,
@@ -109,8 +131,8 @@ impl Shape {
             c_out,
             kh,
             kw,
-            out_h: extent(h, kh),
-            out_w: extent(w, kw),
+            out_h,
+            out_w,
             stride: conv.stride,
             padding: conv.padding,
         }
@@ -318,7 +340,8 @@ impl Correlation {
         packed
     }
 
-    fn run(&self, x: &[f32], weight: &[f32], out: &mut [f32]) {
+    /// Writes every pixel of the grid to `shared`, and no other.
+    fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
         let packed = self.pack(weight);
         let per_block = self.channels * self.taps.len() * ROWS;
         let rows = Parts::new(self.grid[0], self.rows_of_task());
@@ -326,7 +349,6 @@ impl Correlation {
             self.channels * self.source[0] * self.source[1],
             self.target[0] * self.target[1],
         );
-        let shared = Shared::new(out);
         let lanes = arch().dispatch(Lanes);
         let [rows_of_target, cols_of_target] = self.target;
         each(self.batch * rows.count(), |task| {
@@ -457,7 +479,7 @@ impl Correlation {
             },
         );
         let [per_output, per_channel] = self.weight_strides;
-        let mut d_w = fresh(self.outputs * columns);
+        let mut d_w = vec![0.0; self.outputs * columns];
         for (column, sums) in total.chunks_exact(outputs).enumerate() {
             let tap = &self.taps[column % self.taps.len()];
             let at = column / self.taps.len() * per_channel + tap.weight;
@@ -506,7 +528,11 @@ impl WithSimd for Fill<'_> {
                     let first = y as usize * w + ((from * step) as isize + left) as usize;
                     let line = &mut line[from..until];
                     match step {
-                        1 => copy(simd, &image[first..first + line.len()], line),
+                        // SAFETY: the slices have equal lengths.
+                        1 => unsafe {
+                            let pixels = &image[first..first + line.len()];
+                            copy(simd, pixels, line.as_mut_ptr());
+                        },
                         2 => {
                             let pixels = image[first..].chunks(2);
                             for (to, pair) in line.iter_mut().zip(pixels) {
@@ -554,12 +580,13 @@ impl WithSimd for Store<'_> {
                 let at = self.first + o * self.plane + row * self.pitch;
                 // SAFETY: each row of an image's output belongs to one task. The tasks of other
                 // phases write between these pixels, but run before or after this phase.
-                let to = unsafe { self.shared.part(at, span) };
+                let to = unsafe { self.shared.fresh_part(at, span) };
                 if self.step == 1 {
-                    copy(simd, line, to);
+                    // SAFETY: `span` is then the line's length.
+                    unsafe { copy(simd, line, to.as_mut_ptr().cast()) };
                 } else {
                     for (to, x) in to.chunks_mut(self.step).zip(line) {
-                        to[0] = *x;
+                        to[0].write(*x);
                     }
                 }
             }
@@ -570,29 +597,35 @@ impl WithSimd for Store<'_> {
 /// Copies a row. Rows here are a few vectors long; for these, calling `memcpy` takes longer than
 /// the copy itself. The loop copies two vectors at a time, because the compiler turns a simpler
 /// loop into a call.
+///
+/// # Safety
+///
+/// `to` is a place for as many values as `from` has, which nothing else uses. It may not be written
+/// yet.
 #[inline(always)]
-fn copy<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
+unsafe fn copy<S: Simd>(simd: S, from: &[f32], to: *mut f32) {
     let lanes = S::F32_LANES;
-    assert_eq!(from.len(), to.len());
     let mut i = 0;
-    // SAFETY: the loops end with the slices, which have equal lengths; vectors may be unaligned.
+    // SAFETY: the loop ends with the slice, whose length the caller promises for `to`; vectors may be
+    // unaligned.
     unsafe {
         let at = |i: usize| from.as_ptr().add(i).cast::<S::f32s>();
         while i + 2 * lanes <= from.len() {
             let (a, b) = (at(i).read_unaligned(), at(i + lanes).read_unaligned());
-            let to = to.as_mut_ptr().add(i);
+            let to = to.add(i);
             to.cast::<S::f32s>().write_unaligned(a);
             to.add(lanes).cast::<S::f32s>().write_unaligned(b);
             i += 2 * lanes;
         }
         if i + lanes <= from.len() {
             let a = at(i).read_unaligned();
-            to.as_mut_ptr().add(i).cast::<S::f32s>().write_unaligned(a);
+            to.add(i).cast::<S::f32s>().write_unaligned(a);
             i += lanes;
         }
-    }
-    if i < from.len() {
-        simd.partial_store_f32s(&mut to[i..], simd.partial_load_f32s(&from[i..]));
+        if i < from.len() {
+            let rest = simd.mask_between_m32s(0, (from.len() - i) as u32);
+            simd.mask_store_ptr_f32s(rest, to.add(i), simd.partial_load_f32s(&from[i..]));
+        }
     }
 }
 

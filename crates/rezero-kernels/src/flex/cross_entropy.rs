@@ -5,7 +5,7 @@
 use burn::backend::flex::FlexTensor;
 
 use super::math::exp;
-use super::memory::{Shared, contiguous, dims, fresh, tensor, values};
+use super::memory::{Fresh, contiguous, dims, tensor, values};
 use super::op::Kernel;
 use super::parallel::{Parts, each, sum, wide};
 
@@ -33,25 +33,31 @@ impl Kernel for CrossEntropy {
                 classes - 1
             );
         }
-        let (mut losses, mut kept) = (fresh(rows), fresh(2 * rows));
-        let (all_losses, all_kept) = (Shared::new(&mut losses), Shared::new(&mut kept));
+        let (mut losses, mut kept) = (Fresh::new(rows), Fresh::new(2 * rows));
+        let (all_losses, all_kept) = (losses.shared(), kept.shared());
         let x = values(&logits);
         let parts = Parts::new(rows, CHUNK.div_ceil(classes));
         each(parts.count(), |part| {
             let (from, len) = parts.get(part);
             // SAFETY: the parts are disjoint.
-            let (losses, kept) =
-                unsafe { (all_losses.part(from, len), all_kept.part(2 * from, 2 * len)) };
+            let (losses, kept) = unsafe {
+                (
+                    all_losses.fresh_part(from, len),
+                    all_kept.fresh_part(2 * from, 2 * len),
+                )
+            };
             for i in 0..len {
                 let row = &x[(from + i) * classes..(from + i + 1) * classes];
                 let (max, total) = wide(
                     #[inline(always)]
                     || spread(row),
                 );
-                losses[i] = (max - row[self.targets[from + i] as usize]) + total.ln();
-                kept[2 * i..2 * i + 2].copy_from_slice(&[max, 1.0 / total]);
+                losses[i].write((max - row[self.targets[from + i] as usize]) + total.ln());
+                kept[2 * i..2 * i + 2].write_copy_of_slice(&[max, 1.0 / total]);
             }
         });
+        // SAFETY: the parts cover both.
+        let (losses, kept) = unsafe { (losses.written(), kept.written()) };
         let (kept, _) = kept.as_chunks();
         (tensor(losses, [rows]), (logits, kept.to_vec()), ())
     }
@@ -65,14 +71,14 @@ impl Kernel for CrossEntropy {
         let grad = contiguous(&grad);
         let [rows, classes] = dims(&logits);
         let (x, g) = (values(&logits), values(&grad));
-        let mut out = fresh(x.len());
-        let shared = Shared::new(&mut out);
+        let mut out = Fresh::new(x.len());
+        let shared = out.shared();
         let parts = Parts::new(rows, CHUNK.div_ceil(classes));
         each(parts.count(), |part| {
             let (from, len) = parts.get(part);
             for row in from..from + len {
                 // SAFETY: each row is one task's.
-                let out = unsafe { shared.part(row * classes, classes) };
+                let out = unsafe { shared.fresh_part(row * classes, classes) };
                 let x = &x[row * classes..(row + 1) * classes];
                 let (g, [max, inverse]) = (g[row], kept[row]);
                 let factor = g * inverse;
@@ -80,13 +86,16 @@ impl Kernel for CrossEntropy {
                     #[inline(always)]
                     || {
                         for (out, x) in out.iter_mut().zip(x) {
-                            *out = factor * exp(x - max);
+                            out.write(factor * exp(x - max));
                         }
                     },
                 );
-                out[self.targets[row] as usize] -= g;
+                // SAFETY: the loop has written the row.
+                *unsafe { out[self.targets[row] as usize].assume_init_mut() } -= g;
             }
         });
+        // SAFETY: the rows cover it.
+        let out = unsafe { out.written() };
         vec![Some(tensor(out, [rows, classes]))]
     }
 }

@@ -3,7 +3,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::memory::{Shared, contiguous, fresh, scalar, tensor, values};
+use super::memory::{Fresh, Shared, contiguous, scalar, tensor, values};
 use super::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
 
@@ -24,24 +24,26 @@ impl Kernel for GatedSum {
             unreachable!("three inputs")
         };
         let (x, f, alpha) = (contiguous(x), contiguous(f), scalar(alpha));
-        let mut out = fresh(x.shape().num_elements());
-        let parts = Parts::new(out.len(), CHUNK);
-        let shared = Shared::new(&mut out);
         let (xs, fs) = (values(&x), values(&f));
+        let mut out = Fresh::new(xs.len());
+        let shared = out.shared();
+        let parts = Parts::new(xs.len(), CHUNK);
         each(parts.count(), |i| {
             let (from, len) = parts.get(i);
             // SAFETY: the parts are disjoint.
-            let out = unsafe { shared.part(from, len) };
+            let out = unsafe { shared.fresh_part(from, len) };
             let (x, f) = (&xs[from..from + len], &fs[from..from + len]);
             wide(
                 #[inline(always)]
                 || {
                     for ((out, x), f) in out.iter_mut().zip(x).zip(f) {
-                        *out = x + alpha * f;
+                        out.write(x + alpha * f);
                     }
                 },
             );
         });
+        // SAFETY: the parts cover it.
+        let out = unsafe { out.written() };
         (tensor(out, x.shape()), (f, alpha), ())
     }
 
@@ -55,8 +57,8 @@ impl Kernel for GatedSum {
         let g = values(&grad);
         let parts = Parts::new(g.len(), CHUNK);
         let mut d_alpha = vec![0.0; parts.count()];
-        let mut d_f = fresh(if wanted[1] { g.len() } else { 0 });
-        let (totals, d_fs, fs) = (Shared::new(&mut d_alpha), Shared::new(&mut d_f), values(&f));
+        let mut d_f = Fresh::new(if wanted[1] { g.len() } else { 0 });
+        let (totals, d_fs, fs) = (Shared::new(&mut d_alpha), d_f.shared(), values(&f));
         each(parts.count(), |i| {
             let (from, len) = parts.get(i);
             let (g, f) = (&g[from..from + len], &fs[from..from + len]);
@@ -73,8 +75,8 @@ impl Kernel for GatedSum {
                         )[0];
                     }
                     if wanted[1] {
-                        for (d_f, g) in d_fs.part(from, len).iter_mut().zip(g) {
-                            *d_f = alpha * g;
+                        for (d_f, g) in d_fs.fresh_part(from, len).iter_mut().zip(g) {
+                            d_f.write(alpha * g);
                         }
                     }
                 },
@@ -84,7 +86,8 @@ impl Kernel for GatedSum {
         let shape = grad.shape();
         vec![
             Some(grad),
-            wanted[1].then(|| tensor(d_f, shape)),
+            // SAFETY: the parts cover it.
+            wanted[1].then(|| tensor(unsafe { d_f.written() }, shape)),
             wanted[2].then(|| tensor(vec![d_alpha], [1])),
         ]
     }

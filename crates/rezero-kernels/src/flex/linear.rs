@@ -11,7 +11,8 @@ use burn::backend::flex::FlexTensor;
 use super::math::{lifted, passed};
 use super::matmul::{Mat, Product, Start};
 use super::memory::{
-    Shared, contiguous, dims, forwards, fresh, scalar, tensor, values, values_mut, writable,
+    Fresh, Shared, contiguous, dims, elements, forwards, scalar, tensor, values, values_mut,
+    writable,
 };
 use super::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
@@ -44,8 +45,8 @@ impl Kernel for Linear {
         let bias = bias.as_ref().map(values);
         let w = Mat::of(&weight);
         let rows = x.shape().num_elements() / w.rows;
-        let mut out = fresh(w.area(rows));
-        let shared = Shared::new(&mut out);
+        let mut out = Fresh::new(elements(&[rows, w.cols]));
+        let shared = out.shared();
         let (n, relu) = (w.cols, self.epilogue == Epilogue::Relu);
         let x_rows = Mat::new(values(&x), rows, w.rows);
         Product::new(shared, n, Start::Zero, x_rows, w).run(|tile| {
@@ -65,7 +66,8 @@ impl Kernel for Linear {
         let mut shape = x.shape();
         let last = shape.num_dims() - 1;
         shape[last] = n;
-        let y = tensor(out, shape);
+        // SAFETY: the product's tiles cover it.
+        let y = tensor(unsafe { out.written() }, shape);
         let kept = Kept {
             x,
             weight: weight.clone(),
@@ -125,21 +127,25 @@ impl Kernel for Linear {
             ));
         }
         let dz = Mat::new(dz, rows, n);
-        let size = |wanted: bool, size: usize| if wanted { size } else { 0 };
-        let mut d_x = fresh(size(wanted[0], rows * w.rows));
-        let mut d_w = fresh(size(wanted[1], w.rows * n));
+        let memory = |wanted: bool, extents: [usize; 2]| {
+            Fresh::new(if wanted { elements(&extents) } else { 0 })
+        };
+        let mut d_x = memory(wanted[0], [rows, w.rows]);
+        let mut d_w = memory(wanted[1], [w.rows, n]);
         let mut products = Vec::with_capacity(2);
         if wanted[0] {
-            let out = Shared::new(&mut d_x);
+            let out = d_x.shared();
             products.push(Product::new(out, w.rows, Start::Zero, dz, w.t()));
         }
         if wanted[1] {
             let x_rows = Mat::new(values(&x), rows, w.rows);
-            let out = Shared::new(&mut d_w);
+            let out = d_w.shared();
             products.push(Product::new(out, n, Start::Zero, x_rows.t(), dz));
         }
         Product::run_all(&products);
         drop(products);
+        // SAFETY: what is wanted, a product's tiles cover; the rest is empty.
+        let (d_x, d_w) = unsafe { (d_x.written(), d_w.written()) };
         let mut found = vec![
             wanted[0].then(|| tensor(d_x, x.shape())),
             wanted[1].then(|| tensor(d_w, [w.rows, n])),
@@ -178,26 +184,29 @@ impl Kernel for GatedLinear {
         let weight = forwards(weight);
         let [rows, n] = dims(&x);
         let (xs, bias) = (values(&x), values(&bias));
-        let (mut r, mut out) = (fresh(rows * n), fresh(rows * n));
-        let (rs, outs) = (Shared::new(&mut r), Shared::new(&mut out));
+        let (mut r, mut out) = (Fresh::new(xs.len()), Fresh::new(xs.len()));
+        let (rs, outs) = (r.shared(), out.shared());
         Product::new(rs, n, Start::Zero, Mat::new(xs, rows, n), Mat::of(&weight)).run(|tile| {
             let bias = &bias[tile.col..tile.col + tile.cols];
             for row in tile.row..tile.row + tile.rows {
                 let from = row * n + tile.col;
-                // SAFETY: tiles are disjoint, and this one's product is done.
-                let (r, out) = unsafe { (rs.part(from, tile.cols), outs.part(from, tile.cols)) };
+                // SAFETY: tiles are disjoint, and this one's product is in `r`.
+                let (r, out) =
+                    unsafe { (rs.part(from, tile.cols), outs.fresh_part(from, tile.cols)) };
                 let x = &xs[from..from + tile.cols];
                 wide(
                     #[inline(always)]
                     || {
                         for (((r, out), x), b) in r.iter_mut().zip(out).zip(x).zip(bias) {
                             *r = lifted(*r + b, 0.0);
-                            *out = x + alpha * *r;
+                            out.write(x + alpha * *r);
                         }
                     },
                 );
             }
         });
+        // SAFETY: the tiles cover both.
+        let (r, out) = unsafe { (r.written(), out.written()) };
         let kept = GatedKept {
             r: tensor(r, [rows, n]),
             weight,
@@ -221,9 +230,9 @@ impl Kernel for GatedLinear {
         let [rows, n] = dims(&x);
         let mut grad = writable(grad);
         let g = values(&grad);
-        let mut dz = fresh(rows * n);
+        let mut dz = Fresh::new(g.len());
         let mut d_alphas = vec![0.0; rows];
-        let (dzs, totals) = (Shared::new(&mut dz), Shared::new(&mut d_alphas));
+        let (dzs, totals) = (dz.shared(), Shared::new(&mut d_alphas));
         let rs = values(&r);
         let d_bias = column_sums(
             rows,
@@ -232,7 +241,7 @@ impl Kernel for GatedLinear {
             |row, d_bias| {
                 let (g, r) = (&g[row * n..(row + 1) * n], &rs[row * n..(row + 1) * n]);
                 // SAFETY: one task a row.
-                let (dz, d_alpha) = unsafe { (dzs.part(row * n, n), totals.part(row, 1)) };
+                let (dz, d_alpha) = unsafe { (dzs.fresh_part(row * n, n), totals.part(row, 1)) };
                 d_alpha[0] = sums(
                     g,
                     r,
@@ -240,14 +249,15 @@ impl Kernel for GatedLinear {
                     |g, r| [g * r],
                 )[0];
                 for (((d_bias, dz), g), r) in d_bias.iter_mut().zip(dz).zip(g).zip(r) {
-                    *dz = passed(alpha * g, *r, 0.0);
-                    *d_bias += *dz;
+                    *d_bias += *dz.write(passed(alpha * g, *r, 0.0));
                 }
             },
         );
         let w = Mat::of(&weight);
+        // SAFETY: the rows cover it.
+        let dz = unsafe { dz.written() };
         let dz = Mat::new(&dz, rows, n);
-        let mut d_w = fresh(if wanted[1] { n * n } else { 0 });
+        let mut d_w = Fresh::new(if wanted[1] { elements(&[n, n]) } else { 0 });
         let mut products = Vec::with_capacity(2);
         if wanted[0] {
             // dx is written over g, which nothing reads any more.
@@ -255,7 +265,7 @@ impl Kernel for GatedLinear {
             products.push(Product::new(out, n, Start::Held, dz, w.t()));
         }
         if wanted[1] {
-            let out = Shared::new(&mut d_w);
+            let out = d_w.shared();
             let x_rows = Mat::new(values(&x), rows, n);
             products.push(Product::new(out, n, Start::Zero, x_rows.t(), dz));
         }
@@ -264,7 +274,8 @@ impl Kernel for GatedLinear {
         let d_alpha = d_alphas.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
         vec![
             wanted[0].then_some(grad),
-            wanted[1].then(|| tensor(d_w, [n, n])),
+            // SAFETY: the product's tiles cover it.
+            wanted[1].then(|| tensor(unsafe { d_w.written() }, [n, n])),
             wanted[2].then(|| tensor(d_bias, [n])),
             wanted[3].then(|| tensor(vec![d_alpha], [1])),
         ]

@@ -3,7 +3,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::memory::{Shared, fresh};
+use super::memory::{Shared, elements};
 use super::parallel::{self, Parts, wide};
 
 /// A view of a matrix in borrowed memory.
@@ -56,14 +56,6 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// The number of elements of a matrix with `rows` rows and as many columns as this one.
-    pub fn area(&self, rows: usize) -> usize {
-        // An expanded view of a few values may have more elements than there are addresses.
-        rows.checked_mul(self.cols)
-            .filter(|n| *n <= isize::MAX as usize / size_of::<f32>())
-            .expect("a product's output must fit into memory")
-    }
-
     pub fn t(self) -> Self {
         Self {
             rows: self.cols,
@@ -77,7 +69,7 @@ impl<'a> Mat<'a> {
     /// A copy of the values, row after row, of a matrix whose columns are contiguous.
     fn by_rows(&self) -> Vec<f32> {
         let (k, n) = (self.rows, self.cols);
-        let mut out = fresh(k * n);
+        let mut out = vec![0.0; elements(&[k, n])];
         let parts = Parts::new(k, (1 << 14) / n + 1);
         let shared = Shared::new(&mut out);
         parallel::each(parts.count(), |i| {

@@ -1,20 +1,63 @@
 //! Tensors as slices, and slices as tensors.
 
+use core::mem::MaybeUninit;
 use std::cell::RefCell;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Bytes, TensorMetadata};
 use burn::tensor::{DType, Shape};
 
-/// Memory for `len` values that a kernel is about to write.
+/// Memory for the result of a kernel, whose tasks write every value of it.
 ///
 /// New memory is the largest cost of a cheap operation; filling it with zeros would double the
 /// cost.
-pub(super) fn fresh(len: usize) -> Vec<f32> {
-    let values = Box::<[f32]>::new_uninit_slice(len);
-    // SAFETY: every bit pattern is an f32, and callers write each element before it is read: the
-    // tasks of a kernel together cover its whole output.
-    unsafe { values.assume_init() }.into_vec()
+pub(super) struct Fresh {
+    /// Without elements until all are written.
+    values: Vec<f32>,
+    len: usize,
+}
+
+impl Fresh {
+    /// Memory for `len` values.
+    pub fn new(len: usize) -> Self {
+        Self {
+            values: Vec::with_capacity(len),
+            len,
+        }
+    }
+
+    /// Lends the memory out to tasks, as [`Shared::new`].
+    pub fn shared(&mut self) -> Shared {
+        Shared {
+            start: self.values.as_mut_ptr(),
+            len: self.len,
+        }
+    }
+
+    /// The values.
+    ///
+    /// # Safety
+    ///
+    /// Each of them was written.
+    pub unsafe fn written(mut self) -> Vec<f32> {
+        // SAFETY: the capacity is at least `len`; all are written, by the caller's promise.
+        unsafe { self.values.set_len(self.len) };
+        self.values
+    }
+}
+
+/// The number of elements of a tensor with these extents.
+///
+/// # Panics
+///
+/// If they do not fit into memory. The extents may come from a view of a few values or from a padding,
+/// so nothing else bounds them, and a product that wraps would be taken for a small one.
+pub(super) fn elements(extents: &[usize]) -> usize {
+    extents
+        .iter()
+        .try_fold(1usize, |n, extent| n.checked_mul(*extent))
+        .filter(|n| *n <= isize::MAX as usize / size_of::<f32>())
+        .expect("a kernel's output and its scratch memory must fit into memory")
 }
 
 /// A contiguous tensor of `values`.
@@ -103,13 +146,25 @@ impl Shared {
     ///
     /// # Safety
     ///
-    /// No other reference to these values exists, and the slice given to [`new`](Self::new) is
-    /// still borrowed.
+    /// No other reference to these values exists, the memory is still borrowed, and if it is
+    /// [`Fresh`], the values were written.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, from: usize, len: usize) -> &mut [f32] {
         assert!(from <= self.len && len <= self.len - from);
         // SAFETY: in bounds as asserted, unique by the caller's promise.
         unsafe { core::slice::from_raw_parts_mut(self.start.add(from), len) }
+    }
+
+    /// As [`part`](Self::part), for values that may not be written yet.
+    ///
+    /// # Safety
+    ///
+    /// No other reference to these values exists, and the memory is still borrowed.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn fresh_part(&self, from: usize, len: usize) -> &mut [MaybeUninit<f32>] {
+        let start = self.start_of(from, len).cast();
+        // SAFETY: in bounds as `start_of` asserts, unique by the caller's promise.
+        unsafe { core::slice::from_raw_parts_mut(start, len) }
     }
 
     /// A pointer to the value at `from`, with at least `len` values from there on. It is for tiles:
