@@ -421,7 +421,7 @@ fn pytorch_weights_are_imported_scored_exported_and_trained_on() {
     let first = said.err.lines().next().unwrap();
     assert!(first.contains("positions=learned"), "{}", said.err);
     assert_eq!(said.err.lines().count(), 2 + 5 + 1, "{}", said.err);
-    assert!(said.err.contains("\n  and 104 more"), "{}", said.err);
+    assert!(said.err.contains("\n    and 104 more"), "{}", said.err);
 
     args.extend(["depth=2", "d_model=8", "d_ff=12", "context=16", "n_heads=2"]);
     args.extend(["positions=learned", "activation=gelu", "embedding_scale=1"]);
