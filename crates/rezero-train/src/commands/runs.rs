@@ -11,7 +11,6 @@ use super::{RUNS, out, say};
 use crate::cli::Runs;
 use crate::error::{Error, Result};
 use crate::record::listing::{self, Listed, Removable};
-use crate::report::DIGITS;
 use crate::words;
 
 pub fn run(args: &Runs) -> Result<()> {
@@ -81,7 +80,7 @@ fn cells(run: &Listed) -> [String; 6] {
     let dash = || "–".to_owned();
     let best = run.best.map(|value| match &run.task {
         Some(task) => {
-            let (value, digits) = (value * task.shown_times, task.digits.min(DIGITS));
+            let (value, digits) = (value * task.shown_times, task.digits);
             let unit = match task.sign.trim() {
                 "" => format!(" {}", task.key),
                 _ => task.sign.clone(),

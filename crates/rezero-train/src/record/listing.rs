@@ -1,6 +1,6 @@
 //! What a run directory holds, told from its files alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -35,7 +35,11 @@ pub enum Stage {
 impl Stage {
     /// The stage of the run at `dir`. Where the file system has no locks, a run in progress looks stopped.
     pub fn of(dir: &Path) -> Self {
-        match Lock::of(dir) {
+        Self::under(dir, Lock::of(dir))
+    }
+
+    fn under(dir: &Path, lock: Lock) -> Self {
+        match lock {
             Lock::Held => Self::Running,
             Lock::Free | Lock::Unknown => Self::at_rest(dir),
         }
@@ -143,7 +147,8 @@ impl Removable {
             return Err(fail("is in use by another process"));
         }
         let run = RunDir::open(&self.run)?;
-        let now = listed(&self.run, Stage::at_rest(&self.run), Lock::Free);
+        // This process has the lock now.
+        let now = listed(&self.run, Lock::Free);
         if !now.removable.contains(self) {
             return Err(fail("has changed meanwhile; list it again"));
         }
@@ -166,16 +171,7 @@ pub fn list<'a>(dirs: impl IntoIterator<Item = &'a Path>) -> Vec<Listed> {
     let mut seen = BTreeSet::new();
     found
         .retain(|dir: &PathBuf| seen.insert(fs::canonicalize(dir).unwrap_or_else(|_| dir.clone())));
-    let all = found.iter();
-    all.map(|dir| {
-        let lock = Lock::of(dir);
-        let stage = match lock {
-            Lock::Held => Stage::Running,
-            Lock::Free | Lock::Unknown => Stage::at_rest(dir),
-        };
-        listed(dir, stage, lock)
-    })
-    .collect()
+    found.iter().map(|dir| listed(dir, Lock::of(dir))).collect()
 }
 
 fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
@@ -195,23 +191,20 @@ fn search(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn listed(dir: &Path, stage: Stage, lock: Lock) -> Listed {
+fn listed(dir: &Path, lock: Lock) -> Listed {
+    let stage = Stage::under(dir, lock);
     let refused = inside::check(dir).err().map(|error| error.to_string());
-    let checkpoints = checkpoint::list(dir);
-    let newest = checkpoints
-        .as_ref()
-        .ok()
-        .and_then(|all| all.last_key_value());
+    let checkpoints = checkpoint::list(dir).ok().filter(|_| refused.is_none());
+    let newest = checkpoints.as_ref().and_then(|all| all.last_key_value());
     let state: Option<State> = newest.and_then(|(_, path)| {
         let json = inside::read(&path.join(checkpoint::STATE), inside::SMALL).ok()?;
         serde_json::from_slice(&json).ok()
     });
     let saved = newest.map_or(0, |(step, _)| *step);
     let row = || metrics::last(dir).ok().flatten();
-    let removable = match lock {
-        _ if refused.is_some() => Vec::new(),
-        Lock::Free => removable(dir, stage, state.as_ref()).unwrap_or_default(),
-        Lock::Held | Lock::Unknown => Vec::new(),
+    let removable = match (&checkpoints, lock) {
+        (Some(all), Lock::Free) => removable(dir, stage, all, state.as_ref()).unwrap_or_default(),
+        _ => Vec::new(),
     };
     let best = state.and_then(|state| state.best);
     Listed {
@@ -232,14 +225,13 @@ fn listed(dir: &Path, stage: Stage, lock: Lock) -> Listed {
     }
 }
 
-/// What is not needed of a run at rest. None if that cannot be told.
-fn removable(dir: &Path, stage: Stage, newest: Option<&State>) -> Option<Vec<Removable>> {
-    // A link may lead to a disk that is not there.
-    let folder = fs::symlink_metadata(dir.join(checkpoint::DIR));
-    if folder.is_ok_and(|meta| !meta.is_dir()) {
-        return None;
-    }
-    let checkpoints = checkpoint::list(dir).ok()?;
+/// What is not needed of a run at rest, whose newest state is given. None if that cannot be told.
+fn removable(
+    dir: &Path,
+    stage: Stage,
+    checkpoints: &BTreeMap<usize, PathBuf>,
+    newest: Option<&State>,
+) -> Option<Vec<Removable>> {
     let part = |path: &Path, why| Removable {
         run: dir.to_owned(),
         path: path.to_owned(),

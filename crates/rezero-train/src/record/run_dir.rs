@@ -135,13 +135,7 @@ impl RunDir {
     ///
     /// If the mark cannot be removed.
     pub fn reopen(&self) -> Result<()> {
-        let done = self.path.join(DONE);
-        match fs::remove_file(&done) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &done, e))
-            }
-            _ => Ok(()),
-        }
+        checkpoint::remove_file(&self.path.join(DONE))
     }
 
     /// Marks the run as complete.

@@ -15,7 +15,6 @@ use crate::words::on_a_line;
 pub use figures::{Figure, figures};
 pub use group::group;
 pub use page::{csv, curves, html, markdown};
-pub(crate) use read::DIGITS;
 pub use read::{RunData, read};
 pub use stats::{Mean, welch};
 

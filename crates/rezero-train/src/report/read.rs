@@ -39,9 +39,6 @@ pub struct RunData {
     pub jacobians: Vec<Record>,
 }
 
-/// The most digits after the point of a result.
-pub(crate) const DIGITS: usize = 17;
-
 /// Reads the run at `spec`, `DIR` or `LABEL=DIR`.
 ///
 /// # Errors
@@ -86,11 +83,7 @@ pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
     }
     let settings = flattened(&recipe).map_err(|e| fail(&format!("its recipe.toml: {e}")))?;
     let environment = run_dir::environment(dir);
-    let mut task = environment.as_ref().and_then(|e| e.task.clone());
-    if let Some(task) = &mut task {
-        // More digits than a number has cannot be formatted.
-        task.digits = task.digits.min(DIGITS);
-    }
+    let task = environment.as_ref().and_then(|e| e.task.clone());
     // A network that was grown or imported begins with gates that were trained.
     let command = environment
         .as_ref()
