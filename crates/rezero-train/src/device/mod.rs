@@ -1,13 +1,19 @@
 //! `--device NAME`: from a name to a Burn device, with an error that says what is missing.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::recipe::DType as Products;
 use rezero_data::nearest;
 
 pub mod check;
+mod description;
+mod remote;
+
+pub use description::{Description, describe, in_words, plainly};
+pub use remote::{TOKEN, chosen, is_remote, lost, token};
+
+use remote::remote;
 
 /// A backend that a device name can ask for.
 #[derive(Debug)]
@@ -116,121 +122,6 @@ pub fn for_training(names: &str, products: Products) -> Result<Vec<Device>> {
         }
     }
     Ok(devices.into_iter().map(Device::autodiff).collect())
-}
-
-/// Whether one of a list of names is a device of another machine.
-pub fn is_remote(names: &str) -> bool {
-    let mut names = names.split(',').map(str::trim);
-    names.any(|name| name.split(':').next() == Some("remote"))
-}
-
-/// The devices that the command line gives, else those that a file of a run or a recipe names.
-///
-/// A file may come from somebody else, and a device of another machine gets the weights, the data and the
-/// user's token. So such a device comes from the command line alone.
-///
-/// # Errors
-///
-/// If the file names a device of another machine, and the command line none.
-pub fn chosen<'a>(given: Option<&'a str>, stored: &'a str) -> Result<&'a str> {
-    match given {
-        Some(given) => Ok(given),
-        None if !is_remote(stored) => Ok(stored),
-        None => Err(Error::Device {
-            name: stored.to_owned(),
-            message: "its recipe names another machine, which would get the weights, the data and the token; \
-                      only the command line may do that: add `--device NAME` (where a command takes keys, \
-                      `device=NAME`) with this name or with auto"
-                .to_owned(),
-        }),
-    }
-}
-
-/// Devices as `env.json` names them.
-pub fn in_words(devices: &[Device]) -> String {
-    let inner: Vec<Device> = devices.iter().map(|d| d.clone().inner()).collect();
-    match inner.as_slice() {
-        [one] => format!("{one:?}"),
-        several => format!("{several:?}"),
-    }
-}
-
-/// The devices that `env.json` records, from [`in_words`], in plain words; a text that is not of this
-/// kind stays as it is.
-pub fn plainly(recorded: &str) -> String {
-    let mut names: Vec<(String, usize)> = Vec::new();
-    for device in recorded.split("Device<").skip(1) {
-        let Some(name) = plain_name(device) else {
-            return recorded.to_owned();
-        };
-        match names.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, count)) => *count += 1,
-            None => names.push((name, 1)),
-        }
-    }
-    if names.is_empty() {
-        return recorded.to_owned();
-    }
-    let names: Vec<String> = names
-        .into_iter()
-        .map(|(name, count)| match count {
-            1 => name,
-            n => format!("{n} × {name}"),
-        })
-        .collect();
-    names.join(" and ")
-}
-
-/// Burn's `Debug` text of a device in words, by the name of its backend.
-fn plain_name(debug: &str) -> Option<String> {
-    // The number after the last `word`, as in `Cuda(0)`.
-    let index = |word: &str| {
-        let (_, rest) = debug.rsplit_once(word)?;
-        let rest = rest.strip_prefix('(')?;
-        rest[..rest.find(')')?].parse::<usize>().ok()
-    };
-    let gpu = |api: &str, word: &str| match index(word) {
-        Some(index) => format!("{api} on GPU {index}"),
-        None => format!("{api} on a GPU"),
-    };
-    let has = |word: &str| debug.contains(word);
-    let name = if has("Remote") {
-        "a device of another machine".to_owned()
-    } else if has("Flex") {
-        "Flex on the CPU".to_owned()
-    } else if has("NdArray") {
-        "ndarray on the CPU".to_owned()
-    } else if has("LibTorch") {
-        match (has("Cuda"), has("Mps")) {
-            (true, _) => gpu("libtorch", "Cuda"),
-            (_, true) => "libtorch on an Apple GPU".to_owned(),
-            _ => "libtorch on the CPU".to_owned(),
-        }
-    } else if has("Wgpu") {
-        let api = ["Vulkan", "Metal", "WebGpu", "Dx12", "Gl"]
-            .into_iter()
-            .find(|api| has(&format!("backend: {api}")))
-            .unwrap_or("wgpu");
-        match ["DiscreteGpu", "IntegratedGpu", "VirtualGpu"]
-            .into_iter()
-            .find(|kind| has(kind))
-        {
-            Some(kind) => gpu(api, kind),
-            None if has("kind: Cpu") => format!("{api} on the CPU"),
-            None => format!("{api} on a GPU"),
-        }
-    } else if has("Cuda") {
-        gpu("CUDA", "Cuda")
-    } else if has("AmdDevice") {
-        gpu("ROCm", "AmdDevice")
-    } else if has("Metal") {
-        "Metal on a GPU".to_owned()
-    } else if has("Cpu") {
-        "CubeCL on the CPU".to_owned()
-    } else {
-        return None;
-    };
-    Some(name)
 }
 
 /// The names that `--devices LIST` stands for with `--device BASE`: a number is an index of that backend.
@@ -442,140 +333,6 @@ fn open(name: &str, rest: Option<&str>) -> Result<Device, String> {
     }
 }
 
-/// The environment variable that holds the token of a `rezero serve` server, or the tokens of several.
-pub const TOKEN: &str = "REZERO_TOKEN";
-
-/// The token of the server at `host`, `HOST:PORT`, from the value of [`TOKEN`].
-///
-/// The value is one token, for whichever server the command line names, or a list
-/// `HOST:PORT=TOKEN,HOST:PORT=TOKEN`. A list has no token for other servers.
-pub fn token<'a>(value: &'a str, host: &str) -> Option<&'a str> {
-    let entries = value.split(',').filter_map(|entry| {
-        let (server, token) = entry.trim().split_once('=')?;
-        let (_, port) = server.rsplit_once(':')?;
-        port.parse::<u16>().ok().map(|_| (server, token))
-    });
-    let entries: Vec<(&str, &str)> = entries.collect();
-    match entries.is_empty() {
-        true => Some(value.trim()),
-        false => {
-            let own = entries.iter().find(|(server, _)| *server == host);
-            own.map(|(_, token)| *token)
-        }
-    }
-}
-
-#[cfg(feature = "remote")]
-fn remote(address: &str) -> Result<Device, String> {
-    use burn::tensor::remote::{ConnectError, RemoteHost};
-
-    let (url, index) = match address.split_once('#') {
-        Some((url, index)) => (url, index),
-        None => (address, "0"),
-    };
-    let index: usize = index
-        .parse()
-        .map_err(|_| format!("`{index}` is not a device index; write remote:HOST:PORT#0"))?;
-    let host = url.strip_prefix("ws://").unwrap_or(url);
-    let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-    if !matches!(port, Some(Ok(_))) {
-        return Err("write remote:HOST:PORT, for example remote:127.0.0.1:3000".to_owned());
-    }
-    let value = std::env::var(TOKEN).unwrap_or_default();
-    let token = token(&value, host)
-        .ok_or_else(|| format!("{TOKEN} has no token for it; add {host}=TOKEN to the list"))?;
-    let server = RemoteHost::websocket(&format!("ws://{host}")).with_credential(token);
-    let device = Device::remote_options(&server).device_index(index).init();
-    device.map_err(|error| match error {
-        ConnectError::Unauthorized if token.is_empty() => {
-            format!("the server wants a token: set {TOKEN} to the one that it was started with")
-        }
-        ConnectError::Unauthorized => {
-            format!("the server refuses the token in {TOKEN}; its log says who asked")
-        }
-        ConnectError::NoSuchDevice { device_count } => format!(
-            "index {index} is out of range, the server has {device_count} (0 to {})",
-            device_count.saturating_sub(1)
-        ),
-        other => {
-            format!("cannot connect to `rezero serve`: {other}")
-        }
-    })
-}
-
-#[cfg(not(feature = "remote"))]
-fn remote(_address: &str) -> Result<Device, String> {
-    Err("this binary was built without it".to_owned())
-}
-
-/// `error`, with advice if the connection to a server of `device` ended.
-pub fn lost(error: Error, device: &str) -> Error {
-    let remote = device.contains("remote:");
-    match error {
-        Error::Training(message) if remote && message.contains("RecvError") => Error::Device {
-            name: device.to_owned(),
-            message:
-                "the connection was lost; --resume continues from the last checkpoint, on any \
-                      --device"
-                    .to_owned(),
-        },
-        other => other,
-    }
-}
-
-/// A device in words.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Description {
-    /// The product's name.
-    pub name: String,
-    /// Bytes of memory, if the driver reports them.
-    pub memory: Option<u64>,
-}
-
-/// The description of a device. Opens a GPU.
-pub fn describe(device: &Device) -> Description {
-    #[cfg(feature = "cube")]
-    if let burn::backend::DispatchDevice::Cube(cube) = device.as_dispatch() {
-        let client = cube.client();
-        let properties = client.properties();
-        let identity = &properties.identity;
-        // A device that is not a card is this machine's processor under another name.
-        let host = identity.physical.is_none().then(|| processor().memory);
-        return Description {
-            name: identity.name.clone(),
-            memory: properties.memory.max_memory().or(host.flatten()),
-        };
-    }
-    let text = format!("{device:?}").to_lowercase();
-    let name = if text.contains("remote") {
-        "a device of another machine"
-    } else if text.contains("cuda") {
-        "a GPU of libtorch"
-    } else if text.contains("mps") {
-        "an Apple GPU of libtorch"
-    } else {
-        return processor();
-    };
-    Description {
-        name: name.to_owned(),
-        memory: None,
-    }
-}
-
-fn processor() -> Description {
-    let system = sysinfo::System::new_with_specifics(
-        sysinfo::RefreshKind::nothing()
-            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram())
-            .with_cpu(sysinfo::CpuRefreshKind::nothing()),
-    );
-    let brand = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Description {
-        name: format!("{brand}, {cores} threads"),
-        memory: Some(system.total_memory()).filter(|bytes| *bytes > 0),
-    }
-}
-
 #[cfg(feature = "tch")]
 mod libtorch {
     //! The version of the loaded libtorch. A version for which the bindings were not made has other
@@ -666,65 +423,6 @@ mod tests {
         assert!(message.contains("did you mean `flex`?"), "{message}");
         let message = select("flex:0").unwrap_err().to_string();
         assert!(message.contains("takes no index"), "{message}");
-    }
-
-    #[test]
-    fn recorded_devices_are_told_in_words() {
-        let flex = select_all("flex").unwrap();
-        assert_eq!(plainly(&in_words(&flex)), "Flex on the CPU");
-        let both = select_all("flex,flex").unwrap();
-        assert_eq!(plainly(&in_words(&both)), "2 × Flex on the CPU");
-        for (recorded, words) in [
-            ("Device<Flex(Cpu)>", "Flex on the CPU"),
-            ("Device<NdArray(Cpu)>", "ndarray on the CPU"),
-            ("Device<Cube(Cuda(Cuda(1)))>", "CUDA on GPU 1"),
-            ("Device<Cube(Cuda(1))>", "CUDA on GPU 1"),
-            ("Device<Cube(Hip(AmdDevice(0)))>", "ROCm on GPU 0"),
-            ("Device<LibTorch(Cuda(2))>", "libtorch on GPU 2"),
-            ("Device<LibTorch(Cpu)>", "libtorch on the CPU"),
-            (
-                "Device<Cube(Wgpu(WgpuDevice { kind: DiscreteGpu(0), backend: Vulkan }))>",
-                "Vulkan on GPU 0",
-            ),
-            (
-                "Device<Cube(Wgpu(WgpuDevice { kind: Cpu, backend: Auto }))>",
-                "wgpu on the CPU",
-            ),
-            (
-                "[Device<Flex(Cpu)>, Device<NdArray(Cpu)>]",
-                "Flex on the CPU and ndarray on the CPU",
-            ),
-            ("Device<Quantum(7)>", "Device<Quantum(7)>"),
-            ("a laptop", "a laptop"),
-            ("", ""),
-        ] {
-            assert_eq!(plainly(recorded), words);
-        }
-    }
-
-    #[test]
-    fn another_machine_comes_from_the_command_line_alone() {
-        for names in ["remote:a:30", "flex, remote:a:30#1", "remote:"] {
-            let message = chosen(None, names).unwrap_err().to_string();
-            assert!(message.contains("only the command line"), "{message}");
-            assert_eq!(chosen(Some(names), "flex").unwrap(), names);
-        }
-        assert_eq!(chosen(None, "cuda:0,cuda:1").unwrap(), "cuda:0,cuda:1");
-        assert_eq!(chosen(Some("auto"), "remote:a:30").unwrap(), "auto");
-    }
-
-    #[test]
-    fn a_token_is_for_its_server() {
-        // A plain token may have any characters.
-        for plain in ["abc", "YQ==", "a,b", " a\n", "a=b", ""] {
-            assert_eq!(token(plain, "h:1"), Some(plain.trim()));
-        }
-        let list = "h:1=abc, [::1]:2=YQ==,plain";
-        assert_eq!(token(list, "h:1"), Some("abc"));
-        assert_eq!(token(list, "[::1]:2"), Some("YQ=="));
-        for other in ["h:2", "h", "evil:1", ""] {
-            assert_eq!(token(list, other), None);
-        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::environment::Environment;
 use super::inside::{self, SMALL, is_file, is_there};
 use super::listing::Stage;
-use super::{checkpoint, metrics, write_atomic};
+use super::write::{remove_temporary, write_atomic};
+use super::{checkpoint, metrics};
 use crate::error::{Error, Result};
 use crate::say::say;
 
@@ -147,7 +148,7 @@ impl RunDir {
         write_atomic(&self.path.join(DONE), format!("{summary}\n").as_bytes())
     }
 
-    /// Removes the parts of an unfinished checkpoint that a kill may have left.
+    /// Removes what a kill may have left: parts of an unfinished checkpoint, and temporary files.
     ///
     /// # Errors
     ///
@@ -156,7 +157,7 @@ impl RunDir {
         for path in checkpoint::torn(&self.path)? {
             checkpoint::remove(&path)?;
         }
-        Ok(())
+        remove_temporary(&self.path)
     }
 
     /// Removes the files of the run.

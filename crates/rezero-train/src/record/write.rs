@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use super::inside::kind;
 use crate::error::{Error, Result};
 
+/// The names of temporary files.
+const BEGIN: &str = ".rezero-";
+const END: &str = ".tmp";
+
 /// Writes `bytes` to a temporary file in the same folder, forces it to disk and renames it to `path`.
 /// Nothing else in the folder changes. A file that is replaced hands on its mode. A link or anything else
 /// that is not a regular file is refused.
@@ -59,6 +63,18 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("it is a circle of links"))
 }
 
+/// Removes the temporary files that a kill has left in `folder`. Nobody else may write there meanwhile.
+pub(super) fn remove_temporary(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(BEGIN) && name.ends_with(END) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -66,7 +82,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let write = || {
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".rezero-").suffix(".tmp");
+        builder.prefix(BEGIN).suffix(END);
         // Else it would be private, as temporary files are. The system takes the user's mask off.
         #[cfg(unix)]
         {
@@ -123,6 +139,10 @@ mod tests {
         write_named(&folder, b"3").unwrap_err();
         assert_eq!(names(dir.path()), [".a.json.tmp", "a.json", "b.json"]);
         assert_eq!(fs::read(dir.path().join(".a.json.tmp")).unwrap(), b"mine");
+        // What a kill leaves.
+        fs::write(dir.path().join(".rezero-x1.tmp"), b"half").unwrap();
+        remove_temporary(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), [".a.json.tmp", "a.json", "b.json"]);
     }
 
     #[cfg(unix)]
