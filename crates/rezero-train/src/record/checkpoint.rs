@@ -275,7 +275,7 @@ impl Reader {
     /// # Errors
     ///
     /// The file or the parameter that is of another network, or a file that was altered.
-    pub(crate) fn fits<M: Module>(&self, model: &M) -> Result<()> {
+    pub fn fits<M: Module>(&self, model: &M) -> Result<()> {
         let parts = Parts::of(model);
         // The moments of LAMB and Adam take twice the bytes of the weights; no optimizer here takes more.
         for (file, times) in [(MODEL, 1), (OPTIMIZER, 2)] {
