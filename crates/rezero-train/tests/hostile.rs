@@ -553,6 +553,13 @@ fn an_optimizer_of_other_parameters_is_refused() {
     changed("id", &|tensors, _| {
         tensors[0] = other(&tensors[0], DType::F32, &[3], Some(12345));
     });
+    changed("named for another", &|tensors, _| {
+        let owner = tensors[0].param_id;
+        let of = tensors.iter().find(|t| t.param_id != owner).unwrap();
+        let shape: Vec<usize> = of.shape.iter().copied().collect();
+        let bytes = Bytes::from_bytes_vec(vec![0; of.byte_len()]);
+        tensors[0] = Tensor::new(tensors[0].name.clone(), of.dtype, shape, of.param_id, bytes);
+    });
     changed("no id", &|tensors, _| {
         let shape: Vec<usize> = tensors[0].shape.iter().copied().collect();
         tensors[0] = other(&tensors[0], DType::F32, &shape, None);
