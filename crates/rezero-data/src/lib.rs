@@ -3,8 +3,8 @@
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
-//! - [`cifar10`] reads the binary version, [`shapes`] generates images in ten classes; both give an
-//!   [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
+//! - [`cifar10`] reads the binary version, [`shapes`] generates images in ten classes;
+//!   each gives an [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
 //!   flip, normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
@@ -92,6 +92,7 @@ mod image_set;
 mod loader;
 mod nearest;
 mod normalization;
+pub mod picture;
 mod prefetch;
 mod records;
 pub mod registry;

@@ -7,6 +7,7 @@ mod datasets;
 mod fetching;
 mod loading;
 mod nearest;
+mod pictures;
 mod reading;
 mod real;
 mod registry;
