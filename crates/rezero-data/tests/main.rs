@@ -5,6 +5,7 @@ mod corpora;
 mod datasets;
 #[cfg(feature = "download")]
 mod fetching;
+mod idx;
 mod loading;
 mod nearest;
 mod pictures;
