@@ -3,7 +3,7 @@
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
-//! - [`cifar10`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
+//! - [`cifar10`], [`cifar100`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
 //!   each gives an [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
 //!   flip, normalise, prefetch, resume at any step.
@@ -83,6 +83,7 @@ struct Readme;
 
 mod augment;
 pub mod cifar10;
+pub mod cifar100;
 pub mod corpus;
 mod error;
 pub mod fetch;

@@ -34,6 +34,8 @@ pub struct ImageData {
 pub enum ImageSource {
     /// CIFAR-10: 32×32 RGB, ten classes.
     Cifar10,
+    /// CIFAR-100: 32×32 RGB, a hundred classes, the fine ones.
+    Cifar100,
     /// MNIST, handwritten digits: 28×28 grey, ten classes; its four IDX files, plain or .gz.
     Mnist,
     /// Fashion-MNIST, pieces of clothing: 28×28 grey, ten classes; its four IDX files, plain or .gz.
@@ -47,7 +49,7 @@ pub enum ImageSource {
 #[serde(rename_all = "kebab-case")]
 pub enum Pixels {
     /// The data set's own constants: for cifar10 those of table; for shapes mean 0.5 and standard
-    /// deviations 0.24, 0.27, 0.24; for mnist 0.1307 and 0.3081; for fashion-mnist 0.286 and 0.353.
+    /// deviations 0.24, 0.27, 0.24; for cifar100, mnist and fashion-mnist those of all training pixels.
     Auto,
     /// As in the authors' table code: CIFAR-10's means 0.4914, 0.4822, 0.4465, and the mean over
     /// images of each image's standard deviation, 0.2023, 0.1994, 0.2010.

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use rezero_data::{
     Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
-    cifar10,
+    cifar10, cifar100,
     mnist::{self, FASHION_MNIST, MNIST},
     shapes,
 };
@@ -77,6 +77,12 @@ fn row(data: &ImageData) -> Row {
             &cifar10::CLASS_NAMES,
             cifar10::normalization_table(),
             |_, places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+        ),
+        ImageSource::Cifar100 => fixed(
+            cifar100::SHAPE,
+            &cifar100::CLASS_NAMES,
+            cifar100::normalization(),
+            |_, places, split| Ok(cifar100::load(&places.folder("cifar100")?, split)?),
         ),
         ImageSource::Mnist => fixed(
             mnist::SHAPE,
