@@ -4,7 +4,8 @@
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
 //! - [`cifar10`], [`cifar100`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
-//!   each gives an [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
+//!   each gives an [`ImageSet`]. [`folder`](mod@folder) reads class folders of PNG and JPEG files.
+//!   [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
 //!   flip, normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
@@ -87,6 +88,7 @@ pub mod cifar100;
 pub mod corpus;
 mod error;
 pub mod fetch;
+pub mod folder;
 mod found;
 mod hash;
 pub mod idx;

@@ -6,6 +6,7 @@ mod corpora;
 mod datasets;
 #[cfg(feature = "download")]
 mod fetching;
+mod folder;
 mod idx;
 mod loading;
 mod nearest;

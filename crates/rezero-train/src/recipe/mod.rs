@@ -34,7 +34,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use data::{ImageData, ImageSource, Pixels, TextData, TextSource};
+pub use data::{ImageData, ImageSource, Pixels, Resize, TextData, TextSource};
 pub use embedded::EMBEDDED;
 pub use gates::{GateOptimizer, Gates};
 pub(crate) use help::similar_part;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
-pub use images::{ImageForm, Images, class_names};
+pub use images::{ImageForm, Images, class_names, preparation};
 pub use text::{ByteForm, Text, Windows};
 
 pub(crate) use images::sums as image_sums;
