@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release --workspace --test train`
 
+mod against_torch;
 mod bench;
 mod cli;
 mod dependencies;

@@ -524,9 +524,19 @@ fn sections_agree() {
         (
             "enwik8-tiny",
             &["schedule=multi-step"],
-            &["`schedule.kind`", "constant or one-cycle"],
+            &["`schedule.kind`", "constant, one-cycle, cosine or linear"],
         ),
         ("enwik8-tiny", &["steps=0"], &["`run.steps`", "got 0"]),
+        (
+            "enwik8-tiny",
+            &["schedule=cosine", "warmup_epochs=0.5"],
+            &["`schedule.kind`", "cosine or linear", "warmup_steps"],
+        ),
+        (
+            "enwik8-tiny",
+            &["schedule=linear", "lr_end=-1"],
+            &["`schedule.lr_end`", "at least 0"],
+        ),
         (
             "cifar10-mlp64",
             &["recompute=true", "clip_norm=1"],
@@ -605,6 +615,10 @@ fn a_fingerprint_is_of_the_numbers() {
     let one_cycle = ["optimizer=sgd", "schedule=one-cycle"];
     let longer = [&one_cycle[..], &["steps=2000"]].concat();
     assert_ne!(of("enwik8-tiny", &longer), of("enwik8-tiny", &one_cycle));
+    for schedule in ["schedule=cosine", "schedule=linear"] {
+        let longer = of("enwik8-tiny", &[schedule, "steps=2000"]);
+        assert_ne!(longer, of("enwik8-tiny", &[schedule]), "{schedule}");
+    }
     assert_eq!(of("enwik8-tiny", &["steps=2000"]), of("enwik8-tiny", &[]));
 }
 

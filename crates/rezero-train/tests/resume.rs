@@ -336,7 +336,31 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     }
 }
 
-/// One cycle spans the whole run: another length gives another rate at every step.
+/// A warm-up that does not end before the run leaves nothing to decay.
+#[test]
+fn a_decay_needs_steps_after_its_warm_up() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let args = |extra: &[&'static str]| {
+        let mut args = args(data, "run");
+        args.extend(extra);
+        args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()
+    };
+    // Twelve steps in an epoch, forty in the run.
+    for (changes, key) in [
+        (["schedule=cosine", "warmup_steps=40"], "warmup_steps"),
+        (["schedule=linear", "warmup_epochs=3.5"], "warmup_epochs"),
+    ] {
+        let mut args = args(&changes);
+        args.retain(|arg| !arg.starts_with("milestones"));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        fail(dir.path(), &args, 1, &[key, "has 40", "never fall"]);
+        assert!(!dir.path().join("run").exists());
+    }
+}
+
+/// A schedule over the whole run: another length gives another rate at every step.
 #[test]
 fn a_cycle_over_the_whole_run_keeps_its_length() {
     let dir = scratch();
@@ -360,13 +384,20 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
         "d_model=8",
         "steps=4",
     ];
-    for (run, recipe, changes) in [
-        ("images", &images[..], &["epochs=2", "steps=2"][..]),
-        ("text", &text, &["steps=5"]),
+    for (run, recipe, schedule, changes) in [
+        (
+            "images",
+            &images[..],
+            "schedule=one-cycle",
+            &["epochs=2", "steps=2"][..],
+        ),
+        ("text", &text, "schedule=one-cycle", &["steps=5"]),
+        ("cosine", &text, "schedule=cosine", &["steps=5"]),
+        ("linear", &text, "schedule=linear", &["steps=5"]),
     ] {
         let mut args = vec!["train", "--plain", "--run-dir", run];
         args.extend(recipe);
-        args.extend(["batch=8", "optimizer=sgd", "schedule=one-cycle"]);
+        args.extend(["batch=8", "optimizer=sgd", schedule]);
         succeed(dir.path(), &args);
         for change in changes {
             let args = ["train", run, "--resume", change];

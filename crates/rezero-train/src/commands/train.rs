@@ -308,11 +308,10 @@ fn fit<D: Domain>(
         model = load(reader, model)?;
     }
     let epochs = D::epochs(settings);
-    let all = epochs * train.batches_per_epoch();
-    opening.must_reach(match settings.run.steps {
-        0 => all,
-        limit => limit.min(all),
-    })?;
+    let per_epoch = train.batches_per_epoch();
+    let steps = settings.run.last_step(epochs * per_epoch);
+    settings.schedule.must_fit(per_epoch, steps)?;
+    opening.must_reach(steps)?;
     let environment = Environment {
         parameters: rezero_nn::parameter_count(&model),
         ..environment

@@ -118,11 +118,7 @@ where
             checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
         let rows = metrics::Writer::open(self.dir, state.metrics_bytes)?;
 
-        let all = epochs * steps_per_epoch;
-        let steps = match settings.run.steps {
-            0 => all,
-            limit => all.min(limit),
-        };
+        let steps = settings.run.last_step(epochs * steps_per_epoch);
         let renderer: Box<dyn MetricsRenderer> = if self.plain {
             let extent = Extent {
                 first: state.step,

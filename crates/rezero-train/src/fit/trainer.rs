@@ -199,11 +199,9 @@ impl Trainer {
         let [data, print] = &self.data;
         let fingerprints = [fingerprint(&sections, settings), print.clone()];
         opening.continues([&fingerprints[0], &fingerprints[1]])?;
-        let per_epoch = settings.run.epochs * train.batches_per_epoch();
-        let steps = match settings.run.steps {
-            0 => per_epoch,
-            limit => limit.min(per_epoch),
-        };
+        let per_epoch = train.batches_per_epoch();
+        let steps = settings.run.last_step(settings.run.epochs * per_epoch);
+        settings.schedule.must_fit(per_epoch, steps)?;
         opening.must_reach(steps)?;
         if opening.is_done() && opening.state.step >= steps {
             return Ok(Finished {

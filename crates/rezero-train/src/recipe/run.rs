@@ -7,8 +7,8 @@ use super::check::{check, nonnegative, positive};
 use crate::error::Result;
 
 /// Length, validation, checkpoints, log and device of a run: the only keys that may change when it
-/// is resumed. None of them changes the numbers of a step; under schedule.kind = "one-cycle", which
-/// depends on the length, epochs and steps may not change.
+/// is resumed. None of them changes the numbers of a step; under schedule.kind = "one-cycle", "cosine"
+/// and "linear", which depend on the length, epochs and steps may not change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Run {
@@ -60,6 +60,14 @@ impl Run {
     /// How many devices a step is computed on.
     pub fn devices(&self) -> usize {
         self.device.split(',').count()
+    }
+
+    /// The last step of a run whose epochs have `all` steps.
+    pub fn last_step(&self, all: usize) -> usize {
+        match self.steps {
+            0 => all,
+            limit => limit.min(all),
+        }
     }
 
     pub(super) fn check(&self) -> Result<()> {
