@@ -575,6 +575,14 @@ fn settings_without_a_model() {
             "[optimizer]\nkind = 'adam'\n[schedule]\nkind = 'one-cycle'",
             &["`schedule.kind`", "sgd"],
         ),
+        (
+            "[optimizer]\nkind = 'muon'\nmomentum = 1.0",
+            &["`optimizer.momentum`", "[0, 1)"],
+        ),
+        (
+            "[optimizer]\nkind = 'muon'\nbeta2 = -0.1",
+            &["`optimizer.beta2`", "[0, 1)"],
+        ),
     ] {
         let error = Settings::parse(text).unwrap_err().to_string();
         for part in parts {

@@ -5,10 +5,10 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rezero_data::{Split, corpus};
-use rezero_train::recipe::Recipe;
+use rezero_train::recipe::{Recipe, schema};
 use rezero_train::record::checkpoint;
 
-use crate::support::{cifar_layout, fail, last, rezero, rows, scratch, succeed};
+use crate::support::{cifar_layout, fail, kinds, last, rewind, rezero, rows, scratch, succeed};
 
 /// 40 steps of a ResNet-8 over random images: 90 training images in batches of 8, so that kills
 /// fall inside epochs. With shuffling, crops, flips, momentum, decay, a milestone and validation.
@@ -278,6 +278,53 @@ fn a_damaged_or_foreign_checkpoint_is_refused_and_nothing_is_lost() {
     // Everything is as it was: both work again.
     succeed(dir.path(), &evaluate);
     succeed(dir.path(), &resume);
+}
+
+/// Four steps with each optimizer are two and two.
+#[test]
+fn every_optimizer_resumes() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let schema = schema();
+    let optimizers: Vec<String> = kinds(&schema)
+        .iter()
+        .filter(|(section, _)| section == "optimizer")
+        .filter_map(|(_, kind)| Some(kind["properties"]["kind"]["const"].as_str()?.to_owned()))
+        .collect();
+    assert!(optimizers.len() >= 6, "{optimizers:?}");
+    for optimizer in &optimizers {
+        let optimizer = format!("optimizer={optimizer}");
+        for (name, changes) in [
+            (
+                "cifar10-resnet20",
+                &["depth=8", "dtype=f16", "accumulate=2", "milestones=[]"][..],
+            ),
+            ("cifar10-mlp64", &["depth=9", "width=32", "recompute=true"]),
+        ] {
+            let run = dir.path().join(format!("{name}-{optimizer}"));
+            let run_arg = run.to_str().unwrap();
+            let mut args = vec![
+                "train",
+                name,
+                "--plain",
+                "--data-dir",
+                data,
+                "--run-dir",
+                run_arg,
+            ];
+            args.extend([&optimizer, "lr=0.01", "batch=4", "epochs=1", "steps=4"]);
+            args.extend(["checkpoint_every=2", "eval_every=3", "keep=9"]);
+            args.extend(changes);
+            succeed(dir.path(), &args);
+            let (all, end) = (rows(&run), last(&run));
+            rewind(&run, 2);
+            let said = succeed(dir.path(), &["train", run_arg, "--resume", "--plain"]);
+            assert!(said.err.contains("continuing from step 2"), "{}", said.err);
+            assert_eq!(rows(&run), all, "{name} {optimizer}");
+            assert!(last(&run) == end, "{name} {optimizer}");
+        }
+    }
 }
 
 /// A run that is made longer equals a run that was longer from the start: `[run]` may change if the

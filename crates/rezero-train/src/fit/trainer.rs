@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 
 use super::model::Model;
+use super::optimizer::hidden_matrices;
 use super::source::Source;
 use super::stop::{OnTerm, on_signal};
 use super::strategy::{Finished, Fit};
@@ -14,7 +15,7 @@ use super::task::Task;
 use super::{STACK_BYTES, memory, terminal};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::recipe::{GateOptimizer, Gates, Settings, fingerprint, must_be_same};
+use crate::recipe::{GateOptimizer, Gates, Optimizer, Settings, fingerprint, must_be_same};
 use crate::record::{Environment, NewRun, Opening, Reader, run_dir};
 
 /// Trains your own module on your own data. The run directory has metrics and checkpoints, the run
@@ -270,6 +271,15 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
         return bad(
             "train.recompute",
             "has no effect: the model keeps its activations",
+        );
+    }
+    if let Optimizer::Muon(_) = settings.optimizer
+        && hidden_matrices(model).is_empty()
+    {
+        return bad(
+            "optimizer.kind",
+            "muon updates matrices of residual layers, which are in a field `layers` or `blocks` of the \
+             model, and it has none; choose optimizer=adamw",
         );
     }
     let gates = Gates {

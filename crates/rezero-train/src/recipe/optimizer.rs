@@ -22,6 +22,13 @@ pub enum Optimizer {
     AdamW(AdamW),
     /// LAMB: You et al., arXiv 1904.00962; its trust ratio is not clamped.
     Lamb(Lamb),
+    /// Muon with Nesterov momentum: Jordan et al., 2024, kellerjordan.github.io/posts/muon. The matrices
+    /// of residual layers, and their convolution kernels as matrices [out, in · height · width], get the
+    /// update lr · 0.2 · √(the larger side) · U, where U is their momentum made orthogonal; with this
+    /// factor (Liu et al., arXiv 2502.16982) the learning rate and weight decay of AdamW fit. All other
+    /// parameters are updated by AdamW at the same lr: embeddings, the first and the last layer, biases,
+    /// norms, gates.
+    Muon(Muon),
 }
 
 /// The keys of `kind = "sgd"`.
@@ -112,6 +119,45 @@ adam_like! {
     }
 }
 
+/// The keys of `kind = "muon"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Muon {
+    /// Learning rate of Muon and of AdamW, which the schedule changes.
+    pub lr: f64,
+    /// Momentum μ of Muon, from 0 to below 1. Under schedule.kind = "one-cycle" it is the highest.
+    pub momentum: f64,
+    /// AdamW's β₁, the decay per step of the first moment.
+    pub beta1: f64,
+    /// AdamW's β₂, the decay per step of the second moment.
+    pub beta2: f64,
+    /// AdamW's ε, which is added to the square root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay λ: each step multiplies each parameter by 1 − lr · λ, except gates
+    /// that have an optimizer of their own.
+    pub weight_decay: f64,
+}
+
+impl Default for Muon {
+    fn default() -> Self {
+        let AdamW {
+            lr,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        } = AdamW::default();
+        Self {
+            lr,
+            momentum: 0.95,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        }
+    }
+}
+
 /// The averaging constants of Adam and its relatives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Betas {
@@ -170,6 +216,7 @@ impl Optimizer {
             Self::Adam(o) => o.lr,
             Self::AdamW(o) => o.lr,
             Self::Lamb(o) => o.lr,
+            Self::Muon(o) => o.lr,
         }
     }
 
@@ -181,6 +228,7 @@ impl Optimizer {
             Self::Adam(o) => o.weight_decay,
             Self::AdamW(o) => o.weight_decay,
             Self::Lamb(o) => o.weight_decay,
+            Self::Muon(o) => o.weight_decay,
         }
     }
 
@@ -188,6 +236,7 @@ impl Optimizer {
     pub fn momentum(&self) -> Option<f64> {
         match self {
             Self::Sgd(o) => Some(o.momentum),
+            Self::Muon(o) => Some(o.momentum),
             Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => None,
         }
     }
@@ -199,6 +248,7 @@ impl Optimizer {
             Self::Adam(o) => (o.beta1, o.beta2, o.epsilon),
             Self::AdamW(o) => (o.beta1, o.beta2, o.epsilon),
             Self::Lamb(o) => (o.beta1, o.beta2, o.epsilon),
+            Self::Muon(o) => (o.beta1, o.beta2, o.epsilon),
         };
         Some(Betas {
             beta1,
@@ -214,9 +264,12 @@ impl Optimizer {
                 let passed = o.bias_milestones.iter().filter(|m| **m <= epoch).count();
                 Some(o.bias_lr * o.bias_gamma.powi(passed as i32))
             }
-            Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
-                None
-            }
+            Self::Sgd(_)
+            | Self::AdaGrad(_)
+            | Self::Adam(_)
+            | Self::AdamW(_)
+            | Self::Lamb(_)
+            | Self::Muon(_) => None,
         }
     }
 
@@ -229,9 +282,12 @@ impl Optimizer {
             Self::Sgd(o) if o.bias_milestones.is_empty() => {
                 vec![("bias_gamma", "needs bias_milestones".to_owned())]
             }
-            Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
-                Vec::new()
-            }
+            Self::Sgd(_)
+            | Self::AdaGrad(_)
+            | Self::Adam(_)
+            | Self::AdamW(_)
+            | Self::Lamb(_)
+            | Self::Muon(_) => Vec::new(),
         }
     }
 

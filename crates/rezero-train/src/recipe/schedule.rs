@@ -16,7 +16,7 @@ pub enum Schedule {
     /// is set.
     MultiStep(MultiStep),
     /// The learning rate goes in straight lines over the whole run: lr_start at the start,
-    /// optimizer.lr at peak_at, lr_low at low_at, lr_end at the end. The momentum of SGD goes from
+    /// optimizer.lr at peak_at, lr_low at low_at, lr_end at the end. The momentum of SGD or Muon goes from
     /// optimizer.momentum down to momentum_low at peak_at, and back up until low_at. The name and
     /// the idea are Smith and Topin's, arXiv 1708.07120.
     OneCycle(OneCycle),
@@ -72,7 +72,7 @@ pub struct OneCycle {
     /// Where the learning rate has fallen to lr_low: a share of the run above peak_at, up to 1,
     /// with which the run ends at lr_low.
     pub low_at: f64,
-    /// Momentum of SGD at peak_at, where the learning rate is highest. At the start and from low_at
+    /// Momentum of SGD or Muon at peak_at, where the learning rate is highest. At the start and from low_at
     /// on, it is optimizer.momentum.
     pub momentum_low: f64,
 }
@@ -243,7 +243,7 @@ impl Schedule {
         !matches!(self, Self::OneCycle(_)) && self.warmup() == (0, 0.0)
     }
 
-    /// Whether it changes the momentum of SGD.
+    /// Whether it changes the momentum.
     pub fn cycles_momentum(&self) -> bool {
         match self {
             Self::Constant(_) | Self::MultiStep(_) | Self::Cosine(_) | Self::Linear(_) => false,
