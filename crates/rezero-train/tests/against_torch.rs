@@ -110,6 +110,15 @@ fn after<const D: usize>(
     net.layers[0].val().into_data()
 }
 
+/// A hundred steps.
+#[test]
+fn lion_is_the_formula_in_float64() {
+    let settings =
+        "[optimizer]\nkind = 'lion'\nlr = 0.01\nbeta1 = 0.9\nbeta2 = 0.99\nweight_decay = 0.1";
+    let got = after(settings, [3, 7], 100, &Device::flex().autodiff());
+    close("lion", got, &list(&fixture()["lion"]), 1e-6);
+}
+
 #[test]
 fn muon_is_the_formula_in_float64() {
     let fixture = fixture();

@@ -580,6 +580,10 @@ fn settings_without_a_model() {
             &["`optimizer.momentum`", "[0, 1)"],
         ),
         (
+            "[optimizer]\nkind = 'lion'\nbeta2 = 1.0",
+            &["`optimizer.beta2`", "[0, 1)"],
+        ),
+        (
             "[optimizer]\nkind = 'muon'\nbeta2 = -0.1",
             &["`optimizer.beta2`", "[0, 1)"],
         ),

@@ -8,7 +8,7 @@ use burn::optim::{
     Optimizer, RecordState, StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
+use rezero_kernels::{AdaGradStep, AdamStep, LionStep, SgdStep};
 
 use super::schedule::{Rate, Rates};
 use crate::recipe::{self, Betas, GateOptimizer, Gates};
@@ -90,6 +90,12 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
                 .with_weight_decay(weight_decay as f32)
                 .build(),
             lr,
+        }),
+        recipe::Optimizer::Lion(lion) => Box::new(Lion {
+            lr,
+            beta_1: lion.beta1,
+            beta_2: lion.beta2,
+            weight_decay,
         }),
     }
 }
@@ -336,6 +342,41 @@ impl Optimizer for Adam {
         };
         let (weights, moments) = step.update(weights, gradient, moments);
         (weights, Some(State::new(time, moments)))
+    }
+
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
+        state.on(device)
+    }
+}
+
+/// [`LionStep`] that reads its learning rate from a [`Rate`].
+#[derive(Clone, Debug)]
+struct Lion {
+    lr: Rate,
+    beta_1: f64,
+    beta_2: f64,
+    weight_decay: f64,
+}
+
+impl Optimizer for Lion {
+    type State<const D: usize> = State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        _lr: LearningRate,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let step = LionStep {
+            lr: self.lr.get(),
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            weight_decay: self.weight_decay,
+        };
+        let (state, time) = State::next(state);
+        let (weights, momentum) = step.update(weights, gradient, state.map(|[m]| m));
+        (weights, Some(State::new(time, [momentum])))
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {

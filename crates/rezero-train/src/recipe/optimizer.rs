@@ -29,6 +29,10 @@ pub enum Optimizer {
     /// parameters are updated by AdamW at the same lr: embeddings, the first and the last layer, biases,
     /// norms, gates.
     Muon(Muon),
+    /// Lion: Chen et al., arXiv 2302.06675. w ← w · (1 − lr · λ) − lr · sign(β₁ · m + (1 − β₁) ·
+    /// gradient), m ← β₂ · m + (1 − β₂) · gradient. Each step moves each parameter by lr, so its authors
+    /// take a third to a tenth of AdamW's learning rate, and a weight decay that is larger by as much.
+    Lion(Lion),
 }
 
 /// The keys of `kind = "sgd"`.
@@ -158,6 +162,33 @@ impl Default for Muon {
     }
 }
 
+/// The keys of `kind = "lion"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lion {
+    /// Learning rate, which the schedule changes.
+    pub lr: f64,
+    /// β₁, the weight of the running mean m of gradients in the direction of a step; the rest is the
+    /// gradient's.
+    pub beta1: f64,
+    /// β₂, the decay per step of m; 0.99 averages over about 100 steps.
+    pub beta2: f64,
+    /// Decoupled weight decay λ: each step multiplies each parameter by 1 − lr · λ, except gates
+    /// that have an optimizer of their own.
+    pub weight_decay: f64,
+}
+
+impl Default for Lion {
+    fn default() -> Self {
+        Self {
+            lr: 1e-4,
+            beta1: 0.9,
+            beta2: 0.99,
+            weight_decay: 0.1,
+        }
+    }
+}
+
 /// The averaging constants of Adam and its relatives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Betas {
@@ -217,6 +248,7 @@ impl Optimizer {
             Self::AdamW(o) => o.lr,
             Self::Lamb(o) => o.lr,
             Self::Muon(o) => o.lr,
+            Self::Lion(o) => o.lr,
         }
     }
 
@@ -229,6 +261,7 @@ impl Optimizer {
             Self::AdamW(o) => o.weight_decay,
             Self::Lamb(o) => o.weight_decay,
             Self::Muon(o) => o.weight_decay,
+            Self::Lion(o) => o.weight_decay,
         }
     }
 
@@ -237,14 +270,16 @@ impl Optimizer {
         match self {
             Self::Sgd(o) => Some(o.momentum),
             Self::Muon(o) => Some(o.momentum),
-            Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => None,
+            Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) | Self::Lion(_) => {
+                None
+            }
         }
     }
 
     /// The averaging constants of the optimizers that have two moments.
     pub fn betas(&self) -> Option<Betas> {
         let (beta1, beta2, epsilon) = match self {
-            Self::Sgd(_) | Self::AdaGrad(_) => return None,
+            Self::Sgd(_) | Self::AdaGrad(_) | Self::Lion(_) => return None,
             Self::Adam(o) => (o.beta1, o.beta2, o.epsilon),
             Self::AdamW(o) => (o.beta1, o.beta2, o.epsilon),
             Self::Lamb(o) => (o.beta1, o.beta2, o.epsilon),
@@ -269,7 +304,8 @@ impl Optimizer {
             | Self::Adam(_)
             | Self::AdamW(_)
             | Self::Lamb(_)
-            | Self::Muon(_) => None,
+            | Self::Muon(_)
+            | Self::Lion(_) => None,
         }
     }
 
@@ -287,7 +323,8 @@ impl Optimizer {
             | Self::Adam(_)
             | Self::AdamW(_)
             | Self::Lamb(_)
-            | Self::Muon(_) => Vec::new(),
+            | Self::Muon(_)
+            | Self::Lion(_) => Vec::new(),
         }
     }
 
@@ -302,22 +339,16 @@ impl Optimizer {
             )?;
         }
         if let Some(betas) = self.betas() {
-            for (key, value) in [
-                ("optimizer.beta1", betas.beta1),
-                ("optimizer.beta2", betas.beta2),
-            ] {
-                check(
-                    (0.0..1.0).contains(&in_f32(value)),
-                    key,
-                    format!("must be in [0, 1) as f32, got {value}"),
-                )?;
-            }
+            check_betas(betas.beta1, betas.beta2)?;
             let epsilon = in_f32(betas.epsilon);
             check(
                 epsilon.is_finite() && epsilon > 0.0,
                 "optimizer.epsilon",
                 format!("must be finite and above 0 as f32, got {}", betas.epsilon),
             )?;
+        }
+        if let Self::Lion(o) = self {
+            check_betas(o.beta1, o.beta2)?;
         }
         if let Self::Sgd(o) = self {
             nonnegative("optimizer.bias_lr", o.bias_lr)?;
@@ -326,4 +357,16 @@ impl Optimizer {
         }
         Ok(())
     }
+}
+
+/// Checks that both are the decay of a running mean.
+fn check_betas(beta1: f64, beta2: f64) -> Result<()> {
+    for (key, value) in [("optimizer.beta1", beta1), ("optimizer.beta2", beta2)] {
+        check(
+            (0.0..1.0).contains(&in_f32(value)),
+            key,
+            format!("must be in [0, 1) as f32, got {value}"),
+        )?;
+    }
+    Ok(())
 }
