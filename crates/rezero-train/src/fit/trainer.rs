@@ -316,6 +316,21 @@ pub fn load<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
     model.with_weights(weights).map_err(|e| checkpoint.unfit(e))
 }
 
+/// `model` with the average of a checkpoint's weights, which validation has scored, if its run keeps one
+/// (`train.ema`); else with its weights.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_average<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
+    let Some(average) = checkpoint.average()? else {
+        return load(checkpoint, model);
+    };
+    checkpoint.fits(&model)?;
+    let loaded = model.with_weights(average);
+    loaded.map_err(|e| checkpoint.unfit_average(e))
+}
+
 /// The panic with which Burn's interface ends a run at once when its user asks for that.
 const KILLED: &str = "Killing training from user input.";
 

@@ -68,6 +68,10 @@ pub struct Row {
     /// Wall time of these first steps, in the first `train` row that a process writes after them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_s: Option<f64>,
+    /// The decay of the average of weights that was scored (`valid`); none if these were the weights
+    /// themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Wall time since the process began training.
     pub seconds: f64,
 }
@@ -293,6 +297,7 @@ mod tests {
                 alpha: vec![0.1, value as f32],
                 items_per_s: None,
                 warm_up_s: None,
+                ema: None,
                 seconds: 1.5,
             };
             let text = serde_json::to_string(&row).unwrap();
@@ -357,6 +362,7 @@ mod tests {
             alpha: vec![0.25; gates],
             items_per_s: None,
             warm_up_s: None,
+            ema: None,
             seconds: 1.5,
         };
         for (rows, gates) in [(0, 0), (1, 0), (1, 40_000), (3, 10), (3, 40_000)] {
