@@ -1,10 +1,11 @@
 //! Schedules, optimizers and averages of weights against PyTorch: `fixtures/generate_training.py`.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId, RunningState};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_train::fit::{Rates, Scheduler, build_optimizer};
+use rezero_train::fit::{Average, Rates, Scheduler, build_optimizer};
 use rezero_train::recipe::{Recipe, Settings, TaskRecipe};
 use serde_json::Value;
 
@@ -198,4 +199,52 @@ fn states<M: Module>(name: &str, net: M, recipe: &Recipe) {
         assert_eq!(held, if is_matrix { 1 } else { 2 }, "{name}: {path}");
     }
     assert!(matrices >= 6, "{name}: {matrices}");
+}
+
+/// A linear layer and a batch norm, with the numbers that the fixture's script sets before each update.
+#[derive(Module, Debug)]
+struct Normed {
+    linear: Linear,
+    norm: BatchNorm,
+}
+
+#[test]
+fn averages_are_those_of_pytorch() {
+    let device = Device::flex().autodiff();
+    let fixture = fixture();
+    let cases = fixture["ema"].as_array().expect("cases");
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        let decay = case["decay"].as_f64().expect("a number");
+        let mut average = Average::new(decay, None);
+        assert!(average.model().is_none());
+        for step in 0..case["steps"].as_u64().expect("a number") as usize {
+            let data = |i: usize| Tensor::from_data(numbers([3], 100 * step + i), &device);
+            let matrix = Tensor::from_data(numbers([2, 3], 100 * step), &device);
+            let mut model = Normed {
+                linear: LinearConfig::new(2, 3).init(&device),
+                norm: BatchNormConfig::new(3).init(&device),
+            };
+            model.linear.weight = Param::from_tensor(matrix);
+            model.linear.bias = Some(Param::from_tensor(data(1)));
+            model.norm.gamma = Param::from_tensor(data(2));
+            model.norm.beta = Param::from_tensor(data(3));
+            model.norm.running_mean = RunningState::new(data(4));
+            model.norm.running_var = RunningState::new(data(5));
+            average.update(&model);
+        }
+        let Normed { linear, norm } = average.model().expect("an average");
+        let bias = linear.bias.as_ref().expect("a bias");
+        for (name, got) in [
+            ("0.weight", linear.weight.val().into_data()),
+            ("0.bias", bias.val().into_data()),
+            ("1.weight", norm.gamma.val().into_data()),
+            ("1.bias", norm.beta.val().into_data()),
+            ("1.running_mean", norm.running_mean.value().into_data()),
+            ("1.running_var", norm.running_var.value().into_data()),
+        ] {
+            let wanted = list(&case["values"][name]);
+            close(&format!("{decay} {name}"), got, &wanted, 1e-6);
+        }
+    }
 }

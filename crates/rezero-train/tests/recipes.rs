@@ -579,6 +579,7 @@ fn settings_without_a_model() {
             "[optimizer]\nkind = 'muon'\nmomentum = 1.0",
             &["`optimizer.momentum`", "[0, 1)"],
         ),
+        ("[train]\nema = 1.0", &["`train.ema`", "[0, 1)"]),
         (
             "[optimizer]\nkind = 'lion'\nbeta2 = 1.0",
             &["`optimizer.beta2`", "[0, 1)"],
@@ -606,6 +607,7 @@ fn a_fingerprint_is_of_the_numbers() {
         "log_every=7",
         "prefetch=0",
         "target=90",
+        "patience=3",
         "eval_every=7",
         "epochs=7",
         "steps=7",
@@ -616,6 +618,7 @@ fn a_fingerprint_is_of_the_numbers() {
     for changes in [
         "lr=0.3",
         "seed=2",
+        "ema=0.9",
         "batch=64",
         "crop_padding=2",
         "alpha_init=1",

@@ -93,12 +93,12 @@ impl<M: Model> Session<M> {
         }
         // An interrupted run stops at once and skips a validation that is due. The resumed run
         // makes it.
-        let State {
-            step, valid: last, ..
-        } = &self.start.state;
-        let validated = last.as_ref().is_some_and(|last| last.step == *step);
-        if self.validation_due() && !validated {
-            let epoch = step.div_ceil(self.start.plan.steps_per_epoch);
+        if self.validation_due() {
+            let epoch = self
+                .start
+                .state
+                .step
+                .div_ceil(self.start.plan.steps_per_epoch);
             if !self.validate(valid, epoch)? {
                 return Ok(true);
             }
@@ -436,6 +436,10 @@ impl<M: Model> Session<M> {
             let target = run.target;
             state.reached = Some(Reached { target, step });
         }
+        state.stale = match best {
+            true => 0,
+            false => state.stale + 1,
+        };
         if best {
             state.best = Some(score.clone());
         }
@@ -474,13 +478,20 @@ impl<M: Model> Session<M> {
     }
 
     fn at_the_end(&self) -> bool {
-        self.start.state.step >= self.start.plan.steps
+        self.start.state.step >= self.start.plan.steps || self.stops_early()
+    }
+
+    /// Whether validations have not become better for `run.patience`.
+    pub fn stops_early(&self) -> bool {
+        let run = &self.start.plan.settings.run;
+        run.stops_after(self.start.state.stale)
     }
 
     fn validation_due(&self) -> bool {
         let (step, plan) = (self.start.state.step, &self.start.plan);
+        let last = self.start.state.valid.as_ref();
         match plan.settings.run.eval_every {
-            _ if step == 0 => false,
+            _ if step == 0 || last.is_some_and(|last| last.step == step) => false,
             _ if step == plan.steps => true,
             0 => step.is_multiple_of(plan.steps_per_epoch),
             every => step.is_multiple_of(every),

@@ -66,6 +66,8 @@ pub struct Finished {
     pub state: State,
     /// Whether it was interrupted.
     pub interrupted: bool,
+    /// Whether it was stopped by `run.patience`.
+    pub early: bool,
     /// Wall time of training in this process, in seconds.
     pub seconds: f64,
 }
@@ -240,6 +242,7 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
         let finished = outcome.map(|interrupted| Finished {
             state: session.start.state.clone(),
             interrupted,
+            early: session.stops_early(),
             seconds: session.begun.elapsed().as_secs_f64(),
         });
         *self.outcome.lock().unwrap_or_else(|e| e.into_inner()) = Some(finished);

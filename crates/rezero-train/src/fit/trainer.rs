@@ -204,10 +204,12 @@ impl Trainer {
         let steps = settings.run.last_step(settings.run.epochs * per_epoch);
         settings.schedule.must_fit(per_epoch, steps)?;
         opening.must_reach(steps)?;
-        if opening.is_done() && opening.state.step >= steps {
+        let early = settings.run.stops_after(opening.state.stale);
+        if opening.is_done() && (opening.state.step >= steps || early) {
             return Ok(Finished {
                 state: opening.state,
                 interrupted: false,
+                early,
                 seconds: 0.0,
             });
         }
@@ -247,7 +249,7 @@ impl Trainer {
             plain: self.plain,
         })?;
         if !finished.interrupted {
-            run.done(&self.task.summary(settings.run.target, &finished.state))?;
+            run.done(&self.task.summary(&settings.run, &finished))?;
         }
         Ok(finished)
     }

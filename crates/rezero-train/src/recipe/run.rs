@@ -24,6 +24,9 @@ pub struct Run {
     /// A result to reach on validation: bits per byte for text, percent correct for images. The
     /// first validation that reaches it is reported; 0: no target.
     pub target: f64,
+    /// The run stops early after this many validations in a row that are not better than the best before
+    /// them; 0: it does not.
+    pub patience: usize,
     /// Steps from one checkpoint to the next; 0: one after each validation. There is always one at
     /// the end.
     pub checkpoint_every: usize,
@@ -47,6 +50,7 @@ impl Default for Run {
             steps: 0,
             eval_every: 0,
             target: 0.0,
+            patience: 0,
             checkpoint_every: 0,
             keep: 2,
             log_every: 1,
@@ -68,6 +72,11 @@ impl Run {
             0 => all,
             limit => limit.min(all),
         }
+    }
+
+    /// Whether a run stops early after `stale` validations without a better one.
+    pub fn stops_after(&self, stale: usize) -> bool {
+        self.patience > 0 && stale >= self.patience
     }
 
     pub(super) fn check(&self) -> Result<()> {

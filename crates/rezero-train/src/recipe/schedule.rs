@@ -229,6 +229,17 @@ impl Schedule {
         )
     }
 
+    /// Its name in a recipe.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Constant(_) => "constant",
+            Self::MultiStep(_) => "multi-step",
+            Self::OneCycle(_) => "one-cycle",
+            Self::Cosine(_) => "cosine",
+            Self::Linear(_) => "linear",
+        }
+    }
+
     /// Whether the learning rate of a step depends on the length of the run. Such a run cannot be
     /// made longer.
     pub fn spans_the_run(&self) -> bool {
