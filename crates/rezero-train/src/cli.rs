@@ -462,6 +462,10 @@ pub struct Report {
     /// The NAME for --into
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
+    /// Also write TensorBoard's event file into each run directory, from its metrics.jsonl; of runs that are
+    /// over (run.tensorboard=true writes it during the run)
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Do not measure Jacobians; show those that runs already have
     #[arg(long)]
     pub no_jacobian: bool,

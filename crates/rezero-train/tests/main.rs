@@ -18,6 +18,7 @@ mod soak;
 mod strangers;
 mod support;
 mod surroundings;
+mod tensorboard;
 mod terminal;
 mod text;
 mod trainer;

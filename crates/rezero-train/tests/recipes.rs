@@ -608,6 +608,7 @@ fn a_fingerprint_is_of_the_numbers() {
         "prefetch=0",
         "target=90",
         "patience=3",
+        "tensorboard=true",
         "eval_every=7",
         "epochs=7",
         "steps=7",

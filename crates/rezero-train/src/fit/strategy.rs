@@ -126,7 +126,7 @@ where
         let gates = gates.iter().map(|gate| gate.effective.len()).sum();
         let writer =
             checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
-        let rows = metrics::Writer::open(self.dir, state.metrics_bytes)?;
+        let rows = metrics::Writer::open(self.dir, state.metrics_bytes, settings.run.tensorboard)?;
 
         let steps = settings.run.last_step(epochs * steps_per_epoch);
         let renderer: Box<dyn MetricsRenderer> = if self.plain {

@@ -35,6 +35,8 @@ pub struct Run {
     /// Steps from one row of metrics.jsonl to the next, at least 1. A row holds the mean over the
     /// steps since the row before.
     pub log_every: usize,
+    /// Whether the rows are also written to an event file for TensorBoard, beside metrics.jsonl.
+    pub tensorboard: bool,
     /// How many batches a thread prepares ahead of the step that uses them; 0: none. It changes the
     /// speed alone.
     pub prefetch: usize,
@@ -54,6 +56,7 @@ impl Default for Run {
             checkpoint_every: 0,
             keep: 2,
             log_every: 1,
+            tensorboard: false,
             prefetch: 4,
             device: "auto".to_owned(),
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{inside, number};
+use super::{events, inside, number};
 use crate::error::{Error, Result};
 
 /// The name of the metrics file in a run directory.
@@ -94,16 +94,21 @@ pub struct Writer {
     path: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
+    /// TensorBoard's event file, if one is wanted.
+    events: Option<events::Writer>,
 }
 
 impl Writer {
     /// Opens the file for appending after its first `keep` bytes. Later bytes are removed: they
     /// were written after the checkpoint from which the run resumes.
     ///
+    /// With `tensorboard`, an event file has the same rows. Without, an event file of an earlier process
+    /// is removed: it may have rows that are not kept.
+    ///
     /// # Errors
     ///
-    /// If the file cannot be written, is shorter than `keep`, or has no row that ends there.
-    pub fn open(run: &Path, keep: u64) -> Result<Self> {
+    /// If a file cannot be written, `metrics.jsonl` is shorter than `keep`, or has no row that ends there.
+    pub fn open(run: &Path, keep: u64, tensorboard: bool) -> Result<Self> {
         let path = run.join(FILE);
         let open = || {
             let file = inside::open(&path, File::options().create(true).append(true))?;
@@ -135,6 +140,13 @@ impl Writer {
             path,
             file: BufWriter::new(file),
             bytes: keep,
+            events: match tensorboard {
+                true => Some(events::Writer::begin(run)?),
+                false => {
+                    events::remove(run)?;
+                    None
+                }
+            },
         })
     }
 
@@ -152,7 +164,10 @@ impl Writer {
             .and_then(|()| self.file.flush())
             .map_err(|e| Error::io("write", &self.path, e))?;
         self.bytes += line.len() as u64;
-        Ok(())
+        match &mut self.events {
+            Some(events) => events.write(row),
+            None => Ok(()),
+        }
     }
 
     /// Forces the rows to disk and returns the number of bytes, which a checkpoint records.
