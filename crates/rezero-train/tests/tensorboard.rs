@@ -54,6 +54,7 @@ fn the_event_file_has_the_rows_of_the_run_and_no_others() {
         "eval_every=3",
         "checkpoint_every=4",
         "keep=9",
+        "log_every=1",
         "tensorboard=true",
     ]);
     succeed(dir.path(), &args);

@@ -1,14 +1,14 @@
 //! TensorBoard's event file of a run, made from the rows of `metrics.jsonl`.
 //!
-//! A run has one file, `events.out.tfevents.STEP.rezero`, where STEP is the step at which the last process
-//! began. A resumed run drops the rows after its checkpoint; so it writes a new file from the rows that
-//! are kept, and removes the file of the process before. The file begins with `SessionLog START`, at which
-//! a TensorBoard that is open drops the points of the removed file.
+//! A run has one file, `events.out.tfevents.STEP.rezero`, where STEP is the step of the last row before the
+//! last process began. A resumed run drops the rows after its checkpoint; so it writes a new file from the
+//! rows that are kept, and removes the file of the process before. The file begins with `SessionLog
+//! START`, at which a TensorBoard that is open drops the points of the removed file.
 //!
 //! | bytes | content |
 //! | - | - |
 //! | 8 | length n, little endian |
-//! | 4 | [masked CRC-32C](masked) of these 8 bytes |
+//! | 4 | masked CRC-32C of these 8 bytes |
 //! | n | a message `Event` of TensorFlow's `event.proto`, in Protocol Buffers' wire format |
 //! | 4 | masked CRC-32C of the message |
 //!
@@ -21,7 +21,7 @@
 //! | `layer_grad_norm/000`, … | gradient norm of each residual layer |
 //! | `items_per_s/train`, `items_per_s/valid` | speed |
 //!
-//! Gates and layers have tags of their own where there are at most [`MOST_LAYERS`] of them.
+//! Gates and layers have tags of their own where there are at most 256 of them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
