@@ -132,5 +132,5 @@ fn the_event_file_has_the_rows_of_the_run_and_no_others() {
         "tensorboard=false",
     ];
     succeed(dir.path(), &off);
-    assert_eq!(files(&run), [PathBuf::new(); 0]);
+    assert!(files(&run).is_empty());
 }
