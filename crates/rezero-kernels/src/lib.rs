@@ -21,7 +21,7 @@
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
-//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`] | an optimizer's update of one parameter |
+//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
@@ -55,4 +55,4 @@ pub use gate::gated_sum;
 pub use gelu::gelu;
 pub use linear::{Epilogue, gated_linear, linear};
 pub use mixed::matmul_in;
-pub use optim::{AdaGradStep, AdamStep, SgdStep};
+pub use optim::{AdaGradStep, AdamStep, LionStep, SgdStep};

@@ -184,6 +184,9 @@ pub struct Eval {
     /// best (on validation: highest accuracy; for text, lowest bits per byte), last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
     /// For text: bytes that the model reads at a time [default: the run's context]
     #[arg(long)]
     pub context: Option<usize>,
@@ -249,6 +252,9 @@ pub struct Sample {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
     /// The device to compute on [default: the run's, if it is of this machine]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
@@ -283,6 +289,9 @@ pub struct Export {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// A single character of one byte (`\n` and `\t` too), or a number of at least two digits.
@@ -453,6 +462,10 @@ pub struct Report {
     /// The NAME for --into
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
+    /// Also write TensorBoard's event file into each run directory, from its metrics.jsonl; of runs that are
+    /// over (run.tensorboard=true writes it during the run)
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Do not measure Jacobians; show those that runs already have
     #[arg(long)]
     pub no_jacobian: bool,

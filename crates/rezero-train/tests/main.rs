@@ -2,6 +2,7 @@
 //!
 //! `cargo test --release --workspace --test train`
 
+mod against_torch;
 mod bench;
 mod cli;
 mod dependencies;
@@ -18,6 +19,7 @@ mod soak;
 mod strangers;
 mod support;
 mod surroundings;
+mod tensorboard;
 mod terminal;
 mod text;
 mod trainer;

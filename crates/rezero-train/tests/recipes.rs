@@ -524,9 +524,19 @@ fn sections_agree() {
         (
             "enwik8-tiny",
             &["schedule=multi-step"],
-            &["`schedule.kind`", "constant or one-cycle"],
+            &["`schedule.kind`", "constant, one-cycle, cosine or linear"],
         ),
         ("enwik8-tiny", &["steps=0"], &["`run.steps`", "got 0"]),
+        (
+            "enwik8-tiny",
+            &["schedule=cosine", "warmup_epochs=0.5"],
+            &["`schedule.kind`", "cosine or linear", "warmup_steps"],
+        ),
+        (
+            "enwik8-tiny",
+            &["schedule=linear", "lr_end=-1"],
+            &["`schedule.lr_end`", "at least 0"],
+        ),
         (
             "cifar10-mlp64",
             &["recompute=true", "clip_norm=1"],
@@ -565,6 +575,19 @@ fn settings_without_a_model() {
             "[optimizer]\nkind = 'adam'\n[schedule]\nkind = 'one-cycle'",
             &["`schedule.kind`", "sgd"],
         ),
+        (
+            "[optimizer]\nkind = 'muon'\nmomentum = 1.0",
+            &["`optimizer.momentum`", "[0, 1)"],
+        ),
+        ("[train]\nema = 1.0", &["`train.ema`", "[0, 1)"]),
+        (
+            "[optimizer]\nkind = 'lion'\nbeta2 = 1.0",
+            &["`optimizer.beta2`", "[0, 1)"],
+        ),
+        (
+            "[optimizer]\nkind = 'muon'\nbeta2 = -0.1",
+            &["`optimizer.beta2`", "[0, 1)"],
+        ),
     ] {
         let error = Settings::parse(text).unwrap_err().to_string();
         for part in parts {
@@ -584,6 +607,8 @@ fn a_fingerprint_is_of_the_numbers() {
         "log_every=7",
         "prefetch=0",
         "target=90",
+        "patience=3",
+        "tensorboard=true",
         "eval_every=7",
         "epochs=7",
         "steps=7",
@@ -594,6 +619,7 @@ fn a_fingerprint_is_of_the_numbers() {
     for changes in [
         "lr=0.3",
         "seed=2",
+        "ema=0.9",
         "batch=64",
         "crop_padding=2",
         "alpha_init=1",
@@ -605,6 +631,10 @@ fn a_fingerprint_is_of_the_numbers() {
     let one_cycle = ["optimizer=sgd", "schedule=one-cycle"];
     let longer = [&one_cycle[..], &["steps=2000"]].concat();
     assert_ne!(of("enwik8-tiny", &longer), of("enwik8-tiny", &one_cycle));
+    for schedule in ["schedule=cosine", "schedule=linear"] {
+        let longer = of("enwik8-tiny", &[schedule, "steps=2000"]);
+        assert_ne!(longer, of("enwik8-tiny", &[schedule]), "{schedule}");
+    }
     assert_eq!(of("enwik8-tiny", &["steps=2000"]), of("enwik8-tiny", &[]));
 }
 

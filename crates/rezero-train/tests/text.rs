@@ -371,7 +371,7 @@ fn bad_input_says_what_must_hold() {
         ),
         (
             &["schedule=multi-step"],
-            &["`schedule.kind`", "constant or one-cycle"],
+            &["`schedule.kind`", "constant, one-cycle, cosine or linear"],
         ),
         (
             &["milestones=[3]"],

@@ -147,6 +147,7 @@ fn grow<D: Domain>(
         writer.save(
             &state,
             network.to_weights(),
+            None,
             || optimizer,
             schedule.to_record(),
         )

@@ -83,6 +83,7 @@ pub fn run(args: &Import) -> Result<()> {
         writer.save(
             &state,
             network.to_weights(),
+            None,
             optimizer,
             schedule.to_record(),
         )

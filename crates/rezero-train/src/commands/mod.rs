@@ -22,9 +22,9 @@ use rezero_data::Split;
 use crate::cli::{Cli, Command};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::survive_file_limits;
+use crate::fit::{Model, load, load_average, survive_file_limits};
 use crate::recipe::TaskOf;
-use crate::record::{Environment, NewRun};
+use crate::record::{Environment, NewRun, Reader};
 use crate::say::{out, say};
 use crate::task::{DataSet, Domain, Places};
 use crate::words;
@@ -138,6 +138,15 @@ fn described_data(train: &impl DataSet, print: &str) -> String {
 fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
     let print = |split| Ok::<_, Error>(D::open(&of.data, places, split)?.fingerprint());
     Ok(format!("{}+{}", print(Split::Train)?, print(Split::Valid)?))
+}
+
+/// `model` as validation has scored it, with the average of a checkpoint's weights if the run keeps one, or
+/// with the `raw` weights.
+fn scored<M: Model>(checkpoint: &Reader, model: M, raw: bool) -> Result<M> {
+    match raw {
+        true => load(checkpoint, model),
+        false => load_average(checkpoint, model),
+    }
 }
 
 /// The absolute path: a run may be continued or scored from another directory.

@@ -9,7 +9,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::lens::{self, Record};
 use crate::recipe::Recipe;
-use crate::record::{checkpoint, write_atomic, write_named};
+use crate::record::{Stage, checkpoint, events, write_atomic, write_named};
 use crate::report::{Report, RunData, group, read};
 use crate::say::results;
 use crate::task::Places;
@@ -25,6 +25,11 @@ pub fn run(args: &cli::Report) -> Result<()> {
     let mut runs = Vec::new();
     for spec in &args.runs {
         runs.push(read(spec)?);
+    }
+    if args.tensorboard {
+        for run in &runs {
+            write_events(&run.dir)?;
+        }
     }
     let mut groups = group(runs)?;
     if !args.no_jacobian {
@@ -51,6 +56,21 @@ pub fn run(args: &cli::Report) -> Result<()> {
     }
     results(&report.table_markdown())?;
     say!("the whole of it: {}", page.display());
+    Ok(())
+}
+
+/// Writes TensorBoard's event file of a run on which no process works.
+fn write_events(run: &Path) -> Result<()> {
+    if Stage::of(run) == Stage::Running {
+        return Err(Error::Run {
+            dir: run.to_owned(),
+            message: "is in progress, and its process writes its files; wait for its end, or begin runs with \
+                      run.tensorboard=true"
+                .to_owned(),
+        });
+    }
+    let events = events::Writer::begin(run)?;
+    say!("for TensorBoard: {}", events.path().display());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{Environment, NewRun, Opening, Stage, run_dir};
+use crate::record::{Environment, NewRun, Opening, Stage, State, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
@@ -33,20 +33,6 @@ pub fn run(args: &Train) -> Result<()> {
 
 fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     let Some(open) = open(args, plan, of)? else {
-        let dir = plan.place.path();
-        let settings = &plan.resolved.recipe.settings;
-        let longer = |key| {
-            let command = words::command("train", &dir, &["--resume", key]);
-            format!("for a longer run: {command}")
-        };
-        let more = match settings.run.steps {
-            _ if settings.schedule.spans_the_run() => {
-                "its schedule spans the run, so it cannot be made longer".to_owned()
-            }
-            0 => longer("epochs=N"),
-            _ => longer("steps=N"),
-        };
-        say!("{} is complete already; {more}", dir.display());
         return Ok(());
     };
     let of = open.of.clone();
@@ -220,7 +206,8 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     }
     let text = args.text.as_deref().map(absolute).transpose()?;
     let dir = args.data_dir.as_deref().map(absolute).transpose()?;
-    if opening.is_done() && !is_longer(plan) {
+    if opening.is_done() && !goes_on(plan, &opening.state) {
+        say!("{}", complete(plan, &opening.state));
         return Ok(None);
     }
     let given = Places {
@@ -279,14 +266,39 @@ fn limit(key: &str, most: usize, items: usize) -> String {
     }
 }
 
-/// Whether a complete run shall become longer.
-fn is_longer(plan: &Plan) -> bool {
+/// Whether a complete run shall go on: for more epochs or steps, or, if it was stopped early, with more
+/// patience.
+fn goes_on(plan: &Plan, state: &State) -> bool {
     let run = &plan.resolved.recipe.settings.run;
     plan.saved.as_ref().is_some_and(|saved| {
         let before = &saved.settings.run;
         let limit = |steps| if steps == 0 { usize::MAX } else { steps };
-        run.epochs > before.epochs || limit(run.steps) > limit(before.steps)
+        match before.stops_after(state.stale) {
+            true => !run.stops_after(state.stale),
+            false => run.epochs > before.epochs || limit(run.steps) > limit(before.steps),
+        }
     })
+}
+
+/// What is to be said of a run that is complete.
+fn complete(plan: &Plan, state: &State) -> String {
+    let dir = plan.place.path();
+    let settings = &plan.resolved.recipe.settings;
+    let with = |change| words::command("train", &dir, &["--resume", change]);
+    let more = match settings.run.steps {
+        _ if settings.run.stops_after(state.stale) => format!(
+            "stopped early, with patience={} and no better validation in {}; to go on: {}",
+            settings.run.patience,
+            state.stale,
+            with("patience=0")
+        ),
+        _ if settings.schedule.spans_the_run() => {
+            "its schedule spans the run, so it cannot be made longer".to_owned()
+        }
+        0 => format!("for a longer run: {}", with("epochs=N")),
+        _ => format!("for a longer run: {}", with("steps=N")),
+    };
+    format!("{} is complete already; {more}", dir.display())
 }
 
 /// Trains in a run directory that holds its recipe and environment before the first step.
@@ -329,11 +341,10 @@ fn fit<D: Domain>(
         model = load(reader, model)?;
     }
     let epochs = D::epochs(settings);
-    let all = epochs * train.batches_per_epoch();
-    opening.must_reach(match settings.run.steps {
-        0 => all,
-        limit => limit.min(all),
-    })?;
+    let per_epoch = train.batches_per_epoch();
+    let steps = settings.run.last_step(epochs * per_epoch);
+    settings.schedule.must_fit(per_epoch, steps)?;
+    opening.must_reach(steps)?;
     let environment = Environment {
         parameters: rezero_nn::parameter_count(&model),
         ..environment
@@ -391,8 +402,7 @@ fn finish<D: Domain>(
             status: fit::stop_status(),
         });
     }
-    let target = plan.resolved.recipe.settings.run.target;
-    let summary = D::task().summary(target, state);
+    let summary = D::task().summary(&plan.resolved.recipe.settings.run, finished);
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
     let eval = words::command("eval", dir, &["--split", "test"]);

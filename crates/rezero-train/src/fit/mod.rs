@@ -13,6 +13,7 @@
 //! Burn's `SupervisedTraining` runs underneath. It provides the metrics, the terminal interface and
 //! the interrupter; this loop is its learning strategy.
 
+mod average;
 mod devices;
 mod diagnose;
 mod memory;
@@ -32,6 +33,7 @@ mod task;
 mod terminal;
 mod trainer;
 
+pub use average::Average;
 pub use diagnose::diagnose;
 pub use model::{Batch, Model, Pass, Sums, integers_on};
 pub use norms::{Norms, clip_global_norm};
@@ -43,7 +45,7 @@ pub use step::{Input, Output, Trainee};
 pub use stop::OnTerm;
 pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
-pub use trainer::{Trainer, load, on_a_big_stack};
+pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
 pub(crate) use memory::available as available_memory;
 pub(crate) use model::differentiate;

@@ -108,7 +108,7 @@ impl Settings {
         check(
             !self.schedule.cycles_momentum() || self.optimizer.momentum().is_some(),
             "schedule.kind",
-            "one-cycle cycles the momentum of sgd; choose optimizer=sgd, or schedule=constant"
+            "one-cycle cycles the momentum; choose optimizer=sgd or muon, or schedule=constant"
                 .to_owned(),
         )?;
         let (devices, batch, parts) = (self.run.devices(), self.train.batch, self.train.accumulate);

@@ -30,6 +30,10 @@ pub struct Train {
     /// The largest L2 norm N of all gradients together: if it is larger, they are multiplied by N /
     /// norm. 0: no clipping.
     pub clip_norm: f64,
+    /// The decay d of an exponential moving average e of the weights w, running statistics included:
+    /// after the first step e ← w, after each other e ← d · e + (1 − d) · w; 0.999 averages over about
+    /// 1,000 steps. Validation scores the average, and eval, sample and export take it. 0: none.
+    pub ema: f64,
 }
 
 /// The number type of matrix products and convolutions. Gates, norms, the residual stream, the loss
@@ -78,6 +82,7 @@ impl Default for Train {
             recompute: false,
             dtype: DType::F32,
             clip_norm: 0.0,
+            ema: 0.0,
         }
     }
 }
@@ -99,6 +104,11 @@ impl Train {
             self.dtype == DType::F32 || !self.recompute,
             "train.dtype",
             "products in half precision are not combined with recompute=true".to_owned(),
+        )?;
+        super::check::check(
+            (0.0..1.0).contains(&self.ema),
+            "train.ema",
+            format!("must be in [0, 1), got {}", self.ema),
         )?;
         nonnegative("train.clip_norm", self.clip_norm)
     }

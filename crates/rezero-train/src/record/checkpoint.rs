@@ -3,6 +3,7 @@
 //! | file | content |
 //! | - | - |
 //! | `model.bpk` | weights and running statistics, burn's record of the network |
+//! | `ema.bpk` | with `train.ema`, the average of these after the steps so far |
 //! | `optimizer.bpk` | momentum and accumulators |
 //! | `scheduler.bpk` | the schedule's step |
 //! | `state.json` | [`State`]: step, best result, bytes of `metrics.jsonl`, sums since its last row |
@@ -46,6 +47,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 /// The folder of checkpoints in a run directory.
 pub(super) const DIR: &str = "checkpoints";
 const MODEL: &str = "model.bpk";
+const EMA: &str = "ema.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const SCHEDULER: &str = "scheduler.bpk";
 pub(super) const STATE: &str = "state.json";
@@ -131,7 +133,7 @@ pub(super) fn step_of(path: &Path) -> Option<usize> {
 /// If a file cannot be removed.
 pub(super) fn remove(dir: &Path) -> Result<()> {
     // The manifest first: a removal cut short must not look like a damaged checkpoint.
-    for name in [MANIFEST, STATE, SCHEDULER, OPTIMIZER, MODEL] {
+    for name in [MANIFEST, STATE, SCHEDULER, OPTIMIZER, EMA, MODEL] {
         remove_file(&dir.join(name))?;
     }
     // Burn's writer and ours have temporary files.
@@ -240,7 +242,11 @@ impl Reader {
                 manifest.model
             )));
         }
-        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {
+        let average = manifest.files.contains_key(EMA).then_some(EMA);
+        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE]
+            .into_iter()
+            .chain(average)
+        {
             let entry = manifest
                 .files
                 .get(name)
@@ -277,8 +283,10 @@ impl Reader {
     /// The file or the parameter that is of another network, or a file that was altered.
     pub fn fits<M: Module>(&self, model: &M) -> Result<()> {
         let parts = Parts::of(model);
+        let average = self.has_average().then_some(EMA);
         // The moments of LAMB and Adam take twice the bytes of the weights; no optimizer here takes more.
-        for (file, times) in [(MODEL, 1), (OPTIMIZER, 2)] {
+        let sizes = [(MODEL, 1), (OPTIMIZER, 2)];
+        for (file, times) in sizes.into_iter().chain(average.map(|file| (file, 1))) {
             let (bytes, most) = (self.entry(file)?.bytes, parts.most_bytes(times));
             if bytes > most {
                 return Err(self.fail(
@@ -291,22 +299,21 @@ impl Reader {
         for file in [OPTIMIZER, SCHEDULER] {
             self.verified(file, hash(&self.dir.join(file))?)?;
         }
-        for tensor in self
-            .pack(MODEL)?
-            .into_tensors()
-            .map_err(|e| self.fail(MODEL, e))?
-        {
-            // Burn names a parameter that the network does not have.
-            if let Some(part) = parts.named(&tensor.name)
-                && !same_kind(tensor.dtype, part.dtype)
-            {
-                return Err(self.fail(
-                    MODEL,
-                    format!(
-                        "parameter {} is of type {:?}, where the network has {:?}",
-                        tensor.name, tensor.dtype, part.dtype
-                    ),
-                ));
+        for file in [MODEL].into_iter().chain(average) {
+            let tensors = self.pack(file)?.into_tensors();
+            for tensor in tensors.map_err(|e| self.fail(file, e))? {
+                // Burn names a parameter that the network does not have.
+                if let Some(part) = parts.named(&tensor.name)
+                    && !same_kind(tensor.dtype, part.dtype)
+                {
+                    return Err(self.fail(
+                        file,
+                        format!(
+                            "parameter {} is of type {:?}, where the network has {:?}",
+                            tensor.name, tensor.dtype, part.dtype
+                        ),
+                    ));
+                }
             }
         }
         Ok(())
@@ -334,13 +341,36 @@ impl Reader {
     ///
     /// If they were altered, or do not parse.
     pub fn weights(&self) -> Result<ModuleRecord> {
-        let bytes = self.read(MODEL, self.entry(MODEL)?.bytes)?;
-        ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(MODEL, e))
+        self.record(MODEL)
+    }
+
+    /// Whether the run keeps an average of its weights, and had taken a step.
+    pub fn has_average(&self) -> bool {
+        self.manifest.files.contains_key(EMA)
+    }
+
+    /// The average of weights and running statistics over the steps so far, if the run keeps one.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights`](Self::weights).
+    pub fn average(&self) -> Result<Option<ModuleRecord>> {
+        self.has_average().then(|| self.record(EMA)).transpose()
+    }
+
+    fn record(&self, file: &str) -> Result<ModuleRecord> {
+        let bytes = self.read(file, self.entry(file)?.bytes)?;
+        ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(file, e))
     }
 
     /// An error about the weights.
     pub(crate) fn unfit(&self, error: impl std::fmt::Display) -> Error {
         self.fail(MODEL, error)
+    }
+
+    /// An error about the average of the weights.
+    pub(crate) fn unfit_average(&self, error: impl std::fmt::Display) -> Error {
+        self.fail(EMA, error)
     }
 
     /// The optimizer's state, for the parameters of `model`, which has the weights of this checkpoint.
@@ -539,7 +569,7 @@ impl Writer {
         }
     }
 
-    /// Writes a checkpoint and commits it. The optimizer's record is made only when it is written,
+    /// Writes a checkpoint and commits it, with the average of the weights if there is one. The optimizer's record is made only when it is written,
     /// because it is a copy of the whole state.
     ///
     /// # Errors
@@ -549,6 +579,7 @@ impl Writer {
         &self,
         state: &State,
         weights: ModuleRecord,
+        average: Option<ModuleRecord>,
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
@@ -592,11 +623,15 @@ impl Writer {
         optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
         weights.save(dir.join(MODEL)).map_err(text)?;
+        let also = average.as_ref().map(|_| EMA);
+        if let Some(average) = average {
+            average.save(dir.join(EMA)).map_err(text)?;
+        }
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
         write_atomic(&dir.join(STATE), &json)?;
 
         let mut manifest = self.manifest.clone();
-        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {
+        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE].into_iter().chain(also) {
             manifest
                 .files
                 .insert(name.to_owned(), hash(&dir.join(name))?);

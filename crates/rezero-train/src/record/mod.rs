@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod environment;
+pub mod events;
 pub(crate) mod inside;
 pub mod listing;
 pub mod metrics;

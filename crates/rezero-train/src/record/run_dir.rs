@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::inside::{self, SMALL, is_file, is_there};
 use super::listing::Stage;
 use super::write::{remove_temporary, write_atomic};
-use super::{checkpoint, metrics};
+use super::{checkpoint, events, metrics};
 use crate::error::{Error, Result};
 use crate::say::say;
 
@@ -180,6 +180,7 @@ impl RunDir {
                 checkpoint::remove_file(&entry.path())?;
             }
         }
+        events::remove(&self.path)?;
         // The recipe makes it a run: what is left of it then is no run, and its name is free.
         for name in [DONE, metrics::FILE, RECIPE, ENV, LOCK] {
             checkpoint::remove_file(&self.path.join(name))?;

@@ -181,7 +181,7 @@ impl Domain for Text {
         check(
             !settings.schedule.counts_epochs(),
             "schedule.kind",
-            "text has no epochs: it takes constant or one-cycle, and a warm-up in warmup_steps"
+            "text has no epochs: it takes constant, one-cycle, cosine or linear, and a warm-up in warmup_steps"
                 .to_owned(),
         )
     }
