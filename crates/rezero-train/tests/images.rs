@@ -254,6 +254,21 @@ fn a_run_records_what_it_found_in_its_folder() {
         &["holds a folder \"f\"", "none of the 4 classes"],
     );
 
+    // A recipe that has lost what the run found makes no network.
+    let file = run.join("recipe.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+    let less = whole
+        .lines()
+        .filter(|line| !line.starts_with("class_names"));
+    fs::write(&file, less.collect::<Vec<_>>().join("\n")).unwrap();
+    fail(
+        dir.path(),
+        &["eval", text(&run)],
+        1,
+        &["recipe.toml", "data.class_names"],
+    );
+    fs::write(&file, whole).unwrap();
+
     // Another image in the folder is another data set.
     fs::copy(grey.join("e/00003.png"), grey.join("e/99999.png")).unwrap();
     fail(

@@ -83,6 +83,10 @@ pub struct TaskOf<D: Domain> {
 }
 
 impl<D: Domain> TaskOf<D> {
+    fn is_complete(&self) -> bool {
+        D::is_complete(&self.data)
+    }
+
     fn completed_as(&self, before: &Self) -> Self {
         Self {
             model: self.model.clone(),
@@ -207,7 +211,17 @@ impl Recipe {
                         .to_owned(),
             });
         }
-        Self::parse(&name, &text)
+        let resolved = Self::parse(&name, &text)?;
+        // Whoever edits the file could leave a network without classes.
+        match with_task!(&resolved.recipe.task, of => of.is_complete()) {
+            true => Ok(resolved),
+            false => Err(Error::Run {
+                dir: dir.to_owned(),
+                message: "its recipe.toml leaves values to the data that a run writes into it when it begins \
+                          (data.class_names, data.size, data.mean, data.std): put them back"
+                    .to_owned(),
+            }),
+        }
     }
 
     fn of(tables: &Tables) -> Result<Self> {
