@@ -27,6 +27,7 @@ fn epoch(c: &mut Criterion) {
             shuffle: true,
             drop_last: true,
             augment,
+            label_smoothing: 0.0,
             normalization: cifar10::normalization_table(),
             prefetch,
         };

@@ -25,6 +25,7 @@ fn batch(device: &Device) -> Input<ImageBatch> {
     Input::new(ImageBatch {
         images: Tensor::<1>::from_floats(pixels.as_slice(), device).reshape([3, 3, 32, 32]),
         targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
+        soft: None,
     })
 }
 

@@ -327,7 +327,7 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     for (change, part) in [
         ("milestones=[1]", "schedule.milestones [1, 2] -> [1]"),
         ("alpha_init=1", "gates.alpha_init 0.0 -> 1.0"),
-        ("flip=false", "data.flip true -> false"),
+        ("augment=flip", "data.augment \"crop:padding=4,flip\" -> \"flip\""),
         ("depth=14", "model.depth 8 -> 14"),
         ("batch=16", "train.batch 8 -> 16"),
     ] {

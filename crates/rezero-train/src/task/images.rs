@@ -11,9 +11,9 @@ use rezero_data::{
 
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
-use crate::recipe::check::check;
+use crate::recipe::check::{check, in_f32};
 use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf, TaskRecipe};
 use crate::record::Totals;
 use crate::zoo;
@@ -175,10 +175,8 @@ impl Domain for Images {
             seed: settings.train.seed,
             shuffle: true,
             drop_last: of.data.drop_last,
-            augment: Augment {
-                crop_padding: of.data.crop_padding,
-                flip: of.data.flip,
-            },
+            augment: of.data.augment.clone(),
+            label_smoothing: in_f32(of.data.label_smoothing),
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
@@ -198,6 +196,7 @@ impl Domain for Images {
             shuffle: false,
             drop_last: false,
             augment: Augment::NONE,
+            label_smoothing: 0.0,
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
@@ -219,16 +218,11 @@ impl Domain for Images {
                  choose auto or half"
             ),
         )?;
-        let side = shape.height.min(shape.width);
-        check(
-            of.data.crop_padding < side,
-            "data.crop_padding",
-            format!(
-                "must be below the smaller side of the images, which are {shape} (channels, height, width), \
-                 got {}",
-                of.data.crop_padding
-            ),
-        )
+        let fits = of.data.augment.fits(shape);
+        fits.map_err(|e| Error::RecipeValue {
+            key: "data.augment".to_owned(),
+            message: e.to_string(),
+        })
     }
 
     fn idle(_data: &ImageData) -> Vec<(&'static str, String)> {
@@ -276,7 +270,11 @@ impl Domain for Images {
 
 /// The sums of class logits, `[batch, classes]`.
 pub(crate) fn sums(logits: burn::Tensor<2>, batch: &ImageBatch) -> Sums {
-    Sums::of_logits(logits, batch.targets.clone(), None)
+    let targets = batch.targets.clone();
+    match batch.soft.clone() {
+        Some(shares) => Sums::of_shares(logits, shares, targets),
+        None => Sums::of_logits(logits, targets, None),
+    }
 }
 
 impl fit::Batch for ImageBatch {
@@ -287,7 +285,8 @@ impl fit::Batch for ImageBatch {
     fn narrow(&self, range: Range<usize>) -> Self {
         Self {
             images: self.images.clone().slice_dim(0, range.clone()),
-            targets: self.targets.clone().slice_dim(0, range),
+            targets: self.targets.clone().slice_dim(0, range.clone()),
+            soft: self.soft.clone().map(|soft| soft.slice_dim(0, range)),
         }
     }
 
@@ -295,6 +294,7 @@ impl fit::Batch for ImageBatch {
         Self {
             images: self.images.to_device(device),
             targets: integers_on(self.targets, device),
+            soft: self.soft.map(|soft| soft.to_device(device)),
         }
     }
 }
