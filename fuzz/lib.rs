@@ -4,7 +4,7 @@
 //!
 //! | target | MiB | why |
 //! | - | -: | - |
-//! | `recipe`, `records`, `safetensors`, `model`, `tar`, `zip`, `cifar` | 64 | buffers, and a small network |
+//! | `recipe`, `records`, `safetensors`, `model`, `tar`, `zip`, `cifar`, `idx`, `picture` | 64 | buffers, and a small network |
 //! | `torch` | 1024 | the limit of rezero-nn's check on pickles, which counts copies that a pickle asks for |
 //! | `optimizer` | 192 | Burn reserves what a file says its names need, at most 100 MiB |
 

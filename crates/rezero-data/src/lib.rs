@@ -3,8 +3,8 @@
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
-//! - [`cifar10`] reads the binary version, [`shapes`] generates images in ten classes; both give an
-//!   [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
+//! - [`cifar10`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
+//!   each gives an [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle,
 //!   [augment](Augment), normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
@@ -89,10 +89,13 @@ mod error;
 pub mod fetch;
 mod found;
 mod hash;
+pub mod idx;
 mod image_set;
 mod loader;
+pub mod mnist;
 mod nearest;
 mod normalization;
+pub mod picture;
 mod prefetch;
 mod records;
 pub mod registry;

@@ -6,8 +6,10 @@ mod corpora;
 mod datasets;
 #[cfg(feature = "download")]
 mod fetching;
+mod idx;
 mod loading;
 mod nearest;
+mod pictures;
 mod reading;
 mod real;
 mod registry;

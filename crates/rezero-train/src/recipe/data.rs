@@ -13,8 +13,8 @@ use crate::error::Result;
 pub struct ImageData {
     /// The data set. `--data-dir` names the folder of one that is not built in.
     pub set: ImageSource,
-    /// The mean and the standard deviation that normalise the red, green and blue channel of the
-    /// images: (pixel − mean) / standard deviation, for pixels from 0 to 1.
+    /// The mean and the standard deviation that normalise each channel of the images:
+    /// (pixel − mean) / standard deviation, for pixels from 0 to 1.
     pub normalization: Pixels,
     /// The random changes of training images, as a list of steps in their order, such as
     /// "crop:padding=4,flip,cutout:size=16": names with their settings; a setting that is left out has
@@ -37,6 +37,10 @@ pub struct ImageData {
 pub enum ImageSource {
     /// CIFAR-10: 32×32 RGB, ten classes.
     Cifar10,
+    /// MNIST, handwritten digits: 28×28 grey, ten classes; its four IDX files, plain or .gz.
+    Mnist,
+    /// Fashion-MNIST, pieces of clothing: 28×28 grey, ten classes; its four IDX files, plain or .gz.
+    FashionMnist,
     /// Generated images of shapes and textures: 32×32 RGB, ten classes, 10,000 to train; built in.
     Shapes,
 }
@@ -46,7 +50,7 @@ pub enum ImageSource {
 #[serde(rename_all = "kebab-case")]
 pub enum Pixels {
     /// The data set's own constants: for cifar10 those of table; for shapes mean 0.5 and standard
-    /// deviations 0.24, 0.27, 0.24.
+    /// deviations 0.24, 0.27, 0.24; for mnist 0.1307 and 0.3081; for fashion-mnist 0.286 and 0.353.
     Auto,
     /// As in the authors' table code: CIFAR-10's means 0.4914, 0.4822, 0.4465, and the mean over
     /// images of each image's standard deviation, 0.2023, 0.1994, 0.2010.

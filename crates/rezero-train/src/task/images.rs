@@ -6,7 +6,9 @@ use std::path::Path;
 use burn::tensor::Device;
 use rezero_data::{
     Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
-    cifar10, shapes,
+    cifar10,
+    mnist::{self, FASHION_MNIST, MNIST},
+    shapes,
 };
 
 use super::Domain;
@@ -75,6 +77,18 @@ fn row(data: &ImageData) -> Row {
             &cifar10::CLASS_NAMES,
             cifar10::normalization_table(),
             |_, places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+        ),
+        ImageSource::Mnist => fixed(
+            mnist::SHAPE,
+            &MNIST.class_names,
+            mnist::normalization_mnist(),
+            |_, places, split| Ok(MNIST.load(&places.local(MNIST.name), split)?),
+        ),
+        ImageSource::FashionMnist => fixed(
+            mnist::SHAPE,
+            &FASHION_MNIST.class_names,
+            mnist::normalization_fashion(),
+            |_, places, split| Ok(FASHION_MNIST.load(&places.local(FASHION_MNIST.name), split)?),
         ),
         ImageSource::Shapes => fixed(
             shapes::SHAPE,
