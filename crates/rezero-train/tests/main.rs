@@ -8,6 +8,7 @@ mod dependencies;
 mod families;
 mod hostile;
 mod model;
+mod predict;
 mod recipes;
 mod report;
 mod resume;

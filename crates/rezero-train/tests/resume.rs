@@ -8,7 +8,7 @@ use rezero_data::{Split, corpus};
 use rezero_train::recipe::Recipe;
 use rezero_train::record::checkpoint;
 
-use crate::support::{cifar_layout, fail, last, rezero, rows, scratch, succeed};
+use crate::support::{cifar_layout, fail, last, rewind, rezero, rows, scratch, succeed};
 
 /// 40 steps of a ResNet-8 over random images: 90 training images in batches of 8, so that kills
 /// fall inside epochs. With shuffling, crops, flips, momentum, decay, a milestone and validation.
@@ -395,4 +395,26 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
             &["of another recipe than recipe.toml"],
         );
     }
+}
+
+/// Random changes, mixed images and smoothed labels are functions of seed, epoch and record.
+#[test]
+fn a_resumed_run_repeats_its_augmentations() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let run = dir.path().join("run");
+    let mut arguments = args(data.to_str().unwrap(), run.to_str().unwrap());
+    arguments.extend([
+        "augment=crop,flip,cutout:size=8,rand-augment,mixup:alpha=0.3",
+        "label_smoothing=0.1",
+        "steps=20",
+        "log_every=1",
+    ]);
+    succeed(dir.path(), &arguments);
+    let (whole, weights) = (rows(&run), last(&run).weights);
+    rewind(&run, 15);
+    arguments.push("--resume");
+    succeed(dir.path(), &arguments);
+    assert_eq!(rows(&run), whole);
+    assert!(last(&run).weights == weights);
 }

@@ -48,9 +48,9 @@ pub(crate) trait Step {
     }
 }
 
-/// The list of augmentations: a name, a variant and its settings each.
+/// The list of augmentations: a name, a variant, which is also the type of its settings, and a meaning each.
 macro_rules! augmentations {
-    ($($name:literal $Kind:ident,)+) => {
+    ($($name:literal $Kind:ident $meaning:literal,)+) => {
         /// One step of an [`Augment`].
         #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(tag = "kind")]
@@ -73,6 +73,12 @@ macro_rules! augmentations {
                 match self { $(Self::$Kind(_) => $name),+ }
             }
 
+            /// What it does, for the schema.
+            #[cfg(feature = "schema")]
+            fn meaning(&self) -> &'static str {
+                match self { $(Self::$Kind(_) => $meaning),+ }
+            }
+
             fn step(&self) -> &dyn Step {
                 match self { $(Self::$Kind(step) => step),+ }
             }
@@ -80,11 +86,12 @@ macro_rules! augmentations {
     };
 }
 augmentations! {
-    "crop" Crop,
-    "flip" Flip,
-    "cutout" Cutout,
-    "rand-augment" RandAugment,
-    "mixup" Mixup,
+    "crop" Crop "a random window of the image in a black frame of `padding` pixels",
+    "flip" Flip "mirrored left to right with probability ½",
+    "cutout" Cutout "a square of `size` pixels around a random pixel is hidden (DeVries and Taylor 2017)",
+    "rand-augment" RandAugment "`n` random operations of a `magnitude` from 0 to 30 (Cubuk et al. 2019)",
+    "mixup" Mixup "mixed with another image of the batch, and the label likewise; the share has the \
+        distribution Beta(alpha, alpha); last of a list (Zhang et al. 2017)",
 }
 
 /// The random changes of training images: steps that are applied in their order, each at most once.
@@ -309,6 +316,7 @@ impl schemars::JsonSchema for Augment {
             "type": "string",
             "pattern": format!("^({EMPTY}|{step}(,{step})*)$"),
             "examples": shown,
+            "x-meanings": all.iter().map(Augmentation::meaning).collect::<Vec<_>>(),
         })
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::{
     Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
     cifar10,
     mnist::{self, FASHION_MNIST, MNIST},
+    picture::{Preparation, Sizing},
     shapes,
 };
 
@@ -110,6 +111,19 @@ pub fn class_names(data: &ImageData) -> Vec<String> {
     row(data).class_names
 }
 
+/// How the image of a file is made one of the data set's form.
+pub fn preparation(data: &ImageData) -> Preparation {
+    let ImageShape {
+        channels,
+        height,
+        width,
+    } = row(data).form.shape;
+    Preparation {
+        channels,
+        sizing: Sizing::Exactly { height, width },
+    }
+}
+
 fn normalization(data: &ImageData) -> Normalization {
     let row = row(data);
     match data.normalization {
@@ -123,6 +137,8 @@ fn normalization(data: &ImageData) -> Normalization {
 
 impl Domain for Images {
     type Batch = ImageBatch;
+    /// Of classes, `[batch, classes]`.
+    type Logits = Tensor<2>;
     type Network = zoo::images::Network;
     type Family = zoo::images::Family;
     type Data = ImageData;
@@ -133,6 +149,14 @@ impl Domain for Images {
 
     fn task() -> Task {
         Task::classification("images")
+    }
+
+    fn sums(logits: Tensor<2>, batch: &ImageBatch) -> Sums {
+        let targets = batch.targets.clone();
+        match batch.soft.clone() {
+            Some(shares) => Sums::of_shares(logits, shares, targets),
+            None => Sums::of_logits(logits, targets, None),
+        }
     }
 
     fn open(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
@@ -279,15 +303,6 @@ impl Domain for Images {
 
     fn reads_a_file(_data: &ImageData) -> bool {
         false
-    }
-}
-
-/// The sums of class logits, `[batch, classes]`.
-pub(crate) fn sums(logits: burn::Tensor<2>, batch: &ImageBatch) -> Sums {
-    let targets = batch.targets.clone();
-    match batch.soft.clone() {
-        Some(shares) => Sums::of_shares(logits, shares, targets),
-        None => Sums::of_logits(logits, targets, None),
     }
 }
 

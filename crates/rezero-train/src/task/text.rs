@@ -57,6 +57,8 @@ impl TaskOf<Text> {
 
 impl Domain for Text {
     type Batch = TextBatch;
+    /// Of bytes, `[batch, length, 256]`.
+    type Logits = Tensor<3>;
     type Network = zoo::text::Network;
     type Family = zoo::text::Family;
     type Data = TextData;
@@ -70,6 +72,16 @@ impl Domain for Text {
             .with_loss_unit("nats")
             .with(BITS_PER_BYTE)
             .with(ACCURACY)
+    }
+
+    fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
+        let [rows, length, vocab] = logits.dims();
+        let n = rows * length;
+        Sums::of_logits(
+            logits.reshape([n, vocab]),
+            batch.targets.clone().reshape([n]),
+            batch.weights.clone().map(|w| w.reshape([n])),
+        )
     }
 
     fn open(data: &TextData, places: &Places, split: Split) -> Result<rezero_data::Text> {
@@ -250,17 +262,6 @@ impl Domain for Text {
     }
 }
 
-/// The sums of byte logits, `[batch, length, vocab_size]`.
-pub(crate) fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
-    let [rows, length, vocab] = logits.dims();
-    let n = rows * length;
-    Sums::of_logits(
-        logits.reshape([n, vocab]),
-        batch.targets.clone().reshape([n]),
-        batch.weights.clone().map(|w| w.reshape([n])),
-    )
-}
-
 impl fit::Batch for TextBatch {
     fn rows(&self) -> usize {
         self.inputs.dims()[0]
@@ -292,6 +293,8 @@ impl fit::Batch for TextBatch {
 
 impl Source for TextLoader {
     type Batch = TextBatch;
+    /// Of bytes, `[batch, length, 256]`.
+    type Logits = Tensor<3>;
 
     fn batches_per_epoch(&self) -> usize {
         Self::batches_per_epoch(self)
