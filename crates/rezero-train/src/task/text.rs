@@ -293,8 +293,6 @@ impl fit::Batch for TextBatch {
 
 impl Source for TextLoader {
     type Batch = TextBatch;
-    /// Of bytes, `[batch, length, 256]`.
-    type Logits = Tensor<3>;
 
     fn batches_per_epoch(&self) -> usize {
         Self::batches_per_epoch(self)
