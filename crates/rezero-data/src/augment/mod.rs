@@ -9,6 +9,7 @@ pub mod rand_augment;
 mod window;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -190,11 +191,12 @@ fn smaller_side(shape: ImageShape) -> usize {
 }
 
 impl Augmentation {
-    /// The settings by name, without the name of the kind.
-    fn settings(&self) -> toml::Table {
+    /// The settings in the order of their names, without the name of the kind.
+    fn settings(&self) -> BTreeMap<String, toml::Value> {
         let mut table = toml::Table::try_from(self).expect("a step is a table");
         table.remove("kind");
-        table
+        // A table's own order depends on toml's features.
+        table.into_iter().collect()
     }
 }
 
