@@ -152,8 +152,8 @@ fn what_is_no_image_of_the_runs_is_refused() {
     refused(&["images", "--items", "0"], &["--items must be at least 1"]);
     refused(&["images", "--grid", "a.jpg"], &["a.jpg", ".svg or .png"]);
     refused(&["images", "--grid", "none.svg/a.svg"], &["none.svg"]);
-    fail(dir, &["predict", "run"], 2, &["--split", "FILE"]);
-    fail(dir, &["predict", "run", "images", "--split", "test"], 2, &["cannot be used"]);
+    fail(dir, &["predict", "run"], 1, &["<FILE>"]);
+    fail(dir, &["predict", "run", "images", "--split", "test"], 1, &["cannot be used"]);
     fail(dir, &["predict", "none", "images"], 1, &["none"]);
     let said = piped(dir, &["predict", "run", "-"], b"\x89PNG\r\n\x1a\n and nothing");
     assert_eq!(said.code, Some(1));
