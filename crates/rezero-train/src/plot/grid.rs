@@ -58,7 +58,7 @@ const MARGIN: u32 = 16;
 const TOP: u32 = 64;
 const COLUMNS: usize = 8;
 /// The characters of a line that a cell has room for.
-const LETTERS: usize = 17;
+const LETTERS: usize = 19;
 
 impl Grid {
     fn size(&self) -> (u32, u32) {
@@ -125,8 +125,11 @@ impl Grid {
                 if image.tile.right.is_some() {
                     let (x, y) = (image.x as i32, image.y as i32);
                     let (right, bottom) = (x + image.width as i32, y + image.height as i32);
-                    let corners = [(x - 2, y - 2), (right + 1, bottom + 1)];
-                    area.draw(&Rectangle::new(corners, color.stroke_width(3)))?;
+                    // The frame of a rectangle is one unit wide, whatever its style says.
+                    for i in 2..5 {
+                        let corners = [(x - i, y - i), (right + i - 1, bottom + i - 1)];
+                        area.draw(&Rectangle::new(corners, color))?;
+                    }
                 }
                 let (row, column) = ((i / COLUMNS) as u32, (i % COLUMNS) as u32);
                 let middle = (MARGIN + column * CELL.0 + CELL.0 / 2) as i32;

@@ -272,14 +272,14 @@ impl Report {
         let (class, probability) = classes[0];
         let file = Path::new(name).file_name().unwrap_or_default();
         let below = match label {
-            Some(label) => format!("label: {}", self.name(label)),
+            Some(label) => format!("is {}", self.name(label)),
             None => file.to_string_lossy().into_owned(),
         };
         Tile {
             pixels: rgb.collect(),
             height,
             width,
-            lines: vec![format!("{} {}", self.name(class), percent(probability, 0)), below],
+            lines: vec![format!("{} {}", percent(probability, 0), self.name(class)), below],
             right: label.map(|label| label == class),
         }
     }
