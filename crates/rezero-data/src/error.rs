@@ -270,6 +270,15 @@ pub enum DataError {
         max: u64,
     },
 
+    /// A text that names no step of a list of augmentations.
+    #[error("`{text}` is no augmentation: {message}")]
+    Augmentation {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        message: String,
+    },
+
     /// A setting is out of range.
     #[error("{setting} must be {rule}, got {got}")]
     Setting {

@@ -6,8 +6,8 @@
 //! - [`cifar10`], [`cifar100`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
 //!   each gives an [`ImageSet`]. [`folder`](mod@folder) reads class folders of PNG and JPEG files.
 //!   [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
-//! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
-//!   flip, normalise, prefetch, resume at any step.
+//! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle,
+//!   [augment](Augment), normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
 //!   [`Text`].
 //! - [`TextLoader`] samples random windows of a text for training, or reads the whole text so that
@@ -33,6 +33,7 @@
 //!     shuffle: true,
 //!     drop_last: true,
 //!     augment: Augment::STANDARD,
+//!     label_smoothing: 0.0,
 //!     normalization: shapes::normalization(),
 //!     prefetch: 2,
 //! };
@@ -109,7 +110,9 @@ mod text_loader;
 mod unpack;
 mod wiki;
 
-pub use augment::Augment;
+pub use augment::{
+    Augment, Augmentation, Crop, Cutout, Flip, Mixup, RandAugment, rand_augment::Operation,
+};
 pub use error::{BoxError, Causes, DataError, Result};
 pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};

@@ -1,6 +1,7 @@
 //! One binary, which links once: `cargo test -p rezero-data`. No test leaves this machine.
 
 mod any_shape;
+mod augmentations;
 mod cifar100;
 mod corpora;
 mod datasets;

@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Train(Train),
     /// Score a run's checkpoint on a split
     Eval(Eval),
+    /// Classify image files, or score files of text
+    Predict(Predict),
     /// Let a language model continue a text
     Sample(Sample),
     /// Import a language model's PyTorch weights as a run
@@ -208,6 +210,45 @@ pub struct Eval {
     pub device: Option<String>,
     /// Never use the network
     #[arg(long)]
+    pub offline: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rezero predict`.
+#[derive(Debug, clap::Args)]
+pub struct Predict {
+    /// A run directory
+    pub run: PathBuf,
+    /// For a run on images: PNG and JPEG files, or folders of them. For a run on text: files. - reads
+    /// standard input
+    #[arg(value_name = "FILE", required_unless_present = "split")]
+    pub files: Vec<PathBuf>,
+    /// Instead of files: the images of this split of the run's data, with their labels: train, valid
+    /// or test
+    #[arg(long, conflicts_with = "files")]
+    pub split: Option<Split>,
+    /// For images: only the first images
+    #[arg(long, value_name = "N")]
+    pub items: Option<usize>,
+    /// For images: how many of the most likely classes are shown [default: 3]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// For images: draw the first 40 with their most likely class; .svg, or .png with feature png
+    #[arg(long, value_name = "FILE")]
+    pub grid: Option<PathBuf>,
+    /// best, last, or a step
+    #[arg(long, default_value = "best")]
+    pub checkpoint: String,
+    /// With --split: where the data is [default: where the run had it]
+    #[arg(long, value_name = "DIR", requires = "split")]
+    pub data_dir: Option<PathBuf>,
+    /// The device to compute on [default: the run's, if it is of this machine]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// With --split: never use the network
+    #[arg(long, requires = "split")]
     pub offline: bool,
     /// Print one JSON object
     #[arg(long)]

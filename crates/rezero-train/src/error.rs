@@ -100,6 +100,14 @@ pub enum Error {
         /// The settings that would fit the weights, before the tensors that do not; or an empty text.
         hint: String,
     },
+    /// An argument of `rezero predict` that cannot be used.
+    #[error("{} {message}", words::path(.path))]
+    Predict {
+        /// The file, or the flag.
+        path: PathBuf,
+        /// What is wrong and what to do, as the rest of a sentence.
+        message: String,
+    },
     /// A request for a Jacobian that cannot be fulfilled.
     #[error("{what}: {message}")]
     Jacobian {

@@ -469,7 +469,11 @@ fn every_family_takes_images_of_any_form() {
                     Tensor::random([5, channels, height, width], Distribution::Default, &device)
                 };
                 let targets = Tensor::<1, Int>::from_ints([0, 1, 2, 1, 0], &device);
-                let batch = ImageBatch { images, targets };
+                let batch = ImageBatch {
+                    images,
+                    targets,
+                    soft: None,
+                };
                 let sums = net.loss(&batch);
                 let loss = sums.loss.clone().into_data().iter::<f32>().next().unwrap() / 5.0;
                 assert!(loss.is_finite() && loss > 0.0, "{keys:?}: {loss}");

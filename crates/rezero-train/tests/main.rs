@@ -10,6 +10,7 @@ mod families;
 mod hostile;
 mod images;
 mod model;
+mod predict;
 mod recipes;
 mod report;
 mod resume;

@@ -201,8 +201,60 @@ fn bad_values_name_the_key_and_the_remedy() {
         (&["milestones=5"], &["`schedule.milestones`", "5"]),
         (&["gamma=-1"], &["`schedule.gamma`", "-1"]),
         (&["seed=-1"], &["`train.seed`"]),
-        (&["flip=yes"], &["`data.flip`", "yes", "boolean"]),
-        (&["crop_padding=32"], &["`data.crop_padding`", "31", "32"]),
+        (&["drop_last=yes"], &["`data.drop_last`", "yes", "boolean"]),
+        (
+            &["augment=crop:padding=32"],
+            &["`data.augment`", "crop padding", "31", "32"],
+        ),
+        (
+            &["augment=crop,cutuot"],
+            &["`data.augment`", "`cutuot` is no", "did you mean `cutout`"],
+        ),
+        (
+            &["augment=cutout:sice=3"],
+            &["`data.augment`", "the setting size", "`sice=3`"],
+        ),
+        (
+            &["augment=cutout:size=-3"],
+            &["`data.augment`", "cutout:size=-3", "-3"],
+        ),
+        (
+            &["augment=cutout:size"],
+            &["`data.augment`", "size=16 by default", "`size`"],
+        ),
+        (
+            &["augment=flip:3"],
+            &["`data.augment`", "no settings", "`3`"],
+        ),
+        (&["augment=flip,flip"], &["`data.augment`", "flip twice"]),
+        (
+            &["augment=crop:padding=1:padding=2"],
+            &["`data.augment`", "padding twice"],
+        ),
+        (
+            &["augment=mixup,flip"],
+            &["`data.augment`", "mixup", "comes last", "flip after mixup"],
+        ),
+        (&["augment=mixup:alpha=0"], &["`data.augment`", "above 0"]),
+        (&["augment=mixup:alpha=nan"], &["`data.augment`", "above 0"]),
+        (
+            &["augment=rand-augment:magnitude=31"],
+            &["`data.augment`", "at most 30", "31"],
+        ),
+        (
+            &["augment=rand-augment:n=0"],
+            &["`data.augment`", "from 1 to 14", "0"],
+        ),
+        (&["augment="], &["`data.augment`", "there are crop, flip"]),
+        (&["augment=[]"], &["`data.augment`", "string"]),
+        (
+            &["label_smoothing=1"],
+            &["`data.label_smoothing`", "below 1"],
+        ),
+        (
+            &["label_smoothing=nan"],
+            &["`data.label_smoothing`", "below 1"],
+        ),
         (&["alpha_init=nan"], &["`gates.alpha_init`", "finite"]),
         (&["alpha_bound=-1"], &["`gates.alpha_bound`", "-1"]),
         (
@@ -380,12 +432,16 @@ fn a_key_of_another_kind_is_refused() {
     // Data goes with the family.
     let of_text = "[model]\nfamily = 'byte-lm'\n[run]\nsteps = 3\n";
     refused(
-        &format!("{of_text}[data]\nflip = true"),
-        &["`data.flip`", "[data] of images"],
+        &format!("{of_text}[data]\naugment = 'flip'"),
+        &["`data.augment`", "[data] of images"],
     );
     refused("[data]\nstride = 3", &["`data.stride`", "[data] of text"]);
     refused_change("quickstart", &["stride=3"], &["`data.stride`", "of text"]);
-    refused_change("enwik8-tiny", &["flip=true"], &["`data.flip`", "of images"]);
+    refused_change(
+        "enwik8-tiny",
+        &["augment=flip"],
+        &["`data.augment`", "of images"],
+    );
     refused(
         &format!("{of_text}[data]\nset = 'cifar10'"),
         &["`data.set`", "cifar10"],
@@ -621,7 +677,8 @@ fn a_fingerprint_is_of_the_numbers() {
         "seed=2",
         "ema=0.9",
         "batch=64",
-        "crop_padding=2",
+        "augment=crop:padding=2,flip",
+        "label_smoothing=0.1",
         "alpha_init=1",
     ] {
         let base = of("cifar10-resnet20", &[]);

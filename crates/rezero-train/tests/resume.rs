@@ -528,7 +528,10 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     for (change, part) in [
         ("milestones=[1]", "schedule.milestones [1, 2] -> [1]"),
         ("alpha_init=1", "gates.alpha_init 0.0 -> 1.0"),
-        ("flip=false", "data.flip true -> false"),
+        (
+            "augment=flip",
+            "data.augment \"crop:padding=4,flip\" -> \"flip\"",
+        ),
         ("depth=14", "model.depth 8 -> 14"),
         ("batch=16", "train.batch 8 -> 16"),
     ] {
@@ -627,4 +630,26 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
             &["of another recipe than recipe.toml"],
         );
     }
+}
+
+/// Random changes, mixed images and smoothed labels are functions of seed, epoch and record.
+#[test]
+fn a_resumed_run_repeats_its_augmentations() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let run = dir.path().join("run");
+    let mut arguments = args(data.to_str().unwrap(), run.to_str().unwrap());
+    arguments.extend([
+        "augment=crop,flip,cutout:size=8,rand-augment,mixup:alpha=0.3",
+        "label_smoothing=0.1",
+        "steps=20",
+        "log_every=1",
+    ]);
+    succeed(dir.path(), &arguments);
+    let (whole, weights) = (rows(&run), last(&run).weights);
+    rewind(&run, 15);
+    arguments.push("--resume");
+    succeed(dir.path(), &arguments);
+    assert_eq!(rows(&run), whole);
+    assert!(last(&run).weights == weights);
 }

@@ -117,7 +117,7 @@ fn the_schema_refuses_what_a_recipe_may_not_have() {
         "[model]\nfamily = 'mlp'\ndepth = 'deep'",
         "[model]\nfamily = 'mlp'\ndepth = -1",
         "[data]\nset = 'cifar11'",
-        "[data]\nflip = true\nstride = 4",
+        "[data]\naugment = 'flip'\nstride = 4",
         "[optimizer]\nkind = 'adam'\nmomentum = 0.9",
         "[schedule]\nkind = 'constant'\nmilestones = [3]",
         "[schedule]\nkind = 'multi-step'\nmilestones = ['three']",

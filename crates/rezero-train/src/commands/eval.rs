@@ -102,7 +102,7 @@ fn score<D: Domain>(
 }
 
 /// The sums over the whole of a set.
-fn totals<D: Domain>(
+pub(super) fn totals<D: Domain>(
     of: &TaskOf<D>,
     settings: &Settings,
     set: D::Set,

@@ -8,6 +8,7 @@ mod fetch;
 mod grow;
 mod import;
 mod jacobian;
+mod predict;
 mod recipes;
 mod report;
 mod runs;
@@ -39,6 +40,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),

@@ -1,6 +1,6 @@
 //! `[data]`: the data that a network learns from.
 
-use rezero_data::{MAX_CLASSES, picture};
+use rezero_data::{Augment, MAX_CLASSES, picture};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,13 @@ pub struct ImageData {
     /// The mean and the standard deviation that normalise each channel of the images:
     /// (pixel − mean) / standard deviation, for pixels from 0 to 1.
     pub normalization: Pixels,
-    /// Random crops of training images: an image gets a black frame of this many pixels, and a
-    /// window of the original size is cut at a random place. At most 31; 0: no crops.
-    pub crop_padding: usize,
-    /// Whether each training image is mirrored left to right with probability ½.
-    pub flip: bool,
+    /// The random changes of training images, as a list of steps in their order, such as
+    /// "crop:padding=4,flip,cutout:size=16": names with their settings; a setting that is left out has
+    /// its default. "none": no changes.
+    pub augment: Augment,
+    /// Label smoothing of the training loss: the share of each label that is spread over all classes
+    /// evenly, from 0 to below 1. The validation loss is that of the labels themselves. 0: none.
+    pub label_smoothing: f64,
     /// Whether the last batch of an epoch is left out if it is smaller than the others.
     pub drop_last: bool,
     /// How many training images are used, the first of the split; 0: all.
@@ -157,8 +159,8 @@ impl Default for ImageData {
         Self {
             set: ImageSource::Cifar10,
             normalization: Pixels::Auto,
-            crop_padding: 4,
-            flip: true,
+            augment: Augment::STANDARD,
+            label_smoothing: 0.0,
             drop_last: false,
             train_items: 0,
             valid_items: 0,
@@ -275,9 +277,9 @@ impl ImageData {
             self.check_folder()?;
         }
         check(
-            self.crop_padding <= 31,
-            "data.crop_padding",
-            format!("must be at most 31, got {}", self.crop_padding),
+            (0.0..1.0).contains(&self.label_smoothing),
+            "data.label_smoothing",
+            format!("must be from 0 to below 1, got {}", self.label_smoothing),
         )
     }
 }

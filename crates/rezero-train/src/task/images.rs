@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::{
     Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
     cifar10, cifar100, folder,
@@ -198,6 +198,8 @@ fn normalization(data: &ImageData) -> Normalization {
 
 impl Domain for Images {
     type Batch = ImageBatch;
+    /// Of classes, `[batch, classes]`.
+    type Logits = Tensor<2>;
     type Network = zoo::images::Network;
     type Family = zoo::images::Family;
     type Data = ImageData;
@@ -208,6 +210,14 @@ impl Domain for Images {
 
     fn task() -> Task {
         Task::classification("images")
+    }
+
+    fn sums(logits: Tensor<2>, batch: &ImageBatch) -> Sums {
+        let targets = batch.targets.clone();
+        match batch.soft.clone() {
+            Some(shares) => Sums::of_shares(logits, shares, targets),
+            None => Sums::of_logits(logits, targets, None),
+        }
     }
 
     fn open(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
@@ -298,10 +308,8 @@ impl Domain for Images {
             seed: settings.train.seed,
             shuffle: true,
             drop_last: of.data.drop_last,
-            augment: Augment {
-                crop_padding: of.data.crop_padding,
-                flip: of.data.flip,
-            },
+            augment: of.data.augment.clone(),
+            label_smoothing: in_f32(of.data.label_smoothing),
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
@@ -321,6 +329,7 @@ impl Domain for Images {
             shuffle: false,
             drop_last: false,
             augment: Augment::NONE,
+            label_smoothing: 0.0,
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
@@ -342,16 +351,11 @@ impl Domain for Images {
                  choose auto or half"
             ),
         )?;
-        let side = shape.height.min(shape.width);
-        check(
-            of.data.crop_padding < side,
-            "data.crop_padding",
-            format!(
-                "must be below the smaller side of the images, which are {shape} (channels, height, width), \
-                 got {}",
-                of.data.crop_padding
-            ),
-        )
+        let fits = of.data.augment.fits(shape);
+        fits.map_err(|e| Error::RecipeValue {
+            key: "data.augment".to_owned(),
+            message: e.to_string(),
+        })
     }
 
     fn idle(data: &ImageData) -> Vec<(&'static str, String)> {
@@ -406,11 +410,6 @@ impl Domain for Images {
     }
 }
 
-/// The sums of class logits, `[batch, classes]`.
-pub(crate) fn sums(logits: burn::Tensor<2>, batch: &ImageBatch) -> Sums {
-    Sums::of_logits(logits, batch.targets.clone(), None)
-}
-
 impl fit::Batch for ImageBatch {
     fn rows(&self) -> usize {
         self.targets.dims()[0]
@@ -419,7 +418,8 @@ impl fit::Batch for ImageBatch {
     fn narrow(&self, range: Range<usize>) -> Self {
         Self {
             images: self.images.clone().slice_dim(0, range.clone()),
-            targets: self.targets.clone().slice_dim(0, range),
+            targets: self.targets.clone().slice_dim(0, range.clone()),
+            soft: self.soft.clone().map(|soft| soft.slice_dim(0, range)),
         }
     }
 
@@ -427,6 +427,7 @@ impl fit::Batch for ImageBatch {
         Self {
             images: self.images.to_device(device),
             targets: integers_on(self.targets, device),
+            soft: self.soft.map(|soft| soft.to_device(device)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `family = "byte-lm"`: Transformers that predict the next byte.
 
 use burn::optim::GradientsParams;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::TextBatch;
 use rezero_data::rng::mix;
 use rezero_nn::transformer::{
@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::fit::{Pass, Sums};
 use crate::recipe::check::{check, in_f32, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ByteForm, Text, Windows, text_sums};
+use crate::task::{ByteForm, Domain, Text, Windows};
 
 /// The most rows of a Jacobian. The positions are cut to fit.
 const MOST_ROWS: usize = 512;
@@ -236,8 +236,8 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    fn loss(network: &Network, batch: &TextBatch) -> Sums {
-        text_sums(network.forward(batch.inputs.clone()), batch)
+    fn logits(network: &Network, batch: &TextBatch) -> Tensor<3> {
+        network.forward(batch.inputs.clone())
     }
 
     /// Of as many positions as have 512 values together.
@@ -262,7 +262,7 @@ impl Family for Section {
             batch.inputs.clone(),
             |part| mix(pass.seed, part),
             |logits| {
-                let found = sums.insert(text_sums(logits, batch));
+                let found = sums.insert(Text::sums(logits, batch));
                 found.loss.clone() * pass.scale
             },
         );

@@ -92,8 +92,11 @@ pub trait Family:
         place: Place,
     ) -> Result<Self::Network, GrowError>;
 
-    /// The sums of a batch, see [`fit::Model::loss`].
-    fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
+    /// The logits of a batch.
+    fn logits(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+    ) -> <Self::Domain as Domain>::Logits;
 
     /// The Jacobians, one for each item of a batch, [from and to](Self::JACOBIAN) where the family
     /// decides.
@@ -190,6 +193,12 @@ pub trait Families<D: Domain>:
 
 /// A network of any of a task's families.
 pub trait Zoo: fit::Model {
+    /// See [`Domain::Logits`].
+    type Logits;
+
+    /// See [`Family::logits`].
+    fn logits(&self, batch: &Self::Batch) -> Self::Logits;
+
     /// See [`Family::jacobians`].
     ///
     /// # Errors

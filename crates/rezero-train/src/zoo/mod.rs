@@ -159,6 +159,14 @@ macro_rules! families {
                 }
 
                 impl super::Zoo for Network {
+                    type Logits = <Task as Domain>::Logits;
+
+                    fn logits(&self, batch: &Self::Batch) -> Self::Logits {
+                        match self {
+                            $(Self::$Variant(net) => super::$file::Section::logits(net, batch)),+
+                        }
+                    }
+
                     fn jacobians(
                         &self,
                         batch: &Self::Batch,
@@ -181,9 +189,7 @@ macro_rules! families {
                     }
 
                     fn loss(&self, batch: &Self::Batch) -> Sums {
-                        match self {
-                            $(Self::$Variant(net) => super::$file::Section::loss(net, batch)),+
-                        }
+                        Task::sums(super::Zoo::logits(self, batch), batch)
                     }
 
                     fn gradients(
