@@ -87,6 +87,7 @@ pub fn run(args: Grow) -> Result<()> {
         offline: args.offline,
         plain: args.plain,
         on_term: args.on_term,
+        of_sweep: false,
     })
 }
 

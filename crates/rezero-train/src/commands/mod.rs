@@ -13,6 +13,7 @@ mod report;
 mod runs;
 mod sample;
 mod serve;
+mod sweep;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
     match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Import(args) => import::run(&args),

@@ -9,13 +9,16 @@ use super::{RUNS, absolute, described_data, new_run, places, resume, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
+use crate::fit::{self, Finished, Fit, Source, launch, load, obey_a_sweep, on_a_big_stack, on_signal};
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
 use crate::record::{Environment, NewRun, Opening, Stage, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
 pub fn run(args: &Train) -> Result<()> {
+    if args.of_sweep {
+        obey_a_sweep();
+    }
     on_a_big_stack(|| {
         // The recipe is resolved first, so that a wrong word costs nothing.
         let plan = resolve(args)?;

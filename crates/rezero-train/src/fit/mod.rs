@@ -46,7 +46,7 @@ pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, on_a_big_stack};
 
 pub(crate) use model::differentiate;
-pub(crate) use stop::{on_signal, status as stop_status, survive_file_limits};
+pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;
 pub(crate) use terminal::can_draw;
 pub(crate) use trainer::launch;

@@ -10,6 +10,7 @@ mod opening;
 mod parts;
 pub mod run_dir;
 mod state;
+pub mod sweep;
 mod write;
 
 pub use checkpoint::Reader;
