@@ -483,7 +483,8 @@ impl From<Place> for rezero_nn::Place {
 /// Arguments of `rezero report`.
 #[derive(Debug, clap::Args)]
 pub struct Report {
-    /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm
+    /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm. Or the
+    /// directory of a sweep: the table of the tuned values, and the arms at their own best values
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<OsString>,
     /// Where to write report.md, report.csv, curves.csv, index.html and the figures
@@ -499,7 +500,8 @@ pub struct Report {
     /// [default: the best that all runs reached]
     #[arg(long, allow_negative_numbers = true)]
     pub target: Option<f64>,
-    /// Write the table into this file, between `<!-- report NAME -->` and `<!-- /report NAME -->`
+    /// Write the table (of a sweep that tunes keys: the table of their values) into this file, between
+    /// `<!-- report NAME -->` and `<!-- /report NAME -->`
     #[arg(long, value_name = "FILE", requires = "name")]
     pub into: Option<PathBuf>,
     /// The NAME for --into
