@@ -13,6 +13,7 @@ mod report;
 mod runs;
 mod sample;
 mod serve;
+mod source;
 mod sweep;
 mod train;
 

@@ -69,7 +69,9 @@ pub fn run(args: &cli::Report) -> Result<()> {
     }
     if report.tuning.is_some() {
         results(&report.tuning_markdown())?;
-        say!("{}", report.tuning_notes());
+        for note in report.tuning_notes() {
+            say!("{note}");
+        }
     }
     results(&report.table_markdown())?;
     say!("the whole of it: {}", page.display());

@@ -15,6 +15,7 @@
 
 mod devices;
 mod diagnose;
+mod freeze;
 mod memory;
 mod model;
 mod norms;
@@ -45,6 +46,7 @@ pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, on_a_big_stack};
 
+pub(crate) use freeze::check_freeze;
 pub(crate) use model::differentiate;
 pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;

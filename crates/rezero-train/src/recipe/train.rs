@@ -30,6 +30,13 @@ pub struct Train {
     /// The largest L2 norm N of all gradients together: if it is larger, they are multiplied by N /
     /// norm. 0: no clipping.
     pub clip_norm: f64,
+    /// The run whose weights this one begins with: its directory, or that of one of its
+    /// checkpoints. It has the same network but for the data that goes in and the classes that come
+    /// out. Empty: initial weights.
+    pub from: String,
+    /// The parameters that keep their values, by name: in a pattern, `*` stands for any characters
+    /// and `?` for one.
+    pub freeze: Vec<String>,
 }
 
 /// The number type of matrix products and convolutions. Gates, norms, the residual stream, the loss
@@ -78,11 +85,23 @@ impl Default for Train {
             recompute: false,
             dtype: DType::F32,
             clip_norm: 0.0,
+            from: String::new(),
+            freeze: Vec::new(),
         }
     }
 }
 
 impl Train {
+    /// Keys that have no effect.
+    pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        let empty = [
+            ("from", self.from.is_empty(), "it names no run"),
+            ("freeze", self.freeze.is_empty(), "it has no pattern"),
+        ];
+        let empty = empty.into_iter().filter(|(_, is_empty, _)| *is_empty);
+        empty.map(|(key, _, why)| (key, why.to_owned())).collect()
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         positive("train.batch", self.batch, 1 << 20)?;
         if self.accumulate == 0 || self.accumulate > self.batch {

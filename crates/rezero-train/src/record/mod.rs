@@ -14,7 +14,7 @@ pub mod sweep;
 mod write;
 
 pub use checkpoint::Reader;
-pub use environment::{Described, Environment};
+pub use environment::{BeganWith, Described, Environment};
 pub use listing::Stage;
 pub use metrics::Row;
 pub use opening::Opening;

@@ -161,7 +161,7 @@ impl Report {
 pub fn markdown(report: &Report, figures: &[Figure]) -> String {
     let mut text = format!("# {}\n\n", cell(&report.title));
     if report.tuning.is_some() {
-        let (table, notes) = (report.tuning_markdown(), cell(&report.tuning_notes()));
+        let (table, notes) = (report.tuning_markdown(), cell(&report.tuning_notes().join(" ")));
         text.push_str(&format!("## Tuning\n\n{table}\n{notes}\n\n## Each arm at its best\n\n"));
     }
     text.push_str(&report.table_markdown());
@@ -302,7 +302,7 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
             let cells: String = row.iter().map(cell).collect();
             text.push_str(&format!("<tr>{cells}</tr>\n"));
         }
-        let notes = escaped(&report.tuning_notes());
+        let notes = escaped(&report.tuning_notes().join(" "));
         text.push_str(&format!(
             "</tbody>\n</table>\n</div>\n<p>{notes}</p>\n<h2>Each arm at its best</h2>\n"
         ));

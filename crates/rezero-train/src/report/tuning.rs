@@ -71,7 +71,10 @@ pub fn read_sweep(dir: &Path) -> Result<SweepData> {
         let arm = on_a_line(&trial.arm).into_owned();
         let at = settings
             .iter()
-            .position(|(s, _)| s.arm == arm && s.values == trial.values)
+            .position(|(s, _)| {
+                let mut pairs = s.values.iter().zip(&trial.values);
+                s.arm == arm && pairs.all(|(a, b)| is_same(a, b))
+            })
             .unwrap_or_else(|| {
                 let values = trial.values.clone();
                 let setting = Setting {
@@ -356,15 +359,14 @@ impl Tuning {
     }
 
     /// What the table shows, and what to know about the choice.
-    pub(super) fn notes(&self, report: &Report) -> String {
+    pub(super) fn notes(&self, report: &Report) -> Vec<String> {
         let mut notes = vec![format!(
-            "{}: the last validation, mean ± standard deviation over seeds. Bold: the values at which the arm did best on \
-             the validation data. The comparison takes these, so it is a little too good for arms with more values; a \
-             test split (`rezero eval RUN --split test`) has not seen the choice.",
+            "Last validation ({}), mean ± standard deviation over seeds. Bold: the values at which the arm did best on the \
+             validation data. They were chosen on the data that scores them; the test split has not seen the choice.",
             report.measure()
         )];
         notes.extend(self.notes.iter().cloned());
-        notes.join(" ")
+        notes
     }
 
     pub(super) fn csv(&self) -> String {
@@ -479,7 +481,7 @@ impl Report {
     }
 
     /// The notes below that table, as plain text.
-    pub fn tuning_notes(&self) -> String {
-        self.tuning.as_ref().map_or_else(String::new, |tuning| tuning.notes(self))
+    pub fn tuning_notes(&self) -> Vec<String> {
+        self.tuning.as_ref().map_or_else(Vec::new, |tuning| tuning.notes(self))
     }
 }
