@@ -15,7 +15,10 @@ fn tensors(checkpoint: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let all = reader.into_tensors().unwrap().into_iter();
     all.map(|tensor| {
         let shape = tensor.shape.iter().copied().collect();
-        (tensor.name.clone(), (shape, tensor.to_bytes().unwrap().to_vec()))
+        (
+            tensor.name.clone(),
+            (shape, tensor.to_bytes().unwrap().to_vec()),
+        )
     })
     .collect()
 }
@@ -35,7 +38,15 @@ const SMALL: [&str; 7] = [
 ];
 
 fn train(dir: &Path, data: &str, name: &str, more: &[&str]) -> crate::support::Said {
-    let first = ["train", "cifar10-resnet20", "--data-dir", data, "--run-dir", name, "--plain"];
+    let first = [
+        "train",
+        "cifar10-resnet20",
+        "--data-dir",
+        data,
+        "--run-dir",
+        name,
+        "--plain",
+    ];
     succeed(dir, &[&first[..], &SMALL[..], more].concat())
 }
 
@@ -50,12 +61,38 @@ fn loaded_and_frozen_weights_are_the_sources_bit_for_bit() {
     // Momentum and Adam's moments, decay, clipping and parts of a batch.
     for (name, optimizer) in [
         ("sgd", &["weight_decay=0.1", "clip_norm=0.5"][..]),
-        ("adam", &["optimizer=adamw", "schedule=constant", "lr=0.01", "weight_decay=0.1", "accumulate=2"]),
-        ("lamb", &["optimizer=lamb", "schedule=constant", "lr=0.01", "weight_decay=0.1"]),
+        (
+            "adam",
+            &[
+                "optimizer=adamw",
+                "schedule=constant",
+                "lr=0.01",
+                "weight_decay=0.1",
+                "accumulate=2",
+            ],
+        ),
+        (
+            "lamb",
+            &[
+                "optimizer=lamb",
+                "schedule=constant",
+                "lr=0.01",
+                "weight_decay=0.1",
+            ],
+        ),
     ] {
-        let own = ["train.from=source/checkpoints/step-3", "freeze=[\"conv*\",\"*.conv1.*\"]", "seed=9", "steps=3"];
+        let own = [
+            "train.from=source/checkpoints/step-3",
+            "freeze=[\"conv*\",\"*.conv1.*\"]",
+            "seed=9",
+            "steps=3",
+        ];
         let said = train(dir, data, name, &[&own[..], optimizer].concat());
-        assert!(said.err.contains("weights of source at step 3"), "{}", said.err);
+        assert!(
+            said.err.contains("weights of source at step 3"),
+            "{}",
+            said.err
+        );
         let first = at(&dir.join(name), 0);
         assert_eq!(first, source, "{name}: step 0 is not the source");
         let last = at(&dir.join(name), 3);
@@ -83,8 +120,13 @@ fn frozen_parameters_do_not_count_in_the_gradient_norm() {
     let data = cifar_layout(dir, 20);
     let data = data.to_str().unwrap();
     train(dir, data, "all", &["steps=1"]);
-    train(dir, data, "stem", &["steps=1", "freeze=[\"conv*\"]"]);
-    train(dir, data, "rest", &["steps=1", "freeze=[\"b*\",\"s*\",\"l*\",\"f*\",\"n*\",\"h*\"]"]);
+    train(dir, data, "stem", &["steps=1", "freeze=[\"conv.*\"]"]);
+    train(
+        dir,
+        data,
+        "rest",
+        &["steps=1", "freeze=[\"norm.*\",\"blocks.*\",\"linear.*\"]"],
+    );
     let norm = |name: &str| rows(&dir.join(name))[0].grad_norm.unwrap();
     let (all, without, alone) = (norm("all"), norm("stem"), norm("rest"));
     assert!(without < all && alone < all, "{all} {without} {alone}");
@@ -112,7 +154,18 @@ fn a_fine_tuned_run_resumes_without_its_source() {
         }
     }
     fs::remove_file(dir.join("parts/DONE")).unwrap();
-    succeed(dir, &["train", "parts", "--resume", "--data-dir", data, "--plain", "steps=4"]);
+    succeed(
+        dir,
+        &[
+            "train",
+            "parts",
+            "--resume",
+            "--data-dir",
+            data,
+            "--plain",
+            "steps=4",
+        ],
+    );
     assert_eq!(at(&dir.join("parts"), 4), at(&dir.join("whole"), 4));
     assert_eq!(rows(&dir.join("parts")), rows(&dir.join("whole")));
     let kept = run_dir::environment(&dir.join("parts")).unwrap().began_with;
@@ -123,7 +176,15 @@ fn a_fine_tuned_run_resumes_without_its_source() {
     let _ = fs::remove_file(dir.join("parts/DONE"));
     fail(
         dir,
-        &["train", "parts", "--resume", "--data-dir", data, "--plain", "steps=4"],
+        &[
+            "train",
+            "parts",
+            "--resume",
+            "--data-dir",
+            data,
+            "--plain",
+            "steps=4",
+        ],
         1,
         &["began with the weights of another run", "start a new run"],
     );
@@ -133,16 +194,57 @@ fn a_fine_tuned_run_resumes_without_its_source() {
 fn a_language_model_takes_another_context() {
     let dir = scratch();
     let dir = dir.path();
-    fs::write(dir.join("text"), "a fine tuned text of a few words. ".repeat(300)).unwrap();
-    let base = ["train", "enwik8-tiny", "--text", "text", "--plain", "depth=2", "d_model=16", "d_ff=32"];
-    let more = ["positions=learned", "batch=4", "steps=2", "valid_items=500", "lr=1e-2"];
+    fs::write(
+        dir.join("text"),
+        "a fine tuned text of a few words. ".repeat(300),
+    )
+    .unwrap();
+    let base = [
+        "train",
+        "enwik8-tiny",
+        "--text",
+        "text",
+        "--plain",
+        "depth=2",
+        "d_model=16",
+        "d_ff=32",
+    ];
+    let more = [
+        "positions=learned",
+        "batch=4",
+        "steps=2",
+        "valid_items=500",
+        "lr=1e-2",
+    ];
     let words = |own: &[&'static str]| [&base[..], &more[..], own].concat();
     succeed(dir, &words(&["context=16", "--run-dir", "source"]));
-    let said = succeed(dir, &words(&["context=24", "seed=5", "train.from=source", "--run-dir", "tuned"]));
+    let said = succeed(
+        dir,
+        &words(&[
+            "context=24",
+            "seed=5",
+            "train.from=source",
+            "--run-dir",
+            "tuned",
+        ]),
+    );
     assert!(said.err.contains("[16, 16] -> [24, 16]"), "{}", said.err);
-    succeed(dir, &words(&["context=24", "seed=5", "--run-dir", "fresh", "checkpoint_every=1", "keep=9"]));
+    succeed(
+        dir,
+        &words(&[
+            "context=24",
+            "seed=5",
+            "--run-dir",
+            "fresh",
+            "checkpoint_every=1",
+            "keep=9",
+        ]),
+    );
     let (source, tuned) = (at(&dir.join("source"), 2), at(&dir.join("tuned"), 0));
-    let others: Vec<&String> = tuned.keys().filter(|name| tuned[*name] != source[*name]).collect();
+    let others: Vec<&String> = tuned
+        .keys()
+        .filter(|name| tuned[*name] != source[*name])
+        .collect();
     let [table] = others.as_slice() else {
         panic!("{others:?} are not the source's");
     };
@@ -150,11 +252,17 @@ fn a_language_model_takes_another_context() {
     // The new table is drawn with the run's seed: a run without a source has the same one, less two steps of 0.01.
     let floats = |bytes: &[u8]| -> Vec<f32> {
         let parts = bytes.chunks_exact(4);
-        parts.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        parts
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     };
     let fresh = at(&dir.join("fresh"), 1);
     let (a, b) = (floats(&tuned[*table].1), floats(&fresh[*table].1));
-    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = a
+        .iter()
+        .zip(&b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(worst < 0.0101, "{worst}");
 }
 
@@ -166,23 +274,54 @@ fn what_cannot_be_begun_with_is_refused() {
     let data = data.to_str().unwrap();
     train(dir, data, "source", &["steps=1"]);
     let refused = |own: &[&str], parts: &[&str]| {
-        let first = ["train", "cifar10-resnet20", "--data-dir", data, "--run-dir", "new", "--plain"];
-        fail(dir, &[&first[..], &SMALL[..], &["steps=1"], own].concat(), 1, parts);
+        let first = [
+            "train",
+            "cifar10-resnet20",
+            "--data-dir",
+            data,
+            "--run-dir",
+            "new",
+            "--plain",
+        ];
+        fail(
+            dir,
+            &[&first[..], &SMALL[..], &["steps=1"], own].concat(),
+            1,
+            parts,
+        );
         assert!(!dir.join("new").exists(), "{own:?} left a directory");
     };
-    refused(&["train.from=source", "depth=14"], &["another network", "depth=8", "depth=14"]);
+    refused(
+        &["train.from=source", "depth=14"],
+        &["another network", "depth=8", "depth=14"],
+    );
     refused(
         &["train.from=source", "scheme=residual"],
         &["another network", "scheme=rezero", "scheme=residual"],
     );
     refused(&["train.from=nowhere"], &["holds no run"]);
-    refused(&["train.from=source/checkpoints/step-7"], &["no checkpoint `7`"]);
+    refused(
+        &["train.from=source/checkpoints/step-7"],
+        &["no checkpoint `7`"],
+    );
     refused(&["train.from="], &["train.from", "has no effect"]);
     refused(&["freeze=[]"], &["train.freeze", "has no effect"]);
-    refused(&["freeze=[\"nothing*\"]"], &["`nothing*` matches no parameter"]);
+    refused(
+        &["freeze=[\"nothing*\"]"],
+        &["`nothing*` matches no parameter"],
+    );
     refused(&["freeze=[\"*\"]"], &["nothing is trained"]);
     refused(&["freeze=[\"conv\"]"], &["`conv` matches no parameter"]);
-    let other = ["train", "cifar10-mlp64", "--data-dir", data, "--run-dir", "new", "depth=2", "width=8"];
+    let other = [
+        "train",
+        "cifar10-mlp64",
+        "--data-dir",
+        data,
+        "--run-dir",
+        "new",
+        "depth=2",
+        "width=8",
+    ];
     let own = [&other[..], &["train.from=source"]].concat();
     fail(dir, &own, 1, &["another network", "cifar-resnet", "mlp"]);
     let own = [&other[..], &["recompute=true", "freeze=[\"*\"]"]].concat();

@@ -31,17 +31,25 @@ fn words<'a>(own: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn with_text(dir: &Path) {
-    fs::write(dir.join("text"), "the text of a sweep has some words. ".repeat(400)).unwrap();
+    fs::write(
+        dir.join("text"),
+        "the text of a sweep has some words. ".repeat(400),
+    )
+    .unwrap();
 }
 
 fn trials(said: &Said) -> Vec<Value> {
-    said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    said.out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// What the names of trials are.
 fn names(said: &Said) -> Vec<String> {
     let all = trials(said).into_iter();
-    all.map(|trial| trial["name"].as_str().unwrap().to_owned()).collect()
+    all.map(|trial| trial["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -51,7 +59,12 @@ fn a_grid_is_every_combination_seed_by_seed() {
         let all = [&["sweep", "enwik8-tiny", "--dry-run", "--json"], own].concat();
         succeed(dir.path(), &all)
     };
-    let said = dry(&["scheme=rezero,pre-norm", "lr=1e-3,0.01", "seed=4..5", "steps=9"]);
+    let said = dry(&[
+        "scheme=rezero,pre-norm",
+        "lr=1e-3,0.01",
+        "seed=4..5",
+        "steps=9",
+    ]);
     assert_eq!(
         names(&said),
         [
@@ -70,14 +83,24 @@ fn a_grid_is_every_combination_seed_by_seed() {
     assert_eq!(last["tuned"]["optimizer.lr"], "0.01");
     assert_eq!(last["set"]["run.steps"], "9");
     assert_eq!(last["state"], "new");
-    assert!(said.err.contains("8 trials (2 arms, 2 values of optimizer.lr, 2 seeds)"), "{}", said.err);
+    assert!(
+        said.err
+            .contains("8 trials (2 arms, 2 values of optimizer.lr, 2 seeds)"),
+        "{}",
+        said.err
+    );
     // Nothing is written.
     assert!(!dir.path().join("sweeps").exists());
     // Which keys are tuned can be said.
     let said = dry(&["depth=2,3", "lr=1e-3,0.01", "--tune", "depth"]);
     assert_eq!(
         names(&said),
-        ["lr=1e-3_depth=2", "lr=1e-3_depth=3", "lr=0.01_depth=2", "lr=0.01_depth=3"]
+        [
+            "lr=1e-3_depth=2",
+            "lr=1e-3_depth=3",
+            "lr=0.01_depth=2",
+            "lr=0.01_depth=3"
+        ]
     );
     // Kinds are no numbers, so they distinguish arms.
     let said = dry(&["optimizer=adam,adamw", "lr=1"]);
@@ -96,24 +119,59 @@ fn a_sweep_that_cannot_be_is_refused_before_anything_is_written() {
     refused(&["lr="], &["lr has an empty value"]);
     refused(&["lr=1e-3,"], &["empty value"]);
     refused(&["lr=1e-3,1e-3"], &["twice"]);
-    refused(&["lr=1e-3,0.001"], &["one trial twice", "lr=1e-3", "lr=0.001"]);
-    refused(&["lr=1e-3", "optimizer.lr=1e-2"], &["optimizer.lr", "given twice"]);
+    refused(
+        &["lr=1e-3,0.001"],
+        &["one trial twice", "lr=1e-3", "lr=0.001"],
+    );
+    refused(
+        &["lr=1e-3", "optimizer.lr=1e-2"],
+        &["optimizer.lr", "given twice"],
+    );
     refused(&["lrr=1e-3,1e-2"], &["unknown recipe key `lrr`", "lr"]);
     refused(&["depth=2,many"], &["model.depth"]);
     refused(&["lr=1e-3,-1"], &["optimizer.lr"]);
-    refused(&["scheme=rezero,rezera"], &["there is no `rezera`", "did you mean `rezero`?"]);
+    refused(
+        &["scheme=rezero,rezera"],
+        &["there is no `rezera`", "did you mean `rezero`?"],
+    );
     refused(&["seed=3..1"], &["has no values"]);
-    refused(&["seed=1..10000", "lr=1e-3,1e-2"], &["more than 10000 trials"]);
+    refused(
+        &["seed=1..10000", "lr=1e-3,1e-2"],
+        &["more than 10000 trials"],
+    );
     refused(&["device=flex,cpu"], &["device", "--device LIST"]);
-    refused(&["lr=1e-3,1e-2", "--tune", "depth"], &["depth", "has no values"]);
+    refused(
+        &["lr=1e-3,1e-2", "--tune", "depth"],
+        &["depth", "has no values"],
+    );
     refused(&["seed=1..2", "--tune", "seed"], &["is no key to tune"]);
     refused(&["lr=1e-3", "--device", "flexx"], &["device `flexx`"]);
     // A key that has no effect in one trial.
-    refused(&["scheme=rezero,pre-norm", "alpha_init=1"], &["alpha_init", "has no effect"]);
-    fail(dir, &["sweep", "nothing"], 1, &["there is no recipe `nothing`"]);
+    refused(
+        &["scheme=rezero,pre-norm", "alpha_init=1"],
+        &["alpha_init", "has no effect"],
+    );
+    fail(
+        dir,
+        &["sweep", "nothing"],
+        1,
+        &["there is no recipe `nothing`"],
+    );
     // The directory of a run, and a file.
-    succeed(dir, &[&["train", "enwik8-tiny", "--text", "text", "--run-dir", "run"], &SMALL[..]].concat());
-    fail(dir, &words(&["lr=1e-3", "--dir", "run"]), 1, &["is the directory of a run"]);
+    succeed(
+        dir,
+        &[
+            &["train", "enwik8-tiny", "--text", "text", "--run-dir", "run"],
+            &SMALL[..],
+        ]
+        .concat(),
+    );
+    fail(
+        dir,
+        &words(&["lr=1e-3", "--dir", "run"]),
+        1,
+        &["is the directory of a run"],
+    );
     fail(dir, &words(&["lr=1e-3", "--dir", "text"]), 1, &["text"]);
 }
 
@@ -151,18 +209,32 @@ fn a_sweep_goes_on_after_signals_and_kills_as_if_nothing_had_happened() {
     let dir = scratch();
     let dir = &dir.path().canonicalize().unwrap();
     with_text(dir);
-    let grid = ["scheme=rezero,pre-norm", "lr=1e-3,1e-2", "seed=1..2", "-j", "2"];
+    let grid = [
+        "scheme=rezero,pre-norm",
+        "lr=1e-3,1e-2",
+        "seed=1..2",
+        "-j",
+        "2",
+    ];
     succeed(dir, &words(&[&grid[..], &["--dir", "whole"]].concat()));
     let all = words(&[&grid[..], &["--dir", "parts"]].concat());
     let begun = |n: usize| {
         let plan = Plan::read(&dir.join("parts"));
         plan.is_ok_and(|plan| {
             let rows = |name: &String| dir.join("parts").join(name).join("metrics.jsonl");
-            let has_rows = |name: &String| fs::metadata(rows(name)).is_ok_and(|meta| meta.len() > 0);
-            plan.trials.iter().filter(|trial| has_rows(&trial.name)).count() >= n
+            let has_rows =
+                |name: &String| fs::metadata(rows(name)).is_ok_and(|meta| meta.len() > 0);
+            plan.trials
+                .iter()
+                .filter(|trial| has_rows(&trial.name))
+                .count()
+                >= n
         })
     };
-    for (i, signal) in [Signal::TERM, Signal::KILL, Signal::INT].into_iter().enumerate() {
+    for (i, signal) in [Signal::TERM, Signal::KILL, Signal::INT]
+        .into_iter()
+        .enumerate()
+    {
         let mut child = start(dir, &all);
         wait("trials", || begun(2 * i + 1));
         if i == 0 {
@@ -173,11 +245,18 @@ fn a_sweep_goes_on_after_signals_and_kills_as_if_nothing_had_happened() {
         let status = child.wait().unwrap();
         let wanted = [Some(143), None, Some(130)][i];
         // It may have ended before the signal came.
-        assert!(status.code() == wanted || status.success(), "{signal:?}: {status}");
+        assert!(
+            status.code() == wanted || status.success(),
+            "{signal:?}: {status}"
+        );
         wait("the children's end", || children_in(dir) == 0);
     }
     let said = succeed(dir, &all);
-    assert!(said.err.contains("all 8 trials have ended: 8 done"), "{}", said.err);
+    assert!(
+        said.err.contains("all 8 trials have ended: 8 done"),
+        "{}",
+        said.err
+    );
     let plan = Plan::read(&dir.join("whole")).unwrap();
     assert_eq!(plan, Plan::read(&dir.join("parts")).unwrap());
     for trial in &plan.trials {
@@ -188,7 +267,11 @@ fn a_sweep_goes_on_after_signals_and_kills_as_if_nothing_had_happened() {
     assert_eq!(said.out.lines().count(), 9, "{}", said.out);
     // Nothing is left to do.
     let said = succeed(dir, &all);
-    assert!(said.err.contains("8 of 8 trials have ended before"), "{}", said.err);
+    assert!(
+        said.err.contains("8 of 8 trials have ended before"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
@@ -196,16 +279,39 @@ fn a_sweep_is_extended_and_not_changed() {
     let dir = scratch();
     let dir = dir.path();
     with_text(dir);
-    succeed(dir, &words(&["lr=1e-3", "seed=1..2", "--dir", "s", "--tune", "lr"]));
+    succeed(
+        dir,
+        &words(&["lr=1e-3", "seed=1..2", "--dir", "s", "--tune", "lr"]),
+    );
     let before = rows(&dir.join("s/enwik8-tiny_lr=1e-3_seed=1"));
-    let said = succeed(dir, &words(&["lr=0.001,1e-2", "seed=1..2", "--dir", "s", "--tune", "lr"]));
-    assert!(said.err.contains("2 more than the directory has"), "{}", said.err);
-    assert!(said.err.contains("2 of 4 trials have ended before"), "{}", said.err);
+    let said = succeed(
+        dir,
+        &words(&["lr=0.001,1e-2", "seed=1..2", "--dir", "s", "--tune", "lr"]),
+    );
+    assert!(
+        said.err.contains("2 more than the directory has"),
+        "{}",
+        said.err
+    );
+    assert!(
+        said.err.contains("2 of 4 trials have ended before"),
+        "{}",
+        said.err
+    );
     assert_eq!(rows(&dir.join("s/enwik8-tiny_lr=1e-3_seed=1")), before);
     for (own, parts) in [
-        (&["lr=1e-2", "seed=1..2", "--tune", "lr"][..], &["another grid", "2 trials that this one lacks"][..]),
-        (&["lr=1e-3,1e-2", "seed=1..2", "--tune", "lr", "dropout=0.1"], &["another grid", "4 trials"]),
-        (&["lr=1e-3,1e-2", "seed=1..2", "--tune", ""], &["tune"]),
+        (
+            &["lr=1e-2", "seed=1..2", "--tune", "lr"][..],
+            &["another grid", "2 trials that this one lacks"][..],
+        ),
+        (
+            &["lr=1e-3,1e-2", "seed=1..2", "--tune", "lr", "dropout=0.1"],
+            &["another grid", "4 trials"],
+        ),
+        (
+            &["lr=1e-3,1e-2", "seed=1..2", "--tune", "depth"],
+            &["tunes optimizer.lr, not model.depth"],
+        ),
     ] {
         let all = words(&[own, &["--dir", "s"]].concat());
         let said = run(dir, &all);
@@ -214,16 +320,37 @@ fn a_sweep_is_extended_and_not_changed() {
             assert!(said.err.contains(part), "{own:?}: {}", said.err);
         }
     }
-    let other = ["sweep", "enwik8-small", "--dir", "s", "lr=1e-3", "--text", "text"];
-    fail(dir, &other, 1, &["is of the recipe enwik8-tiny, not of enwik8-small"]);
+    let other = [
+        "sweep",
+        "enwik8-small",
+        "--dir",
+        "s",
+        "lr=1e-3",
+        "--text",
+        "text",
+    ];
+    fail(
+        dir,
+        &other,
+        1,
+        &["is of the recipe enwik8-tiny, not of enwik8-small"],
+    );
     // Another run in the place of a trial.
-    let (a, b) = (dir.join("s/enwik8-tiny_lr=1e-3_seed=1"), dir.join("s/enwik8-tiny_lr=1e-3_seed=2"));
+    let (a, b) = (
+        dir.join("s/enwik8-tiny_lr=1e-3_seed=1"),
+        dir.join("s/enwik8-tiny_lr=1e-3_seed=2"),
+    );
     fs::rename(&a, dir.join("x")).unwrap();
     fs::rename(&b, &a).unwrap();
     fs::rename(dir.join("x"), &b).unwrap();
     let all = words(&["lr=1e-3,1e-2", "seed=1..2", "--dir", "s", "--tune", "lr"]);
     fail(dir, &all, 1, &["is not the trial of that name"]);
-    fail(dir, &["report", "s"], 1, &["is not the trial of that name", "the seed 2, not 1"]);
+    fail(
+        dir,
+        &["report", "s"],
+        1,
+        &["is not the trial of that name", "the seed 2, not 1"],
+    );
 }
 
 #[test]
@@ -232,26 +359,64 @@ fn the_report_compares_arms_at_their_own_best_values() {
     let dir = dir.path();
     with_text(dir);
     // At the last rate, everything diverges.
-    let grid = ["scheme=rezero,post-norm", "lr=1e-3,1e-2,1e30", "seed=1..3", "clip_norm=0"];
-    let said = succeed(dir, &words(&[&grid[..], &["--dir", "s", "-j", "2"]].concat()));
-    assert!(said.err.contains("12 done, 6 diverged") || said.err.contains("6 diverged, 12 done"), "{}", said.err);
+    let grid = [
+        "scheme=rezero,post-norm",
+        "lr=1e-3,1e-2,1e30",
+        "seed=1..3",
+        "clip_norm=0",
+    ];
+    let said = succeed(
+        dir,
+        &words(&[&grid[..], &["--dir", "s", "-j", "2"]].concat()),
+    );
+    assert!(
+        said.err.contains("12 done, 6 diverged") || said.err.contains("6 diverged, 12 done"),
+        "{}",
+        said.err
+    );
     let sweep = read_sweep(&dir.join("s")).unwrap();
     let tuning = sweep.tuning.clone().unwrap();
     assert_eq!(tuning.settings.len(), 6);
     assert_eq!(sweep.groups.len(), 2);
     for setting in &tuning.settings {
         let n = usize::from(setting.values[0] != "1e30") * 3;
-        assert_eq!((setting.last.len(), setting.diverged), (n, 3 - n), "{setting:?}");
+        assert_eq!(
+            (setting.last.len(), setting.diverged),
+            (n, 3 - n),
+            "{setting:?}"
+        );
     }
     for arm in ["rezero", "post-norm"] {
-        let own = || tuning.settings.iter().filter(|s| s.arm == arm && s.diverged == 0);
+        let own = || {
+            tuning
+                .settings
+                .iter()
+                .filter(|s| s.arm == arm && s.diverged == 0)
+        };
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let best = own().min_by(|a, b| mean(&a.last).total_cmp(&mean(&b.last))).unwrap();
+        let best = own()
+            .min_by(|a, b| mean(&a.last).total_cmp(&mean(&b.last)))
+            .unwrap();
         assert!(best.chosen);
         assert_eq!(own().filter(|s| s.chosen).count(), 1);
     }
-    let said = succeed(dir, &["report", "s", "--out", "r", "--no-jacobian", "--baseline", "post-norm"]);
-    let head: Vec<&str> = said.out.lines().filter(|line| line.starts_with("| arm")).collect();
+    let said = succeed(
+        dir,
+        &[
+            "report",
+            "s",
+            "--out",
+            "r",
+            "--no-jacobian",
+            "--baseline",
+            "post-norm",
+        ],
+    );
+    let head: Vec<&str> = said
+        .out
+        .lines()
+        .filter(|line| line.starts_with("| arm"))
+        .collect();
     assert_eq!(head[0], "| arm | lr=1e-3 | lr=1e-2 | lr=1e30 |");
     assert!(head[1].contains("p against post-norm lr="), "{}", head[1]);
     assert!(said.out.contains("| diverged |"), "{}", said.out);
@@ -261,11 +426,27 @@ fn the_report_compares_arms_at_their_own_best_values() {
     };
     let (a, b) = (chosen("rezero"), chosen("post-norm"));
     let p = welch(&a.last, &b.last).unwrap();
-    let text = if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") };
-    assert!(said.out.contains(&format!("| {text} |")), "{p}: {}", said.out);
+    let text = if p < 0.001 {
+        "< 0.001".to_owned()
+    } else {
+        format!("{p:.3}")
+    };
+    assert!(
+        said.out.contains(&format!("| {text} |")),
+        "{p}: {}",
+        said.out
+    );
     // The largest rate diverged, so the one before is not at the edge of the grid.
-    let edge = tuning.settings.iter().any(|s| s.chosen && s.values[0] == "1e-3");
-    assert_eq!(said.err.contains("is the smallest value of the grid"), edge, "{}", said.err);
+    let edge = tuning
+        .settings
+        .iter()
+        .any(|s| s.chosen && s.values[0] == "1e-3");
+    assert_eq!(
+        said.err.contains("is the smallest value of the grid"),
+        edge,
+        "{}",
+        said.err
+    );
     let csv = fs::read_to_string(dir.join("r/tuning.csv")).unwrap();
     assert_eq!(csv.lines().count(), 7);
     assert!(dir.join("r/tuning.svg").exists());
@@ -274,10 +455,19 @@ fn the_report_compares_arms_at_their_own_best_values() {
         assert!(page.contains("Tuning") && page.contains("Each arm at its best"));
     }
     // A sweep is reported alone, and an unfinished one says so.
-    fail(dir, &["report", "s", "s/rezero_lr=1e-3_seed=1"], 1, &["is reported alone"]);
+    fail(
+        dir,
+        &["report", "s", "s/rezero_lr=1e-3_seed=1"],
+        1,
+        &["is reported alone"],
+    );
     fs::remove_file(dir.join("s/rezero_lr=1e-3_seed=1/DONE")).unwrap();
     let said = succeed(dir, &["report", "s", "--out", "r", "--no-jacobian"]);
-    assert!(said.err.contains("1 of 18 trials are not complete"), "{}", said.err);
+    assert!(
+        said.err.contains("1 of 18 trials are not complete"),
+        "{}",
+        said.err
+    );
     assert!(said.out.contains("(1 of 3 not complete)"), "{}", said.out);
 }
 
@@ -290,22 +480,46 @@ fn a_file_describes_a_sweep() {
                 [[arm]]\nname = 'one'\nlabel = 'α = 1'\nset = ['scheme=rezero', 'alpha_init=1']\n\
                 [[arm]]\nname = 'pre'\nset = ['scheme=pre-norm', 'lr=2e-3']\n";
     fs::write(dir.join("mine.toml"), file).unwrap();
-    let said = succeed(dir, &["sweep", "mine.toml", "--text", "text", "seed=3", "--json"]);
+    let said = succeed(
+        dir,
+        &["sweep", "mine.toml", "--text", "text", "seed=3", "--json"],
+    );
     assert_eq!(names(&said), ["one_seed=3", "pre_seed=3"]);
-    assert!(trials(&said).iter().all(|trial| trial["state"] == "done"), "{}", said.out);
+    assert!(
+        trials(&said).iter().all(|trial| trial["state"] == "done"),
+        "{}",
+        said.out
+    );
     let said = succeed(dir, &["report", "sweeps/mine", "--no-jacobian"]);
-    assert!(said.out.contains("| α = 1 |") && said.out.contains("| pre |"), "{}", said.out);
+    assert!(
+        said.out.contains("| α = 1 |") && said.out.contains("| pre |"),
+        "{}",
+        said.out
+    );
     assert!(!said.out.contains("lr="), "{}", said.out);
     for (from, to, part) in [
-        ("'depth=2'", "'depth=2', 'lr=1'", "is set by the arm pre and by the sweep"),
-        ("alpha_init=1", "alpha_init=1,2", "several values in the arm one"),
+        (
+            "'depth=2'",
+            "'depth=2', 'lr=1'",
+            "is set by the arm pre and by the sweep",
+        ),
+        (
+            "alpha_init=1",
+            "alpha_init=1,2",
+            "several values in the arm one",
+        ),
         ("name = 'pre'", "name = 'one'", "needs a name of its own"),
         ("set = ['depth", "sets = ['depth", "sets"),
         ("'depth=2'", "'depth'", "key=value"),
         ("enwik8-tiny", "enwik8-tinny", "there is no recipe"),
     ] {
         fs::write(dir.join("bad.toml"), file.replace(from, to)).unwrap();
-        fail(dir, &["sweep", "bad.toml", "--text", "text", "--dry-run"], 1, &[part]);
+        fail(
+            dir,
+            &["sweep", "bad.toml", "--text", "text", "--dry-run"],
+            1,
+            &[part],
+        );
     }
 }
 
@@ -337,9 +551,16 @@ fn directories_from_others_are_read_with_care() {
         }
     }
     // Names of arms reach the terminal.
-    fs::write(&path, plan.replace("\"arm\": \"", "\"arm\": \"\\u001b[31m\\n")).unwrap();
+    fs::write(
+        &path,
+        plan.replace("\"arm\": \"", "\"arm\": \"\\u001b[31m\\n"),
+    )
+    .unwrap();
     let said = succeed(dir, &["report", "s", "--no-jacobian"]);
-    assert!(!said.out.contains('\u{1b}') && !said.err.contains('\u{1b}'), "{said:?}");
+    assert!(
+        !said.out.contains('\u{1b}') && !said.err.contains('\u{1b}'),
+        "{said:?}"
+    );
     fs::write(&path, vec![b' '; 9 << 20]).unwrap();
     fail(dir, &["report", "s"], 1, &["more than"]);
     #[cfg(unix)]

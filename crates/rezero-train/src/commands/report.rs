@@ -28,7 +28,9 @@ pub fn run(args: &cli::Report) -> Result<()> {
         Some(sweep) => {
             let [missing, all] = sweep.missing;
             if missing > 0 {
-                say!("{missing} of {all} trials are not complete; the command that began the sweep goes on with it");
+                say!(
+                    "{missing} of {all} trials are not complete; the command that began the sweep goes on with it"
+                );
             }
             (sweep.groups, sweep.tuning)
         }

@@ -52,7 +52,10 @@ pub(super) fn begin_with<D: Domain>(
         return Err(fail("has no weights that fit".to_owned()));
     }
     say!("weights of {} at step {step}", words::path(&run));
-    say!("  loaded: {}", in_groups(shared.loaded.iter().map(|(name, shape)| (name, shape))));
+    say!(
+        "  loaded: {}",
+        in_groups(shared.loaded.iter().map(|(name, shape)| (name, shape)))
+    );
     for (name, shape, before) in &shared.remade {
         match before {
             Some(before) => say!("  made anew: {name} {before:?} -> {shape:?}"),
@@ -61,14 +64,19 @@ pub(super) fn begin_with<D: Domain>(
     }
     if !shared.left_out.is_empty() {
         let all = shared.left_out.iter();
-        say!("  left out: {}", in_groups(all.map(|(name, shape)| (name, shape))));
+        say!(
+            "  left out: {}",
+            in_groups(all.map(|(name, shape)| (name, shape)))
+        );
     }
     let began_with = BeganWith {
         run: Some(run),
         step,
         sha256: reader.weights_hash()?.to_owned(),
     };
-    let model = model.with_weights(shared.record).map_err(|e| reader.unfit(e))?;
+    let model = model
+        .with_weights(shared.record)
+        .map_err(|e| reader.unfit(e))?;
     Ok((model, began_with))
 }
 
@@ -79,11 +87,16 @@ fn in_groups<'a>(all: impl Iterator<Item = (&'a String, &'a Vec<usize>)>) -> Str
 
     let (mut groups, mut values) = (BTreeMap::<&str, usize>::new(), 0u64);
     for (name, shape) in all {
-        *groups.entry(name.split('.').next().unwrap_or_default()).or_default() += 1;
+        *groups
+            .entry(name.split('.').next().unwrap_or_default())
+            .or_default() += 1;
         let size = shape.iter().map(|n| *n as u64).product::<u64>();
         values = values.saturating_add(size);
     }
-    let mut list: Vec<String> = groups.iter().map(|(name, n)| format!("{name} ({n})")).collect();
+    let mut list: Vec<String> = groups
+        .iter()
+        .map(|(name, n)| format!("{name} ({n})"))
+        .collect();
     if list.len() > MOST {
         let more = list.len() - MOST;
         list.truncate(MOST);

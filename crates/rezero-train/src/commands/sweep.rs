@@ -82,7 +82,8 @@ fn grid(args: &Sweep) -> Result<Grid> {
     if Plan::is_in(path) {
         return Err(Error::Sweep {
             dir: path.to_owned(),
-            message: "is a sweep's directory; to continue it, give the command that began it again".to_owned(),
+            message: "is a sweep's directory; to continue it, give the command that began it again"
+                .to_owned(),
         });
     }
     let mut words = args.words.clone();
@@ -147,7 +148,10 @@ fn describe(dir: &Path, plan: &Plan, more: usize) {
 fn slots(args: &Sweep) -> Result<Vec<Slot>> {
     let devices: Vec<Option<String>> = match &args.device {
         None => vec![None],
-        Some(list) => list.split(',').map(|name| Some(name.trim().to_owned())).collect(),
+        Some(list) => list
+            .split(',')
+            .map(|name| Some(name.trim().to_owned()))
+            .collect(),
     };
     for name in devices.iter().flatten() {
         device::select(name)?;
@@ -248,7 +252,10 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
             ),
         });
     }
-    let counts: Vec<String> = stages.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    let counts: Vec<String> = stages
+        .iter()
+        .map(|(name, n)| format!("{n} {name}"))
+        .collect();
     say!("all {all} trials have ended: {}", counts.join(", "));
     say!("report it with: {}", words::command("report", dir, &[]));
     Ok(())
@@ -277,7 +284,12 @@ fn command(
 ) -> Result<Vec<OsString>> {
     let mut all: Vec<OsString> = vec!["train".into(), grid.recipe.clone()];
     all.extend(trial.set.iter().map(|(k, v)| format!("{k}={v}").into()));
-    all.extend(["--run-dir".into(), run.into(), "--plain".into(), "--of-sweep".into()]);
+    all.extend([
+        "--run-dir".into(),
+        run.into(),
+        "--plain".into(),
+        "--of-sweep".into(),
+    ]);
     for (flag, path) in [("--data-dir", &args.data_dir), ("--text", &args.text)] {
         if let Some(path) = path {
             all.extend([flag.into(), absolute(path)?.into()]);
@@ -315,7 +327,10 @@ fn list(dir: &Path, plan: &Plan, as_json: bool) -> Result<()> {
             "step": run.map_or(0, |run| run.step),
             "best": run.and_then(|run| run.best),
         });
-        out!("{}", words::json(&value).expect("a table of values is JSON"));
+        out!(
+            "{}",
+            words::json(&value).expect("a table of values is JSON")
+        );
     }
     Ok(())
 }

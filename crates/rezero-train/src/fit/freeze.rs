@@ -89,7 +89,9 @@ pub(crate) fn check_freeze<M: Module>(model: &M, patterns: &[String]) -> Result<
         count(&all.iter().collect::<Vec<_>>()),
     );
     if some == every {
-        return Err(bad("matches every parameter, so that nothing is trained".to_owned()));
+        return Err(bad(
+            "matches every parameter, so that nothing is trained".to_owned()
+        ));
     }
     Ok(FrozenCount {
         tensors: [some, every],
@@ -99,7 +101,8 @@ pub(crate) fn check_freeze<M: Module>(model: &M, patterns: &[String]) -> Result<
 
 /// Whether a name matches a pattern, in which `*` stands for any characters and `?` for one.
 fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (pattern, name): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
     // Where the last `*` stands, and the first character that it does not cover yet.
     let mut star: Option<(usize, usize)> = None;

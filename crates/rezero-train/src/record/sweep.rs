@@ -165,8 +165,7 @@ impl SweepDir {
                 "is the directory of a run; choose another one with --dir",
             ));
         }
-        let busy =
-            || fail("is in use by another sweep; wait for it, or choose another directory");
+        let busy = || fail("is in use by another sweep; wait for it, or choose another directory");
         let lock = lock(path, LOCK, busy)?;
         remove_temporary(path)?;
         Ok(Self {

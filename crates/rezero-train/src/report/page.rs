@@ -161,8 +161,13 @@ impl Report {
 pub fn markdown(report: &Report, figures: &[Figure]) -> String {
     let mut text = format!("# {}\n\n", cell(&report.title));
     if report.tuning.is_some() {
-        let (table, notes) = (report.tuning_markdown(), cell(&report.tuning_notes().join(" ")));
-        text.push_str(&format!("## Tuning\n\n{table}\n{notes}\n\n## Each arm at its best\n\n"));
+        let (table, notes) = (
+            report.tuning_markdown(),
+            cell(&report.tuning_notes().join(" ")),
+        );
+        text.push_str(&format!(
+            "## Tuning\n\n{table}\n{notes}\n\n## Each arm at its best\n\n"
+        ));
     }
     text.push_str(&report.table_markdown());
     let notes = cell(&report.notes());
@@ -293,7 +298,9 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         text.push_str("</thead>\n<tbody>\n");
         for row in rows {
             let cell = |text: &String| {
-                let inner = text.strip_prefix("**").and_then(|text| text.strip_suffix("**"));
+                let inner = text
+                    .strip_prefix("**")
+                    .and_then(|text| text.strip_suffix("**"));
                 inner.map_or_else(
                     || format!("<td>{}</td>", escaped(text)),
                     |inner| format!("<td><strong>{}</strong></td>", escaped(inner)),

@@ -112,7 +112,8 @@ pub fn read_sweep(dir: &Path) -> Result<SweepData> {
     let Some(first) = all.first() else {
         return Err(Error::Sweep {
             dir: dir.to_owned(),
-            message: "has no trial with a result yet; the command that began it goes on with it".to_owned(),
+            message: "has no trial with a result yet; the command that began it goes on with it"
+                .to_owned(),
         });
     };
     group::must_be_of_one_task(&all)?;
@@ -148,7 +149,9 @@ pub fn read_sweep(dir: &Path) -> Result<SweepData> {
             }
         }
         let words = keys.iter().zip(&setting.values);
-        let words: String = words.map(|(key, value)| format!(" {key}={value}")).collect();
+        let words: String = words
+            .map(|(key, value)| format!(" {key}={value}"))
+            .collect();
         groups.push(Group {
             label: on_a_line(&format!("{arm}{words}")).into_owned(),
             runs: runs.clone(),
@@ -196,7 +199,9 @@ fn run(dir: &Path, plan: &Plan, trial: &Trial) -> Result<Option<RunData>> {
             _ => None,
         };
         let same = found.is_some_and(|found| *found == wanted)
-            || found.and_then(number).is_some_and(|x| Some(x) == number(&wanted));
+            || found
+                .and_then(number)
+                .is_some_and(|x| Some(x) == number(&wanted));
         if !same {
             let found = found.map_or_else(|| "no".to_owned(), ToString::to_string);
             return wrong(format!("{found} {key}, not {value}"));
@@ -287,7 +292,10 @@ impl Setting {
     fn text(&self, values: &[f64], digits: usize) -> String {
         let n = self.trials;
         let mut lost = Vec::new();
-        for (count, what) in [(self.diverged, "diverged"), (self.unfinished, "not complete")] {
+        for (count, what) in [
+            (self.diverged, "diverged"),
+            (self.unfinished, "not complete"),
+        ] {
             match count {
                 0 => {}
                 all if all == n => return what.to_owned(),
@@ -318,7 +326,12 @@ impl Tuning {
             head.push("best".to_owned());
             let rows = self.settings.iter().map(|setting| {
                 let mut row = vec![setting.arm.clone()];
-                row.extend(setting.values.iter().map(|value| on_a_line(value).into_owned()));
+                row.extend(
+                    setting
+                        .values
+                        .iter()
+                        .map(|value| on_a_line(value).into_owned()),
+                );
                 row.push(marked(setting, setting.text(&setting.last, digits)));
                 row.push(setting.text(&setting.best, digits));
                 row
@@ -336,7 +349,11 @@ impl Tuning {
             columns.sort_by(|a, b| number(a).partial_cmp(&number(b)).expect("finite numbers"));
         }
         let mut head = vec!["arm".to_owned()];
-        head.extend(columns.iter().map(|value| on_a_line(&format!("{key}={value}")).into_owned()));
+        head.extend(
+            columns
+                .iter()
+                .map(|value| on_a_line(&format!("{key}={value}")).into_owned()),
+        );
         let mut rows: Vec<Vec<String>> = Vec::new();
         for setting in &self.settings {
             if rows.iter().any(|row| row[0] == setting.arm) {
@@ -407,10 +424,13 @@ impl Tuning {
         for setting in &self.settings {
             let x = number(&setting.values[0])?;
             (low, high) = (low.min(x), high.max(x));
-            let at = arms.iter().position(|(arm, _)| *arm == setting.arm).unwrap_or_else(|| {
-                arms.push((&setting.arm, BTreeMap::new()));
-                arms.len() - 1
-            });
+            let at = arms
+                .iter()
+                .position(|(arm, _)| *arm == setting.arm)
+                .unwrap_or_else(|| {
+                    arms.push((&setting.arm, BTreeMap::new()));
+                    arms.len() - 1
+                });
             if let Some(mean) = Mean::of(&setting.last) {
                 // In the order of the numbers, also of those below 0.
                 let order = x.to_bits() ^ (((x.to_bits() as i64 >> 63) as u64) | 1 << 63);
@@ -428,7 +448,11 @@ impl Tuning {
             let points: Vec<(f64, Mean)> = points.into_values().collect();
             Series {
                 name: arm.to_owned(),
-                band: points.iter().map(band).collect::<Option<_>>().unwrap_or_default(),
+                band: points
+                    .iter()
+                    .map(band)
+                    .collect::<Option<_>>()
+                    .unwrap_or_default(),
                 points: points.iter().map(|(x, mean)| (*x, mean.mean)).collect(),
             }
         });
@@ -467,7 +491,9 @@ impl Report {
         };
         let (head, rows) = tuning.table(self);
         let bold = |text: &String| {
-            let inner = text.strip_prefix("**").and_then(|text| text.strip_suffix("**"));
+            let inner = text
+                .strip_prefix("**")
+                .and_then(|text| text.strip_suffix("**"));
             inner.map_or_else(|| cell(text), |inner| format!("**{}**", cell(inner)))
         };
         let rule = vec!["-:"; head.len() - 1];
@@ -482,6 +508,8 @@ impl Report {
 
     /// The notes below that table, as plain text.
     pub fn tuning_notes(&self) -> Vec<String> {
-        self.tuning.as_ref().map_or_else(Vec::new, |tuning| tuning.notes(self))
+        self.tuning
+            .as_ref()
+            .map_or_else(Vec::new, |tuning| tuning.notes(self))
     }
 }

@@ -100,9 +100,11 @@ impl Described {
     /// The one that is none.
     pub fn words(path: &Path, list: &[String]) -> Result<Vec<Word>> {
         let parsed = list.iter().map(|text| text.parse());
-        parsed.collect::<Result<_, _>>().map_err(|message| Error::Sweep {
-            dir: path.to_owned(),
-            message,
-        })
+        parsed
+            .collect::<Result<_, _>>()
+            .map_err(|message| Error::Sweep {
+                dir: path.to_owned(),
+                message,
+            })
     }
 }

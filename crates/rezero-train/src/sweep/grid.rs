@@ -181,21 +181,29 @@ impl Grid {
 
     /// The arms: those with names, times the values of keys that are not tuned.
     fn arms(&self, base: &Resolved, axes: &[Axis], tuned: &[String]) -> Result<Vec<Arm>> {
-        let several = |axis: &&Axis| {
-            axis.values.len() > 1 && axis.key != SEED && !tuned.contains(&axis.key)
-        };
+        let several =
+            |axis: &&Axis| axis.values.len() > 1 && axis.key != SEED && !tuned.contains(&axis.key);
         let varied: Vec<&Axis> = axes.iter().filter(several).collect();
         let mut named = Vec::new();
         for (name, label, words) in &self.arms {
-            if name.is_empty() || named.iter().any(|arm: &Arm| arm.name == *name || arm.label == *label) {
-                return Err(wrong("arm", format!("needs a name of its own, got `{name}`")));
+            if name.is_empty()
+                || named
+                    .iter()
+                    .any(|arm: &Arm| arm.name == *name || arm.label == *label)
+            {
+                return Err(wrong(
+                    "arm",
+                    format!("needs a name of its own, got `{name}`"),
+                ));
             }
             let own = self::axes(base, words)?;
             for axis in &own {
                 if axis.values.len() > 1 || axis.key == SEED {
                     return Err(wrong(
                         &axis.key,
-                        format!("has several values in the arm {name}, or is the seed; an arm sets one value of other keys"),
+                        format!(
+                            "has several values in the arm {name}, or is the seed; an arm sets one value of other keys"
+                        ),
                     ));
                 }
                 if axes.iter().any(|other| other.key == axis.key) {
