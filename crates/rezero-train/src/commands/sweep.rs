@@ -154,7 +154,10 @@ fn slots(args: &Sweep) -> Result<Vec<Slot>> {
             .collect(),
     };
     for name in devices.iter().flatten() {
-        device::select(name)?;
+        // Only the trials open what there is: this process needs no memory on it.
+        if !device::backend(name).is_some_and(|backend| backend.compiled) {
+            device::select(name)?;
+        }
     }
     let all = devices.len() * args.jobs;
     // What the user set for all processes stays.
