@@ -112,6 +112,10 @@ miri:
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --lib pool
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --test kernels small::
 
+# Feed damaged files to a reader: `just fuzz torch 600`; the targets are in fuzz/targets. Needs nightly, cargo-fuzz and a C++ compiler
+fuzz TARGET SECONDS="60":
+    scripts/fuzz.sh {{TARGET}} {{SECONDS}}
+
 # Benchmarks: kernels, loaders, training steps, decoding, checkpoints, start-up; `just bench kernels conv` some of them
 bench NAME="" *ARGS:
     #!/usr/bin/env bash

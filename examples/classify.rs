@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use rezero_data::Split;
 use rezero_train::fit::load;
 use rezero_train::recipe::{Recipe, TaskRecipe};
-use rezero_train::record::{checkpoint, run_dir};
+use rezero_train::record::checkpoint;
 use rezero_train::task::{Domain, Images, Places};
 use rezero_train::zoo::{Families, images::Network};
 
@@ -27,9 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The file model.bpk of a checkpoint, which is the record of the network alone.
     let net = load(&checkpoint::choose(&run, "best", &recipe.identity())?, net)?;
 
-    // The test images of the run's data set, which is where the run had it.
+    // The test images of the run's data set, in DATA_DIR, else in `datasets`. A folder that the run names is not
+    // opened: the run may come from somebody else.
     let places = Places {
-        dir: args.next().or_else(|| run_dir::environment(&run)?.data_dir),
+        dir: args.next(),
         ..Places::default()
     };
     let set = Images::open(&of.data, &places, Split::Test)?.take(16);

@@ -4,15 +4,17 @@
 //!
 //! | target | MiB | why |
 //! | - | -: | - |
-//! | `recipe`, `records`, `safetensors`, `model`, `tar`, `zip`, `cifar` | 64 | buffers, and a small network |
+//! | all others | 64 | buffers, and a small network |
 //! | `torch` | 1024 | the limit of rezero-nn's check on pickles, which counts copies that a pickle asks for |
-//! | `optimizer` | 192 | Burn reserves what a file says its names need, at most 100 MiB |
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use rezero_train::record::checkpoint::{BURN_VERSION, Reader};
+use sha2::{Digest, Sha256};
 
 /// Counts the memory in use, and panics where it exceeds the budget of [`within`].
 pub struct Counting;
@@ -88,6 +90,43 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// A checkpoint of [`model`] with these bytes in the files `names`, and its seeds in the others.
+pub fn checkpoint(names: &[&str], bytes: &[u8]) -> Option<Reader> {
+    let seeds: [(&str, &[u8]); 4] = [
+        ("model.bpk", WHOLE),
+        (
+            "optimizer.bpk",
+            include_bytes!("corpus/optimizer/moments").as_slice(),
+        ),
+        (
+            "scheduler.bpk",
+            include_bytes!("corpus/optimizer/schedule").as_slice(),
+        ),
+        (
+            "state.json",
+            include_bytes!("corpus/records/state").as_slice(),
+        ),
+    ];
+    let mut files = serde_json::Map::new();
+    for (name, seed) in seeds {
+        let content = if names.contains(&name) { bytes } else { seed };
+        file(name, content);
+        let entry = serde_json::json!({ "bytes": content.len(), "sha256": sha256(content) });
+        files.insert(name.to_owned(), entry);
+    }
+    let manifest = serde_json::json!({
+        "format": 2, "version": env!("CARGO_PKG_VERSION"), "burn": BURN_VERSION,
+        "model": "model", "parameters": 5, "files": files,
+    });
+    file("manifest.json", manifest.to_string().as_bytes());
+    Reader::open(folder(), "model").ok()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads a file of weights, and puts it into a small language model.
 pub fn torch(fixed: usize, bytes: &[u8]) {
     use rezero_nn::torch::{TorchWeights, load};
@@ -123,12 +162,10 @@ pub fn model() -> rezero_nn::transformer::RztxLm {
 /// Unpacks an archive as one of the data set `name`, whose files are said to have 64 KiB.
 pub fn unpack(bytes: &[u8], name: &str) {
     use rezero_data::{fetch, registry};
-    use sha2::{Digest, Sha256};
 
-    let digest = Sha256::digest(bytes);
     let entry = registry::Entry {
         bytes: bytes.len() as u64,
-        sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: sha256(bytes),
         unpacked_bytes: 1 << 16,
         ..registry::find(name).expect("it is in the registry").clone()
     };

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets, corpus/TARGET/NAME, each below 4 KB. Needs no other package.
 
-Files there that it does not write have broken a reader: optimizer/named-for-another."""
+Files there that it does not write have broken a reader: model/long-names, optimizer/named-for-another."""
 
 import gzip
 import io

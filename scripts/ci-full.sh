@@ -45,6 +45,13 @@ if compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null; then
 else
     echo "conformance on wgpu: left out, there is no Vulkan driver (mesa-vulkan-drivers is one in software)"
 fi
+if rustup run nightly cargo fuzz --version >/dev/null 2>&1; then
+    for target in fuzz/targets/*.rs; do
+        stage "fuzz, $(basename "$target" .rs)" scripts/fuzz.sh "$(basename "$target" .rs)" 60
+    done
+else
+    echo "fuzz: left out, it needs the nightly toolchain and cargo-fuzz (cargo install --locked cargo-fuzz)"
+fi
 if rustup run nightly cargo miri --version >/dev/null 2>&1; then
     export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows"
     stage "miri, pool" cargo +nightly miri test --locked -p rezero-kernels --lib pool

@@ -522,6 +522,26 @@ fn a_parameter_of_another_type_or_shape_is_refused_by_name() {
     assert_eq!(scene.call("eval", "--checkpoint last").code, Some(0));
 }
 
+/// Burn reserves as much memory as a file says that its names take.
+#[test]
+fn names_longer_than_their_file_are_refused() {
+    let scene = Scene::new();
+    for file in ["model.bpk", "optimizer.bpk"] {
+        let run = scene.evil();
+        let checkpoint = run.join("checkpoints/step-2");
+        let path = checkpoint.join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[6..10].copy_from_slice(&100_000_000u32.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        sealed(&checkpoint, &[]);
+        fs::remove_file(run.join("DONE")).unwrap();
+        let said = scene.call("train", "--resume --plain steps=3");
+        assert_eq!(said.code, Some(1), "{file}: {said:?}");
+        let expected = format!("cannot load {file}: its names would have 100000000 bytes");
+        assert!(said.err.contains(&expected), "{file}: {said:?}");
+    }
+}
+
 #[test]
 fn an_optimizer_of_other_parameters_is_refused() {
     type Change<'a> = &'a dyn Fn(&mut Vec<Tensor>, &mut BTreeMap<String, Scalar>);
@@ -552,6 +572,13 @@ fn an_optimizer_of_other_parameters_is_refused() {
     });
     changed("id", &|tensors, _| {
         tensors[0] = other(&tensors[0], DType::F32, &[3], Some(12345));
+    });
+    changed("named for another", &|tensors, _| {
+        let owner = tensors[0].param_id;
+        let of = tensors.iter().find(|t| t.param_id != owner).unwrap();
+        let shape: Vec<usize> = of.shape.iter().copied().collect();
+        let bytes = Bytes::from_bytes_vec(vec![0; of.byte_len()]);
+        tensors[0] = Tensor::new(tensors[0].name.clone(), of.dtype, shape, of.param_id, bytes);
     });
     changed("no id", &|tensors, _| {
         let shape: Vec<usize> = tensors[0].shape.iter().copied().collect();

@@ -275,7 +275,7 @@ impl Reader {
     /// # Errors
     ///
     /// The file or the parameter that is of another network, or a file that was altered.
-    pub(crate) fn fits<M: Module>(&self, model: &M) -> Result<()> {
+    pub fn fits<M: Module>(&self, model: &M) -> Result<()> {
         let parts = Parts::of(model);
         // The moments of LAMB and Adam take twice the bytes of the weights; no optimizer here takes more.
         for (file, times) in [(MODEL, 1), (OPTIMIZER, 2)] {
@@ -490,7 +490,21 @@ impl Reader {
 
     /// The tensors of a file, without their data.
     fn pack(&self, file: &str) -> Result<burn_pack::Reader> {
-        burn_pack::Reader::from_file_exact(self.dir.join(file)).map_err(|e| self.fail(file, e))
+        let path = self.dir.join(file);
+        let io = |e| Error::io("read", &path, e);
+        let mut head = [0; 10];
+        let mut opened = inside::open(&path, File::options().read(true)).map_err(io)?;
+        opened.read_exact(&mut head).map_err(io)?;
+        // A number, a version, and the length of the names, for which Burn reserves memory at once.
+        let names = u32::from_le_bytes([head[6], head[7], head[8], head[9]]);
+        let bytes = self.entry(file)?.bytes;
+        if u64::from(names) > bytes {
+            return Err(self.fail(
+                file,
+                format!("its names would have {names} bytes, and all of it has {bytes}"),
+            ));
+        }
+        burn_pack::Reader::from_file_exact(&path).map_err(|e| self.fail(file, e))
     }
 
     fn fail(&self, file: &str, error: impl std::fmt::Display) -> Error {
