@@ -14,6 +14,8 @@ mod report;
 mod runs;
 mod sample;
 mod serve;
+mod source;
+mod sweep;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
     match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),

@@ -2,20 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::Device;
 use rezero_data::Split;
 
+use super::source::begin_with;
 use super::{RUNS, absolute, described_data, new_run, places, resume, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
+use crate::fit::{
+    self, Finished, Fit, Model, Rates, Scheduler, Source, Trainee, build_optimizer, check_freeze,
+    launch, load, obey_a_sweep, on_a_big_stack, on_signal,
+};
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{Environment, NewRun, Opening, Stage, State, run_dir};
+use crate::record::{Environment, NewRun, Opening, Stage, State, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
 pub fn run(args: &Train) -> Result<()> {
+    if args.of_sweep {
+        obey_a_sweep();
+    }
     on_a_big_stack(|| {
         // The recipe is resolved first, so that a wrong word costs nothing.
         let plan = resolve(args)?;
@@ -337,8 +345,33 @@ fn fit<D: Domain>(
     let train = D::for_training(of, settings, train, &device)?;
     let valid = D::for_scoring(of, settings, valid, &device.clone().inner())?;
     let (start, step) = (opening.start.clone(), opening.state.step);
-    if let Some(reader) = &start {
-        model = load(reader, model)?;
+    let from = &settings.train.from;
+    let mut began_with = None;
+    match &start {
+        Some(reader) => model = load(reader, model)?,
+        None if from.is_empty() => {}
+        // The run may come from somebody else, and the path in it may name anything.
+        None if plan.saved.is_some() => {
+            return Err(Error::Run {
+                dir: plan.place.path(),
+                message: "began with the weights of another run, and has lost its checkpoints; start a new run"
+                    .to_owned(),
+            });
+        }
+        None => {
+            let (begun, with) = begin_with(from, of, &recipe.identity(), model)?;
+            (model, began_with) = (begun, Some(with));
+        }
+    }
+    if !settings.train.freeze.is_empty() {
+        let frozen = check_freeze(&model, &settings.train.freeze)?;
+        say!(
+            "frozen: {} of {} tensors, {} of {} numbers; running statistics go on following the data",
+            frozen.tensors[0],
+            frozen.tensors[1],
+            frozen.values[0],
+            frozen.values[1]
+        );
     }
     let epochs = D::epochs(settings);
     let per_epoch = train.batches_per_epoch();
@@ -347,12 +380,19 @@ fn fit<D: Domain>(
     opening.must_reach(steps)?;
     let environment = Environment {
         parameters: rezero_nn::parameter_count(&model),
+        began_with: began_with.or(environment.began_with),
         ..environment
     };
     let seed = settings.train.seed;
     // Last of what can fail: a run that cannot begin leaves no directory behind.
     let expected = plan.place.path();
-    let run = opening.begin(&resolved.name, &recipe.to_toml(), seed, &environment)?;
+    let write = |dir: &Path| match &environment.began_with {
+        // A continued run has it already.
+        Some(_) if start.is_none() => write_first(dir, &recipe, &fingerprints, &model),
+        Some(_) | None => Ok(()),
+    };
+    let (name, text) = (&resolved.name, recipe.to_toml());
+    let run = opening.begin_with(name, &text, seed, &environment, write)?;
     if run.path() != expected {
         say!(
             "run {}: another process began the other",
@@ -385,6 +425,35 @@ fn fit<D: Domain>(
         plain: args.plain || !fit::can_draw(),
     })?;
     Ok((finished, run))
+}
+
+/// Writes the weights that a run begins with as its step 0, so that it never needs the other run again.
+fn write_first<M: Model>(
+    dir: &Path,
+    recipe: &Recipe,
+    [recipe_print, data]: &[String; 2],
+    model: &M,
+) -> Result<()> {
+    let settings = &recipe.settings;
+    let state = State {
+        recipe: recipe_print.clone(),
+        data: data.clone(),
+        ..State::default()
+    };
+    let rates = Rates::default();
+    let trainee = Trainee::new(model.clone(), &settings.train);
+    let optimizer = build_optimizer(&settings.optimizer, &settings.gates, &rates, &trainee);
+    let schedule = Scheduler::new(settings, settings.run.steps.max(1), 1, rates);
+    let parameters = rezero_nn::parameter_count(model);
+    let keep = settings.run.keep;
+    let writer = checkpoint::Writer::new(dir, recipe.identity(), parameters, keep);
+    writer.save(
+        &state,
+        model.valid().to_weights(),
+        None,
+        || optimizer.to_record(),
+        schedule.to_record(),
+    )
 }
 
 /// Prints the result, and marks a complete run.

@@ -16,6 +16,7 @@
 mod average;
 mod devices;
 mod diagnose;
+mod freeze;
 mod memory;
 mod model;
 mod norms;
@@ -47,9 +48,10 @@ pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
+pub(crate) use freeze::check_freeze;
 pub(crate) use memory::available as available_memory;
 pub(crate) use model::differentiate;
-pub(crate) use stop::{on_signal, status as stop_status, survive_file_limits};
+pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;
 pub(crate) use terminal::can_draw;
 pub(crate) use trainer::launch;

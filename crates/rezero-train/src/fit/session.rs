@@ -363,7 +363,7 @@ impl<M: Model> Session<M> {
         let trainee = match self.averaged() {
             Some(average) => Trainee {
                 model: average.clone(),
-                how: self.trainee().how,
+                how: self.trainee().how.clone(),
             },
             None => self.trainee().valid(),
         };

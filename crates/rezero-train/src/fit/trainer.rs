@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
+use super::freeze::check_freeze;
 use super::model::Model;
 use super::optimizer::hidden_matrices;
 use super::source::Source;
@@ -263,6 +264,19 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
             message: message.to_owned(),
         })
     };
+    if !settings.train.from.is_empty() {
+        return bad(
+            "train.from",
+            "has no effect: the program makes its model, and may load weights into it",
+        );
+    }
+    check_freeze(model, &settings.train.freeze)?;
+    if settings.train.recompute && !settings.train.freeze.is_empty() {
+        return bad(
+            "train.freeze",
+            "cannot be combined with recompute=true, where a model may be updated while its gradients come",
+        );
+    }
     if settings.train.dtype.half().is_some() && !M::HALF {
         return bad(
             "train.dtype",

@@ -95,6 +95,7 @@ impl Settings {
         let mut idle = of("optimizer", self.optimizer.idle());
         idle.extend(of("gates", self.gates.idle()));
         idle.extend(of("schedule", self.schedule.idle()));
+        idle.extend(of("train", self.train.idle()));
         idle
     }
 

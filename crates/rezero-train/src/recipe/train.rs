@@ -34,6 +34,13 @@ pub struct Train {
     /// after the first step e ← w, after each other e ← d · e + (1 − d) · w; 0.999 averages over about
     /// 1,000 steps. Validation scores the average, and eval, sample and export take it. 0: none.
     pub ema: f64,
+    /// The run whose weights this one begins with: its directory, or that of one of its
+    /// checkpoints. It has the same network but for the data that goes in and the classes that come
+    /// out. Empty: initial weights.
+    pub from: String,
+    /// The parameters that keep their values, by name: in a pattern, `*` stands for any characters
+    /// and `?` for one.
+    pub freeze: Vec<String>,
 }
 
 /// The number type of matrix products and convolutions. Gates, norms, the residual stream, the loss
@@ -83,11 +90,23 @@ impl Default for Train {
             dtype: DType::F32,
             clip_norm: 0.0,
             ema: 0.0,
+            from: String::new(),
+            freeze: Vec::new(),
         }
     }
 }
 
 impl Train {
+    /// Keys that have no effect.
+    pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        let empty = [
+            ("from", self.from.is_empty(), "it names no run"),
+            ("freeze", self.freeze.is_empty(), "it has no pattern"),
+        ];
+        let empty = empty.into_iter().filter(|(_, is_empty, _)| *is_empty);
+        empty.map(|(key, _, why)| (key, why.to_owned())).collect()
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         positive("train.batch", self.batch, 1 << 20)?;
         if self.accumulate == 0 || self.accumulate > self.batch {

@@ -17,7 +17,7 @@
 //! before a file is read, and types and parameters before a tensor is loaded. The weights may be anything,
 //! also not finite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -363,6 +363,62 @@ impl Reader {
         ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(file, e))
     }
 
+    /// The SHA-256 of the weights.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest does not list them.
+    pub(crate) fn weights_hash(&self) -> Result<&str> {
+        Ok(&self.entry(MODEL)?.sha256)
+    }
+
+    /// The weights that have a place in `model`, by name, shape and type. The others are not read.
+    ///
+    /// # Errors
+    ///
+    /// If they were altered, or do not parse.
+    pub(crate) fn weights_for<M: Module>(&self, model: &M) -> Result<Shared> {
+        self.verified(MODEL, hash(&self.dir.join(MODEL))?)?;
+        let parts = Parts::of(model);
+        let (mut loaded, mut left_out) = (Vec::new(), Vec::new());
+        let (mut kept, mut others) = (Vec::new(), BTreeMap::new());
+        for tensor in self
+            .pack(MODEL)?
+            .into_tensors()
+            .map_err(|e| self.fail(MODEL, e))?
+        {
+            let shape: Vec<usize> = tensor.shape.iter().copied().collect();
+            match parts.named(&tensor.name) {
+                Some(part) if part.shape == shape && same_kind(tensor.dtype, part.dtype) => {
+                    loaded.push((tensor.name.clone(), shape));
+                    kept.push(tensor);
+                }
+                Some(_) => {
+                    others.insert(tensor.name, shape);
+                }
+                None => left_out.push((tensor.name, shape)),
+            }
+        }
+        let found: BTreeSet<&String> = loaded.iter().map(|(name, _)| name).collect();
+        let missing = parts.names().filter(|(name, _)| !found.contains(name));
+        let remade = missing
+            .map(|(name, shape)| {
+                let before = others.remove(&name);
+                (name, shape, before)
+            })
+            .collect();
+        let bytes = burn_pack::Writer::new(kept)
+            .into_bytes()
+            .map_err(|e| self.fail(MODEL, e))?;
+        let record = ModuleRecord::from_bytes(bytes).map_err(|e| self.fail(MODEL, e))?;
+        Ok(Shared {
+            record: record.allow_partial(true),
+            loaded,
+            remade,
+            left_out,
+        })
+    }
+
     /// An error about the weights.
     pub(crate) fn unfit(&self, error: impl std::fmt::Display) -> Error {
         self.fail(MODEL, error)
@@ -487,6 +543,18 @@ impl Reader {
             message: format!("cannot load {file}: {error}"),
         }
     }
+}
+
+/// Weights that two networks share.
+pub(crate) struct Shared {
+    /// Their record, to be loaded into the network.
+    pub record: ModuleRecord,
+    /// Their names and shapes.
+    pub loaded: Vec<(String, Vec<usize>)>,
+    /// The network's other tensors, with the checkpoint's shape if it has a tensor of that name.
+    pub remade: Vec<(String, Vec<usize>, Option<Vec<usize>>)>,
+    /// The checkpoint's tensors that the network does not have.
+    pub left_out: Vec<(String, Vec<usize>)>,
 }
 
 /// The name of a parameter's rank in an optimizer's record.

@@ -11,10 +11,11 @@ mod opening;
 mod parts;
 pub mod run_dir;
 mod state;
+pub mod sweep;
 mod write;
 
 pub use checkpoint::Reader;
-pub use environment::{Described, Environment};
+pub use environment::{BeganWith, Described, Environment};
 pub use listing::Stage;
 pub use metrics::Row;
 pub use opening::Opening;

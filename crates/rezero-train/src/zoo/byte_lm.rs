@@ -115,6 +115,8 @@ impl Family for Section {
         "from the embedding of the first positions to the output of the layers";
     const SUB_LAYERS: bool = true;
     const RECOMPUTES: bool = true;
+    /// The table of learned positions is made anew for another context.
+    const RESHAPES: &'static [&'static str] = &["context"];
 
     fn schemes() -> &'static [ResidualScheme] {
         RztxEncoderConfig::SCHEMES

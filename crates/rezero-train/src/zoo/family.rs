@@ -32,6 +32,10 @@ pub trait Family:
     /// Whether its networks can run layers again in the backward pass.
     const RECOMPUTES: bool = false;
 
+    /// The keys of [`identity`](Self::identity) that may be other ones in a run that begins with the
+    /// weights of another run.
+    const RESHAPES: &'static [&'static str] = &[];
+
     /// The residual schemes that it supports.
     fn schemes() -> &'static [ResidualScheme];
 
@@ -163,6 +167,8 @@ pub trait Families<D: Domain>:
     fn sub_layers(&self) -> bool;
     /// See [`Family::RECOMPUTES`].
     fn recomputes(&self) -> bool;
+    /// See [`Family::RESHAPES`].
+    fn reshapes(&self) -> &'static [&'static str];
     /// See [`Family::check`].
     ///
     /// # Errors

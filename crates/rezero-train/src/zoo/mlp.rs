@@ -91,6 +91,11 @@ impl Family for Section {
              and accumulate=1"
                 .to_owned(),
         )?;
+        check(
+            !train.recompute || train.freeze.is_empty(),
+            "train.freeze",
+            "an mlp with recompute=true is updated while its gradients come: leave out one of the two".to_owned(),
+        )?;
         let parameters = self.depth as u64 * (self.width as u64).pow(2);
         check(
             parameters <= MAX_PARAMETERS,
