@@ -3,8 +3,9 @@
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
-//! - [`cifar10`] reads the binary version, [`shapes`] generates images in ten classes; both give an
-//!   [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
+//! - [`cifar10`], [`cifar100`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
+//!   each gives an [`ImageSet`]. [`folder`](mod@folder) reads class folders of PNG and JPEG files.
+//!   [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
 //! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
 //!   flip, normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
@@ -83,15 +84,20 @@ struct Readme;
 
 mod augment;
 pub mod cifar10;
+pub mod cifar100;
 pub mod corpus;
 mod error;
 pub mod fetch;
+pub mod folder;
 mod found;
 mod hash;
+pub mod idx;
 mod image_set;
 mod loader;
+pub mod mnist;
 mod nearest;
 mod normalization;
+pub mod picture;
 mod prefetch;
 mod records;
 pub mod registry;
@@ -105,7 +111,7 @@ mod wiki;
 
 pub use augment::Augment;
 pub use error::{BoxError, Causes, DataError, Result};
-pub use image_set::{ImageItem, ImageSet, ImageShape};
+pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
 pub use nearest::nearest;
 pub use normalization::Normalization;

@@ -8,6 +8,7 @@ mod cli;
 mod dependencies;
 mod families;
 mod hostile;
+mod images;
 mod model;
 mod recipes;
 mod report;

@@ -35,8 +35,9 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     let Some(open) = open(args, plan, of)? else {
         return Ok(());
     };
-    let (finished, run) = fit(args, plan, of, open)?;
-    finish(plan, of, &finished, &run)
+    let of = open.of.clone();
+    let (finished, run) = fit(args, plan, open)?;
+    finish(plan, &of, &finished, &run)
 }
 
 /// The recipe to train, and its directory.
@@ -89,7 +90,7 @@ fn resolve(args: &Train) -> Result<Plan> {
             message: "there is no such directory".to_owned(),
         });
     }
-    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
+    let mut resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let name = resolved.run_name();
     let before = run_dir::of_name(Path::new(RUNS), &name, &resolved.name);
     let (place, note) = match (&args.run_dir, args.resume) {
@@ -124,11 +125,15 @@ fn resolve(args: &Train) -> Result<Plan> {
             (place, other.unwrap_or_default())
         }
     };
+    let saved = match args.resume {
+        true => Some(Recipe::of_run(&place.path())?.recipe),
+        false => None,
+    };
+    if let Some(saved) = &saved {
+        resolved.recipe = resolved.recipe.completed_as(saved);
+    }
     Ok(Plan {
-        saved: match args.resume {
-            true => Some(Recipe::of_run(&place.path())?.recipe),
-            false => None,
-        },
+        saved,
         resolved,
         place,
         note,
@@ -156,6 +161,10 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
 /// Everything that a run needs, before any of its files is written.
 struct Open<D: Domain> {
     opening: Opening,
+    /// The recipe with the values that it left to the data.
+    recipe: Recipe,
+    /// Its sections of the task.
+    of: TaskOf<D>,
     devices: Vec<Device>,
     places: Places,
     train: D::Set,
@@ -215,6 +224,10 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     )?;
     let [most_to_train, most_to_validate] = D::limits(&of.data);
     let train = D::open(&of.data, &places, Split::Train)?;
+    let of = TaskOf::<D> {
+        model: of.model.clone(),
+        data: D::complete(&of.data, &train),
+    };
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
         "{}: {} training {items}{}, {} validation {items}{}{}",
@@ -229,8 +242,15 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         },
         items = D::task().items
     );
+    let recipe = Recipe {
+        task: D::task_recipe(of.clone()),
+        settings: settings.clone(),
+    };
+    recipe.check()?;
     Ok(Some(Open {
         opening,
+        recipe,
+        of,
         devices,
         places,
         train,
@@ -285,18 +305,19 @@ fn complete(plan: &Plan, state: &State) -> String {
 fn fit<D: Domain>(
     args: &Train,
     plan: &Plan,
-    of: &TaskOf<D>,
     open: Open<D>,
 ) -> Result<(Finished, crate::record::RunDir)> {
     let Open {
         opening,
+        recipe,
+        of,
         devices,
         places,
         train,
         valid,
     } = open;
     let Plan { resolved, .. } = plan;
-    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    let (of, settings) = (&of, &recipe.settings);
     let Some(device) = devices.first().cloned() else {
         return Err(Error::Training("no device".to_owned()));
     };

@@ -47,6 +47,7 @@ pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
+pub(crate) use memory::available as available_memory;
 pub(crate) use model::differentiate;
 pub(crate) use stop::{on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;
