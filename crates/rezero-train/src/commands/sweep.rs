@@ -15,7 +15,7 @@ use crate::fit::{on_signal, stop_status};
 use crate::recipe::{Override, Recipe};
 use crate::record::listing::{self, Listed};
 use crate::record::sweep::{Plan, SweepDir, Trial, folder};
-use crate::record::{Stage, run_dir};
+use crate::record::{OF_A_SWEEP, Stage, run_dir};
 use crate::sweep::{self, Described, Ended, Grid, Job, Slot, Word, agree, overrides};
 use crate::{device, fit, words};
 
@@ -291,7 +291,7 @@ fn command(
         "--run-dir".into(),
         run.into(),
         "--plain".into(),
-        "--of-sweep".into(),
+        OF_A_SWEEP.into(),
     ]);
     for (flag, path) in [("--data-dir", &args.data_dir), ("--text", &args.text)] {
         if let Some(path) = path {
