@@ -325,7 +325,7 @@ fn keys_of_a_folder_are_checked() {
         ),
         (
             &["data=folder", "std=[0.5,0.5,0]"],
-            &["data.std", "must be above 0"],
+            &["data.std", "must be at least 1e-6"],
         ),
         (
             &["data=folder", "normalization=half", "mean=[0.5,0.5,0.5]"],

@@ -190,7 +190,7 @@ impl SweepDir {
     ///
     /// If it cannot be written.
     pub fn describe(&self, plan: &Plan) -> Result<()> {
-        let json = serde_json::to_vec(plan).expect("a plan is JSON");
+        let json = serde_json::to_vec_pretty(plan).expect("a plan is JSON");
         if json.len() as u64 > SMALL {
             return Err(Error::Sweep {
                 dir: self.path.clone(),
