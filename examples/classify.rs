@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let predicted = logits.argmax(1).into_data();
         let targets = batch.targets.into_data();
-        for (predicted, target) in predicted.iter::<u8>().zip(targets.iter::<u8>()) {
+        for (predicted, target) in predicted.iter::<u16>().zip(targets.iter::<u16>()) {
             println!(
                 "{:18} seen as {}",
                 names[usize::from(target)],

@@ -126,7 +126,7 @@ pub enum DataError {
         /// The record, counted from 0.
         record: usize,
         /// The label found.
-        label: u8,
+        label: u16,
         /// The number of classes.
         classes: usize,
     },

@@ -105,7 +105,7 @@ mod wiki;
 
 pub use augment::Augment;
 pub use error::{BoxError, Causes, DataError, Result};
-pub use image_set::{ImageItem, ImageSet, ImageShape};
+pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
 pub use nearest::nearest;
 pub use normalization::Normalization;

@@ -71,7 +71,7 @@ impl Format {
     /// none of them. This is the table of readers.
     fn find(self, dir: &Path, entry: &Entry) -> Result<Option<PathBuf>> {
         match self {
-            Self::Cifar10Binary => Ok(cifar10::find(dir)?.map(|folder| folder.path().into())),
+            Self::Cifar10Binary => cifar10::find(dir),
             Self::Enwik8 => corpus::find(dir, entry.unpacked_bytes),
         }
     }

@@ -49,8 +49,9 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
         say!("{} is complete already; {more}", dir.display());
         return Ok(());
     };
-    let (finished, run) = fit(args, plan, of, open)?;
-    finish(plan, of, &finished, &run)
+    let of = open.of.clone();
+    let (finished, run) = fit(args, plan, open)?;
+    finish(plan, &of, &finished, &run)
 }
 
 /// The recipe to train, and its directory.
@@ -103,7 +104,7 @@ fn resolve(args: &Train) -> Result<Plan> {
             message: "there is no such directory".to_owned(),
         });
     }
-    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
+    let mut resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let name = resolved.run_name();
     let before = run_dir::of_name(Path::new(RUNS), &name, &resolved.name);
     let (place, note) = match (&args.run_dir, args.resume) {
@@ -138,11 +139,15 @@ fn resolve(args: &Train) -> Result<Plan> {
             (place, other.unwrap_or_default())
         }
     };
+    let saved = match args.resume {
+        true => Some(Recipe::of_run(&place.path())?.recipe),
+        false => None,
+    };
+    if let Some(saved) = &saved {
+        resolved.recipe = resolved.recipe.completed_as(saved);
+    }
     Ok(Plan {
-        saved: match args.resume {
-            true => Some(Recipe::of_run(&place.path())?.recipe),
-            false => None,
-        },
+        saved,
         resolved,
         place,
         note,
@@ -170,6 +175,10 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
 /// Everything that a run needs, before any of its files is written.
 struct Open<D: Domain> {
     opening: Opening,
+    /// The recipe with the values that it left to the data.
+    recipe: Recipe,
+    /// Its sections of the task.
+    of: TaskOf<D>,
     devices: Vec<Device>,
     places: Places,
     train: D::Set,
@@ -228,6 +237,10 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     )?;
     let [most_to_train, most_to_validate] = D::limits(&of.data);
     let train = D::open(&of.data, &places, Split::Train)?;
+    let of = TaskOf::<D> {
+        model: of.model.clone(),
+        data: D::complete(&of.data, &train),
+    };
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
         "{}: {} training {items}{}, {} validation {items}{}{}",
@@ -242,8 +255,15 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         },
         items = D::task().items
     );
+    let recipe = Recipe {
+        task: D::task_recipe(of.clone()),
+        settings: settings.clone(),
+    };
+    recipe.check()?;
     Ok(Some(Open {
         opening,
+        recipe,
+        of,
         devices,
         places,
         train,
@@ -273,18 +293,19 @@ fn is_longer(plan: &Plan) -> bool {
 fn fit<D: Domain>(
     args: &Train,
     plan: &Plan,
-    of: &TaskOf<D>,
     open: Open<D>,
 ) -> Result<(Finished, crate::record::RunDir)> {
     let Open {
         opening,
+        recipe,
+        of,
         devices,
         places,
         train,
         valid,
     } = open;
     let Plan { resolved, .. } = plan;
-    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    let (of, settings) = (&of, &recipe.settings);
     let Some(device) = devices.first().cloned() else {
         return Err(Error::Training("no device".to_owned()));
     };

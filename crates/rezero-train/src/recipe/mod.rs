@@ -82,6 +82,15 @@ pub struct TaskOf<D: Domain> {
     pub data: D::Data,
 }
 
+impl<D: Domain> TaskOf<D> {
+    fn completed_as(&self, before: &Self) -> Self {
+        Self {
+            model: self.model.clone(),
+            data: D::complete_as(&self.data, &before.data),
+        }
+    }
+}
+
 /// Evaluates the same expression for the task of a recipe, whichever it is.
 macro_rules! with_task {
     ($task:expr, $of:ident => $result:expr) => {
@@ -257,8 +266,28 @@ impl Recipe {
         with_task!(&self.task, of => crate::zoo::identity(of, &self.settings.gates))
     }
 
+    /// The recipe with the values that it leaves to the data, as the recipe of a run has them that
+    /// has begun.
+    #[must_use]
+    pub(crate) fn completed_as(&self, before: &Self) -> Self {
+        let task = match (&self.task, &before.task) {
+            (TaskRecipe::Images(of), TaskRecipe::Images(before)) => {
+                TaskRecipe::Images(of.completed_as(before))
+            }
+            (TaskRecipe::Text(of), TaskRecipe::Text(before)) => {
+                TaskRecipe::Text(of.completed_as(before))
+            }
+            (TaskRecipe::Images(_), TaskRecipe::Text(_))
+            | (TaskRecipe::Text(_), TaskRecipe::Images(_)) => self.task.clone(),
+        };
+        Self {
+            task,
+            settings: self.settings.clone(),
+        }
+    }
+
     /// Checks ranges and combinations.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.settings.check()?;
         with_task!(&self.task, of => crate::zoo::check(of, &self.settings))
     }

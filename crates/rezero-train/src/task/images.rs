@@ -13,7 +13,8 @@ use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::Result;
 use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
-use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf};
+use crate::recipe::check::check;
+use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf, TaskRecipe};
 use crate::record::Totals;
 use crate::zoo;
 
@@ -33,48 +34,72 @@ pub struct ImageForm {
     pub num_classes: usize,
 }
 
-/// A row of the table of image data sets: the form of the data, and how it is opened.
+/// A row of the table of image data sets: the form of the data, the names of its classes, its mean
+/// and standard deviation, and how it is opened.
 struct Row {
     form: ImageForm,
-    normalization: fn() -> Normalization,
-    open: fn(&Places, Split) -> Result<ImageSet>,
+    class_names: Vec<String>,
+    normalization: Normalization,
+    open: fn(&ImageData, &Places, Split) -> Result<ImageSet>,
 }
 
-const RGB_32: ImageForm = ImageForm {
-    shape: ImageShape {
-        channels: 3,
-        height: 32,
-        width: 32,
-    },
-    num_classes: 10,
+/// The form of CIFAR-10's images, which needs no word in the identity of a network.
+const OF_CIFAR10: ImageForm = ImageForm {
+    shape: cifar10::SHAPE,
+    num_classes: cifar10::CLASS_NAMES.len(),
 };
 
-/// The table of sources.
-fn row(source: ImageSource) -> Row {
-    match source {
-        ImageSource::Cifar10 => Row {
-            form: RGB_32,
-            normalization: cifar10::normalization_table,
-            open: |places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+/// The row of a data set that never changes.
+fn fixed(
+    shape: ImageShape,
+    class_names: &[&str],
+    normalization: Normalization,
+    open: fn(&ImageData, &Places, Split) -> Result<ImageSet>,
+) -> Row {
+    Row {
+        form: ImageForm {
+            shape,
+            num_classes: class_names.len(),
         },
-        ImageSource::Shapes => Row {
-            form: RGB_32,
-            normalization: shapes::normalization,
-            open: |_, split| {
+        class_names: class_names.iter().map(|&name| name.to_owned()).collect(),
+        normalization,
+        open,
+    }
+}
+
+/// The table of sources.
+fn row(data: &ImageData) -> Row {
+    match data.set {
+        ImageSource::Cifar10 => fixed(
+            cifar10::SHAPE,
+            &cifar10::CLASS_NAMES,
+            cifar10::normalization_table(),
+            |_, places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+        ),
+        ImageSource::Shapes => fixed(
+            shapes::SHAPE,
+            &shapes::CLASS_NAMES,
+            shapes::normalization(),
+            |_, _, split| {
                 Ok(shapes::generate(
                     split,
                     of_split(SHAPES, split),
                     BUILT_IN_SEED,
                 ))
             },
-        },
+        ),
     }
 }
 
+/// The names of the classes in label order, without opening the data.
+pub fn class_names(data: &ImageData) -> Vec<String> {
+    row(data).class_names
+}
+
 fn normalization(data: &ImageData) -> Normalization {
-    let row = row(data.set);
+    let row = row(data);
     match data.normalization {
-        Pixels::Auto => (row.normalization)(),
+        Pixels::Auto => row.normalization,
         Pixels::Table => cifar10::normalization_table(),
         Pixels::Notebook => cifar10::normalization_notebook(),
         Pixels::Superconvergence => cifar10::normalization_superconvergence(),
@@ -97,7 +122,7 @@ impl Domain for Images {
     }
 
     fn open(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
-        let set = (row(data.set).open)(places, split)?;
+        let set = (row(data).open)(data, places, split)?;
         Ok(match split {
             Split::Train => limited(set, data.train_items),
             Split::Valid => limited(set, data.valid_items),
@@ -106,7 +131,33 @@ impl Domain for Images {
     }
 
     fn form(data: &ImageData) -> ImageForm {
-        row(data.set).form
+        row(data).form
+    }
+
+    fn identity(form: &ImageForm) -> String {
+        match *form == OF_CIFAR10 {
+            true => String::new(),
+            false => format!(
+                " images={}x{}x{} classes={}",
+                form.shape.channels, form.shape.height, form.shape.width, form.num_classes
+            ),
+        }
+    }
+
+    fn is_complete(_data: &ImageData) -> bool {
+        true
+    }
+
+    fn complete(data: &ImageData, _train: &ImageSet) -> ImageData {
+        data.clone()
+    }
+
+    fn complete_as(data: &ImageData, _before: &ImageData) -> ImageData {
+        data.clone()
+    }
+
+    fn task_recipe(of: TaskOf<Self>) -> TaskRecipe {
+        TaskRecipe::Images(of)
     }
 
     fn epochs(settings: &Settings) -> usize {
@@ -154,11 +205,34 @@ impl Domain for Images {
     }
 
     fn check(of: &TaskOf<Self>, _settings: &Settings) -> Result<()> {
-        of.data.check()
+        of.data.check()?;
+        if !Self::is_complete(&of.data) {
+            return Ok(());
+        }
+        let shape = Self::form(&of.data).shape;
+        let channels = normalization(&of.data).mean.len();
+        check(
+            channels == shape.channels,
+            "data.normalization",
+            format!(
+                "has constants for {channels} channels, but the images are {shape} (channels, height, width): \
+                 choose auto or half"
+            ),
+        )?;
+        let side = shape.height.min(shape.width);
+        check(
+            of.data.crop_padding < side,
+            "data.crop_padding",
+            format!(
+                "must be below the smaller side of the images, which are {shape} (channels, height, width), \
+                 got {}",
+                of.data.crop_padding
+            ),
+        )
     }
 
-    fn idle() -> &'static [(&'static str, &'static str)] {
-        &[]
+    fn idle(_data: &ImageData) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 
     fn may_score(_trained: &TaskOf<Self>, _wanted: &TaskOf<Self>) -> Result<()> {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
-pub use images::{ImageForm, Images};
+pub use images::{ImageForm, Images, class_names};
 pub use text::{ByteForm, Text, Windows};
 
 pub(crate) use images::sums as image_sums;
@@ -22,7 +22,7 @@ pub(crate) use text::sums as text_sums;
 
 use crate::error::Result;
 use crate::fit;
-use crate::recipe::{Settings, TaskOf};
+use crate::recipe::{Settings, TaskOf, TaskRecipe};
 use crate::record::Totals;
 use crate::zoo::{Families, Zoo};
 
@@ -63,8 +63,25 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// If the data is absent and cannot be downloaded, or is damaged.
     fn open(data: &Self::Data, places: &Places, split: Split) -> Result<Self::Set>;
 
-    /// The properties of the data that a network must know, without opening the data.
+    /// The properties of the data that a network must know, without opening the data. The section
+    /// is [complete](Self::is_complete).
     fn form(data: &Self::Data) -> Self::Form;
+
+    /// The properties of the data that are part of a network's identity, each as ` key=value`.
+    /// Nothing for the data that most recipes of the task have.
+    fn identity(form: &Self::Form) -> String;
+
+    /// Whether the section leaves nothing to the data.
+    fn is_complete(data: &Self::Data) -> bool;
+
+    /// The section with the values that it leaves to the data, found in the training split.
+    fn complete(data: &Self::Data, train: &Self::Set) -> Self::Data;
+
+    /// The section with the values that it leaves to the data, as `before` has them.
+    fn complete_as(data: &Self::Data, before: &Self::Data) -> Self::Data;
+
+    /// The sections of this task as those of any task.
+    fn task_recipe(of: TaskOf<Self>) -> TaskRecipe;
 
     /// The number of passes over the training batches in a run with these settings.
     fn epochs(settings: &Settings) -> usize;
@@ -100,8 +117,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// The values that do not fit together.
     fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()>;
 
-    /// Keys of `[run]` and `[schedule]` that have no effect in this task, each with the reason.
-    fn idle() -> &'static [(&'static str, &'static str)];
+    /// Keys that have no effect in this task or with this data, each as `section.key` with the
+    /// reason.
+    fn idle(data: &Self::Data) -> Vec<(&'static str, String)>;
 
     /// Checks that a network that was trained as `trained` can be scored as `wanted`.
     ///

@@ -11,7 +11,7 @@ use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
 use crate::fit::{self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, bits, integers_on};
 use crate::recipe::check::{check, positive};
-use crate::recipe::{Settings, TaskOf, TextData, TextSource};
+use crate::recipe::{Settings, TaskOf, TaskRecipe, TextData, TextSource};
 use crate::record::Totals;
 use crate::words;
 use crate::zoo::{self, Families};
@@ -98,6 +98,26 @@ impl Domain for Text {
         ByteForm { vocab_size: 256 }
     }
 
+    fn identity(_form: &ByteForm) -> String {
+        String::new()
+    }
+
+    fn is_complete(_data: &TextData) -> bool {
+        true
+    }
+
+    fn complete(data: &TextData, _train: &rezero_data::Text) -> TextData {
+        data.clone()
+    }
+
+    fn complete_as(data: &TextData, _before: &TextData) -> TextData {
+        data.clone()
+    }
+
+    fn task_recipe(of: TaskOf<Self>) -> TaskRecipe {
+        TaskRecipe::Text(of)
+    }
+
     /// One epoch of `run.steps` steps.
     fn epochs(_settings: &Settings) -> usize {
         1
@@ -166,10 +186,10 @@ impl Domain for Text {
         )
     }
 
-    fn idle() -> &'static [(&'static str, &'static str)] {
-        &[(
+    fn idle(_data: &TextData) -> Vec<(&'static str, String)> {
+        vec![(
             "run.epochs",
-            "a text has windows drawn at random; run.steps is how long the run is",
+            "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
         )]
     }
 

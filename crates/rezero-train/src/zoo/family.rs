@@ -61,6 +61,16 @@ pub trait Family:
     /// The value that is out of range.
     fn check(&self, train: &Train) -> Result<()>;
 
+    /// Checks that the network can be made for data of this form.
+    ///
+    /// # Errors
+    ///
+    /// The sizes that do not fit together.
+    fn takes(&self, form: &<Self::Domain as Domain>::Form) -> Result<()> {
+        let _ = form;
+        Ok(())
+    }
+
     /// Makes the network.
     fn init(
         &self,
@@ -156,6 +166,12 @@ pub trait Families<D: Domain>:
     ///
     /// The value that is out of range.
     fn check(&self, train: &Train) -> Result<()>;
+    /// See [`Family::takes`].
+    ///
+    /// # Errors
+    ///
+    /// The sizes that do not fit together.
+    fn takes(&self, form: &D::Form) -> Result<()>;
     /// See [`Family::init`].
     fn init(&self, gates: &Gates, form: &D::Form, device: &Device) -> D::Network;
     /// See [`Family::grow`].

@@ -102,6 +102,21 @@ impl Family for Section {
         )
     }
 
+    fn takes(&self, form: &ImageForm) -> Result<()> {
+        let ends = form.shape.bytes().saturating_add(form.num_classes) as u64;
+        let parameters = (self.depth as u64 * (self.width as u64).pow(2))
+            .saturating_add(ends.saturating_mul(self.width as u64));
+        check(
+            parameters <= MAX_PARAMETERS,
+            "model.width",
+            format!(
+                "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} width={} for images of {} \
+                 in {} classes",
+                self.depth, self.width, form.shape, form.num_classes
+            ),
+        )
+    }
+
     fn init(&self, gates: &Gates, form: &ImageForm, device: &Device) -> Network {
         self.config(gates, form).init(device)
     }

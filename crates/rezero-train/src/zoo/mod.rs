@@ -121,6 +121,10 @@ macro_rules! families {
                         match self { $(Self::$Variant(section) => section.check(train)),+ }
                     }
 
+                    fn takes(&self, form: &<Task as Domain>::Form) -> Result<()> {
+                        match self { $(Self::$Variant(section) => section.takes(form)),+ }
+                    }
+
                     fn init(
                         &self,
                         gates: &Gates,
@@ -302,11 +306,12 @@ pub(crate) fn is_of_text(model: &toml::Table) -> bool {
 pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
     let model = &of.model;
     format!(
-        "{} depth={} scheme={}{}{}",
+        "{} depth={} scheme={}{}{}{}",
         model.name(),
         model.depth(),
         model.scheme(),
         model.identity(),
+        D::identity(&D::form(&of.data)),
         gates.identity(model.scheme(), model.sub_layers())
     )
 }
@@ -325,6 +330,9 @@ pub(crate) fn check<D: Domain>(of: &TaskOf<D>, settings: &Settings) -> Result<()
         ),
     )?;
     model.check(&settings.train)?;
+    if D::is_complete(&of.data) {
+        model.takes(&D::form(&of.data))?;
+    }
     D::check(of, settings)
 }
 
@@ -332,11 +340,11 @@ pub(crate) fn check<D: Domain>(of: &TaskOf<D>, settings: &Settings) -> Result<()
 pub(crate) fn idle<D: Domain>(of: &TaskOf<D>) -> Vec<crate::recipe::Idle> {
     use crate::recipe::Idle;
     let (model, scheme) = (&of.model, of.model.scheme());
-    let mut idle: Vec<Idle> = D::idle()
-        .iter()
+    let mut idle: Vec<Idle> = D::idle(&of.data)
+        .into_iter()
         .map(|(key, why)| Idle {
-            key: (*key).to_owned(),
-            why: (*why).to_owned(),
+            key: key.to_owned(),
+            why,
         })
         .collect();
     if !scheme.has_gate() {
