@@ -24,6 +24,9 @@ use crate::task::Domain;
 /// The weights take 16 GB, the gradients as much again, and Adam's state twice as much.
 const MAX_PARAMETERS: u64 = 4_000_000_000;
 
+/// The most rows of a Jacobian between hidden values of a sequence, which is cut to fit.
+const JACOBIAN_ROWS: usize = 512;
+
 macro_rules! families {
     ($($task:ident: $Domain:ident { $($name:literal $file:ident $Variant:ident,)+ })+) => {
         $(
