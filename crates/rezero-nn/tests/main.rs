@@ -1,6 +1,7 @@
 //! Integration tests of `rezero-nn`, linked once.
 
 mod backend;
+mod by_path;
 mod contract;
 mod counts;
 mod decoding;
@@ -22,4 +23,6 @@ mod trajectory;
 mod transformer;
 mod transformer_golden;
 mod transformer_trajectory;
+mod vit;
+mod vit_golden;
 mod weights;

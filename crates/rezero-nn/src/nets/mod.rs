@@ -6,3 +6,4 @@ pub mod mlp;
 pub(crate) mod patches;
 pub mod resnet;
 pub mod transformer;
+pub mod vit;

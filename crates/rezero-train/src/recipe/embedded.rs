@@ -22,6 +22,7 @@ embedded!(
     "cifar10-preact18",
     "cifar10-mlp64",
     "cifar10-mlp10000",
+    "cifar10-vit",
     "enwik8-small",
     "enwik8-tiny",
     "enwik8-rztx12",

@@ -8,6 +8,7 @@ mod cifar_resnet;
 mod family;
 mod mlp;
 mod preact_resnet;
+mod vit;
 
 pub use byte_lm::Section as ByteLm;
 pub use family::{Families, Family, Zoo};
@@ -271,6 +272,7 @@ families! {
         "cifar-resnet" cifar_resnet CifarResNet,
         "preact-resnet" preact_resnet PreActResNet,
         "mlp" mlp Mlp,
+        "vit" vit Vit,
     }
     text: Text {
         "byte-lm" byte_lm ByteLm,
