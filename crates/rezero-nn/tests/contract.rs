@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use rezero_nn::mixer::MixerConfig;
 use rezero_nn::resnet::{CifarResNetConfig, PreActDepth, PreActResNetConfig};
 use rezero_nn::torch::{TorchNames, TorchWeights, export, load};
 use rezero_nn::transformer::{RztxEncoderConfig, RztxLmConfig};
@@ -236,6 +237,26 @@ fn vision_transformers() {
         },
         // Patches, the class token, positions of six patches and the token, layers, head.
         parameters: (3 * 16 + 1) * 8 + 8 + 7 * 8 + 3 * LAYER + (8 + 1) * 10,
+        gates: 3,
+        torch: None,
+    });
+}
+
+#[test]
+fn mlp_mixers() {
+    let config = |n| MixerConfig::new(8, 5, 12, n, [8, 12], 4);
+    let (tokens, channels) = (2 * 6 * 5 + 5 + 6, 2 * 8 * 12 + 12 + 8);
+    check(&Family {
+        name: "mlp-mixer",
+        config: config(3),
+        deeper: config(7),
+        init: |config, device| config.init(device),
+        forward: |net, device| values(net.forward(wave([2, 3, 8, 12], device))),
+        hidden: |net, device| {
+            let x = random([2, 6, 8], device);
+            [bits(x.clone()), bits(net.hidden(x))]
+        },
+        parameters: (3 * 16 + 1) * 8 + 3 * (tokens + channels + 1) + (8 + 1) * 10,
         gates: 3,
         torch: None,
     });

@@ -13,6 +13,8 @@ mod import;
 mod invariants;
 mod jacobian;
 mod masks;
+mod mixer;
+mod mixer_golden;
 mod mlp;
 mod mlp_golden;
 mod precision;

@@ -2,6 +2,7 @@
 //! networks grow and fold, and their names in PyTorch. [`patches`] is shared by the families that take
 //! patches of images.
 
+pub mod mixer;
 pub mod mlp;
 pub(crate) mod patches;
 pub mod resnet;

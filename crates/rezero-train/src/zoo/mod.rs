@@ -6,6 +6,7 @@
 mod byte_lm;
 mod cifar_resnet;
 mod family;
+mod mixer;
 mod mlp;
 mod preact_resnet;
 mod vit;
@@ -273,6 +274,7 @@ families! {
         "preact-resnet" preact_resnet PreActResNet,
         "mlp" mlp Mlp,
         "vit" vit Vit,
+        "mixer" mixer Mixer,
     }
     text: Text {
         "byte-lm" byte_lm ByteLm,

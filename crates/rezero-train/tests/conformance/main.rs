@@ -19,6 +19,8 @@ mod golden;
 #[path = "../../../rezero-nn/tests/helpers.rs"]
 #[allow(dead_code)]
 mod helpers;
+#[path = "../../../rezero-nn/tests/mixer_golden.rs"]
+mod mixer_golden;
 #[path = "../../../rezero-nn/tests/mlp_golden.rs"]
 mod mlp_golden;
 mod runs;
