@@ -61,6 +61,7 @@ pub fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) 
             },
             items_per_s: Some(50.0),
             warm_up_s: None,
+            ema: None,
             seconds: *seconds,
         };
         let valid = row("valid", bpb * std::f64::consts::LN_2);

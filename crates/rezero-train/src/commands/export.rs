@@ -5,11 +5,10 @@ use rezero_nn::ResidualScheme;
 use rezero_nn::torch::export;
 use rezero_nn::transformer::{Activation, Positions};
 
-use super::say;
+use super::{say, scored};
 use crate::cli::Export;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::load;
 use crate::recipe::{Gates, Recipe, TaskRecipe};
 use crate::record::checkpoint::choose;
 use crate::record::write_named;
@@ -30,9 +29,10 @@ pub fn run(args: &Export) -> Result<()> {
     // Nothing is computed, so the run's device, which may be gone or another machine, is not needed.
     let device = device::select("auto")?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
-    let Network::ByteLm(model) = load(
+    let Network::ByteLm(model) = scored(
         &reader,
         zoo::draw(of, settings, &Text::form(&of.data), &device),
+        args.raw,
     )?;
     let step = reader.state()?.step;
     let metadata = described(section, &settings.gates).into_iter().chain([

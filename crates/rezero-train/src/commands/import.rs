@@ -29,6 +29,12 @@ pub fn run(args: &Import) -> Result<()> {
     for change in &resolved.changes {
         say!("{change}");
     }
+    if !settings.train.from.is_empty() {
+        return Err(Error::RecipeValue {
+            key: "train.from".to_owned(),
+            message: "has no effect: the weights are imported; leave it out".to_owned(),
+        });
+    }
     let identity = recipe.identity();
     let TaskRecipe::Text(of) = &recipe.task else {
         return Err(Error::RecipeValue {
@@ -83,6 +89,7 @@ pub fn run(args: &Import) -> Result<()> {
         writer.save(
             &state,
             network.to_weights(),
+            None,
             optimizer,
             schedule.to_record(),
         )

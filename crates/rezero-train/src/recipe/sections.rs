@@ -427,7 +427,7 @@ impl Draft {
     }
 
     /// The section and key that a name stands for: `lr`, `optimizer.lr`, or `optimizer` for its kind.
-    fn locate(&self, name: &str) -> Result<(&'static str, String)> {
+    pub fn locate(&self, name: &str) -> Result<(&'static str, String)> {
         if let Some((section, key)) = name.split_once('.') {
             let found = self.sections.iter().find(|s| **s == section);
             return match found {
@@ -466,7 +466,7 @@ impl Draft {
     }
 
     /// The shortest name of `section.key`.
-    fn short(&self, section: &'static str, key: &str) -> String {
+    pub fn short(&self, section: &'static str, key: &str) -> String {
         for name in [section, key] {
             if self
                 .locate(name)

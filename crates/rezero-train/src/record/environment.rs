@@ -33,6 +33,21 @@ pub struct Environment {
     /// The run that it was grown from.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "any_path")]
     pub grown_from: Option<PathBuf>,
+    /// The checkpoint whose weights it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_with: Option<BeganWith>,
+}
+
+/// The checkpoint that gave a run its first weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeganWith {
+    /// Its run, as it was named.
+    #[serde(with = "any_path")]
+    pub run: Option<PathBuf>,
+    /// Its step.
+    pub step: usize,
+    /// The SHA-256 of its weights.
+    pub sha256: String,
 }
 
 impl Environment {

@@ -14,11 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
-pub use images::{ImageForm, Images, class_names};
+pub use images::{ImageForm, Images, class_names, preparation};
 pub use text::{ByteForm, Text, Windows};
-
-pub(crate) use images::sums as image_sums;
-pub(crate) use text::sums as text_sums;
 
 use crate::error::Result;
 use crate::fit;
@@ -30,8 +27,10 @@ use crate::zoo::{Families, Zoo};
 pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// The data of one training step.
     type Batch: fit::Batch;
+    /// What a network makes of a batch.
+    type Logits;
     /// The networks of its families.
-    type Network: Zoo<Batch = Self::Batch>;
+    type Network: Zoo<Batch = Self::Batch, Logits = Self::Logits>;
     /// The `[model]` sections of its families.
     type Family: Families<Self>;
     /// The `[data]` section.
@@ -55,6 +54,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
 
     /// The items and the metrics of the task.
     fn task() -> fit::Task;
+
+    /// The sums of a batch, see [`fit::Model::loss`].
+    fn sums(logits: Self::Logits, batch: &Self::Batch) -> fit::Sums;
 
     /// A split of the data set, cut to the recipe's limits.
     ///

@@ -57,6 +57,8 @@ impl TaskOf<Text> {
 
 impl Domain for Text {
     type Batch = TextBatch;
+    /// Of bytes, `[batch, length, 256]`.
+    type Logits = Tensor<3>;
     type Network = zoo::text::Network;
     type Family = zoo::text::Family;
     type Data = TextData;
@@ -70,6 +72,16 @@ impl Domain for Text {
             .with_loss_unit("nats")
             .with(BITS_PER_BYTE)
             .with(ACCURACY)
+    }
+
+    fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
+        let [rows, length, vocab] = logits.dims();
+        let n = rows * length;
+        Sums::of_logits(
+            logits.reshape([n, vocab]),
+            batch.targets.clone().reshape([n]),
+            batch.weights.clone().map(|w| w.reshape([n])),
+        )
     }
 
     fn open(data: &TextData, places: &Places, split: Split) -> Result<rezero_data::Text> {
@@ -181,7 +193,7 @@ impl Domain for Text {
         check(
             !settings.schedule.counts_epochs(),
             "schedule.kind",
-            "text has no epochs: it takes constant or one-cycle, and a warm-up in warmup_steps"
+            "text has no epochs: it takes constant, one-cycle, cosine or linear, and a warm-up in warmup_steps"
                 .to_owned(),
         )
     }
@@ -248,17 +260,6 @@ impl Domain for Text {
     fn reads_a_file(data: &TextData) -> bool {
         data.set == TextSource::Text
     }
-}
-
-/// The sums of byte logits, `[batch, length, vocab_size]`.
-pub(crate) fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
-    let [rows, length, vocab] = logits.dims();
-    let n = rows * length;
-    Sums::of_logits(
-        logits.reshape([n, vocab]),
-        batch.targets.clone().reshape([n]),
-        batch.weights.clone().map(|w| w.reshape([n])),
-    )
 }
 
 impl fit::Batch for TextBatch {

@@ -1,7 +1,7 @@
 //! `family = "byte-lm"`: Transformers that predict the next byte.
 
 use burn::optim::GradientsParams;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::TextBatch;
 use rezero_data::rng::mix;
 use rezero_nn::transformer::{
@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::fit::{Pass, Sums};
 use crate::recipe::check::{check, in_f32, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ByteForm, Text, Windows, text_sums};
+use crate::task::{ByteForm, Domain, Text, Windows};
 
 /// A causal language model over bytes: the paper's section 5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,6 +112,8 @@ impl Family for Section {
         "from the embedding of the first positions to the output of the layers";
     const SUB_LAYERS: bool = true;
     const RECOMPUTES: bool = true;
+    /// The table of learned positions is made anew for another context.
+    const RESHAPES: &'static [&'static str] = &["context"];
 
     fn schemes() -> &'static [ResidualScheme] {
         RztxEncoderConfig::SCHEMES
@@ -230,8 +232,8 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    fn loss(network: &Network, batch: &TextBatch) -> Sums {
-        text_sums(network.forward(batch.inputs.clone()), batch)
+    fn logits(network: &Network, batch: &TextBatch) -> Tensor<3> {
+        network.forward(batch.inputs.clone())
     }
 
     /// Of as many positions as have 512 values together.
@@ -256,7 +258,7 @@ impl Family for Section {
             batch.inputs.clone(),
             |part| mix(pass.seed, part),
             |logits| {
-                let found = sums.insert(text_sums(logits, batch));
+                let found = sums.insert(Text::sums(logits, batch));
                 found.loss.clone() * pass.scale
             },
         );

@@ -1,6 +1,6 @@
 //! `family = "cifar-resnet"`: ResNets of depth 6n+2.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig, Definition};
 use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Family;
 use crate::error::Result;
-use crate::fit::Sums;
 use crate::recipe::check::check;
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{ImageForm, Images};
 
 /// A ResNet of 6n+2 weighted layers for small images: He et al., arXiv 1512.03385, section 4.2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -108,8 +107,8 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone()), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone())
     }
 
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {

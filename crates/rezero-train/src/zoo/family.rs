@@ -32,6 +32,10 @@ pub trait Family:
     /// Whether its networks can run layers again in the backward pass.
     const RECOMPUTES: bool = false;
 
+    /// The keys of [`identity`](Self::identity) that may be other ones in a run that begins with the
+    /// weights of another run.
+    const RESHAPES: &'static [&'static str] = &[];
+
     /// The residual schemes that it supports.
     fn schemes() -> &'static [ResidualScheme];
 
@@ -92,8 +96,11 @@ pub trait Family:
         place: Place,
     ) -> Result<Self::Network, GrowError>;
 
-    /// The sums of a batch, see [`fit::Model::loss`].
-    fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
+    /// The logits of a batch.
+    fn logits(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+    ) -> <Self::Domain as Domain>::Logits;
 
     /// The Jacobians, one for each item of a batch, [from and to](Self::JACOBIAN) where the family
     /// decides.
@@ -160,6 +167,8 @@ pub trait Families<D: Domain>:
     fn sub_layers(&self) -> bool;
     /// See [`Family::RECOMPUTES`].
     fn recomputes(&self) -> bool;
+    /// See [`Family::RESHAPES`].
+    fn reshapes(&self) -> &'static [&'static str];
     /// See [`Family::check`].
     ///
     /// # Errors
@@ -190,6 +199,12 @@ pub trait Families<D: Domain>:
 
 /// A network of any of a task's families.
 pub trait Zoo: fit::Model {
+    /// See [`Domain::Logits`].
+    type Logits;
+
+    /// See [`Family::logits`].
+    fn logits(&self, batch: &Self::Batch) -> Self::Logits;
+
     /// See [`Family::jacobians`].
     ///
     /// # Errors

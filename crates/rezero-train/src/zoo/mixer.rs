@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS};
 use crate::error::Result;
-use crate::fit::Sums;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{ImageForm, Images};
 
 /// An MLP-Mixer: Tolstikhin et al., arXiv 2105.01601.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -180,8 +179,8 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone()), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone())
     }
 
     /// Of as many patches as have 512 values together, while the other patches stay as they are.

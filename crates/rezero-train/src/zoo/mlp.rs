@@ -1,6 +1,6 @@
 //! `family = "mlp"`: deep fully connected networks.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
 use rezero_nn::mlp::{Mlp, MlpConfig};
 use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::fit::{PartUpdate, Pass, Sums};
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{Domain, ImageForm, Images};
 
 /// A deep fully connected network: the paper's section 4.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,11 @@ impl Family for Section {
              and accumulate=1"
                 .to_owned(),
         )?;
+        check(
+            !train.recompute || train.freeze.is_empty(),
+            "train.freeze",
+            "an mlp with recompute=true is updated while its gradients come: leave out one of the two".to_owned(),
+        )?;
         let parameters = self.depth as u64 * (self.width as u64).pow(2);
         check(
             parameters <= MAX_PARAMETERS,
@@ -131,8 +136,8 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone().flatten(1, 3)), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone().flatten(1, 3))
     }
 
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
@@ -153,7 +158,7 @@ impl Family for Section {
             batch.images.clone().flatten(1, 3),
             segment,
             |logits| {
-                let found = sums.insert(image_sums(logits, batch));
+                let found = sums.insert(Images::sums(logits, batch));
                 found.loss.clone() * pass.scale
             },
             update,

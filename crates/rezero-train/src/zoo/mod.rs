@@ -122,6 +122,10 @@ macro_rules! families {
                         match self { $(Self::$Variant(_) => super::$file::Section::RECOMPUTES),+ }
                     }
 
+                    fn reshapes(&self) -> &'static [&'static str] {
+                        match self { $(Self::$Variant(_) => super::$file::Section::RESHAPES),+ }
+                    }
+
                     fn check(&self, train: &Train) -> Result<()> {
                         match self { $(Self::$Variant(section) => section.check(train)),+ }
                     }
@@ -164,6 +168,14 @@ macro_rules! families {
                 }
 
                 impl super::Zoo for Network {
+                    type Logits = <Task as Domain>::Logits;
+
+                    fn logits(&self, batch: &Self::Batch) -> Self::Logits {
+                        match self {
+                            $(Self::$Variant(net) => super::$file::Section::logits(net, batch)),+
+                        }
+                    }
+
                     fn jacobians(
                         &self,
                         batch: &Self::Batch,
@@ -186,9 +198,7 @@ macro_rules! families {
                     }
 
                     fn loss(&self, batch: &Self::Batch) -> Sums {
-                        match self {
-                            $(Self::$Variant(net) => super::$file::Section::loss(net, batch)),+
-                        }
+                        Task::sums(super::Zoo::logits(self, batch), batch)
                     }
 
                     fn gradients(
@@ -321,6 +331,30 @@ pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
         D::identity(&D::form(&of.data)),
         gates.identity(model.scheme(), model.sub_layers())
     )
+}
+
+/// The difference between two networks that keeps one from beginning with the weights of the other, given
+/// their [`identity`]: `depth=20, not depth=14`. Input and output may differ, of which an identity says
+/// nothing, and what the family can make anew.
+pub(crate) fn differs<D: Domain>(of: &TaskOf<D>, own: &str, source: &str) -> Option<String> {
+    let may = |word: &str| {
+        let key = word.split_once('=').map_or(word, |(key, _)| key);
+        of.model.reshapes().contains(&key)
+    };
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(' ').filter(|word| !may(word));
+        words.map(str::to_owned).collect()
+    };
+    let (own, source) = (words(own), words(source));
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter().filter(|word| !b.contains(word)).cloned().collect()
+    };
+    let (has, lacks) = (only(&source, &own), only(&own, &source));
+    let list = |words: Vec<String>| match words.is_empty() {
+        true => "nothing of the kind".to_owned(),
+        false => words.join(" "),
+    };
+    (own != source).then(|| format!("{}, not {}", list(has), list(lacks)))
 }
 
 /// Checks ranges, and that the network, its data and the settings fit together.

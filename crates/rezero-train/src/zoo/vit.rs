@@ -1,6 +1,6 @@
 //! `family = "vit"`: Vision Transformers.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
 use rezero_nn::transformer::{Activation, RztxEncoderConfig};
 use rezero_nn::vit::{PatchPositions, Pooling, Vit, VitConfig};
@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS};
 use crate::error::Result;
-use crate::fit::Sums;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{ImageForm, Images};
 
 /// A Vision Transformer: Dosovitskiy et al., arXiv 2010.11929.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -217,8 +216,8 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone()), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone())
     }
 
     /// Of as many tokens as have 512 values together.
