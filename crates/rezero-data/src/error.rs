@@ -164,8 +164,8 @@ pub enum DataError {
 
     /// An image has another size than it must have.
     #[error(
-        "{} is {} × {} pixels (height, width), but images of this set are {} × {}: let them be resized \
-         (data.resize=crop or data.resize=stretch, with data.height and data.width)",
+        "{} is {} × {} pixels (height, width), but images of this set are {} × {}: train with \
+         resize=crop or resize=stretch, and size",
         file.display(), found.0, found.1, expected.0, expected.1
     )]
     PictureSize {

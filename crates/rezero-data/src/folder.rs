@@ -134,6 +134,20 @@ pub fn load(dir: &Path, split: Split, options: &Options) -> Result<Loaded> {
     if labels.is_empty() {
         return Err(no_whole_image(&listing.root));
     }
+    if split == Split::Train && options.limit == 0 {
+        let mut seen = vec![false; listing.class_names.len()];
+        for &label in &labels {
+            seen[usize::from(label)] = true;
+        }
+        if let Some(class) = seen.iter().position(|seen| !seen) {
+            let name = &listing.class_names[class];
+            return Err(layout(
+                &listing.root,
+                format!("has no whole training image of the class {name:?}"),
+                "add some, or hold out fewer (valid_share, test_share)",
+            ));
+        }
+    }
     let set = ImageSet::from_raw(name, shape, pixels, labels, listing.class_names, 0)?;
     Ok(Loaded { set, skipped })
 }

@@ -192,12 +192,12 @@ fn the_order_of_a_list_counts() {
     let turned = ImageSet::from_raw("turned", SHAPE, turned, vec![0u8; 200], ["0"], 0).unwrap();
     let reverse = bytes(&loader(&set, unshuffled("flip,crop", 50, 3)), 0);
     let (mut own, mut other) = (0, 0);
-    for i in 0..200 {
+    for (i, reverse) in reverse.iter().enumerate() {
         let is = |pixels: &[u8]| {
             let windows = (-4..=4).flat_map(|down| (-4..=4).map(move |right| (down, right)));
             windows
                 .into_iter()
-                .any(|(down, right)| shifted(pixels, down, right) == reverse[i])
+                .any(|(down, right)| shifted(pixels, down, right) == *reverse)
         };
         let found = (is(set.pixels(i)), is(turned.pixels(i)));
         assert!(found.0 || found.1, "{i}");

@@ -293,6 +293,9 @@ pub struct Predict {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
     /// With --split: where the data is [default: where the run had it]
     #[arg(long, value_name = "DIR", requires = "split")]
     pub data_dir: Option<PathBuf>,

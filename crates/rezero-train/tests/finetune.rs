@@ -347,3 +347,139 @@ fn keys_without_a_value_are_not_written() {
     let said = run(dir.path(), &["recipes", "--keys", "train"]);
     assert!(said.out.contains("freeze"), "{}", said.out);
 }
+
+/// A run on other images begins with the weights of all layers but the last, and a sweep over them goes on.
+#[test]
+fn a_folder_of_other_classes_is_fine_tuned_on_and_swept() {
+    let dir = scratch();
+    let dir = dir.path();
+    let data = cifar_layout(dir, 20);
+    train(
+        dir,
+        data.to_str().unwrap(),
+        "source",
+        &["steps=3", "ema=0.5"],
+    );
+    for (label, class) in ["cat", "dog", "emu"].into_iter().enumerate() {
+        let class = dir.join("images").join(class);
+        fs::create_dir_all(&class).unwrap();
+        for i in 0..8u8 {
+            let pixels = [80 * label as u8 + i; 3 * 20 * 24];
+            let file = class.join(format!("{i}.png"));
+            image::save_buffer(file, &pixels, 24, 20, image::ExtendedColorType::Rgb8).unwrap();
+        }
+    }
+    let folder = [
+        "data=folder",
+        "normalization=auto",
+        "size=16",
+        "resize=crop",
+        "valid_share=0.25",
+        "steps=2",
+    ];
+    let begun = [&folder[..], &["train.from=source", "freeze=['conv.*']"]].concat();
+    let said = train(dir, "images", "tuned", &begun);
+    assert!(
+        said.err
+            .contains("made anew: linear.weight [64, 10] -> [64, 3]"),
+        "{}",
+        said.err
+    );
+    let mut source = tensors(&checkpoint::list(&dir.join("source")).unwrap()[&3]);
+    let first = at(&dir.join("tuned"), 0);
+    // Validation scored the average, so that is what another run begins with.
+    let average = checkpoint::list(&dir.join("source")).unwrap()[&3].join("ema.bpk");
+    let scored = checkpoint::choose(
+        &dir.join("source"),
+        "3",
+        &Recipe::of_run(&dir.join("source"))
+            .unwrap()
+            .recipe
+            .identity(),
+    );
+    assert!(scored.unwrap().average().unwrap().is_some() && average.exists());
+    source.retain(|name, _| !name.starts_with("linear"));
+    let same = source
+        .iter()
+        .filter(|(name, value)| first[*name] == **value);
+    assert_ne!(same.count(), source.len(), "the average is another network");
+    assert_eq!(
+        at(&dir.join("tuned"), 2)["conv.weight"],
+        first["conv.weight"]
+    );
+
+    let sweep = [
+        "sweep",
+        "cifar10-resnet20",
+        "--data-dir",
+        "images",
+        "--dir",
+        "swept",
+        "lr=0.1,0.2",
+    ];
+    let sweep = [&sweep[..], &SMALL[..], &folder[..]].concat();
+    succeed(dir, &sweep);
+    let said = succeed(dir, &sweep);
+    assert!(
+        said.err.contains("2 of 2 trials have ended before"),
+        "{}",
+        said.err
+    );
+    let wrong = [
+        &sweep[..4],
+        &["--dir", "images", "lr=0.1"],
+        &SMALL[..],
+        &folder[..],
+    ]
+    .concat();
+    fail(dir, &wrong, 1, &["has other files in it and is no sweep"]);
+
+    fs::remove_file(dir.join("images/emu/7.png")).unwrap();
+    for i in 0..7 {
+        fs::write(dir.join(format!("images/emu/{i}.png")), "no image").unwrap();
+    }
+    let corrupt = [
+        &[
+            "train",
+            "cifar10-resnet20",
+            "--data-dir",
+            "images",
+            "--plain",
+            "skip_corrupt=true",
+        ],
+        &SMALL[..],
+        &folder[..],
+    ]
+    .concat();
+    fail(
+        dir,
+        &corrupt,
+        1,
+        &["no whole training image of the class \"emu\""],
+    );
+}
+
+/// `predict` takes the network that `eval` scores.
+#[test]
+fn predictions_are_those_of_the_average() {
+    let dir = scratch();
+    let dir = dir.path();
+    let data = cifar_layout(dir, 20);
+    train(dir, data.to_str().unwrap(), "run", &["steps=4", "ema=0.9"]);
+    let of = |command: &str, raw: &[&str]| -> serde_json::Value {
+        let all = [
+            command,
+            "run",
+            "--split",
+            "valid",
+            "--json",
+            "--checkpoint",
+            "last",
+        ];
+        serde_json::from_str(&succeed(dir, &[&all[..], raw].concat()).out).unwrap()
+    };
+    let predicted = of("predict", &[]);
+    assert_ne!(predicted, of("predict", &["--raw"]));
+    assert!(predicted["accuracy"].is_number(), "{predicted}");
+    assert_eq!(predicted["accuracy"], of("eval", &[])["accuracy"]);
+}

@@ -325,7 +325,7 @@ fn keys_of_a_folder_are_checked() {
         ),
         (
             &["data=folder", "std=[0.5,0.5,0]"],
-            &["data.std", "must be above 0"],
+            &["data.std", "must be at least 1e-6"],
         ),
         (
             &["data=folder", "normalization=half", "mean=[0.5,0.5,0.5]"],
@@ -354,8 +354,8 @@ fn keys_of_a_folder_are_checked() {
             &["data.normalization", "1 × 28 × 28"],
         ),
         (
-            &["data=mnist", "crop_padding=28"],
-            &["data.crop_padding", "1 × 28 × 28"],
+            &["data=mnist", "augment=crop:padding=28"],
+            &["data.augment", "28"],
         ),
         (
             &[
@@ -415,11 +415,7 @@ fn keys_of_a_folder_are_checked() {
         )
         .unwrap();
     }
-    let parts = [
-        "1 corrupt images are left out",
-        "data.crop_padding",
-        "3 × 3 × 3",
-    ];
+    let parts = ["1 corrupt images are left out", "data.augment", "at most 2"];
     fail(
         dir.path(),
         &short(&[&folder[..], &skip].concat()),
@@ -455,7 +451,7 @@ fn every_family_takes_images_of_any_form() {
                     "data=folder",
                     "normalization=half",
                     "class_names=['a','b','c']",
-                    "crop_padding=0",
+                    "augment=none",
                 ];
                 let keys: Vec<&str> = keys.iter().map(String::as_str).chain(more).collect();
                 // Eighteen layers take long, under one of their schemes.

@@ -216,8 +216,20 @@ fn a_sweep_goes_on_after_signals_and_kills_as_if_nothing_had_happened() {
         "-j",
         "2",
     ];
-    succeed(dir, &words(&[&grid[..], &["--dir", "whole"]].concat()));
-    let all = words(&[&grid[..], &["--dir", "parts"]].concat());
+    // Long enough to be stopped in the middle.
+    let longer = |dir: &'static str| {
+        let all = words(&[&grid[..], &["--dir", dir]].concat());
+        let longer = |word| {
+            if word == "steps=30" {
+                "steps=200"
+            } else {
+                word
+            }
+        };
+        all.into_iter().map(longer).collect::<Vec<_>>()
+    };
+    succeed(dir, &longer("whole"));
+    let all = longer("parts");
     let begun = |n: usize| {
         let plan = Plan::read(&dir.join("parts"));
         plan.is_ok_and(|plan| {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::say;
+use super::sweep::warn_of_other_data;
 use crate::cli;
 use crate::device;
 use crate::error::{Error, Result};
@@ -108,7 +109,11 @@ fn sweep(args: &cli::Report) -> Result<Option<SweepData>> {
     };
     let dir = Path::new(dir);
     match args.runs.len() {
-        1 => read_sweep(dir).map(Some),
+        1 => {
+            let sweep = read_sweep(dir)?;
+            warn_of_other_data(dir, &Plan::read(dir)?);
+            Ok(Some(sweep))
+        }
         _ => Err(Error::Sweep {
             dir: dir.to_owned(),
             message: "is reported alone; to compare some of its trials with other runs, name their directories".to_owned(),

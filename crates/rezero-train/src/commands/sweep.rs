@@ -15,7 +15,7 @@ use crate::fit::{on_signal, stop_status};
 use crate::recipe::{Override, Recipe};
 use crate::record::listing::{self, Listed};
 use crate::record::sweep::{Plan, SweepDir, Trial, folder};
-use crate::record::{Stage, run_dir};
+use crate::record::{OF_A_SWEEP, Stage, run_dir};
 use crate::sweep::{self, Described, Ended, Grid, Job, Slot, Word, agree, overrides};
 use crate::{device, fit, words};
 
@@ -260,6 +260,7 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
         .map(|(name, n)| format!("{n} {name}"))
         .collect();
     say!("all {all} trials have ended: {}", counts.join(", "));
+    warn_of_other_data(dir, plan);
     say!("report it with: {}", words::command("report", dir, &[]));
     Ok(())
 }
@@ -268,12 +269,31 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
 fn must_be_of(grid: &Grid, trial: &Trial, run: &Path) -> Result<()> {
     let saved = Recipe::of_run(run)?.recipe;
     let wanted = Recipe::resolve(&grid.recipe, &overrides(&trial.set))?.recipe;
+    // What the trial found in its data.
+    let wanted = wanted.completed_as(&saved);
     match saved.is_as_long_as(&wanted) && saved.fingerprint() == wanted.fingerprint() {
         true => Ok(()),
         false => Err(Error::Run {
             dir: run.to_owned(),
             message: "is not the trial of that name: its recipe.toml has other settings; move it elsewhere".to_owned(),
         }),
+    }
+}
+
+/// A sweep may be continued with other data by mistake: its trials cannot be compared then.
+pub(super) fn warn_of_other_data(dir: &Path, plan: &Plan) {
+    let runs = plan.trials.iter().map(|trial| dir.join(&trial.name));
+    let mut data: Vec<String> = runs
+        .filter_map(|run| Some(run_dir::environment(&run)?.data))
+        .collect();
+    data.sort_unstable();
+    data.dedup();
+    if data.len() > 1 {
+        say!(
+            "warning: the trials have {} different data sets, so they cannot be compared: {}",
+            data.len(),
+            data.join("; ")
+        );
     }
 }
 
@@ -291,7 +311,7 @@ fn command(
         "--run-dir".into(),
         run.into(),
         "--plain".into(),
-        "--of-sweep".into(),
+        OF_A_SWEEP.into(),
     ]);
     for (flag, path) in [("--data-dir", &args.data_dir), ("--text", &args.text)] {
         if let Some(path) = path {

@@ -35,6 +35,13 @@ pub fn run(args: &Train) -> Result<()> {
         for change in &plan.resolved.changes {
             say!("{change}");
         }
+        let resolved = &plan.resolved;
+        if resolved.gives("optimizer.kind") && !resolved.gives("optimizer.lr") {
+            let lr = resolved.recipe.settings.optimizer.lr();
+            say!(
+                "lr={lr} is the recipe's, for its own optimizer; another one may need another: give lr"
+            );
+        }
         with_task!(&plan.resolved.recipe.task, of => train(args, &plan, of))
     })
 }

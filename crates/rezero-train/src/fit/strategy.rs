@@ -134,7 +134,7 @@ where
                 first: state.step,
                 steps,
                 steps_per_epoch,
-                rows_per_step: self.train.rows_per_epoch().div_ceil(steps_per_epoch),
+                rows_per_step: settings.train.batch,
                 // Text has one epoch.
                 counts_steps: epochs == 1 && settings.run.steps == steps_per_epoch,
                 averages: settings.train.ema > 0.0,

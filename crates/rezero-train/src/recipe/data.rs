@@ -255,9 +255,10 @@ impl ImageData {
             )?;
         }
         check(
-            self.std.iter().all(|std| in_f32(*std) > 0.0),
+            // Pixels are from 0 to 1 in steps of 1/255: a smaller deviation is none.
+            self.std.iter().all(|std| *std >= 1e-6),
             "data.std",
-            format!("must be above 0, got {:?}", self.std),
+            format!("must be at least 1e-6, got {:?}", self.std),
         )?;
         let (valid, test) = (self.valid_share, self.test_share);
         for (key, share) in [("data.valid_share", valid), ("data.test_share", test)] {
@@ -277,7 +278,7 @@ impl ImageData {
             self.check_folder()?;
         }
         check(
-            (0.0..1.0).contains(&self.label_smoothing),
+            (0.0..1.0).contains(&in_f32(self.label_smoothing)),
             "data.label_smoothing",
             format!("must be from 0 to below 1, got {}", self.label_smoothing),
         )

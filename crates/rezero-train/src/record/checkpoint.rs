@@ -363,29 +363,39 @@ impl Reader {
         ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(file, e))
     }
 
-    /// The SHA-256 of the weights.
+    /// The file of the weights that validation has scored.
+    fn scored(&self) -> &'static str {
+        match self.has_average() {
+            true => EMA,
+            false => MODEL,
+        }
+    }
+
+    /// The SHA-256 of the weights that validation has scored, the average of a run that keeps one.
     ///
     /// # Errors
     ///
     /// If the manifest does not list them.
     pub(crate) fn weights_hash(&self) -> Result<&str> {
-        Ok(&self.entry(MODEL)?.sha256)
+        Ok(&self.entry(self.scored())?.sha256)
     }
 
-    /// The weights that have a place in `model`, by name, shape and type. The others are not read.
+    /// The weights that validation has scored and that have a place in `model`, by name, shape and type. The
+    /// others are not read.
     ///
     /// # Errors
     ///
     /// If they were altered, or do not parse.
     pub(crate) fn weights_for<M: Module>(&self, model: &M) -> Result<Shared> {
-        self.verified(MODEL, hash(&self.dir.join(MODEL))?)?;
+        let file = self.scored();
+        self.verified(file, hash(&self.dir.join(file))?)?;
         let parts = Parts::of(model);
         let (mut loaded, mut left_out) = (Vec::new(), Vec::new());
         let (mut kept, mut others) = (Vec::new(), BTreeMap::new());
         for tensor in self
-            .pack(MODEL)?
+            .pack(file)?
             .into_tensors()
-            .map_err(|e| self.fail(MODEL, e))?
+            .map_err(|e| self.fail(file, e))?
         {
             let shape: Vec<usize> = tensor.shape.iter().copied().collect();
             match parts.named(&tensor.name) {
@@ -409,8 +419,8 @@ impl Reader {
             .collect();
         let bytes = burn_pack::Writer::new(kept)
             .into_bytes()
-            .map_err(|e| self.fail(MODEL, e))?;
-        let record = ModuleRecord::from_bytes(bytes).map_err(|e| self.fail(MODEL, e))?;
+            .map_err(|e| self.fail(file, e))?;
+        let record = ModuleRecord::from_bytes(bytes).map_err(|e| self.fail(file, e))?;
         Ok(Shared {
             record: record.allow_partial(true),
             loaded,

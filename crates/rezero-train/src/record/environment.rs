@@ -50,6 +50,9 @@ pub struct BeganWith {
     pub sha256: String,
 }
 
+/// The flag of a process that a sweep started, and that ends with it.
+pub(crate) const OF_A_SWEEP: &str = "--of-sweep";
+
 impl Environment {
     /// The environment of this process. If it continues a run, `before` is the run's environment:
     /// its commands come first, and its paths are taken over.
@@ -57,6 +60,8 @@ impl Environment {
         let mut environment = before.unwrap_or_default();
         // Arguments that are no text are marked by the replacement character.
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        // The word by which a sweep starts its trials: alone, a trial would wait for the sweep.
+        let arguments = arguments.filter(|word| word != OF_A_SWEEP);
         environment.commands.push(arguments.collect());
         environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
         environment

@@ -165,6 +165,16 @@ impl SweepDir {
                 "is the directory of a run; choose another one with --dir",
             ));
         }
+        let foreign = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name != LOCK && !name.to_string_lossy().ends_with(".tmp")
+        };
+        let mut entries = fs::read_dir(path).into_iter().flatten().flatten();
+        if !is_there(&path.join(FILE)) && entries.any(|entry| foreign(&entry)) {
+            return Err(fail(
+                "has other files in it and is no sweep; choose a new or an empty directory with --dir",
+            ));
+        }
         let busy = || fail("is in use by another sweep; wait for it, or choose another directory");
         let lock = lock(path, LOCK, busy)?;
         remove_temporary(path)?;
@@ -181,6 +191,16 @@ impl SweepDir {
     /// If it cannot be written.
     pub fn describe(&self, plan: &Plan) -> Result<()> {
         let json = serde_json::to_vec_pretty(plan).expect("a plan is JSON");
+        if json.len() as u64 > SMALL {
+            return Err(Error::Sweep {
+                dir: self.path.clone(),
+                message: format!(
+                    "would have a plan of {} bytes, more than the {SMALL} that are read: sweep fewer values, or put \
+                     what all trials share into a recipe's file",
+                    json.len()
+                ),
+            });
+        }
         write_atomic(&self.path.join(FILE), &json)
     }
 

@@ -419,7 +419,9 @@ impl Tuning {
         let [key] = self.keys.as_slice() else {
             return None;
         };
-        let mut arms: Vec<(&str, BTreeMap<u64, (f64, Mean)>)> = Vec::new();
+        // The means of an arm by value, and the value itself.
+        type Means = BTreeMap<u64, (f64, Mean)>;
+        let mut arms: Vec<(&str, Means)> = Vec::new();
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for setting in &self.settings {
             let x = number(&setting.values[0])?;

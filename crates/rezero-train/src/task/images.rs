@@ -233,6 +233,8 @@ impl Domain for Images {
         row(data).form
     }
 
+    const FORM_KEYS: &'static [&'static str] = &["images", "classes"];
+
     fn identity(form: &ImageForm) -> String {
         match *form == OF_CIFAR10 {
             true => String::new(),

@@ -69,6 +69,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// is [complete](Self::is_complete).
     fn form(data: &Self::Data) -> Self::Form;
 
+    /// The keys of [`identity`](Self::identity).
+    const FORM_KEYS: &'static [&'static str];
+
     /// The properties of the data that are part of a network's identity, each as ` key=value`.
     /// Nothing for the data that most recipes of the task have.
     fn identity(form: &Self::Form) -> String;

@@ -110,6 +110,8 @@ impl Domain for Text {
         ByteForm { vocab_size: 256 }
     }
 
+    const FORM_KEYS: &'static [&'static str] = &[];
+
     fn identity(_form: &ByteForm) -> String {
         String::new()
     }

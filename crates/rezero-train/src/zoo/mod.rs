@@ -339,7 +339,7 @@ pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
 pub(crate) fn differs<D: Domain>(of: &TaskOf<D>, own: &str, source: &str) -> Option<String> {
     let may = |word: &str| {
         let key = word.split_once('=').map_or(word, |(key, _)| key);
-        of.model.reshapes().contains(&key)
+        D::FORM_KEYS.contains(&key) || of.model.reshapes().contains(&key)
     };
     let words = |text: &str| -> Vec<String> {
         let words = text.split(' ').filter(|word| !may(word));
@@ -350,11 +350,12 @@ pub(crate) fn differs<D: Domain>(of: &TaskOf<D>, own: &str, source: &str) -> Opt
         a.iter().filter(|word| !b.contains(word)).cloned().collect()
     };
     let (has, lacks) = (only(&source, &own), only(&own, &source));
-    let list = |words: Vec<String>| match words.is_empty() {
-        true => "nothing of the kind".to_owned(),
-        false => words.join(" "),
-    };
-    (own != source).then(|| format!("{}, not {}", list(has), list(lacks)))
+    let [has, lacks] = [has.join(" "), lacks.join(" ")];
+    (own != source).then(|| match (has.is_empty(), lacks.is_empty()) {
+        (true, _) => format!("nothing like {lacks}"),
+        (false, true) => format!("also {has}"),
+        (false, false) => format!("{has}, not {lacks}"),
+    })
 }
 
 /// Checks ranges, and that the network, its data and the settings fit together.

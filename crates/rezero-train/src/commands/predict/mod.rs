@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::out;
+use super::{out, scored};
 use crate::cli::Predict;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::load;
 use crate::recipe::{Recipe, Settings, TaskOf, TaskRecipe};
 use crate::record::checkpoint;
 use crate::task::Domain;
@@ -45,7 +44,7 @@ impl<D: Domain> Opened<D> {
         let step = reader.state()?.step;
         let network = zoo::draw(of, settings, &D::form(&of.data), &device);
         Ok(Self {
-            network: load(&reader, network)?,
+            network: scored(&reader, network, args.raw)?,
             identity,
             step,
             device,
