@@ -185,8 +185,7 @@ pub fn check_trajectory<M: Module>(
     let mut net = set(fixture, &format!("{case}/param"), net);
     // PyTorch's defaults; Burn would dampen by 0.1.
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
-    let mut optimizer: ModuleOptimizer =
-        SgdConfig::new().with_momentum(Some(momentum)).init().into();
+    let mut optimizer: ModuleOptimizer = SgdConfig::new().with_momentum(Some(momentum)).init();
     let image = |i: usize| get(&format!("image.{i}")).tensor::<4>(device);
     let mut losses = Vec::new();
     for step in 0..20 {
