@@ -42,6 +42,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let logits = match &net {
             Network::CifarResNet(net) => net.forward(batch.images),
             Network::PreActResNet(net) => net.forward(batch.images),
+            Network::Vit(net) => net.forward(batch.images),
+            Network::Mixer(net) => net.forward(batch.images),
             Network::Mlp(net) => net.forward(batch.images.flatten(1, 3)),
         };
         let predicted = logits.argmax(1).into_data();

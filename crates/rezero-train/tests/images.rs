@@ -434,12 +434,17 @@ fn every_family_takes_images_of_any_form() {
             [(1, 28, 28), (3, 33, 20), (1, 1, 1), (4, 7, 40), (2, 5, 3)]
         {
             for &scheme in &family.schemes {
-                let depth = ["depth=3", "depth=8", "depth=18"][match family.name.as_str() {
-                    "mlp" => 0,
-                    "cifar-resnet" => 1,
-                    "preact-resnet" => 2,
+                let (depth, small): (&str, &[&str]) = match family.name.as_str() {
+                    "mlp" => ("depth=3", &[]),
+                    "cifar-resnet" => ("depth=8", &[]),
+                    "preact-resnet" => ("depth=18", &[]),
+                    "vit" => (
+                        "depth=1",
+                        &["d_model=8", "n_heads=2", "d_ff=8", "patch_size=1"],
+                    ),
+                    "mixer" => ("depth=1", &["d_model=8", "patch_size=1"]),
                     other => panic!("{other} is new: which depth makes it small?"),
-                }];
+                };
                 let keys = [
                     format!("model={}", family.name),
                     format!("scheme={scheme}"),
@@ -453,7 +458,8 @@ fn every_family_takes_images_of_any_form() {
                     "class_names=['a','b','c']",
                     "augment=none",
                 ];
-                let keys: Vec<&str> = keys.iter().map(String::as_str).chain(more).collect();
+                let keys = keys.iter().map(String::as_str).chain(more);
+                let keys: Vec<&str> = keys.chain(small.iter().copied()).collect();
                 // Eighteen layers take long, under one of their schemes.
                 if depth == "depth=18" && (scheme != family.schemes[0] || height > 30) {
                     continue;

@@ -129,6 +129,8 @@ fn weights_are_drawn_when_the_network_is_made() {
         ("cifar10-mlp64", &["depth=3", "width=8"][..]),
         ("cifar10-resnet20", &["depth=8"]),
         ("cifar10-preact18", &[]),
+        ("cifar10-vit", &["depth=2"]),
+        ("cifar10-mixer", &["depth=2"]),
         ("enwik8-tiny", &["depth=2", "d_model=8", "d_ff=8"]),
     ] {
         let Recipe { task, settings } = recipe(name, overrides);

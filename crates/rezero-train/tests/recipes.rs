@@ -292,6 +292,7 @@ fn bad_values_name_the_key_and_the_remedy() {
 fn a_part_of_a_recipes_name_finds_it() {
     let resnets = "did you mean `cifar10-resnet20`, `cifar10-resnet56` or `cifar10-resnet110`?";
     let texts = "did you mean `enwik8-small`, `enwik8-tiny` or `enwik8-rztx12`?";
+    let transformers = "did you mean `cifar10-vit`, `enwik8-small` or `enwik8-tiny`?";
     let resnet20 = "did you mean `cifar10-resnet20` or `cifar10-resnet20-notebook`?";
     for (name, meant) in [
         ("resnet20", resnet20),
@@ -301,7 +302,7 @@ fn a_part_of_a_recipes_name_finds_it() {
         ("resnet", resnets),
         ("cifar10", resnets),
         ("enwik8", texts),
-        ("transformer", texts),
+        ("transformer", transformers),
         ("byte-lm", texts),
         ("tiny", "did you mean `enwik8-tiny`?"),
         ("quick-start", "did you mean `quickstart`?"),

@@ -14,15 +14,12 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, MAX_PARAMETERS};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS};
 use crate::error::Result;
 use crate::fit::{Pass, Sums};
 use crate::recipe::check::{check, in_f32, positive};
 use crate::recipe::{Gates, Train};
 use crate::task::{ByteForm, Domain, Text, Windows};
-
-/// The most rows of a Jacobian. The positions are cut to fit.
-const MOST_ROWS: usize = 512;
 
 /// A causal language model over bytes: the paper's section 5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -171,11 +168,8 @@ impl Family for Section {
         positive("model.n_heads", self.n_heads, 1 << 16)?;
         positive("model.d_ff", self.d_ff, 1 << 20)?;
         // Refuses sizes that no machine can hold, before anything is allocated.
-        let matrices = match self.activation {
-            Activation::SwiGlu => 3,
-            Activation::Relu | Activation::Gelu | Activation::Silu => 2,
-        };
-        let layer = 4 * self.d_model * self.d_model + matrices * self.d_model * self.d_ff;
+        let layer =
+            4 * self.d_model * self.d_model + self.activation.matrices() * self.d_model * self.d_ff;
         let parameters = (self.depth * layer) as u64;
         check(
             parameters <= MAX_PARAMETERS,
@@ -246,7 +240,7 @@ impl Family for Section {
     fn jacobians(network: &Network, batch: &TextBatch) -> Result<Vec<Jacobian>, JacobianError> {
         let x = network.embed(batch.inputs.clone(), 0);
         let [_, length, d_model] = x.dims();
-        let length = (MOST_ROWS / d_model).clamp(1, length);
+        let length = (JACOBIAN_ROWS / d_model).clamp(1, length);
         JacobianProbe::new().run_module(
             network,
             |net, x| net.encoder.forward(RztxEncoderInput::new(x).causal()),

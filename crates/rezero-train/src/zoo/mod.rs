@@ -6,8 +6,10 @@
 mod byte_lm;
 mod cifar_resnet;
 mod family;
+mod mixer;
 mod mlp;
 mod preact_resnet;
+mod vit;
 
 pub use byte_lm::Section as ByteLm;
 pub use family::{Families, Family, Zoo};
@@ -23,6 +25,9 @@ use crate::task::Domain;
 
 /// The weights take 16 GB, the gradients as much again, and Adam's state twice as much.
 const MAX_PARAMETERS: u64 = 4_000_000_000;
+
+/// The most rows of a Jacobian between hidden values of a sequence, which is cut to fit.
+const JACOBIAN_ROWS: usize = 512;
 
 macro_rules! families {
     ($($task:ident: $Domain:ident { $($name:literal $file:ident $Variant:ident,)+ })+) => {
@@ -278,6 +283,8 @@ families! {
         "cifar-resnet" cifar_resnet CifarResNet,
         "preact-resnet" preact_resnet PreActResNet,
         "mlp" mlp Mlp,
+        "vit" vit Vit,
+        "mixer" mixer Mixer,
     }
     text: Text {
         "byte-lm" byte_lm ByteLm,
