@@ -259,5 +259,5 @@ fn the_table_of_models_has_the_recipes_parameters() {
         rows += 1;
     }
     // Every network of a recipe, but for ResNets by the paper's table and the quickstart's.
-    assert_eq!(rows, 11);
+    assert_eq!(rows, 13);
 }
