@@ -201,7 +201,7 @@ fn images_are_stretched_or_cut_to_a_size() {
     for part in [
         "orientation-6.jpg is 21 × 14 pixels",
         "are 14 × 21",
-        "data.resize=crop",
+        "resize=crop",
     ] {
         assert!(message.contains(part), "{message}");
     }
