@@ -1,6 +1,17 @@
 //! Operations that leave pixels in their place.
 
 use crate::image_set::ImageShape;
+use crate::{DataError, Result};
+
+/// Whether the operations are defined for such images.
+pub(super) fn fits(images: &'static str, shape: ImageShape) -> Result<()> {
+    DataError::require(
+        [1, 3].contains(&shape.channels),
+        images,
+        "of 1 or 3 channels: its operations are of grey or red, green and blue",
+        &format_args!("{shape} (channels, height, width)"),
+    )
+}
 
 /// `other + factor (byte − other)`, rounded down and cut to 0 … 255.
 fn blend(other: u8, byte: u8, factor: f32) -> u8 {
