@@ -96,6 +96,24 @@ pub trait Family:
         place: Place,
     ) -> Result<Self::Network, GrowError>;
 
+    /// The parameters, by name, that a network for data of the form `after` gets by
+    /// [`interpolate`](Self::interpolate) when it begins with the weights of one for `before`.
+    fn interpolates(
+        &self,
+        before: &<Self::Domain as Domain>::Form,
+        after: &<Self::Domain as Domain>::Form,
+    ) -> &'static [&'static str] {
+        let _ = (before, after);
+        &[]
+    }
+
+    /// `network` with those parameters, made of those of `source`, a network of the same section for
+    /// data of another form.
+    fn interpolate(network: Self::Network, source: Self::Network) -> Self::Network {
+        let _ = source;
+        network
+    }
+
     /// The logits of a batch.
     fn logits(
         network: &Self::Network,
@@ -195,6 +213,8 @@ pub trait Families<D: Domain>:
         network: D::Network,
         place: Place,
     ) -> Result<D::Network, GrowError>;
+    /// See [`Family::interpolates`].
+    fn interpolates(&self, before: &D::Form, after: &D::Form) -> &'static [&'static str];
 }
 
 /// A network of any of a task's families.
@@ -204,6 +224,10 @@ pub trait Zoo: fit::Model {
 
     /// See [`Family::logits`].
     fn logits(&self, batch: &Self::Batch) -> Self::Logits;
+
+    /// See [`Family::interpolate`]. A network of another family gives nothing.
+    #[must_use]
+    fn interpolate(self, source: Self) -> Self;
 
     /// See [`Family::jacobians`].
     ///

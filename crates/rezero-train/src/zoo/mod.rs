@@ -165,6 +165,16 @@ macro_rules! families {
                             ))),
                         }
                     }
+
+                    fn interpolates(
+                        &self,
+                        before: &<Task as Domain>::Form,
+                        after: &<Task as Domain>::Form,
+                    ) -> &'static [&'static str] {
+                        match self {
+                            $(Self::$Variant(section) => section.interpolates(before, after)),+
+                        }
+                    }
                 }
 
                 impl super::Zoo for Network {
@@ -173,6 +183,16 @@ macro_rules! families {
                     fn logits(&self, batch: &Self::Batch) -> Self::Logits {
                         match self {
                             $(Self::$Variant(net) => super::$file::Section::logits(net, batch)),+
+                        }
+                    }
+
+                    fn interpolate(self, source: Self) -> Self {
+                        match (self, source) {
+                            $((Self::$Variant(network), Self::$Variant(source)) => Self::$Variant(
+                                super::$file::Section::interpolate(network, source),
+                            ),)+
+                            #[allow(unreachable_patterns)]
+                            (network, _) => network,
                         }
                     }
 
