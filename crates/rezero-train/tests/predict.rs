@@ -23,7 +23,7 @@ fn files(dir: &Path, count: usize) -> Vec<PathBuf> {
     let set = shapes::generate(Split::Test, 1_000, 0);
     let (side, plane) = (32, 32 * 32);
     let save = |i: usize| {
-        let pixels = set.pixels(i);
+        let pixels = set.pixels(i).unwrap();
         let rgb: Vec<u8> = (0..plane)
             .flat_map(|at| [0, 1, 2].map(|c| pixels[c * plane + at]))
             .collect();

@@ -50,6 +50,7 @@ fn score<D: Domain>(
         text: args.text.clone(),
         dir: args.data_dir.clone(),
         offline: args.offline,
+        image_memory: settings.run.image_memory,
     };
     let places = places(&args.run, trained, saved.as_ref(), given, name)?;
     let set = D::open(&of.data, &places, args.split)?;

@@ -105,7 +105,7 @@ fn places<D: Domain>(
     let places = Places {
         text: given.text.or_else(|| saved.text.clone()),
         dir: given.dir.or_else(|| saved.data_dir.clone()),
-        offline: given.offline,
+        ..given
     };
     let Some(path) = path else {
         return Ok(places);
@@ -141,7 +141,7 @@ fn described_data(train: &impl DataSet, print: &str) -> String {
 
 /// SHA-256 of the training and the validation data.
 fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
-    let print = |split| Ok::<_, Error>(D::open(&of.data, places, split)?.fingerprint());
+    let print = |split| D::open(&of.data, places, split)?.fingerprint();
     Ok(format!("{}+{}", print(Split::Train)?, print(Split::Valid)?))
 }
 

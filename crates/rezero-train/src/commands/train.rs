@@ -229,6 +229,7 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         text,
         dir,
         offline: args.offline,
+        image_memory: settings.run.image_memory,
     };
     let places = places(
         &plan.place.path(),
@@ -241,7 +242,7 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     let train = D::open(&of.data, &places, Split::Train)?;
     let of = TaskOf::<D> {
         model: of.model.clone(),
-        data: D::complete(&of.data, &train),
+        data: D::complete(&of.data, &train)?,
     };
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
@@ -336,7 +337,7 @@ fn fit<D: Domain>(
     let Some(device) = devices.first().cloned() else {
         return Err(Error::Training("no device".to_owned()));
     };
-    let print = format!("{}+{}", train.fingerprint(), valid.fingerprint());
+    let print = format!("{}+{}", train.fingerprint()?, valid.fingerprint()?);
     let fingerprints = [recipe.fingerprint(), print.clone()];
     opening.continues([&fingerprints[0], &fingerprints[1]])?;
     let environment = Environment {
