@@ -179,6 +179,9 @@ pub struct Train {
     /// Be a child of `rezero sweep`, which stops it by way of standard input
     #[arg(long, hide = true)]
     pub of_sweep: bool,
+    /// The hash of the data that the sweep's other trials have
+    #[arg(long, hide = true)]
+    pub data_of_sweep: Option<String>,
 }
 
 /// Arguments of `rezero sweep`.

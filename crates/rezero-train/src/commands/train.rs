@@ -338,6 +338,14 @@ fn fit<D: Domain>(
         return Err(Error::Training("no device".to_owned()));
     };
     let print = format!("{}+{}", train.fingerprint()?, valid.fingerprint()?);
+    if args.data_of_sweep.as_ref().is_some_and(|data| *data != print) {
+        return Err(Error::Run {
+            dir: plan.place.path(),
+            message: "would have other data than the trials of its sweep that have begun, so that they could not be \
+                      compared: give the same data with --data-dir or --text, or begin another sweep with --dir"
+                .to_owned(),
+        });
+    }
     let fingerprints = [recipe.fingerprint(), print.clone()];
     opening.continues([&fingerprints[0], &fingerprints[1]])?;
     let environment = Environment {
