@@ -411,7 +411,7 @@ fn parse_byte(text: &str) -> Result<u8, String> {
 /// Arguments of `rezero fetch`.
 #[derive(Debug, clap::Args)]
 pub struct Fetch {
-    /// Data sets to fetch [default: all]
+    /// Data sets to fetch [default: those of the built-in recipes]
     pub datasets: Vec<String>,
     /// Where to put them
     #[arg(long, value_name = "DIR", default_value = crate::task::DEFAULT_DIR)]

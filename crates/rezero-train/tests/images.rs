@@ -318,7 +318,7 @@ fn a_folder_that_memory_does_not_hold_gives_the_same_run() {
     assert_eq!(told, 1, "{said:?}");
     assert!(
         said.err
-            .contains("train: 135 images take 1.7 MB decoded, and 1.0 MB are"),
+            .contains("train: 135 images of 1.7 MB decoded, and 1.0 MB are"),
         "{said:?}"
     );
     assert_eq!(rows(&read), rows(&held));

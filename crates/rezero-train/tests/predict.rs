@@ -277,7 +277,14 @@ fn texts_are_scored_in_bits_per_byte() {
 
     fs::write(dir.join("empty.txt"), "").unwrap();
     for (args, parts) in [
-        (&["empty.txt"][..], &["empty.txt"][..]),
+        (
+            &["empty.txt"][..],
+            &["empty.txt", "is empty: a score needs at least one byte"][..],
+        ),
+        (
+            &["test.txt", "--raw"],
+            &["keeps no average", "--raw has no effect"],
+        ),
         (&["."], &["is a folder"]),
         (&["absent"], &["absent"]),
         (&["-"], &["standard input is empty"]),

@@ -30,6 +30,7 @@ pub fn run(args: &Export) -> Result<()> {
     let device = device::select("auto")?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
     let Network::ByteLm(model) = scored(
+        &args.run,
         &reader,
         zoo::draw(of, settings, &Text::form(&of.data), &device),
         args.raw,

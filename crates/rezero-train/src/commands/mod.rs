@@ -147,7 +147,18 @@ fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
 
 /// `model` as validation has scored it, with the average of a checkpoint's weights if the run keeps one, or
 /// with the `raw` weights.
-fn scored<M: Model>(checkpoint: &Reader, model: M, raw: bool) -> Result<M> {
+///
+/// # Errors
+///
+/// As [`load`], or if `raw` has no effect.
+fn scored<M: Model>(run: &Path, checkpoint: &Reader, model: M, raw: bool) -> Result<M> {
+    if raw && !checkpoint.has_average() {
+        return Err(Error::Run {
+            dir: run.to_owned(),
+            message: "keeps no average of its weights (train.ema), so that --raw has no effect; leave it out"
+                .to_owned(),
+        });
+    }
     match raw {
         true => load(checkpoint, model),
         false => load_average(checkpoint, model),

@@ -290,7 +290,9 @@ fn must_be_of(grid: &Grid, trial: &Trial, run: &Path) -> Result<()> {
 fn data_keys(trial: &Trial) -> Vec<String> {
     let set = trial.set.iter();
     let of_data = set.filter(|(key, _)| key.starts_with("data."));
-    of_data.map(|(key, value)| format!("{key}={value}")).collect()
+    of_data
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
 }
 
 /// The hashes of the data of trials that have begun, by what they set of it: the trials to come must have the same.
@@ -383,7 +385,10 @@ fn list(dir: &Path, plan: &Plan, as_json: bool) -> Result<()> {
         let run = runs.get(&path);
         if !as_json {
             let stage = run.map_or("new", |run| run.stage.name());
-            let mut own = trial.set.iter().filter(|(key, _)| !common.contains_key(*key));
+            let mut own = trial
+                .set
+                .iter()
+                .filter(|(key, _)| !common.contains_key(*key));
             out!("{} ({stage}): {}", trial.name, words(&mut own));
             continue;
         }

@@ -50,7 +50,10 @@ fn overview() -> String {
     };
     line("sections", &OF_A_RECIPE.join(", "));
     for &section in OF_A_RECIPE {
-        let kinds: Vec<&str> = specs(section).iter().map(|spec| spec.kind.as_str()).collect();
+        let kinds: Vec<&str> = specs(section)
+            .iter()
+            .map(|spec| spec.kind.as_str())
+            .collect();
         if kinds.len() > 1 {
             line(&format!("kinds of [{section}]"), &kinds.join(", "));
         }

@@ -102,7 +102,9 @@ pub(super) fn specs(section: &str) -> &'static [Spec] {
         all.map(|section| (*section, made(section))).collect()
     });
     let found = ALL.iter().find(|(name, _)| *name == section);
-    &found.unwrap_or_else(|| panic!("there is no section {section}")).1
+    &found
+        .unwrap_or_else(|| panic!("there is no section {section}"))
+        .1
 }
 
 /// What [`specs`] returns.

@@ -484,7 +484,8 @@ impl Tuning {
             caption: format!(
                 "Last validation by {key}; mean over the seeds that did not diverge, the band one standard deviation.{}",
                 match any_diverged {
-                    true => " A cross at the upper edge: trials of this arm diverged at this value.",
+                    true =>
+                        " A cross at the upper edge: trials of this arm diverged at this value.",
                     false => "",
                 }
             ),
@@ -526,5 +527,35 @@ impl Report {
         self.tuning
             .as_ref()
             .map_or_else(Vec::new, |tuning| tuning.notes(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_best_value_at_an_edge_is_told_where_that_says_something() {
+        let of = |values: &[&str], chosen: usize| {
+            let settings: Vec<Setting> = values
+                .iter()
+                .enumerate()
+                .map(|(i, value)| Setting {
+                    arm: "a".to_owned(),
+                    values: vec![(*value).to_owned()],
+                    chosen: i == chosen,
+                    ..Setting::default()
+                })
+                .collect();
+            edges(&["lr".to_owned()], &settings).join("")
+        };
+        assert!(of(&["1", "2", "4"], 2).contains("lr=4 is the largest value of the grid"));
+        assert!(of(&["1", "2", "4"], 0).contains("lr=1 is the smallest value of the grid"));
+        assert_eq!(of(&["1", "2", "4"], 1), "");
+        assert_eq!(of(&["1", "2"], 0) + &of(&["1", "2"], 1), "");
+        // The same number twice is one value.
+        assert_eq!(of(&["1", "1.0", "2"], 2), "");
+        // Nothing is below 0.
+        assert_eq!(of(&["0", "0.1", "0.2"], 0), "");
     }
 }

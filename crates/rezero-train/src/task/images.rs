@@ -176,9 +176,9 @@ fn open_folder(data: &ImageData, places: &Places, split: Split) -> Result<ImageS
     let found = folder::find(dir, split, &options)?;
     if !found.fits() {
         say!(
-            "{split}: {} images take {} decoded, and {} are there for them (run.image_memory), so that each is \
+            "{split}: {} of {} decoded, and {} are there for them (run.image_memory), so that each is \
              decoded once now and again for every batch",
-            found.images(),
+            words::counted(found.images(), "images"),
             words::bytes(found.bytes()),
             words::bytes(options.memory.unwrap_or(u64::MAX))
         );
@@ -186,8 +186,8 @@ fn open_folder(data: &ImageData, places: &Places, split: Split) -> Result<ImageS
     let folder::Loaded { set, skipped } = found.load()?;
     if let Some(first) = skipped.first() {
         say!(
-            "{split}: {} corrupt images are left out, the first is {}",
-            skipped.len(),
+            "{split}: {} left out, the first is {}",
+            words::counted(skipped.len(), "corrupt images"),
             first.display()
         );
     }
@@ -352,8 +352,14 @@ impl Domain for Images {
         Ok(ImageLoader::new(set, config, device)?)
     }
 
-    fn check(of: &TaskOf<Self>, _settings: &Settings) -> Result<()> {
+    fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()> {
         of.data.check()?;
+        check(
+            of.data.augment.mixup().is_none() || settings.train.batch > 1,
+            "data.augment",
+            "mixup mixes the images of a batch, and batch=1 has one: give a larger train.batch, or leave mixup out"
+                .to_owned(),
+        )?;
         if !Self::is_complete(&of.data) {
             return Ok(());
         }
