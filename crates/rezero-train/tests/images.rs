@@ -512,7 +512,7 @@ fn keys_of_a_folder_are_checked() {
         )
         .unwrap();
     }
-    let parts = ["1 corrupt images are left out", "data.augment", "at most 2"];
+    let parts = ["1 corrupt image left out", "data.augment", "at most 2"];
     fail(
         dir.path(),
         &short(&[&folder[..], &skip].concat()),
