@@ -4,6 +4,11 @@ mod fold;
 mod grow;
 #[cfg(feature = "train")]
 mod segments;
+#[cfg(feature = "import")]
+mod torch;
+
+#[cfg(feature = "import")]
+pub use torch::{MlpShape, mlp_shape};
 
 #[cfg(feature = "train")]
 pub use segments::Update;

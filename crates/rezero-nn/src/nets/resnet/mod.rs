@@ -15,7 +15,11 @@ mod cifar;
 mod fold;
 mod grow;
 mod preact;
+#[cfg(feature = "import")]
+mod torch;
 
 pub use block::{BasicBlock, BasicBlockConfig, BasicBranch, FixupScalars, Shortcut};
 pub use cifar::{CifarResNet, CifarResNetConfig, Definition};
 pub use preact::{PreActBlock, PreActBlockConfig, PreActDepth, PreActResNet, PreActResNetConfig};
+#[cfg(feature = "import")]
+pub use torch::{CifarResNetShape, PreActResNetShape, cifar_resnet_shape, preact_resnet_shape};

@@ -1,0 +1,348 @@
+//! PyTorch weights of image networks, and what people save beside a state dict.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rezero_nn::resnet::{
+    CifarResNetConfig, CifarResNetShape, Definition, PreActDepth, PreActResNetConfig,
+    PreActResNetShape, cifar_resnet_shape, preact_resnet_shape,
+};
+use rezero_nn::torch::{ImportError, LoadRules, TorchNames, TorchWeights, export, load, load_with};
+use rezero_nn::{Mlp, MlpConfig, ResidualConfig, ResidualScheme, mlp};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::support::{Fixture, h};
+
+fn golden() -> Fixture {
+    Fixture::parse(include_bytes!("fixtures/import_images.safetensors"))
+}
+
+/// A case's state dict as safetensors, under names that `rename` gives: `generate_import_images.py`.
+fn state_dict(case: &str, rename: impl Fn(&str) -> String) -> Vec<u8> {
+    let golden = golden();
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = golden
+        .names(&format!("{case}/names/"))
+        .into_iter()
+        .map(|name| {
+            let about = golden.get(&format!("{case}/names/{name}")).values;
+            let (p, shape) = about.split_first().unwrap();
+            let shape: Vec<usize> = shape.iter().map(|extent| *extent as usize).collect();
+            let n = shape.iter().product();
+            let factor = shape.len() == 1 && name.ends_with("weight");
+            let value = |h: f64| match () {
+                () if name.ends_with("running_var") => 1.0 + h,
+                () if factor && !name.ends_with("resweight") => 1.0 + 0.5 * h,
+                () => h * 0.3,
+            };
+            let values = h(*p as usize, n).map(|h| value(h) as f32);
+            let bytes = values.flat_map(f32::to_le_bytes).collect();
+            (rename(&name), shape, bytes)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap();
+        (name.clone(), view)
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// The test's images, `[2, 3, 12, 12]`.
+fn images(device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = h(700, 2 * 3 * 144).map(|h| (h * 2.0) as f32).collect();
+    Tensor::from_data(TensorData::new(values, [2, 3, 12, 12]), device)
+}
+
+/// Asserts that the network has PyTorch's logits and, exported, the names and values of the file.
+fn check<M: TorchNames>(
+    case: &str,
+    net: M,
+    same_names: bool,
+    forward: impl Fn(&M, Tensor<4>) -> Tensor<2>,
+) {
+    let device = Device::flex();
+    let bytes = state_dict(case, str::to_owned);
+    let net = load(net, &TorchWeights::from_bytes(&bytes).unwrap()).unwrap();
+    let expected = golden().get(&format!("{case}/logits")).tensor::<2>(&device);
+    let largest = expected.clone().abs().max().into_scalar::<f32>();
+    let far = (forward(&net, images(&device)) - expected).abs().max();
+    let far = far.into_scalar::<f32>() / largest;
+    assert!(far < 1e-5, "{case}: {far}");
+    if same_names {
+        assert_eq!(export(&net, []).unwrap(), bytes_of(&bytes), "{case}");
+    }
+}
+
+/// The file as `export` would write it: without metadata, it has only the format's name.
+fn bytes_of(bytes: &[u8]) -> Vec<u8> {
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let about = [("format".to_owned(), "pt".to_owned())]
+        .into_iter()
+        .collect();
+    safetensors::serialize(file.tensors(), Some(about)).unwrap()
+}
+
+fn resnet(definition: Definition, scheme: ResidualScheme) -> CifarResNetConfig {
+    CifarResNetConfig::new(8)
+        .with_definition(definition)
+        .with_residual(ResidualConfig::new(scheme))
+}
+
+const RESNETS: [(&str, Definition, ResidualScheme, bool); 4] = [
+    (
+        "projection",
+        Definition::Projection,
+        ResidualScheme::Residual,
+        true,
+    ),
+    (
+        "option_a",
+        Definition::Notebook,
+        ResidualScheme::Residual,
+        false,
+    ),
+    (
+        "option_b",
+        Definition::Projection,
+        ResidualScheme::Residual,
+        false,
+    ),
+    ("table", Definition::Table, ResidualScheme::ReZero, true),
+];
+
+#[test]
+fn cifar_resnets_give_pytorchs_logits() {
+    for (case, definition, scheme, same_names) in RESNETS {
+        let net = resnet(definition, scheme).init(&Device::flex());
+        check(case, net, same_names, |net, x| net.forward(x));
+        let weights = TorchWeights::from_bytes(&state_dict(case, str::to_owned)).unwrap();
+        let shape = CifarResNetShape {
+            depth: 8,
+            in_channels: 3,
+            num_classes: 10,
+            projection: definition == Definition::Projection,
+            shortcut_norm: definition != Definition::Notebook,
+            norm: true,
+            gate: scheme == ResidualScheme::ReZero,
+            fixup: false,
+        };
+        assert_eq!(cifar_resnet_shape(&weights), Some(shape), "{case}");
+        assert_eq!(preact_resnet_shape(&weights), None, "{case}");
+        assert_eq!(mlp::mlp_shape(&weights), None, "{case}");
+    }
+}
+
+#[test]
+fn other_image_networks_give_pytorchs_logits() {
+    let device = Device::flex();
+    let residual = ResidualConfig::new(ResidualScheme::Residual);
+    let net = PreActResNetConfig::new(PreActDepth::D18).with_residual(residual);
+    check("preact", net.init(&device), true, |net, x| net.forward(x));
+    let weights = TorchWeights::from_bytes(&state_dict("preact", str::to_owned)).unwrap();
+    let shape = PreActResNetShape {
+        depth: 18,
+        in_channels: 3,
+        num_classes: 10,
+        gate: false,
+    };
+    assert_eq!(preact_resnet_shape(&weights), Some(shape));
+    assert_eq!(cifar_resnet_shape(&weights), None);
+
+    let net = MlpConfig::new(3 * 144, 8, 3, 10).init(&device);
+    check("mlp", net, false, |net, x| net.forward(x.flatten(1, 3)));
+    let weights = TorchWeights::from_bytes(&state_dict("mlp", str::to_owned)).unwrap();
+    let shape = mlp::MlpShape {
+        d_input: 432,
+        width: 8,
+        n_layers: 3,
+        num_classes: 10,
+        gate: true,
+        norm: false,
+    };
+    assert_eq!(mlp::mlp_shape(&weights), Some(shape));
+}
+
+#[test]
+fn names_behind_a_prefix_are_found() {
+    let bytes = state_dict("table", |name| format!("module.net.{name}"));
+    let weights = TorchWeights::from_bytes(&bytes).unwrap();
+    assert!(cifar_resnet_shape(&weights).is_some());
+    let net = resnet(Definition::Table, ResidualScheme::ReZero).init(&Device::flex());
+    let (_, loaded) = load_with(net, &weights, &LoadRules::default()).unwrap();
+    assert_eq!(loaded.prefix, "module.net.");
+    assert_eq!(loaded.left_out, Vec::<String>::new());
+}
+
+#[test]
+fn a_network_of_another_shortcut_is_told_by_its_tensors() {
+    let weights = TorchWeights::from_bytes(&state_dict("projection", str::to_owned)).unwrap();
+    let net = resnet(Definition::Notebook, ResidualScheme::Residual).init(&Device::flex());
+    let error = load(net, &weights).unwrap_err().to_string();
+    assert!(
+        error.contains("layer2.0.downsample.0.weight: unknown"),
+        "{error}"
+    );
+}
+
+fn odd(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/odd")
+        .join(format!("{name}.pt"))
+}
+
+fn small() -> Mlp {
+    MlpConfig::new(4, 4, 2, 3).init(&Device::flex())
+}
+
+/// The weights of `generate_import_odd.py`, plus `more`.
+fn assert_loaded(net: &Mlp, more: f32) {
+    let exported = TorchWeights::from_bytes(&export(net, []).unwrap()).unwrap();
+    let order = [
+        "linear_input.weight",
+        "linear_input.bias",
+        "linear_output.weight",
+        "linear_output.bias",
+        "layers.0.weight",
+        "layers.0.bias",
+        "layers.0.resweight",
+        "layers.1.weight",
+        "layers.1.bias",
+        "layers.1.resweight",
+    ];
+    for (p, name) in order.iter().enumerate() {
+        let values = exported.get(name).unwrap().values().unwrap();
+        let expected: Vec<f32> = h(p, values.len()).map(|h| h as f32 + more).collect();
+        assert_eq!(values, expected, "{name}");
+    }
+}
+
+#[test]
+fn weights_beside_other_things_are_found() {
+    for (name, prefix) in [
+        ("net", "net."),
+        ("any_key", "my_weights."),
+        // ("defaultdict", "state_dict."),
+        ("average", "model."),
+        ("scalar", ""),
+        // `torch.save(model)`: the module's own parameters, and nothing of its class.
+        ("module", ""),
+    ] {
+        let weights = TorchWeights::open(odd(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (net, loaded) = load_with(small(), &weights, &LoadRules::default())
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(loaded.prefix, prefix, "{name}");
+        assert_loaded(&net, 0.0);
+        // The same from memory.
+        let bytes = std::fs::read(odd(name)).unwrap();
+        let weights = TorchWeights::from_bytes(&bytes).unwrap();
+        let again = load(small(), &weights).unwrap();
+        assert_eq!(
+            export(&again, []).unwrap(),
+            export(&net, []).unwrap(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn of_two_sets_of_weights_one_is_chosen() {
+    let weights = TorchWeights::open(odd("two")).unwrap();
+    let error = load(small(), &weights).unwrap_err();
+    assert_eq!(
+        error,
+        ImportError::Ambiguous {
+            prefixes: vec!["first.".to_owned(), "second.".to_owned()]
+        }
+    );
+    let rules = |prefix: &str| LoadRules {
+        prefix: Some(prefix.to_owned()),
+        ..LoadRules::default()
+    };
+    let (net, loaded) = load_with(small(), &weights, &rules("second.")).unwrap();
+    assert_loaded(&net, 1.0);
+    assert_eq!(loaded.left_out.len(), 10);
+    let error = load_with(small(), &weights, &rules("third.")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no tensor's name begins with \"third.\"; names begin with first, second"
+    );
+    let averaged = TorchWeights::open(odd("average")).unwrap();
+    let (net, _) = load_with(small(), &averaged, &rules("model_ema.")).unwrap();
+    assert_loaded(&net, 1.0);
+}
+
+#[test]
+fn constants_are_left_out_and_other_tensors_are_not() {
+    let weights = TorchWeights::open(odd("buffers")).unwrap();
+    let (net, loaded) = load_with(small(), &weights, &LoadRules::default()).unwrap();
+    assert_loaded(&net, 0.0);
+    assert_eq!(
+        loaded.left_out,
+        [
+            "criterion.pos_weight",
+            "layers.0.bn.num_batches_tracked",
+            "layers.0.rotary.inv_freq"
+        ]
+    );
+    let weights = TorchWeights::open(odd("extra")).unwrap();
+    let error = load(small(), &weights).unwrap_err().to_string();
+    assert!(
+        error.contains("aux_head.weight: unknown, found [2, 4]"),
+        "{error}"
+    );
+    let rules = LoadRules {
+        ignore: vec!["aux_head.*".to_owned()],
+        ..LoadRules::default()
+    };
+    let (net, loaded) = load_with(small(), &weights, &rules).unwrap();
+    assert_loaded(&net, 0.0);
+    assert_eq!(loaded.left_out, ["aux_head.weight"]);
+}
+
+#[test]
+fn parts_are_read_by_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = export(&small(), []).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    let mut map = serde_json::Map::new();
+    for part in 1..=2 {
+        let name = format!("model-0000{part}-of-00002.safetensors");
+        let tensors = file.tensors().into_iter().enumerate();
+        let some: Vec<_> = tensors
+            .filter(|(i, _)| i % 2 == part % 2)
+            .map(|(_, tensor)| tensor)
+            .collect();
+        for (tensor, _) in &some {
+            map.insert(tensor.clone(), name.clone().into());
+        }
+        let bytes = safetensors::serialize(some, None).unwrap();
+        std::fs::write(dir.path().join(&name), bytes).unwrap();
+    }
+    let index = dir.path().join("model.safetensors.index.json");
+    let write = |map: &serde_json::Map<String, serde_json::Value>| {
+        let text = serde_json::json!({ "metadata": {}, "weight_map": map });
+        std::fs::write(&index, text.to_string()).unwrap();
+    };
+    write(&map);
+    let net = load(small(), &TorchWeights::open(&index).unwrap()).unwrap();
+    assert_eq!(export(&net, []).unwrap(), whole);
+
+    let part = dir.path().join("model-00001-of-00002.safetensors");
+    let error = TorchWeights::open(&part).unwrap_err().to_string();
+    assert!(
+        error.contains("it is part 1 of 2: name the index"),
+        "{error}"
+    );
+
+    for (file, expected) in [
+        ("../outside.safetensors", "files beside it"),
+        ("/etc/passwd", "files beside it"),
+        ("absent.safetensors", "absent.safetensors"),
+        ("model-00002-of-00002.safetensors", "does not have it"),
+    ] {
+        let mut map = map.clone();
+        map.insert("another".to_owned(), file.into());
+        write(&map);
+        let error = TorchWeights::open(&index).unwrap_err().to_string();
+        assert!(error.contains(expected), "{file}: {error}");
+    }
+}
