@@ -60,7 +60,14 @@ fn the_authors_checkpoints_give_pytorchs_logits() {
                 d_ff: 12,
                 vocab_size: 256,
                 context: Some(16),
-                tied: false
+                tied: false,
+                sinusoidal: false,
+                bias: true,
+                swiglu: false,
+                norm: false,
+                gate: true,
+                alpha_shared: true,
+                alpha_per_channel: false,
             }),
             "{file}"
         );

@@ -23,6 +23,20 @@ pub struct LmShape {
     pub context: Option<usize>,
     /// Whether the output layer is tied to the embedding.
     pub tied: bool,
+    /// Whether the table of sines and cosines of the authors' notebook is in the file.
+    pub sinusoidal: bool,
+    /// Whether the linear layers have biases.
+    pub bias: bool,
+    /// Whether the feed-forward branch has a gate of its own, as SwiGLU has.
+    pub swiglu: bool,
+    /// Whether layers have norms.
+    pub norm: bool,
+    /// Whether layers have gates.
+    pub gate: bool,
+    /// Whether all branches of a layer share a gate.
+    pub alpha_shared: bool,
+    /// Whether a gate has a value per channel.
+    pub alpha_per_channel: bool,
 }
 
 /// The sizes of the language model in `weights`, or `None` if they are no language model.
@@ -37,7 +51,16 @@ pub fn lm_shape(weights: &TorchWeights) -> Option<LmShape> {
     let [d_ff, _] = *shape(&layer(0))? else {
         return None;
     };
+    let of_first = |rest: &str| named.get(&format!("encoder.layers.0.{rest}"));
+    let gate = of_first("resweight").or(of_first("resweight_0"));
     Some(LmShape {
+        sinusoidal: weights.names().any(|name| name.ends_with("pos_encoder.pe")),
+        bias: of_first("linear1.bias").is_some(),
+        swiglu: of_first("linear_gate.weight").is_some(),
+        norm: of_first("norm1.weight").is_some(),
+        gate: gate.is_some(),
+        alpha_shared: of_first("resweight").is_some(),
+        alpha_per_channel: gate.is_some_and(|gate| gate.len() > 1),
         n_layers: (0..).find(|n| !named.contains_key(&layer(*n)))?,
         d_model,
         d_ff,
