@@ -220,7 +220,7 @@ fn weights_beside_other_things_are_found() {
     for (name, prefix) in [
         ("net", "net."),
         ("any_key", "my_weights."),
-        // ("defaultdict", "state_dict."),
+        ("defaultdict", "state_dict."),
         ("average", "model."),
         ("scalar", ""),
         // `torch.save(model)`: the module's own parameters, and nothing of its class.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -212,10 +212,21 @@ impl TorchWeights {
         }
         let mut file = File::open(path).map_err(io)?;
         let mut head = Vec::new();
-        file.by_ref().take(9).read_to_end(&mut head).map_err(io)?;
+        Read::by_ref(&mut file)
+            .take(9)
+            .read_to_end(&mut head)
+            .map_err(io)?;
         let weights = match safetensors_header(&head, meta.len()) {
             Some(length) => from_safetensors(file, length, meta.len()),
-            None => guard::check(path).and_then(|()| from_torch(path, meta.len())),
+            None => guard::check(path).and_then(|patches| match patches.is_empty() {
+                true => from_torch(path, meta.len()),
+                false => patched(path, &patches)
+                    .map_err(|e| e.to_string())
+                    .and_then(|copy| {
+                        let weights = from_torch(&copy, meta.len())?;
+                        Ok(weights.holding(copy))
+                    }),
+            }),
         };
         weights
             .and_then(some_tensors)
@@ -247,28 +258,32 @@ impl TorchWeights {
             None => {
                 let io = |e: std::io::Error| fail(e.to_string());
                 let mut file = tempfile::NamedTempFile::new().map_err(io)?;
-                std::io::Write::write_all(&mut file, bytes).map_err(io)?;
+                file.write_all(bytes).map_err(io)?;
                 let path = file.into_temp_path();
-                let mut weights = Self::open_one(&path).map_err(|e| match e {
+                let weights = Self::open_one(&path).map_err(|e| match e {
                     ImportError::Read { message, .. } => fail(message),
                     other => other,
                 })?;
-                // The file stays until the last tensor is gone.
-                let path = Arc::new(path);
-                for tensor in weights.tensors.values_mut() {
-                    let (read, path) = (tensor.read.clone(), path.clone());
-                    tensor.read = Arc::new(move || {
-                        let _held = &path;
-                        read()
-                    });
-                }
-                weights
+                weights.holding(path)
             }
         };
         some_tensors(weights).map_err(fail).map(|weights| Self {
             path: PathBuf::from("memory"),
             ..weights
         })
+    }
+
+    /// Keeps a temporary file until the last tensor is gone.
+    fn holding(mut self, path: tempfile::TempPath) -> Self {
+        let path = Arc::new(path);
+        for tensor in self.tensors.values_mut() {
+            let (read, path) = (tensor.read.clone(), path.clone());
+            tensor.read = Arc::new(move || {
+                let _held = &path;
+                read()
+            });
+        }
+        self
     }
 
     /// The names of the tensors.
@@ -491,6 +506,17 @@ impl Header {
         weights.ignored.sort();
         weights
     }
+}
+
+/// A copy of a file with changes.
+fn patched(path: &Path, patches: &[guard::Patch]) -> std::io::Result<tempfile::TempPath> {
+    let mut copy = tempfile::NamedTempFile::new()?;
+    std::io::copy(&mut File::open(path)?, &mut copy)?;
+    for patch in patches {
+        copy.seek(SeekFrom::Start(patch.at))?;
+        copy.write_all(&patch.bytes)?;
+    }
+    Ok(copy.into_temp_path())
 }
 
 fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
