@@ -9,9 +9,6 @@ use rezero_nn::{Fold, Grow, MlpConfig, Place, gate_group, gates, parameter_count
 
 use crate::helpers::{bits, bytes, open_gates, paths, random, values};
 
-/// A network's weights, put into a fresh one.
-type Journey<M> = fn(&M, M) -> M;
-
 /// A family, by a configuration of ReZero and a deeper one.
 struct Family<C: Grow> {
     name: &'static str,
@@ -26,13 +23,11 @@ struct Family<C: Grow> {
     parameters: usize,
     /// The number of gates.
     gates: usize,
-    /// The network after a journey through PyTorch's format, for a family with names there.
-    torch: Option<Journey<C::Network>>,
 }
 
 fn check<C: Grow>(family: &Family<C>)
 where
-    C::Network: Fold,
+    C::Network: Fold + TorchNames,
 {
     let name = family.name;
     let device = Device::flex();
@@ -63,11 +58,9 @@ where
     assert_eq!(forward(&again), before, "{name} after a record");
     assert_eq!(gates(&again), gates(&net), "{name} after a record");
 
-    if let Some(torch) = family.torch {
-        let again = torch(&net, fresh());
-        assert_eq!(forward(&again), before, "{name} after PyTorch's format");
-        assert_eq!(paths(&again), paths(&net), "{name}");
-    }
+    let again = travelled(&net, fresh());
+    assert_eq!(forward(&again), before, "{name} after PyTorch's format");
+    assert_eq!(paths(&again), paths(&net), "{name}");
 
     for place in [Place::End, Place::Even] {
         let deep = family.deeper.grow(net.clone(), place).unwrap();
@@ -124,7 +117,6 @@ fn mlps() {
         },
         parameters: (12 + 1) * 16 + 4 * (16 * 16 + 16 + 1) + (16 + 1) * 4,
         gates: 4,
-        torch: None,
     });
 }
 
@@ -150,7 +142,6 @@ fn cifar_resnets() {
         },
         parameters: 9 * 2 * 16 + 2 * 16 + blocks + (64 + 1) * 7,
         gates: 6,
-        torch: None,
     });
 }
 
@@ -175,7 +166,6 @@ fn preact_resnets() {
         },
         parameters: 9 * 64 + blocks + (512 + 1) * 10,
         gates: 8,
-        torch: None,
     });
 }
 
@@ -197,7 +187,6 @@ fn encoders() {
         },
         parameters: 3 * LAYER,
         gates: 3,
-        torch: Some(travelled),
     });
 }
 
@@ -216,6 +205,5 @@ fn language_models() {
         },
         parameters: 256 * 8 + 6 * 8 + 3 * LAYER + (8 + 1) * 256,
         gates: 3,
-        torch: Some(travelled),
     });
 }

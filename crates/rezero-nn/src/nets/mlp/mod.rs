@@ -1,4 +1,11 @@
 //! Deep fully connected networks, as in section 4 of the paper, which trains 10,000 layers.
+//!
+//! # PyTorch
+//!
+//! With feature `import`, `torch::export` writes `linear_input`, `layers.{i}.weight` and `.bias`,
+//! `layers.{i}.resweight` for α, `layers.{i}.norm`, `norm` and `linear_output`. `torch::load` also reads a list
+//! of layers under any other name, and one vector `resweight` or `alpha` of all gates, as the authors'
+//! notebook has.
 
 mod fold;
 mod grow;

@@ -1,6 +1,4 @@
-//! The names of fully connected networks in PyTorch: `linear_input`, `layers.0`, `linear_output`, as in the
-//! authors' notebook, and `layers.0.resweight` for α. Read as well: a list of layers under another
-//! name, and one vector `resweight` or `alpha` with all gates, as the notebook has.
+//! The names of fully connected networks in PyTorch, see the [module](super).
 
 use std::collections::BTreeSet;
 

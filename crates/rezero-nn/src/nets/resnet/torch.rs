@@ -1,9 +1,4 @@
-//! The names of ResNets in PyTorch.
-//!
-//! | network | names | also read |
-//! | - | - | - |
-//! | [`CifarResNet`] | of torchvision and the authors' table code: `conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.1`, `fc`, and `resweight` for α | `linear`, `shortcut` and `alpha`, as in the authors' notebook and in option A and B of widely used code for CIFAR |
-//! | [`PreActResNet`] | of the authors' code: `conv1`, `layer1.0.bn1`, `layer2.0.shortcut.0`, `linear`, `resweight` | `fc`, `downsample` and `alpha` |
+//! The names of ResNets in PyTorch, see the [module](super).
 
 use std::collections::BTreeSet;
 
