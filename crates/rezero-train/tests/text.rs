@@ -517,7 +517,7 @@ fn networks_of_images_are_exported_and_imported() {
             "import",
             &file,
             "data=shapes",
-            "valid_items=20",
+            "batch=4",
             "--run-dir",
             &back,
         ];
