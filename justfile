@@ -151,3 +151,5 @@ golden:
     python3 crates/rezero-nn/tests/fixtures/generate_transformer.py
     python3 crates/rezero-nn/tests/fixtures/generate_import.py
     python3 crates/rezero-nn/tests/fixtures/generate_mlp.py
+    python3 crates/rezero-nn/tests/fixtures/generate_vit.py
+    python3 crates/rezero-nn/tests/fixtures/generate_mixer.py

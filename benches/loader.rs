@@ -4,11 +4,16 @@ use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rezero_data::{
-    Augment, ImageLoader, LoaderConfig, ScoringConfig, Split, TextLoader, WindowConfig, cifar10,
+    Augment, Augmentation, ImageLoader, LoaderConfig, ScoringConfig, Split, TextLoader, WindowConfig, cifar10,
     corpus, shapes,
 };
 
 const RECORDS: usize = 12_800;
+
+/// Every augmentation with its default settings.
+fn every() -> Augment {
+    Augment::new(Augmentation::all()).expect("a valid list")
+}
 
 fn epoch(c: &mut Criterion) {
     let set = shapes::generate(Split::Train, RECORDS, 0);
@@ -20,6 +25,7 @@ fn epoch(c: &mut Criterion) {
         ("plain, no thread", Augment::NONE, 0),
         ("crop and flip, no thread", Augment::STANDARD, 0),
         ("crop and flip, 2 ahead", Augment::STANDARD, 2),
+        ("every augmentation, no thread", every(), 0),
     ] {
         let config = LoaderConfig {
             batch_size: 128,
@@ -27,6 +33,7 @@ fn epoch(c: &mut Criterion) {
             shuffle: true,
             drop_last: true,
             augment,
+            label_smoothing: 0.0,
             normalization: cifar10::normalization_table(),
             prefetch,
         };

@@ -32,6 +32,9 @@ WARM_UP = 2
 DEVICE, DTYPE, COMPILE = "cpu", "f32", False
 LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
 DECODE = {key: size for key, size in LM.items() if key != "batch"}
+PATCHES = {"image": 32, "patch": 4, "batch": 128}
+VIT = {"layers": 12, "d_model": 64, "n_heads": 4, "d_ff": 256, **PATCHES}
+MIXER = {"layers": 12, "d_model": 64, "d_tokens": 64, "d_ff": 256, **PATCHES}
 LM_PAPER = {"layers": 12, "d_model": 512, "n_heads": 8, "d_ff": 2048, "length": 512, "batch": 16}
 
 
@@ -127,13 +130,64 @@ class ResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
+class VitLayer(nn.Module):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
+        self.up, self.down = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
+        self.gate = Gate()
+
+    def forward(self, x):
+        x = self.gate(x, self.attention(x, x, x, need_weights=False)[0])
+        return self.gate(x, self.down(F.gelu(self.up(x))))
+
+
+class Vit(nn.Module):
+    def __init__(self, layers, d_model, n_heads, d_ff, image, patch):
+        super().__init__()
+        self.patches = nn.Conv2d(3, d_model, patch, patch)
+        self.positions = nn.Parameter(0.02 * torch.randn((image // patch) ** 2, d_model))
+        self.layers = nn.Sequential(*(VitLayer(d_model, n_heads, d_ff) for _ in range(layers)))
+        self.head = nn.Linear(d_model, 10)
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2) + self.positions
+        return self.head(self.layers(x).mean(1))
+
+
+class MixerLayer(nn.Module):
+    def __init__(self, patches, d_model, d_tokens, d_ff):
+        super().__init__()
+        self.tokens_up, self.tokens_down = nn.Linear(patches, d_tokens), nn.Linear(d_tokens, patches)
+        self.up, self.down = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
+        self.gate = Gate()
+
+    def forward(self, x):
+        mixed = self.tokens_down(F.gelu(self.tokens_up(x.transpose(1, 2)))).transpose(1, 2)
+        x = self.gate(x, mixed)
+        return self.gate(x, self.down(F.gelu(self.up(x))))
+
+
+class Mixer(nn.Module):
+    def __init__(self, layers, d_model, d_tokens, d_ff, image, patch):
+        super().__init__()
+        self.patches = nn.Conv2d(3, d_model, patch, patch)
+        patches = (image // patch) ** 2
+        self.layers = nn.Sequential(*(MixerLayer(patches, d_model, d_tokens, d_ff) for _ in range(layers)))
+        self.head = nn.Linear(d_model, 10)
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        return self.head(self.layers(x).mean(1))
+
+
 def parse(text):
     """The kind and sizes of a workload; a name that is not understood ends the program, as another would be timed."""
     base, _, settings = text.partition(":")
     named = {
         "lm": ("lm", LM), "lm-small": ("lm", LM), "lm-paper": ("lm", LM_PAPER),
         "decode": ("decode", DECODE), "decode-nocache": ("decode-nocache", DECODE),
-        "latency": ("latency", {"depth": 20, "batch": 1}),
+        "latency": ("latency", {"depth": 20, "batch": 1}), "vit": ("vit", VIT), "mixer": ("mixer", MIXER),
     }
     kind, _, number = base.partition("-")
     try:
@@ -153,8 +207,9 @@ def parse(text):
     sizes = {**sizes, **given}
     depths = range(8, 9_999, 6)
     divided = sizes.get("d_model", 0) % max(sizes.get("n_heads", 1), 1) == 0
+    divided &= sizes.get("image", 0) % max(sizes.get("patch", 1), 1) == 0
     if min(sizes.values()) < 1 or not divided or sizes.get("depth", 8) not in depths:
-        sys.exit(f"error: workload {text!r}: sizes are from 1 on, n_heads divides d_model, depth is 6n+2")
+        sys.exit(f"error: workload {text!r}: sizes are from 1 on, n_heads divides d_model, patch image, depth is 6n+2")
     return kind, sizes
 
 
@@ -191,6 +246,10 @@ def training(kind, s):
         make, traffic = lambda p: torch.optim.Adam(p, 1e-3), 10
         items = s["batch"] * s["length"]
         x, y = torch.randint(256, (s["batch"], s["length"])), torch.randint(256, (items,))
+    elif kind in ("vit", "mixer"):
+        model = (Vit if kind == "vit" else Mixer)(*(size for key, size in s.items() if key != "batch"))
+        make, traffic = lambda p: torch.optim.Adam(p, 1e-3), 10
+        x, y, items = torch.randn(s["batch"], 3, s["image"], s["image"]), torch.arange(s["batch"]) % 10, s["batch"]
     else:
         model = ResNet(s["depth"])
         make, traffic = lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-4), 8
@@ -216,6 +275,9 @@ def training(kind, s):
         if kind == "lm":
             # Scores and contexts of the keys that a query sees, forward and both gradients.
             flop += 6 * 2 * s["layers"] * s["batch"] * s["d_model"] * s["length"] * (s["length"] + 1) // 2
+        if kind == "vit":
+            # Scores and contexts, forward and both gradients.
+            flop += 6 * 2 * s["layers"] * s["batch"] * s["d_model"] * (s["image"] // s["patch"]) ** 4
         parameters = sum(p.numel() for p in model.parameters())
         return {"gflop": round(flop / 1e9, 3), "mb_moved": round(4e-6 * traffic * parameters, 1)}
 
@@ -253,7 +315,7 @@ def run(name, steps):
     torch.manual_seed(0)
     kind, sizes = parse(name)
     floor = dict
-    if kind in ("mlp", "lm", "resnet"):
+    if kind in ("mlp", "lm", "resnet", "vit", "mixer"):
         step, items, floor = training(kind, sizes)
         times = timed(step, steps)
     else:

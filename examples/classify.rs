@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;
 use rezero_data::Split;
-use rezero_train::fit::load;
+use rezero_train::fit::load_average;
 use rezero_train::recipe::{Recipe, TaskRecipe};
 use rezero_train::record::checkpoint;
 use rezero_train::task::{Domain, Images, Places};
@@ -24,8 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let form = Images::form(&of.data); // the shape of the images, the number of classes
     let net = of.model.init(&recipe.settings.gates, &form, &device);
-    // The file model.bpk of a checkpoint, which is the record of the network alone.
-    let net = load(&checkpoint::choose(&run, "best", &recipe.identity())?, net)?;
+    // The file model.bpk of a checkpoint, which is the record of the network alone, or ema.bpk, the average of its
+    // weights, if the run keeps one.
+    let net = load_average(&checkpoint::choose(&run, "best", &recipe.identity())?, net)?;
 
     // The test images of the run's data set, in DATA_DIR, else in `datasets`. A folder that the run names is not
     // opened: the run may come from somebody else.
@@ -41,11 +42,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let logits = match &net {
             Network::CifarResNet(net) => net.forward(batch.images),
             Network::PreActResNet(net) => net.forward(batch.images),
+            Network::Vit(net) => net.forward(batch.images),
+            Network::Mixer(net) => net.forward(batch.images),
             Network::Mlp(net) => net.forward(batch.images.flatten(1, 3)),
         };
         let predicted = logits.argmax(1).into_data();
         let targets = batch.targets.into_data();
-        for (predicted, target) in predicted.iter::<u8>().zip(targets.iter::<u8>()) {
+        for (predicted, target) in predicted.iter::<u16>().zip(targets.iter::<u16>()) {
             println!(
                 "{:18} seen as {}",
                 names[usize::from(target)],

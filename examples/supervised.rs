@@ -59,6 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         shuffle: true,
         drop_last: false,
         augment,
+        label_smoothing: 0.0,
         normalization: shapes::normalization(),
         prefetch: 2,
     };

@@ -4,9 +4,8 @@
 //!
 //! | target | MiB | why |
 //! | - | -: | - |
-//! | `recipe`, `records`, `safetensors`, `model`, `tar`, `zip`, `cifar` | 64 | buffers, and a small network |
+//! | all others | 64 | buffers, and a small network |
 //! | `torch` | 1024 | the limit of rezero-nn's check on pickles, which counts copies that a pickle asks for |
-//! | `optimizer` | 192 | Burn reserves what a file says its names need, at most 100 MiB |
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;

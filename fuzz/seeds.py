@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets, corpus/TARGET/NAME, each below 4 KB. Needs no other package.
 
-Files there that it does not write have broken a reader: optimizer/named-for-another."""
+Files there that it does not write have broken a reader: model/long-names, optimizer/named-for-another."""
 
 import gzip
 import io
@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FIXTURES = HERE.parent / "crates/rezero-nn/tests/fixtures"
+PICTURES = HERE.parent / "crates/rezero-data/tests/pictures"
 RECIPES = HERE.parent / "crates/rezero-train/recipes"
 RECORD = 1 + 3 * 32 * 32
 
@@ -288,6 +289,18 @@ def archives():
     write("cifar", "short", batch[:-1])
 
 
+# Image files, those of the tests, and files of MNIST's format.
+
+
+def pictures():
+    for picture in sorted(PICTURES.glob("*.png")) + sorted(PICTURES.glob("*.jpg")):
+        if picture.stat().st_size < 4096:
+            write("picture", picture.name, picture.read_bytes())
+    for name, dims, content in (("labels", [5], 5), ("images", [2, 3, 4], 24), ("short", [2, 3, 4], 23), ("large", [1 << 31] * 3, 9)):
+        header = bytes([0, 0, 8, len(dims)]) + b"".join(n.to_bytes(4, "big") for n in dims)
+        write("idx", name, header + bytes(range(content)))
+
+
 # A run's text files.
 
 
@@ -313,4 +326,5 @@ models()
 optimizers()
 weights()
 archives()
+pictures()
 texts()

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Recipes of before the sections, one flat table of keys, as recipes in sections; records are told what they are measured by.
+"""Recipes of earlier versions in the form of this one; records are told what they are measured by.
 
     python3 results/convert.py FILE.toml…     rewrites recipe files in place
     python3 results/convert.py --records      rewrites every recipe.toml and env.json below results/records
 
-What has sections already is left alone. Keys that have no effect are left out, since recipes refuse them now.
+A flat table of keys gets sections; data.crop_padding and data.flip become data.augment. What is in that form already is
+left alone. Keys that have no effect are left out, since recipes refuse them now.
 """
 
 import json
 import pathlib
+import re
 import sys
 import tomllib
 
@@ -97,6 +99,20 @@ def convert(text):
     return "\n\n".join(parts) + "\n"
 
 
+def augmented(text):
+    """The keys crop_padding and flip of a recipe in sections as one list."""
+    section = re.search(r"^\[data\]\n((?:(?!\[).*\n?)*)", text, re.M)
+    found = section and dict(re.findall(r"^(crop_padding|flip) = (\w+)\n", section[1], re.M))
+    if not found:
+        return text
+    padding, flip = int(found.get("crop_padding", 4)), found.get("flip", "true") == "true"
+    steps = [f"crop:padding={padding}"] * (padding > 0) + ["flip"] * flip
+    line = f'augment = "{",".join(steps) or "none"}"\n'
+    keys = re.sub(r"^(crop_padding|flip) = \w+\n", line, section[1], count=1, flags=re.M)
+    keys = re.sub(r"^(crop_padding|flip) = \w+\n", "", keys, flags=re.M)
+    return text[: section.start(1)] + keys + text[section.end(1) :]
+
+
 TASKS = {
     True: {"items": "bytes", "loss_unit": "nats", "key": "bpb", "label": "Bits per byte", "shown_times": 1.0, "sign": " bpb", "digits": 3, "higher_is_better": False},
     False: {"items": "images", "loss_unit": "nats", "key": "accuracy", "label": "Accuracy", "shown_times": 100.0, "sign": " %", "digits": 1, "higher_is_better": True},
@@ -110,7 +126,7 @@ def main():
     records = args == ["--records"]
     files = sorted(RECORDS.glob("*/*/recipe.toml")) if records else map(pathlib.Path, args)
     for file in files:
-        file.write_text(convert(file.read_text()))
+        file.write_text(augmented(convert(file.read_text())))
         if records:
             env = file.with_name("env.json")
             content = json.loads(env.read_text())

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""The experiments of docs/RESULTS.md: every run's command, the records they left, and the reports made of them.
+"""What `rezero sweep` leaves to do for docs/RESULTS.md: grown networks, records, and the pages made of them.
 
     python3 results/runs.py list   [EXPERIMENT…]
     python3 results/runs.py run    [EXPERIMENT…] --cifar DIR --text FILE [--jobs N]    runs what results/work lacks, then records it
+    python3 results/runs.py record [EXPERIMENT…]                                       records what results/work has
     python3 results/runs.py report [EXPERIMENT…]                                       rebuilds tables and figures from results/records,
                                                                                        and README's table of claims
 
-DIR holds CIFAR-10's binary batches, FILE the first 4,000,000 bytes of enwik8. `run` gives each of N processes one thread. A record
-is a run's recipe, environment and metrics, thinned to some 60 rows; weights are not kept. The binary is $REZERO, else
-`cargo run --release`.
+An experiment is a sweep, results/EXPERIMENT.toml. DIR holds CIFAR-10's binary batches, FILE the first 4,000,000 bytes of enwik8.
+`run` gives each of N trials one thread. A record is a run's recipe, environment and metrics, thinned to some 60 rows; weights are
+not kept. The binary is $REZERO, else `cargo run --release`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import statistics
 import subprocess
 
@@ -26,158 +28,87 @@ WORK, RECORDS, REPORTS = HERE / "work", HERE / "records", ROOT / "docs" / "resul
 PAGE, README = ROOT / "docs" / "RESULTS.md", ROOT / "README.md"
 ROWS = 60
 
-# What the arms of a language model are called, and the recipe's words for them.
-LM_ARMS = {
-    "post-norm": "scheme=post-norm",
-    "post-norm-warmup": "scheme=post-norm warmup_steps=100",
-    "pre-norm": "scheme=pre-norm",
-    "gpt2-norm": "scheme=gpt2-norm",
-    "rezero-1": "scheme=rezero alpha_init=1",
-    "rezero": "scheme=rezero",
-    "rezero-alpha-lr": "scheme=rezero alpha_optimizer=adam alpha_lr=1e-2",
-}
-LABELS = {
-    "post-norm-warmup": "post-norm, warm-up",
-    "rezero-1": "ReZero, α = 1",
-    "rezero": "ReZero, α = 0",
-    "rezero-alpha-lr": "ReZero, α's own rate",
-}
-# The rate that each arm did best with: see the experiments lm12-tune and lm48-tune.
-BEST12 = dict(zip(LM_ARMS, ["2e-3", "2e-3", "2e-3", "2e-3", "4e-3", "4e-3", "4e-3"]))
-BEST48 = dict(zip(LM_ARMS, ["1e-3", "1e-3", "1e-3", "2e-3", "5e-4", "4e-3", "4e-3"]))
-DEEP = "depth=48 batch=8 valid_items=8192"
+EXPERIMENTS = [path.stem for path in sorted(HERE.glob("*.toml"))]
+# The runs that are grown from those of growth.toml: name, layers, place, words.
+GROWN = [
+    ("6-12-even", "12", "even", "steps=500"),
+    ("6-12-end", "12", "end", "steps=500"),
+    ("6-24-even", "24", "even", "steps=250 eval_every=25"),
+]
 
 
-# Records are named as the authors' notebooks name their arms; recipes name the residual scheme.
-MLP_SCHEMES = {"vanilla": "plain", "layer-norm": "plain-shared-norm", "layer-norm-each": "plain-norm"}
-RESNET_SCHEMES = {"vanilla": "residual"}
+def sweep(experiment, args):
+    """The command of an experiment's sweep."""
+    words = ["sweep", str(HERE.relative_to(ROOT) / f"{experiment}.toml"), "--dir", str(WORK / experiment)]
+    place = ["--text", args.text] if "enwik8" in (HERE / f"{experiment}.toml").read_text() else ["--data-dir", args.cifar]
+    return [*words, *place, "--jobs", str(args.jobs), "--threads", "1"]
 
 
-def image(recipe, words):
-    return ["train", recipe, "--data-dir", "CIFAR", *words.split()]
-
-
-def lm(words):
-    return ["train", "enwik8-tiny", "--text", "TEXT", *words.split()]
-
-
-def experiments():
-    """{experiment: {run: [command, …]}}; of several commands of a run, each continues the one before."""
-    found = {}
-    arms = ["rezero", "vanilla", "residual", "layer-norm", "layer-norm-each", "pre-norm", "post-norm"]
-    found["mlp64"] = {f"{arm}_1": [image("cifar10-mlp64", f"scheme={MLP_SCHEMES.get(arm, arm)} seed=1")] for arm in arms}
-    found["mlp32"] = {f"{arm}_1": [image("cifar10-mlp64", f"scheme={MLP_SCHEMES.get(arm, arm)} depth=32 seed=1")] for arm in arms[:4]}
-    found["lm12-tune"] = {
-        f"{arm}_lr={lr}": [lm(f"{words} lr={lr} steps=400 eval_every=200 seed=1")]
-        for arm, words in LM_ARMS.items()
-        for lr in ("5e-4", "1e-3", "2e-3", "4e-3", "8e-3")
-    }
-    found["lm12"] = {
-        f"{arm}_{seed}": [lm(f"{words} lr={BEST12[arm]} seed={seed}")] for arm, words in LM_ARMS.items() for seed in (1, 2, 3)
-    }
-    found["lm48-tune"] = {
-        f"{arm}_lr={lr}": [lm(f"{words} lr={lr} {DEEP} steps=250 eval_every=125 seed=1")]
-        for arm, words in LM_ARMS.items()
-        for lr in ("5e-4", "1e-3", "2e-3", "4e-3", "8e-3")
-    }
-    found["lm48"] = {
-        f"{arm}_{seed}": [lm(f"{words} lr={BEST48[arm]} {DEEP} steps=500 seed={seed}")]
-        for arm, words in LM_ARMS.items()
+def grown(experiment):
+    """{run: its command}, of the runs that no sweep makes."""
+    if experiment != "growth":
+        return {}
+    return {
+        f"{name}_seed={seed}": ["grow", str(WORK / "growth" / f"6_seed={seed}"), "--layers", layers, "--place", place, *words.split()]
         for seed in (1, 2, 3)
+        for name, layers, place, words in GROWN
     }
-    for depth, seeds, words in (("20", (1, 2, 3), "log_every=10"), ("56", (1,), "train_items=20000 log_every=10"), ("110", (1,), "train_items=10000 log_every=5")):
-        found[f"resnet{depth}"] = {
-            f"{arm}_{seed}": [image(f"cifar10-resnet{depth}-notebook", f"scheme={RESNET_SCHEMES.get(arm, arm)} seed={seed} epochs=1 {words}")]
-            for arm in ("rezero", "vanilla")
-            for seed in seeds
-        }
-    growth = {}
-    for seed in (1, 2, 3):
-        six = lm(f"scheme=rezero lr=4e-3 depth=6 steps=1000 seed={seed}")
-        growth[f"6_{seed}"] = [six]
-        growth[f"6-long_{seed}"] = [lm(f"scheme=rezero lr=4e-3 depth=6 steps=2000 seed={seed}")]
-        for place in ("even", "end"):
-            growth[f"6-12-{place}_{seed}"] = [["grow", f"growth/6_{seed}", "--layers", "12", "--place", place, "steps=500"]]
-        growth[f"6-24-even_{seed}"] = [["grow", f"growth/6_{seed}", "--layers", "24", "--place", "even", "steps=250", "eval_every=25"]]
-        growth[f"24_{seed}"] = [lm(f"scheme=rezero lr=4e-3 depth=24 steps=500 eval_every=25 seed={seed}")]
-    found["growth"] = growth
-    alpha = "scheme=rezero lr=4e-3"
-    found["alpha-lm"] = {
-        "norm_1": [lm(f"{alpha} norm=layer seed=1")],
-        "adamw-all_1": [lm(f"{alpha} optimizer=adamw weight_decay=0.3 seed=1")],
-        "adamw-not-alpha_1": [lm(f"{alpha} optimizer=adamw weight_decay=0.3 alpha_optimizer=adam alpha_lr=4e-3 seed=1")],
-        "alpha-lr-0.1_1": [lm(f"{alpha} alpha_optimizer=adam alpha_lr=0.1 seed=1")],
-        "alpha-lr-1_1": [lm(f"{alpha} alpha_optimizer=adam alpha_lr=1 seed=1")],
-    }
-    resnet = "scheme=rezero seed=1 epochs=1 train_items=20000 log_every=10"
-    found["alpha-resnet"] = {
-        name: [image("cifar10-resnet20-notebook", f"{resnet} {words}".strip())]
-        for name, words in {
-            "decay_1": "",
-            "no-decay_1": "alpha_optimizer=sgd alpha_lr=0.2 alpha_weight_decay=0",
-            "decay-0.1_1": "alpha_optimizer=sgd alpha_lr=0.2 alpha_weight_decay=0.1",
-            "lr-2_1": "alpha_optimizer=sgd alpha_lr=2 alpha_weight_decay=0",
-            "no-norm_1": "scheme=skipinit lr=0.05",
-        }.items()
-    }
-    return found
 
 
-# What a report is called, its baseline, and the label of each run by the start of its name.
-TARGETS = {"lm12": "3.0", "lm48": "3.5", "growth": "3.0", "mlp64": "50", "mlp32": "50"}
+# What a report is called, its baseline and its target.
 REPORTED = {
-    "mlp64": ("64 fully connected layers", None, None),
-    "mlp32": ("32 fully connected layers", None, None),
-    "lm12": ("12 layers", "pre-norm", LABELS),
-    "lm48": ("48 layers", "pre-norm", LABELS),
+    "mlp64": ("64 fully connected layers", None, "50"),
+    "mlp32": ("32 fully connected layers", None, "50"),
+    "lm12": ("12 layers", "pre-norm", "3.0"),
+    "lm48": ("48 layers", "pre-norm", "3.5"),
     "resnet20": ("ResNet-20, one epoch", "vanilla", None),
     "resnet56": ("ResNet-56, one epoch", None, None),
     "resnet110": ("ResNet-110, one epoch", None, None),
-    "growth": (
-        "Growing",
-        "12 layers",
-        {"6": "6 layers", "6-long": "6 layers, 2,000 steps", "6-12-even": "6, grown to 12 evenly", "6-12-end": "6, grown to 12 at the end", "6-24-even": "6, grown to 24 evenly", "24": "24 layers", "rezero": "12 layers"},
-    ),
-    "alpha-lm": (
-        "Gates of 12 layers",
-        None,
-        {"rezero": "ReZero", "norm": "norm in the branch", "adamw-all": "weight decay on all", "adamw-not-alpha": "weight decay but on α", "alpha-lr-0.1": "α at rate 0.1", "alpha-lr-1": "α at rate 1", "rezero-alpha-lr": "α at rate 0.01"},
-    ),
-    "alpha-resnet": (
-        "Gates of ResNet-20",
-        None,
-        {"decay": "weight decay 1e-4 on all", "no-decay": "none on α", "decay-0.1": "0.1 on α", "lr-2": "α at rate 2", "no-norm": "no norm (SkipInit)"},
-    ),
+    "growth": ("Growing", "12 layers", "3.0"),
+    "alpha-lm": ("Gates of 12 layers", None, None),
+    "alpha-resnet": ("Gates of ResNet-20", None, None),
 }
-# Runs of other experiments that a report shows beside its own.
-BESIDE = {"growth": ["lm12/rezero_1", "lm12/rezero_2", "lm12/rezero_3"], "alpha-lm": ["lm12/rezero_1", "lm12/rezero-alpha-lr_1"]}
+# Reports that show more than their sweep: run and label, by the start of the run's name.
+LABELLED = {
+    "growth": {
+        "../lm12/rezero": "12 layers",
+        "6": "6 layers",
+        "6-long": "6 layers, 2,000 steps",
+        "6-12-even": "6, grown to 12 evenly",
+        "6-12-end": "6, grown to 12 at the end",
+        "6-24-even": "6, grown to 24 evenly",
+        "24": "24 layers",
+    },
+    "alpha-lm": {
+        "../lm12/rezero": "ReZero",
+        "../lm12/rezero-alpha-lr": "α at rate 0.01",
+        "norm": "norm in the branch",
+        "adamw-all": "weight decay on all",
+        "adamw-not-alpha": "weight decay but on α",
+        "alpha-lr-0.1": "α at rate 0.1",
+        "alpha-lr-1": "α at rate 1",
+    },
+}
 
 
 def rezero():
     return shlex.split(os.environ.get("REZERO", "cargo run --quiet --release --"))
 
 
-def run_one(experiment, name, commands, args):
-    target = WORK / experiment / name
+def grow_one(name, words):
+    target = WORK / "growth" / name
     if (target / "DONE").exists():
-        return f"{experiment}/{name}: done before"
-    for words in commands:
-        if words[0] == "grow":
-            words = ["grow", str(WORK / words[1]), *words[2:]]
-        places = {"CIFAR": args.cifar, "TEXT": args.text}
-        if any(places.get(word, "") is None for word in words):
-            return f"{experiment}/{name}: needs --cifar and --text"
-        words = [places.get(word, word) for word in words]
-        if (target / "recipe.toml").exists():
-            # Interrupted: go on from its last checkpoint.
-            words = ["train", str(target), "--resume"]
-        env = dict(os.environ, RAYON_NUM_THREADS="1")
-        place = [] if "--resume" in words else ["--run-dir", str(target)]
-        done = subprocess.run([*rezero(), *words, *place, "--plain"], cwd=ROOT, env=env, capture_output=True, text=True)
-        if done.returncode not in (0, 3):
-            return f"{experiment}/{name}: {done.stderr.strip().splitlines()[-1:]}"
-    record(target, RECORDS / experiment / name)
-    return f"{experiment}/{name}: {'diverged' if done.returncode else 'done'}"
+        return f"{name}: done before"
+    if (target / "recipe.toml").exists():
+        # Interrupted: go on from its last checkpoint.
+        words = ["train", str(target), "--resume"]
+    else:
+        words = [*words, "--run-dir", str(target)]
+    env = dict(os.environ, RAYON_NUM_THREADS="1")
+    done = subprocess.run([*rezero(), *words, "--plain"], cwd=ROOT, env=env, capture_output=True, text=True)
+    if done.returncode not in (0, 3):
+        return f"{name}: {done.stderr.strip().splitlines()[-1:]}"
+    return f"{name}: {'diverged' if done.returncode else 'done'}"
 
 
 def short(value):
@@ -228,33 +159,14 @@ def public(words):
             words[words.index(flag) + 1] = name
     if words[1] == "grow":
         words[2] = pathlib.Path(words[2]).name
-    return [word.removesuffix(".toml") for word in words if word != "--plain"]
-
-
-def tuning(experiment):
-    """The table of a tuning grid: bits per byte at the end, by arm and rate."""
-    found, rates = {}, set()
-    for path in sorted((RECORDS / experiment).glob("*/metrics.jsonl")):
-        arm, rate = path.parent.name.split("_lr=")
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        valid = [row["bpb"] for row in rows if row["split"] == "valid"]
-        done = (path.parent / "DONE").exists()
-        found.setdefault(arm, {})[rate] = valid[-1] if valid and done else None
-        rates.add(rate)
-    rates = sorted(rates, key=float)
-    lines = [f"| arm | {' | '.join(rates)} |", f"| - |{' -: |' * len(rates)}"]
-    for arm in LM_ARMS:
-        row = found.get(arm, {})
-        best = min((v for v in row.values() if v is not None), default=None)
-        cells = ["diverged" if row.get(r) is None else f"**{row[r]:.3f}**" if row[r] == best else f"{row[r]:.3f}" for r in rates]
-        lines.append(f"| {LABELS.get(arm, arm)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return [word.removesuffix(".toml") for word in words if word not in ("--plain", "--of-sweep")]
 
 
 def epochs(experiment):
     """Mean training loss of each epoch, by arm."""
     rows = {path.parent.name.rsplit("_", 1)[0]: json.loads(path.read_text()) for path in (RECORDS / experiment).glob("*/epochs.json")}
-    order = [name.rsplit("_", 1)[0] for name in experiments()[experiment]]
+    plan = json.loads((RECORDS / experiment / "sweep.json").read_text())
+    order = [trial["name"].rsplit("_", 1)[0] for trial in plan["trials"]]
     n = max(map(len, rows.values()))
     lines = [f"| arm | {' | '.join(str(i + 1) for i in range(n))} |", f"| - |{' -: |' * n}"]
     for arm in order:
@@ -288,7 +200,7 @@ def claims():
     for what, depth, experiment, measure, arms in CLAIMS:
         cells = []
         for arm, label in arms.items():
-            values = [last(path, measure) for path in sorted((RECORDS / experiment).glob(f"{arm}_[0-9]*"))]
+            values = [last(path, measure) for path in sorted((RECORDS / experiment).glob(f"{arm}_seed=*"))]
             unit, digits, scale = (" %", 1, 100) if measure == "accuracy" else ("", 2 if measure == "epoch" else 3, 1)
             text = f"{scale * statistics.mean(values):.{digits}f}"
             if len(values) > 1:
@@ -306,27 +218,23 @@ def insert(page, name, table):
 
 
 def report(experiment):
-    if experiment.endswith("-tune"):
-        insert(PAGE, experiment, tuning(experiment))
-        return
     if experiment.startswith("mlp"):
         insert(PAGE, f"{experiment}-epochs", epochs(experiment))
-    title, baseline, labels = REPORTED[experiment]
-    names = sorted(path.parent for path in (RECORDS / experiment).glob("*/metrics.jsonl"))
-    order = list(experiments()[experiment])
-    names.sort(key=lambda path: order.index(path.name))
-    runs = [RECORDS / name for name in BESIDE.get(experiment, [])] + names
-    words = []
-    for path in runs:
-        kind = path.name.rsplit("_", 1)[0]
-        label = (labels or {}).get(kind, kind)
-        words.append(f"{label}={path.relative_to(ROOT)}")
+    title, baseline, target = REPORTED.get(experiment, (experiment, None, None))
+    words = [str((RECORDS / experiment).relative_to(ROOT))]
+    if experiment in LABELLED:
+        words = []
+        for name, label in LABELLED[experiment].items():
+            # The arms of alpha-lm have one seed.
+            seeds = [1] if experiment == "alpha-lm" else [1, 2, 3]
+            runs = [(RECORDS / experiment / f"{name}_seed={seed}").resolve() for seed in seeds]
+            words += [f"{label}={run.relative_to(ROOT)}" for run in runs]
     command = [*rezero(), "report", *words, "--out", str(REPORTS / experiment), "--title", title]
     command += ["--into", str(PAGE), "--name", experiment, "--no-jacobian"]
     if baseline:
         command += ["--baseline", baseline]
-    if experiment in TARGETS:
-        command += ["--target", TARGETS[experiment]]
+    if target:
+        command += ["--target", target]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -338,33 +246,31 @@ def main():
     parser.add_argument("--text")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    known = experiments()
     for name in args.experiments:
-        if name not in known:
-            parser.error(f"unknown experiment {name!r}; there are {', '.join(known)}")
-    chosen = args.experiments or list(known)
-    if args.action == "list":
-        for experiment in chosen:
-            for name, commands in known[experiment].items():
-                print(f"{experiment}/{name}:", "; ".join(shlex.join(["rezero", *words]) for words in commands))
-    elif args.action == "run":
-        for experiment in chosen:
+        if name not in EXPERIMENTS:
+            parser.error(f"unknown experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    chosen = args.experiments or EXPERIMENTS
+    for experiment in chosen:
+        if args.action == "list":
+            command = ["sweep", f"results/{experiment}.toml", "--dir", str(WORK / experiment), "--dry-run"]
+            subprocess.run([*rezero(), *command], cwd=ROOT, check=True)
+            for name, words in grown(experiment).items():
+                print(f"{name}: {shlex.join(['rezero', *words])}")
+        elif args.action == "run":
+            if (args.text if "enwik8" in (HERE / f"{experiment}.toml").read_text() else args.cifar) is None:
+                parser.error(f"{experiment} needs --cifar or --text")
+            subprocess.run([*rezero(), *sweep(experiment, args)], cwd=ROOT, check=True)
             with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-                # The runs that others grow from come first.
-                jobs = sorted(known[experiment].items(), key=lambda job: job[1][0][0] == "grow")
-                seeds = [job for job in jobs if job[1][0][0] != "grow"]
-                for batch in (seeds, jobs[len(seeds) :]):
-                    for line in pool.map(lambda job: run_one(experiment, *job, args), batch):
-                        print(line, flush=True)
-    elif args.action == "record":
-        for experiment in chosen:
-            for name in known[experiment]:
-                if (WORK / experiment / name / "metrics.jsonl").exists():
-                    record(WORK / experiment / name, RECORDS / experiment / name)
-    else:
-        for experiment in chosen:
-            if (RECORDS / experiment).exists():
-                report(experiment)
+                for line in pool.map(lambda job: grow_one(*job), grown(experiment).items()):
+                    print(line, flush=True)
+        if args.action in ("run", "record") and (WORK / experiment / "sweep.json").exists():
+            (RECORDS / experiment).mkdir(parents=True, exist_ok=True)
+            shutil.copy(WORK / experiment / "sweep.json", RECORDS / experiment)
+            for path in sorted((WORK / experiment).glob("*/metrics.jsonl")):
+                record(path.parent, RECORDS / experiment / path.parent.name)
+        elif args.action == "report" and (RECORDS / experiment).exists():
+            report(experiment)
+    if args.action == "report":
         insert(README, "claims", claims())
 
 

@@ -99,7 +99,7 @@ fn blocks(text: &str) -> Vec<(Vec<String>, usize, String)> {
     found
 }
 
-/// A folder as a user's clone looks, with FILE and DIR in it.
+/// A folder as a user's clone looks, with FILE, DIR and IMAGES in it.
 fn clone() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     for name in ["crates", "examples", "scripts"] {
@@ -123,6 +123,17 @@ fn clone() -> tempfile::TempDir {
     }
     let names = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n";
     fs::write(images.join("batches.meta.txt"), names).expect("names");
+    // Image files in class folders.
+    for (class, picture) in [("cat", "rgb.png"), ("dog", "progressive.jpg")] {
+        let folder = dir.path().join("IMAGES").join(class);
+        fs::create_dir_all(&folder).expect("a folder");
+        let picture = root()
+            .join("crates/rezero-data/tests/pictures")
+            .join(picture);
+        for i in 0..20 {
+            fs::copy(&picture, folder.join(format!("{i}.png"))).expect("an image");
+        }
+    }
     dir
 }
 
@@ -248,5 +259,5 @@ fn the_table_of_models_has_the_recipes_parameters() {
         rows += 1;
     }
     // Every network of a recipe, but for ResNets by the paper's table and the quickstart's.
-    assert_eq!(rows, 11);
+    assert_eq!(rows, 13);
 }

@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         let set = set.expect("records are images");
         let records = bytes.chunks(cifar10::RECORD_BYTES).enumerate();
         for (i, record) in records {
-            assert_eq!((record[0], &record[1..]), (set.label(i), set.pixels(i)));
+            assert_eq!((u16::from(record[0]), &record[1..]), (set.label(i), set.pixels(i)));
         }
     });
 });

@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let (rates, gates) = (Rates::default(), &settings.gates);
     let optimizer = build_optimizer(&settings.optimizer, gates, &rates, &model);
-    rezero_fuzz::within(192, bytes, || {
+    rezero_fuzz::within(64, bytes, || {
         let _ = reader.scheduler().map_err(|e| e.to_string());
         if reader.fits(&model).is_err() {
             return;

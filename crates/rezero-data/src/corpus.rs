@@ -130,6 +130,24 @@ pub fn bytes(name: &str, mut bytes: Vec<u8>, split: Split) -> Result<Text> {
     Ok(Text::new(name.to_owned(), split, bytes))
 }
 
+/// All of `bytes`, a text in memory that has no splits. Its [`Text::split`] is the test split.
+///
+/// # Errors
+///
+/// If there is no byte, or there are more than 4 GiB.
+pub fn whole(name: &str, bytes: Vec<u8>) -> Result<Text> {
+    let len = bytes.len() as u64;
+    if !(1..=MAX_BYTES).contains(&len) {
+        return Err(DataError::TextLength {
+            name: name.to_owned(),
+            len,
+            min: 1,
+            max: MAX_BYTES,
+        });
+    }
+    Ok(Text::new(name.to_owned(), Split::Test, bytes))
+}
+
 /// The first `len` bytes of a split of `wiki-like`: pages of made-up words in the form of enwik8.
 ///
 /// Each page is XML, with a title, headings, lists, links, templates, dates and numbers. A seed has

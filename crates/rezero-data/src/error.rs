@@ -126,9 +126,85 @@ pub enum DataError {
         /// The record, counted from 0.
         record: usize,
         /// The label found.
-        label: u8,
+        label: u16,
         /// The number of classes.
         classes: usize,
+    },
+
+    /// A file is not a whole file in the format IDX, or not that of its data set.
+    #[error("{}: {why}", file.display())]
+    BadIdx {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// An image file is damaged, or no image.
+    #[error("{} is no whole image: {why}; restore it or move it away", file.display())]
+    CorruptPicture {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// An image file is of a kind that is not read.
+    #[error(
+        "{} is {found}; PNG and JPEG of 8 bits per channel in grey or RGB are read: convert it, or move \
+         it away",
+        file.display()
+    )]
+    PictureKind {
+        /// The file.
+        file: PathBuf,
+        /// Its kind: "a JPEG in CMYK".
+        found: String,
+    },
+
+    /// An image has another size than it must have.
+    #[error(
+        "{} is {} × {} pixels (height, width), but images of this set are {} × {}: train with \
+         resize=crop or resize=stretch, and size",
+        file.display(), found.0, found.1, expected.0, expected.1
+    )]
+    PictureSize {
+        /// The file.
+        file: PathBuf,
+        /// Its height and width.
+        found: (usize, usize),
+        /// The height and the width that it must have.
+        expected: (usize, usize),
+    },
+
+    /// A folder is not laid out as a data set is.
+    #[error("{} {found}; {remedy}", dir.display())]
+    Layout {
+        /// The folder.
+        dir: PathBuf,
+        /// What is there, as the rest of a sentence: "holds no image".
+        found: String,
+        /// What the user can do.
+        remedy: String,
+    },
+
+    /// The images of a folder do not fit into memory.
+    #[error(
+        "{}: {images} images of {shape} (channels, height, width) take {bytes} bytes, and {limit} are free: \
+         choose a smaller data.size, or fewer images with data.train_items and data.valid_items",
+        dir.display()
+    )]
+    Memory {
+        /// The folder.
+        dir: PathBuf,
+        /// The number of images of the split.
+        images: usize,
+        /// The shape of each.
+        shape: ImageShape,
+        /// The bytes that they take.
+        bytes: u64,
+        /// The bytes that they may take.
+        limit: u64,
     },
 
     /// A file changed between its check and its reading.
@@ -192,6 +268,15 @@ pub enum DataError {
         min: u64,
         /// The largest allowed length.
         max: u64,
+    },
+
+    /// A text that names no step of a list of augmentations.
+    #[error("`{text}` is no augmentation: {message}")]
+    Augmentation {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        message: String,
     },
 
     /// A setting is out of range.

@@ -46,11 +46,17 @@ pub(crate) fn folder(dir: &Path) -> String {
 }
 
 fn is_image(name: &str) -> bool {
-    const ENDS: [&str; 9] = [
-        "bmp", "gif", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp",
+    image_end(name).is_some()
+}
+
+/// The end of an image's name in lower case, such as `png`; `None` if it is not the name of an image.
+pub(crate) fn image_end(name: &str) -> Option<String> {
+    const ENDS: [&str; 16] = [
+        "avif", "bmp", "gif", "heic", "jfif", "jp2", "jpeg", "jpg", "jxl", "pgm", "png", "ppm",
+        "tga", "tif", "tiff", "webp",
     ];
     let end = name.rsplit_once('.').map(|(_, end)| end.to_lowercase());
-    end.is_some_and(|end| ENDS.contains(&end.as_str()))
+    end.filter(|end| ENDS.contains(&end.as_str()))
 }
 
 /// The first names of a folder's entries, in order. A folder may hold millions.

@@ -46,12 +46,15 @@ impl fmt::Display for ImageShape {
     }
 }
 
+/// The most classes of a set: a label is a `u16`.
+pub const MAX_CLASSES: usize = 1 << 16;
+
 #[derive(Debug)]
 struct Storage {
     name: String,
     shape: ImageShape,
     pixels: Vec<u8>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
     class_names: Arc<[String]>,
 }
 
@@ -117,7 +120,7 @@ impl ImageSet {
     /// // Two grey images of 28 × 28 pixels, the first of class 1.
     /// let shape = ImageShape::new(1, 28, 28);
     /// let pixels = vec![0; 2 * shape.bytes()];
-    /// let set = ImageSet::from_raw("mine", shape, pixels, vec![1, 0], ["cat", "dog"], 0)?;
+    /// let set = ImageSet::from_raw("mine", shape, pixels, vec![1u8, 0], ["cat", "dog"], 0)?;
     /// assert_eq!(set.class_names()[usize::from(set.label(0))], "dog");
     /// # Ok(())
     /// # }
@@ -125,18 +128,25 @@ impl ImageSet {
     ///
     /// # Errors
     ///
-    /// If the shape has a 0, the lengths do not match, or a label is not below the number of
-    /// class names.
-    pub fn from_raw<N: Into<String>>(
+    /// If the shape has a 0, the lengths do not match, there are more than 65,536 classes, or a
+    /// label is not below the number of class names.
+    pub fn from_raw<N: Into<String>, L: Into<u16>>(
         name: impl Into<String>,
         shape: ImageShape,
         pixels: Vec<u8>,
-        labels: Vec<u8>,
+        labels: Vec<L>,
         class_names: impl IntoIterator<Item = N>,
         official_len: usize,
     ) -> Result<Self> {
         let name = name.into();
         let class_names: Arc<[String]> = class_names.into_iter().map(Into::into).collect();
+        let labels: Vec<u16> = labels.into_iter().map(Into::into).collect();
+        DataError::require(
+            class_names.len() <= MAX_CLASSES,
+            "the number of classes",
+            &format!("at most {MAX_CLASSES}"),
+            &class_names.len(),
+        )?;
         DataError::require(
             shape.bytes() > 0,
             "the shape of images",
@@ -208,13 +218,13 @@ impl ImageSet {
     /// # Panics
     ///
     /// If `i` is not below [`len`](Self::len).
-    pub fn label(&self, i: usize) -> u8 {
+    pub fn label(&self, i: usize) -> u16 {
         assert!(i < self.len, "record {i} of an image set of {}", self.len);
         self.storage.labels[i]
     }
 
     /// All labels, in record order.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[u16] {
         &self.storage.labels[..self.len]
     }
 
@@ -254,10 +264,16 @@ impl ImageSet {
     }
 
     /// The SHA-256, in hexadecimal, of all labels followed by all pixels: two sets of one shape
-    /// with the same fingerprint hold the same records in the same order.
+    /// with the same fingerprint hold the same records in the same order. A label is one byte; of
+    /// more than 256 classes it is two, the low one first.
     pub fn fingerprint(&self) -> String {
         let mut hasher = Sha256::new();
-        hasher.update(self.labels());
+        let wide = self.num_classes() > 1 << 8;
+        let labels = self.labels().iter().flat_map(|label| {
+            let [low, high] = label.to_le_bytes();
+            [Some(low), wide.then_some(high)].into_iter().flatten()
+        });
+        hasher.update(labels.collect::<Vec<u8>>());
         hasher.update(&self.storage.pixels[..self.len * self.storage.shape.bytes()]);
         hex(&hasher.finalize())
     }
@@ -293,7 +309,7 @@ pub struct ImageItem {
     /// The shape of the image.
     pub shape: ImageShape,
     /// The label, an index into [`ImageSet::class_names`].
-    pub label: u8,
+    pub label: u16,
 }
 
 impl Dataset<ImageItem> for ImageSet {

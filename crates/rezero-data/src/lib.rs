@@ -3,10 +3,11 @@
 //!
 //! - [`registry`] names the data sets that can be fetched; [`fetch`](mod@fetch) downloads, checks
 //!   and unpacks them.
-//! - [`cifar10`] reads the binary version, [`shapes`] generates images in ten classes; both give an
-//!   [`ImageSet`]. [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
-//! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle, crop,
-//!   flip, normalise, prefetch, resume at any step.
+//! - [`cifar10`], [`cifar100`] and [`mnist`] read the official files, [`shapes`] generates images in ten classes;
+//!   each gives an [`ImageSet`]. [`folder`](mod@folder) reads class folders of PNG and JPEG files.
+//!   [`ImageSet::from_raw`] makes one of any other images, of any [`ImageShape`].
+//! - [`ImageLoader`] is a Burn [`DataLoader`](burn::data::dataloader::DataLoader): shuffle,
+//!   [augment](Augment), normalise, prefetch, resume at any step.
 //! - [`corpus`] reads enwik8 or any other file as bytes, and generates `wiki-like`; all give a
 //!   [`Text`].
 //! - [`TextLoader`] samples random windows of a text for training, or reads the whole text so that
@@ -32,6 +33,7 @@
 //!     shuffle: true,
 //!     drop_last: true,
 //!     augment: Augment::STANDARD,
+//!     label_smoothing: 0.0,
 //!     normalization: shapes::normalization(),
 //!     prefetch: 2,
 //! };
@@ -83,15 +85,20 @@ struct Readme;
 
 mod augment;
 pub mod cifar10;
+pub mod cifar100;
 pub mod corpus;
 mod error;
 pub mod fetch;
+pub mod folder;
 mod found;
 mod hash;
+pub mod idx;
 mod image_set;
 mod loader;
+pub mod mnist;
 mod nearest;
 mod normalization;
+pub mod picture;
 mod prefetch;
 mod records;
 pub mod registry;
@@ -103,9 +110,11 @@ mod text_loader;
 mod unpack;
 mod wiki;
 
-pub use augment::Augment;
+pub use augment::{
+    Augment, Augmentation, Crop, Cutout, Flip, Mixup, RandAugment, rand_augment::Operation,
+};
 pub use error::{BoxError, Causes, DataError, Result};
-pub use image_set::{ImageItem, ImageSet, ImageShape};
+pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};
 pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
 pub use nearest::nearest;
 pub use normalization::Normalization;

@@ -8,7 +8,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::augment::{Augment, Cutter};
+use crate::augment::{Augment, Canvas, Cutter, Pair, mixed};
 use crate::image_set::{ImageSet, ImageShape};
 use crate::normalization::Normalization;
 use crate::prefetch::Prefetch;
@@ -19,8 +19,16 @@ use crate::{DataError, Result, rng};
 pub struct ImageBatch {
     /// Normalised images, `[batch_size, channels, height, width]`.
     pub images: Tensor<4>,
-    /// Their labels, `[batch_size]`.
+    /// Their labels, `[batch_size]`. Of a mixed image it is the label with the larger share.
     pub targets: Tensor<1, Int>,
+    /// The share `q` of each class, `[batch_size, classes]`, where the loss of a row is
+    /// `−Σⱼ qⱼ log pⱼ` rather than the cross-entropy of its label: of mixed images and of smoothed
+    /// labels.
+    ///
+    /// For an image of label `a` that is mixed with one of label `b` it is
+    /// `q = (1 − ε) (λ e_a + (1 − λ) e_b) + ε / classes`, with the λ of [`Mixup`](crate::Mixup), or 1,
+    /// and the ε of [`LoaderConfig::label_smoothing`].
+    pub soft: Option<Tensor<2>>,
 }
 
 /// How an [`ImageLoader`] cuts a set into batches.
@@ -35,8 +43,12 @@ pub struct LoaderConfig {
     pub shuffle: bool,
     /// Whether a last batch of fewer records is left out.
     pub drop_last: bool,
-    /// The change made to each image.
+    /// The changes made to each image.
     pub augment: Augment,
+    /// Label smoothing: the share ε of a label that is spread over all classes evenly, from 0 to
+    /// below 1 (Szegedy et al. 2015, [arXiv 1512.00567](https://arxiv.org/abs/1512.00567), section 7).
+    /// 0: none.
+    pub label_smoothing: f32,
     /// The mean and the standard deviation of each channel.
     pub normalization: Normalization,
     /// Batches prepared ahead by one thread; 0 prepares each on request. The batches are the same,
@@ -49,7 +61,8 @@ pub struct LoaderConfig {
 /// The n-th call of [`iter`](DataLoader::iter) (from 0) yields epoch `first + n`, where `first` is
 /// 0 unless [`starting_at`](Self::starting_at) sets it. The order of an epoch is a function of
 /// (seed, epoch), and the augmentation of a record is a function of (seed, epoch, record). Neither
-/// depends on the batch size, the threads or the batch at which the epoch was resumed.
+/// depends on the batch size, the threads or the batch at which the epoch was resumed. Mixup alone
+/// depends on the batch as well, since it mixes the images of one.
 /// [`from_step`](Self::from_step) gives the batches of any step, whatever was yielded before.
 ///
 /// [`to_device`](DataLoader::to_device) shares the count of epochs with the loader that it was
@@ -76,8 +89,8 @@ impl ImageLoader {
     /// # Errors
     ///
     /// If the batch size is 0, the set is empty or has less than one batch under `drop_last`,
-    /// the padding is not below the images' smaller side, or the normalisation does not pass
-    /// [`Normalization::check`].
+    /// the label smoothing is out of range, the augmentation does not pass [`Augment::fits`], or the
+    /// normalisation does not pass [`Normalization::check`].
     pub fn new(set: ImageSet, config: LoaderConfig, device: &Device) -> Result<Self> {
         let batch_size = config.batch_size;
         let shape = set.shape();
@@ -98,14 +111,13 @@ impl ImageLoader {
             ),
             &batch_size,
         )?;
-        let padding = config.augment.crop_padding;
-        let limit = shape.height.min(shape.width) - 1;
         require(
-            padding <= limit,
-            "crop_padding",
-            &format!("at most {limit}, below the smaller side of the images"),
-            &padding,
+            (0.0..1.0).contains(&config.label_smoothing),
+            "label_smoothing",
+            "from 0 to below 1",
+            &config.label_smoothing,
         )?;
+        config.augment.fits(shape)?;
         config.normalization.check(shape.channels)?;
         Ok(Self {
             shard: 0..set.len(),
@@ -201,7 +213,8 @@ impl ImageLoader {
         let assembly = Assembly {
             set: self.set.clone(),
             cutter: self.cutter.clone(),
-            augment: self.config.augment,
+            augment: self.config.augment.clone(),
+            label_smoothing: self.config.label_smoothing,
             seed: self.config.seed,
             batch_size: self.config.batch_size,
             epoch,
@@ -216,6 +229,7 @@ impl ImageLoader {
             ),
             device: self.device.clone(),
             shape: self.set.shape(),
+            classes: self.set.num_classes(),
             processed: (next * self.config.batch_size).min(items),
             items,
         }
@@ -259,6 +273,8 @@ impl DataLoader<ImageBatch> for ImageLoader {
 struct HostBatch {
     images: Vec<f32>,
     targets: Vec<i32>,
+    /// `[targets, classes]`
+    soft: Option<Vec<f32>>,
 }
 
 /// Makes the batches of one epoch.
@@ -266,6 +282,7 @@ struct Assembly {
     set: ImageSet,
     cutter: Arc<Cutter>,
     augment: Augment,
+    label_smoothing: f32,
     seed: u64,
     batch_size: usize,
     epoch: u64,
@@ -279,13 +296,54 @@ impl Assembly {
         let records = &self.order[from..to];
         let mut images = Vec::with_capacity(records.len() * self.set.shape().bytes());
         let mut targets = Vec::with_capacity(records.len());
+        let mut canvas = Canvas::new(&self.cutter);
         for &record in records {
-            let window = self.augment.choose(self.seed, self.epoch, record);
-            self.cutter
-                .append(self.set.pixels(record as usize), window, &mut images);
+            canvas.begin(self.set.pixels(record as usize));
+            self.augment
+                .apply(self.seed, self.epoch, record, &mut canvas);
+            canvas.finish(&mut images);
             targets.push(i32::from(self.set.label(record as usize)));
         }
-        HostBatch { images, targets }
+        let mixup = self.augment.mixup();
+        let pairs = mixup.map(|mixup| mixup.pairs(self.seed, self.epoch, records));
+        if pairs.is_none() && self.label_smoothing == 0.0 {
+            return HostBatch {
+                images,
+                targets,
+                soft: None,
+            };
+        }
+        let soft = self.soft(&targets, pairs.as_deref());
+        if let Some(pairs) = pairs {
+            images = mixed(&images, self.set.shape().bytes(), &pairs);
+            let larger = |(i, pair): (usize, &Pair)| match pair.share < 0.5 {
+                true => targets[pair.other],
+                false => targets[i],
+            };
+            targets = pairs.iter().enumerate().map(larger).collect();
+        }
+        HostBatch {
+            images,
+            targets,
+            soft: Some(soft),
+        }
+    }
+
+    /// The share of each class in each row.
+    fn soft(&self, targets: &[i32], pairs: Option<&[Pair]>) -> Vec<f32> {
+        let classes = self.set.num_classes();
+        let smoothing = self.label_smoothing;
+        let mut soft = vec![smoothing / classes as f32; targets.len() * classes];
+        for (i, row) in soft.chunks_exact_mut(classes).enumerate() {
+            let own = Pair {
+                other: i,
+                share: 1.0,
+            };
+            let Pair { other, share } = pairs.map_or(own, |pairs| pairs[i]);
+            row[targets[i] as usize] += (1.0 - smoothing) * share;
+            row[targets[other] as usize] += (1.0 - smoothing) * (1.0 - share);
+        }
+        soft
     }
 }
 
@@ -294,6 +352,7 @@ pub struct ImageIterator {
     source: Prefetch<HostBatch>,
     device: Device,
     shape: ImageShape,
+    classes: usize,
     processed: usize,
     items: usize,
 }
@@ -302,7 +361,11 @@ impl Iterator for ImageIterator {
     type Item = std::result::Result<ImageBatch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let HostBatch { images, targets } = match self.source.next()? {
+        let HostBatch {
+            images,
+            targets,
+            soft,
+        } = match self.source.next()? {
             Ok(batch) => batch,
             Err(error) => return Some(Err(DatasetError::new(error))),
         };
@@ -315,9 +378,11 @@ impl Iterator for ImageIterator {
             width,
         } = self.shape;
         let images = TensorData::new(images, [n, channels, height, width]);
+        let soft = soft.map(|soft| TensorData::new(soft, [n, self.classes]));
         Some(Ok(ImageBatch {
             images: Tensor::from_data(images, &self.device),
             targets: Tensor::from_data(TensorData::new(targets, [n]), &self.device),
+            soft: soft.map(|soft| Tensor::from_data(soft, &self.device)),
         }))
     }
 }

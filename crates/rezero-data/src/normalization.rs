@@ -1,3 +1,4 @@
+use crate::image_set::ImageSet;
 use crate::{DataError, Result};
 
 /// Per-channel normalisation of pixels in `[0, 1]`: `(byte / 255 − mean) / std`.
@@ -25,6 +26,45 @@ impl Normalization {
             mean: vec![0.5; channels],
             std: vec![0.5; channels],
         }
+    }
+
+    /// The mean and the standard deviation of all pixels of each channel of a set, rounded to six
+    /// digits after the point. A channel without any variation has the standard deviation 1.
+    ///
+    /// They are sums of integers, which do not depend on the order of the records.
+    pub fn of(set: &ImageSet) -> Self {
+        let shape = set.shape();
+        let plane = shape.height * shape.width;
+        let mut counts = vec![[0u64; 256]; shape.channels];
+        for i in 0..set.len() {
+            for (counts, plane) in counts.iter_mut().zip(set.pixels(i).chunks_exact(plane)) {
+                for &byte in plane {
+                    counts[usize::from(byte)] += 1;
+                }
+            }
+        }
+        let rounded = |value: f64| ((value * 1e6).round() / 1e6) as f32;
+        let moments = counts.iter().map(|counts| {
+            let n = counts.iter().sum::<u64>().max(1) as f64;
+            let sum = |of: &dyn Fn(f64) -> f64| -> f64 {
+                let terms = (0u8..=255).zip(counts);
+                terms
+                    .map(|(byte, &count)| count as f64 * of(f64::from(byte) / 255.0))
+                    .sum()
+            };
+            let mean = sum(&|value| value) / n;
+            let std = (sum(&|value| (value - mean).powi(2)) / n).sqrt();
+            (
+                rounded(mean),
+                if rounded(std) > 0.0 {
+                    rounded(std)
+                } else {
+                    1.0
+                },
+            )
+        });
+        let (mean, std) = moments.unzip();
+        Self { mean, std }
     }
 
     /// Checks that images of `channels` channels can be normalised.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{DataError, Result, cifar10, corpus, nearest};
+use crate::{DataError, Result, cifar10, cifar100, corpus, nearest};
 
 /// One data set of the registry. The fields are public so that a private mirror or a test can
 /// describe its own.
@@ -61,6 +61,9 @@ pub enum Format {
     /// [`cifar10`]: six files of records.
     #[serde(rename = "cifar10-binary")]
     Cifar10Binary,
+    /// [`cifar100`]: two files of records.
+    #[serde(rename = "cifar100-binary")]
+    Cifar100Binary,
     /// [`corpus::enwik8`]: one file of bytes.
     #[serde(rename = "enwik8")]
     Enwik8,
@@ -71,7 +74,8 @@ impl Format {
     /// none of them. This is the table of readers.
     fn find(self, dir: &Path, entry: &Entry) -> Result<Option<PathBuf>> {
         match self {
-            Self::Cifar10Binary => Ok(cifar10::find(dir)?.map(|folder| folder.path().into())),
+            Self::Cifar10Binary => cifar10::find(dir),
+            Self::Cifar100Binary => cifar100::find(dir),
             Self::Enwik8 => corpus::find(dir, entry.unpacked_bytes),
         }
     }

@@ -51,6 +51,7 @@ pub(crate) enum Purpose {
     Shapes = 3,
     Windows = 4,
     Wiki = 5,
+    Mixup = 6,
 }
 
 /// A generator whose streams are named by a list of numbers.

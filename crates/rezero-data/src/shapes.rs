@@ -54,7 +54,7 @@ pub fn generate(split: Split, len: usize, seed: u64) -> ImageSet {
     for (i, image) in pixels.chunks_exact_mut(SHAPE.bytes()).enumerate() {
         draw(split, i, seed, image);
     }
-    let labels = (0..len).map(label).collect();
+    let labels: Vec<u8> = (0..len).map(label).collect();
     ImageSet::from_raw("shapes", SHAPE, pixels, labels, CLASS_NAMES, 0)
         .expect("as many images as labels, and a label for each class")
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use crate::{DataError, Result, nearest};
@@ -21,6 +22,17 @@ pub enum Split {
 impl Split {
     /// All splits, in this order.
     pub const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
+
+    /// The records of this split among `all` training records, for a set without an official
+    /// validation set: the last tenth, at least one, is held out. None for the test set.
+    pub(crate) fn of_training(self, all: usize) -> Option<Range<usize>> {
+        let held_out = (all / 10).max(1).min(all);
+        match self {
+            Self::Train => Some(0..all - held_out),
+            Self::Valid => Some(all - held_out..all),
+            Self::Test => None,
+        }
+    }
 
     const fn name(self) -> &'static str {
         match self {

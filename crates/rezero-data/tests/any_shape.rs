@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use rezero_data::{
-    Augment, DataError, ImageLoader, ImageShape, LoaderConfig, Normalization, Split, cifar10,
-    shapes,
+    Augment, Crop, DataError, Flip, ImageLoader, ImageShape, LoaderConfig, Normalization, Split,
+    cifar10, shapes,
 };
 
 use crate::support::{config, epoch, host, loader, numbered, plain, sha256};
@@ -28,6 +28,13 @@ fn normalization(channels: usize) -> Normalization {
 
 /// A window moved by (down, right), mirrored or not.
 type Window = (isize, isize, bool);
+
+/// A list of crop, unless the padding is 0, and of flip.
+fn windows(padding: usize, flip: bool) -> Augment {
+    let crop = (padding > 0).then_some(Crop { padding }.into());
+    let flip = flip.then_some(Flip {}.into());
+    Augment::new(crop.into_iter().chain(flip).collect::<Vec<_>>()).unwrap()
+}
 
 /// Crop, flip and normalisation as in their definition, pixel by pixel.
 fn reference(image: &[u8], shape: ImageShape, n: &Normalization, window: Window) -> Vec<u32> {
@@ -58,10 +65,7 @@ fn every_image_is_some_crop_and_flip_and_all_of_them_occur() {
         let largest = shape.height.min(shape.width) - 1;
         for (padding, flip) in [(1, true), (largest, true), (2, false), (0, true)] {
             let set = numbered(400, shape);
-            let augment = Augment {
-                crop_padding: padding,
-                flip,
-            };
+            let augment = windows(padding, flip);
             let loader = loader(
                 &set,
                 LoaderConfig {
@@ -150,10 +154,7 @@ fn batches_have_the_shape_of_the_set() {
 fn the_padding_is_below_the_smaller_side() {
     for (shape, limit) in SHAPES.into_iter().zip([31, 27, 23, 2]) {
         let new = |crop_padding| {
-            let augment = Augment {
-                crop_padding,
-                flip: true,
-            };
+            let augment = windows(crop_padding, true);
             let config = LoaderConfig {
                 augment,
                 ..plain(2, shape.channels)
@@ -161,10 +162,10 @@ fn the_padding_is_below_the_smaller_side() {
             ImageLoader::new(numbered(2, shape), config, &burn::tensor::Device::flex())
         };
         assert!(new(limit).is_ok());
-        for padding in [limit + 1, usize::MAX] {
+        for padding in [limit + 1, i64::MAX as usize] {
             let error = new(padding).err().unwrap();
             assert!(matches!(error, DataError::Setting { .. }));
-            let rule = format!("crop_padding must be at most {limit}, below the smaller side");
+            let rule = format!("crop padding must be at most {limit}, below the smaller side");
             assert!(error.to_string().contains(&rule), "{error}");
         }
     }
@@ -211,7 +212,7 @@ proptest! {
         let set = numbered(9, shape);
         let normalization = normalization(channels);
         let loader = loader(&set, LoaderConfig {
-            augment: Augment { crop_padding, flip }, normalization: normalization.clone(), seed,
+            augment: windows(crop_padding, flip), normalization: normalization.clone(), seed,
             ..config(4)
         });
         let order = loader.order(n);

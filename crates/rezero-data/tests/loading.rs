@@ -4,8 +4,8 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator};
 use burn::tensor::Device;
 use proptest::prelude::*;
 use rezero_data::{
-    Augment, DataError, ImageBatch, ImageLoader, ImageSet, LoaderConfig, Normalization, Split,
-    cifar10, shapes,
+    DataError, ImageBatch, ImageLoader, ImageSet, LoaderConfig, Normalization, Split, cifar10,
+    shapes,
 };
 
 use crate::support::{self, config, epoch, host, loader};
@@ -152,12 +152,16 @@ fn settings_out_of_range_are_named() {
             },
         ),
         (
-            "crop_padding must be at most 31, below the smaller side of the images, got 32",
+            "crop padding must be at most 31, below the smaller side of the images, got 32",
             LoaderConfig {
-                augment: Augment {
-                    crop_padding: 32,
-                    flip: false,
-                },
+                augment: "crop:padding=32".parse().unwrap(),
+                ..config(1)
+            },
+        ),
+        (
+            "label_smoothing must be from 0 to below 1, got 1",
+            LoaderConfig {
+                label_smoothing: 1.0,
                 ..config(1)
             },
         ),

@@ -96,12 +96,18 @@ fn absent_folders_and_files_are_named() {
     let dir = folder(1);
     fs::remove_file(dir.path().join("data_batch_2.bin")).unwrap();
     fs::remove_file(dir.path().join("test_batch.bin")).unwrap();
-    let (error, message) = open_error(dir.path());
-    assert!(matches!(error, DataError::MissingFiles { .. }), "{error:?}");
-    assert!(
-        message.contains("lacks data_batch_2.bin, test_batch.bin:"),
-        "{message}"
-    );
+    let open = cifar10::open(dir.path()).unwrap();
+    assert!(open.is_subset());
+    for (split, lacks) in [
+        (Split::Train, "lacks data_batch_2.bin:"),
+        (Split::Valid, "lacks data_batch_2.bin:"),
+        (Split::Test, "lacks test_batch.bin:"),
+    ] {
+        assert_eq!(open.records(split), 0);
+        let error = open.load(split).unwrap_err();
+        assert!(matches!(error, DataError::MissingFiles { .. }), "{error:?}");
+        assert!(error.to_string().contains(lacks), "{error}");
+    }
 
     let dir = folder(1);
     fs::remove_file(dir.path().join("data_batch_2.bin")).unwrap();
@@ -128,6 +134,23 @@ fn absent_folders_and_files_are_named() {
         ),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_split_needs_its_own_files_alone() {
+    let dir = folder(3);
+    let whole = Split::ALL.map(|split| cifar10::load(dir.path(), split).unwrap().fingerprint());
+    for name in TRAIN_FILES {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let test = cifar10::load(dir.path(), Split::Test).unwrap();
+    assert_eq!(test.fingerprint(), whole[2]);
+    let dir = folder(3);
+    fs::remove_file(dir.path().join(TEST_FILE)).unwrap();
+    for (split, whole) in [Split::Train, Split::Valid].into_iter().zip(&whole) {
+        let set = cifar10::load(dir.path(), split).unwrap();
+        assert_eq!(&set.fingerprint(), whole);
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn the_registry_and_the_readers_agree() {
 fn an_unknown_name_gets_the_nearest() {
     let message = find("CIFAR-10").unwrap_err().to_string();
     assert!(
-        message.contains("did you mean \"cifar10\"? Known: cifar10, enwik8"),
+        message.contains("did you mean \"cifar10\"? Known: cifar10, cifar100, enwik8"),
         "{message}"
     );
     assert!(find("").is_err() && find(&"x".repeat(100_000)).is_err());

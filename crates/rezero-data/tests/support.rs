@@ -98,6 +98,7 @@ pub fn config(batch_size: usize) -> LoaderConfig {
         shuffle: true,
         drop_last: false,
         augment: Augment::STANDARD,
+        label_smoothing: 0.0,
         normalization: cifar10::normalization_table(),
         prefetch: 0,
     }

@@ -1,4 +1,4 @@
-//! The loss for classification.
+//! The losses for classification.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
@@ -29,6 +29,32 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     }
     log_softmax(logits, 1)
         .gather(1, targets.unsqueeze_dim(1))
+        .neg()
+        .squeeze_dim(1)
+}
+
+/// The cross-entropy of each row with shares of the classes, in nats,
+/// `−Σ_j shares[i, j] · log softmax(logits[i])_j`. Of a row of `shares` with a single 1, it is that of
+/// [`cross_entropy`].
+///
+/// It is composed of Burn's operations: its time is little beside that of a network.
+///
+/// # Shapes
+///
+/// - `logits`, `shares`: `[n, classes]`
+/// - output: `[n]`
+///
+/// # Panics
+///
+/// If the shapes differ.
+pub fn soft_cross_entropy(logits: Tensor<2>, shares: Tensor<2>) -> Tensor<1> {
+    let (wanted, given) = (logits.dims(), shares.dims());
+    assert_eq!(
+        wanted, given,
+        "logits have the shape {wanted:?}, but the shares have {given:?}."
+    );
+    (log_softmax(logits, 1) * shares)
+        .sum_dim(1)
         .neg()
         .squeeze_dim(1)
 }

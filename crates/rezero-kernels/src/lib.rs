@@ -21,7 +21,8 @@
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
-//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`] | an optimizer's update of one parameter |
+//! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
+//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
@@ -50,9 +51,9 @@ mod optim;
 pub use attention::{Rotation, SelfAttention};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use gate::gated_sum;
 pub use gelu::gelu;
 pub use linear::{Epilogue, gated_linear, linear};
 pub use mixed::matmul_in;
-pub use optim::{AdaGradStep, AdamStep, SgdStep};
+pub use optim::{AdaGradStep, AdamStep, LionStep, SgdStep};

@@ -53,6 +53,21 @@ pub struct AdamStep {
     pub time: usize,
 }
 
+/// Lion: Chen et al., [arXiv 2302.06675](https://arxiv.org/abs/2302.06675), algorithm 2:
+///
+/// `w ← w·(1 − lr·λ) − lr·sign(β₁·m + (1 − β₁)·g)`, `m ← β₂·m + (1 − β₂)·g`, where m starts at 0
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LionStep {
+    /// The learning rate lr.
+    pub lr: f64,
+    /// β₁.
+    pub beta_1: f64,
+    /// β₂.
+    pub beta_2: f64,
+    /// λ.
+    pub weight_decay: f64,
+}
+
 impl SgdStep {
     /// The updated weights and velocity.
     ///
@@ -179,6 +194,41 @@ impl AdamStep {
         let t = i32::try_from(self.time).unwrap_or(i32::MAX);
         let root = (1.0 - self.beta_2.powi(t)).sqrt();
         [root / (1.0 - self.beta_1.powi(t)), self.epsilon * root]
+    }
+}
+
+impl LionStep {
+    /// The updated weights and momentum m.
+    ///
+    /// # Shapes
+    ///
+    /// - all: the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn update<const D: usize>(
+        &self,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        momentum: Option<Tensor<D>>,
+    ) -> (Tensor<D>, Tensor<D>) {
+        check(&weights, &gradient);
+        #[cfg(feature = "flex")]
+        if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), momentum.as_ref()]) {
+            use crate::flex::optim::{lion, primitive, tensor_of};
+            let (weights, gradient) = (primitive(weights), primitive(gradient));
+            let (weights, momentum) = lion(*self, weights, gradient, momentum.map(primitive));
+            return (tensor_of(weights), tensor_of(momentum));
+        }
+        let [fresh_1, fresh_2] =
+            [self.beta_1, self.beta_2].map(|beta| gradient.clone() * (1.0 - beta));
+        let (mean, momentum) = match momentum {
+            Some(m) => (m.clone() * self.beta_1 + fresh_1, m * self.beta_2 + fresh_2),
+            None => (fresh_1, fresh_2),
+        };
+        let weights = weights * (1.0 - self.lr * self.weight_decay);
+        (weights - mean.sign() * self.lr, momentum)
     }
 }
 

@@ -1,5 +1,5 @@
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
+use rezero_kernels::{AdaGradStep, AdamStep, LionStep, SgdStep};
 
 use crate::support::{close, random};
 
@@ -69,6 +69,36 @@ fn adam_like(
     (w, moments.to_vec())
 }
 
+fn lion(
+    w: Tensor<2>,
+    g: Tensor<2>,
+    state: Vec<Tensor<2>>,
+    _: usize,
+) -> (Tensor<2>, Vec<Tensor<2>>) {
+    let step = LionStep {
+        lr: 1e-2,
+        beta_1: 0.9,
+        beta_2: 0.99,
+        weight_decay: 0.1,
+    };
+    let (w, m) = step.update(w, g, state.into_iter().next());
+    (w, vec![m])
+}
+
+#[test]
+fn lion_does_not_move_weights_without_a_gradient() {
+    for device in [Device::flex(), Device::flex().autodiff()] {
+        let w = Tensor::<2>::from_data(random([3, 7], 1), &device);
+        let (after, _) = lion(w.clone(), w.zeros_like(), Vec::new(), 1);
+        close(
+            "w",
+            &after.into_data(),
+            &(w * (1.0 - 1e-3)).into_data(),
+            1e-7,
+        );
+    }
+}
+
 /// Five updates. On an autodiff device the composed operations run: the kernels do not serve it.
 fn steps(update: Update, shape: [usize; 2], device: &Device) -> TensorData {
     let mut w = Tensor::<2>::from_data(random(shape, 1), device);
@@ -82,11 +112,12 @@ fn steps(update: Update, shape: [usize; 2], device: &Device) -> TensorData {
 
 #[test]
 fn five_steps_of_each_optimizer() {
-    let updates: [(&str, Update); 4] = [
+    let updates: [(&str, Update); 5] = [
         ("sgd", sgd),
         ("adagrad", adagrad),
         ("adam", adam),
         ("adamw", adamw),
+        ("lion", lion),
     ];
     for (name, update) in updates {
         for shape in [[1, 1], [3, 7], [257, 301]] {

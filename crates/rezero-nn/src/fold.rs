@@ -19,6 +19,9 @@ pub trait Fold: Sized {
     /// | a norm and a ReLU | the norm's γ and β, as \|α\|; where α < 0 the branch is subtracted |
     /// | a linear layer and a ReLU | the same with its weight and bias |
     ///
+    /// A gate with one α per channel is not removed where the branch ends in a layer whose outputs are
+    /// not the channels, as token mixing in an MLP-Mixer does.
+    ///
     /// In gated networks, the factor `1 − α` of the skip path stays, as a constant. A gate with one
     /// α per channel is not removed if a ReLU ends the branch and the signs of its α differ, or if
     /// it also scales the skip path.
@@ -100,13 +103,32 @@ pub(crate) fn scale_norm(norm: &mut BatchNorm, factor: &Tensor<1>) {
     scale(&mut norm.beta, factor, 0);
 }
 
+/// The last linear layer of a branch.
+pub(crate) enum Last<'a> {
+    /// Its outputs are the channels, so it takes a gate of any kind.
+    Channels(&'a mut Linear),
+    /// Its outputs are on another axis, so it takes a gate of one α alone.
+    Other(&'a mut Linear),
+}
+
 impl LayerResiduals {
-    /// Removes the gates; `last[i]` is the last linear layer of sub-layer i.
-    pub(crate) fn fold<const N: usize>(&mut self, last: [&mut Linear; N]) {
+    /// Removes the gates that the branches can take; `last[i]` is of sub-layer i.
+    pub(crate) fn fold<const N: usize>(&mut self, last: [Last<'_>; N]) {
         let shared = self.rezero.clone();
         let mut kept = false;
-        for (residual, linear) in self.sub_layers.iter_mut().zip(last) {
-            match residual.fold(shared.as_ref(), false) {
+        for (residual, last) in self.sub_layers.iter_mut().zip(last) {
+            let gate = shared.as_ref().or(residual.rezero.as_ref());
+            let values = gate.map_or(0, |gate| gate.alpha.lazy_shape().num_elements());
+            let takes = match last {
+                Last::Channels(_) => true,
+                Last::Other(_) => values <= 1,
+            };
+            let (Last::Channels(linear) | Last::Other(linear)) = last;
+            let folded = match takes {
+                true => residual.fold(shared.as_ref(), false),
+                false => None,
+            };
+            match folded {
                 Some(folded) => scale_linear(linear, &folded.factor()),
                 None => kept = true,
             }

@@ -17,6 +17,8 @@
 //! - [`mlp`] holds the paper's fully connected network, which can have thousands of layers.
 //! - [`transformer`] holds the RZTX encoder and decoder layers, their stacks and a byte-level
 //!   language model with incremental decoding.
+//! - [`vit`] holds Vision Transformers.
+//! - [`mixer`] holds MLP-Mixers.
 //! - `torch` (feature `import`) reads and writes PyTorch weights.
 //! - `JacobianProbe` (feature `jacobian`) measures how a network carries signals: its input–output
 //!   Jacobian and singular values.
@@ -105,7 +107,7 @@ pub use lens::{
 #[cfg(feature = "train")]
 pub use nets::mlp::Update;
 pub use nets::mlp::{Mlp, MlpConfig, MlpLayer};
-pub use nets::{mlp, resnet, transformer};
+pub use nets::{mixer, mlp, resnet, transformer, vit};
 pub use precision::in_precision;
 pub use residual::{
     LayerResiduals, Norm, NormKind, Residual, ResidualConfig, ResidualScheme, Site,
@@ -115,6 +117,7 @@ pub use vocabulary::UnknownName;
 
 /// The names that most users need.
 pub mod prelude {
+    pub use crate::mixer::{Mixer, MixerConfig};
     pub use crate::mlp::{Mlp, MlpConfig};
     pub use crate::resnet::{
         CifarResNet, CifarResNetConfig, Definition, PreActDepth, PreActResNet, PreActResNetConfig,
@@ -124,6 +127,7 @@ pub mod prelude {
         RztxDecoderLayer, RztxEncoder, RztxEncoderConfig, RztxEncoderInput, RztxEncoderLayer,
         RztxInit, RztxLm, RztxLmConfig, RztxTransformer, RztxTransformerConfig, SamplingConfig,
     };
+    pub use crate::vit::{PatchPositions, Pooling, Vit, VitConfig};
     pub use crate::{
         Branch, Fold, Gate, Grow, NormKind, Place, ReZero, ReZeroBlock, ReZeroConfig, Residual,
         ResidualConfig, ResidualScheme, Site, WeightInit, gate_group, gates, parameter_count,

@@ -2,9 +2,11 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use rezero_nn::mixer::MixerConfig;
 use rezero_nn::resnet::{CifarResNetConfig, PreActDepth, PreActResNetConfig};
 use rezero_nn::torch::{TorchNames, TorchWeights, export, load};
 use rezero_nn::transformer::{RztxEncoderConfig, RztxLmConfig};
+use rezero_nn::vit::VitConfig;
 use rezero_nn::{Fold, Grow, MlpConfig, Place, gate_group, gates, parameter_count};
 
 use crate::helpers::{bits, bytes, open_gates, paths, random, values};
@@ -204,6 +206,44 @@ fn language_models() {
             [bits(x.clone()), bits(net.encoder.forward(x))]
         },
         parameters: 256 * 8 + 6 * 8 + 3 * LAYER + (8 + 1) * 256,
+        gates: 3,
+    });
+}
+
+#[test]
+fn vision_transformers() {
+    let config = |n| VitConfig::new(RztxEncoderConfig::new(8, 12, 2, n), [8, 12], 4);
+    check(&Family {
+        name: "vision transformer",
+        config: config(3),
+        deeper: config(7),
+        init: |config, device| config.init(device),
+        forward: |net, device| values(net.forward(wave([2, 3, 8, 12], device))),
+        hidden: |net, device| {
+            let x = random([2, 7, 8], device);
+            [bits(x.clone()), bits(net.encoder.forward(x))]
+        },
+        // Patches, the class token, positions of six patches and the token, layers, head.
+        parameters: (3 * 16 + 1) * 8 + 8 + 7 * 8 + 3 * LAYER + (8 + 1) * 10,
+        gates: 3,
+    });
+}
+
+#[test]
+fn mlp_mixers() {
+    let config = |n| MixerConfig::new(8, 5, 12, n, [8, 12], 4);
+    let (tokens, channels) = (2 * 6 * 5 + 5 + 6, 2 * 8 * 12 + 12 + 8);
+    check(&Family {
+        name: "mlp-mixer",
+        config: config(3),
+        deeper: config(7),
+        init: |config, device| config.init(device),
+        forward: |net, device| values(net.forward(wave([2, 3, 8, 12], device))),
+        hidden: |net, device| {
+            let x = random([2, 6, 8], device);
+            [bits(x.clone()), bits(net.hidden(x))]
+        },
+        parameters: (3 * 16 + 1) * 8 + 3 * (tokens + channels + 1) + (8 + 1) * 10,
         gates: 3,
     });
 }

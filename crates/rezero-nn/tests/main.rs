@@ -1,6 +1,7 @@
 //! Integration tests of `rezero-nn`, linked once.
 
 mod backend;
+mod by_path;
 mod contract;
 mod counts;
 mod decoding;
@@ -13,6 +14,8 @@ mod import_images;
 mod invariants;
 mod jacobian;
 mod masks;
+mod mixer;
+mod mixer_golden;
 mod mlp;
 mod mlp_golden;
 mod precision;
@@ -23,4 +26,6 @@ mod trajectory;
 mod transformer;
 mod transformer_golden;
 mod transformer_trajectory;
+mod vit;
+mod vit_golden;
 mod weights;

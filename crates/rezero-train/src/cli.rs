@@ -9,6 +9,7 @@ use rezero_data::Split;
 
 use crate::fit::OnTerm;
 use crate::recipe::{self, Meant, Override};
+use crate::sweep::Word;
 use crate::words::on_a_line;
 
 /// Train and evaluate very deep networks with ReZero, x + α·F(x).
@@ -46,7 +47,7 @@ impl Cli {
 /// The tip for a key of recipes that is not written as `key=value`.
 fn tip(error: &clap::Error, words: &[OsString]) -> Option<String> {
     let command = words.get(1)?.to_str()?;
-    if !["train", "import", "grow"].contains(&command) {
+    if !["train", "sweep", "import", "grow"].contains(&command) {
         return None;
     }
     let context = |kind| match error.get(kind) {
@@ -103,8 +104,12 @@ fn tip(error: &clap::Error, words: &[OsString]) -> Option<String> {
 pub(crate) enum Command {
     /// Train a recipe, or continue a run
     Train(Train),
+    /// Train a recipe with every combination of some values, several runs at a time
+    Sweep(Sweep),
     /// Score a run's checkpoint on a split
     Eval(Eval),
+    /// Classify image files, or score files of text
+    Predict(Predict),
     /// Let a language model continue a text
     Sample(Sample),
     /// Import a language model's PyTorch weights as a run
@@ -171,6 +176,55 @@ pub struct Train {
     /// What SIGTERM does: stop with a checkpoint, or go on to the end
     #[arg(long, value_enum, default_value_t)]
     pub on_term: OnTerm,
+    /// Be a child of `rezero sweep`, which stops it by way of standard input
+    #[arg(long, hide = true)]
+    pub of_sweep: bool,
+}
+
+/// Arguments of `rezero sweep`.
+#[derive(Debug, clap::Args)]
+pub struct Sweep {
+    /// A recipe (see `rezero recipes`), a path to a recipe's .toml file, or a path to a .toml file that
+    /// describes a sweep (recipe = "NAME", set = ["KEY=VALUE,VALUE"], see docs/SWEEPS.md)
+    pub recipe: OsString,
+    /// Values of recipe keys, for example: lr=1e-3,3e-3 scheme=rezero,pre-norm seed=1..3 steps=500.
+    /// Every combination is a trial
+    #[arg(value_name = "KEY=VALUE,VALUE")]
+    pub words: Vec<Word>,
+    /// The sweep's directory, which gets a run directory for each trial [default: sweeps/NAME]. The
+    /// same command continues a sweep; more values extend it
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The keys that are tuned, separated by commas: a report compares the arms, each at its own best
+    /// values of these. Other keys with several values distinguish arms, and seeds repeat a trial
+    /// [default: keys of the optimizer and the schedule with several numbers]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub tune: Vec<String>,
+    /// Trials at a time, on each device
+    #[arg(long, short, default_value_t = 1, value_parser = at_least_one)]
+    pub jobs: usize,
+    /// Threads of each trial on CPU backends [default: the processors, divided among the trials]
+    #[arg(long, value_parser = at_least_one)]
+    pub threads: Option<usize>,
+    /// Devices, separated by commas: each trains trials of its own [default: the recipe's]
+    #[arg(long, value_name = "LIST")]
+    pub device: Option<String>,
+    /// Folder of the data; nothing is downloaded into it [default: datasets/, with a download if
+    /// needed]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Train language models on the bytes of this file
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+    /// List the trials without training them
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object per trial, at the end
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `rezero eval`.
@@ -184,6 +238,9 @@ pub struct Eval {
     /// best (on validation: highest accuracy; for text, lowest bits per byte), last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
     /// For text: bytes that the model reads at a time [default: the run's context]
     #[arg(long)]
     pub context: Option<usize>,
@@ -205,6 +262,48 @@ pub struct Eval {
     pub device: Option<String>,
     /// Never use the network
     #[arg(long)]
+    pub offline: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rezero predict`.
+#[derive(Debug, clap::Args)]
+pub struct Predict {
+    /// A run directory
+    pub run: PathBuf,
+    /// For a run on images: PNG and JPEG files, or folders of them. For a run on text: files. - reads
+    /// standard input
+    #[arg(value_name = "FILE", required_unless_present = "split")]
+    pub files: Vec<PathBuf>,
+    /// Instead of files: the images of this split of the run's data, with their labels: train, valid
+    /// or test
+    #[arg(long, conflicts_with = "files")]
+    pub split: Option<Split>,
+    /// For images: only the first images
+    #[arg(long, value_name = "N")]
+    pub items: Option<usize>,
+    /// For images: how many of the most likely classes are shown [default: 3]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// For images: draw the first 40 with their most likely class; .svg, or .png with feature png
+    #[arg(long, value_name = "FILE")]
+    pub grid: Option<PathBuf>,
+    /// best, last, or a step
+    #[arg(long, default_value = "best")]
+    pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
+    /// With --split: where the data is [default: where the run had it]
+    #[arg(long, value_name = "DIR", requires = "split")]
+    pub data_dir: Option<PathBuf>,
+    /// The device to compute on [default: the run's, if it is of this machine]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// With --split: never use the network
+    #[arg(long, requires = "split")]
     pub offline: bool,
     /// Print one JSON object
     #[arg(long)]
@@ -249,6 +348,9 @@ pub struct Sample {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
     /// The device to compute on [default: the run's, if it is of this machine]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
@@ -291,6 +393,9 @@ pub struct Export {
     /// best, last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,
+    /// Take the weights of the checkpoint's last step, not their average (train.ema)
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// A single character of one byte (`\n` and `\t` too), or a number of at least two digits.
@@ -439,7 +544,8 @@ impl From<Place> for rezero_nn::Place {
 /// Arguments of `rezero report`.
 #[derive(Debug, clap::Args)]
 pub struct Report {
-    /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm
+    /// Run directories, as DIR or LABEL=DIR; runs that differ in their seed alone are one arm. Or the
+    /// directory of a sweep: the table of the tuned values, and the arms at their own best values
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<OsString>,
     /// Where to write report.md, report.csv, curves.csv, index.html and the figures
@@ -455,12 +561,17 @@ pub struct Report {
     /// [default: the best that all runs reached]
     #[arg(long, allow_negative_numbers = true)]
     pub target: Option<f64>,
-    /// Write the table into this file, between `<!-- report NAME -->` and `<!-- /report NAME -->`
+    /// Write the table (of a sweep that tunes keys: the table of their values) into this file, between
+    /// `<!-- report NAME -->` and `<!-- /report NAME -->`
     #[arg(long, value_name = "FILE", requires = "name")]
     pub into: Option<PathBuf>,
     /// The NAME for --into
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
+    /// Also write TensorBoard's event file into each run directory, from its metrics.jsonl; of runs that are
+    /// over (run.tensorboard=true writes it during the run)
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Do not measure Jacobians; show those that runs already have
     #[arg(long)]
     pub no_jacobian: bool,

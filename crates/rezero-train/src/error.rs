@@ -84,6 +84,26 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// A sweep that cannot be made, or whose directory cannot be used in this way.
+    #[error("sweep {}: {message}", words::path(.dir))]
+    Sweep {
+        /// The directory, or the file that describes the sweep.
+        dir: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A sweep stopped by Ctrl-C or a signal.
+    #[error("stopped, {ended} of {trials} trials have ended; continue with: {resume}")]
+    SweepStopped {
+        /// The trials that are done or diverged.
+        ended: usize,
+        /// All trials.
+        trials: usize,
+        /// The command that continues.
+        resume: String,
+        /// The process's exit status, as that of [`Interrupted`](Self::Interrupted).
+        status: u8,
+    },
     /// A checkpoint that cannot be used.
     #[error("checkpoint {}: {message}", words::path(.dir))]
     Checkpoint {
@@ -99,6 +119,14 @@ pub enum Error {
         source: rezero_nn::torch::ImportError,
         /// The settings that would fit the weights, before the tensors that do not; or an empty text.
         hint: String,
+    },
+    /// An argument of `rezero predict` that cannot be used.
+    #[error("{} {message}", words::path(.path))]
+    Predict {
+        /// The file, or the flag.
+        path: PathBuf,
+        /// What is wrong and what to do, as the rest of a sentence.
+        message: String,
     },
     /// A request for a Jacobian that cannot be fulfilled.
     #[error("{what}: {message}")]
@@ -177,7 +205,7 @@ impl Error {
         match self {
             Self::Diverged { .. } => 3,
             Self::StoppedAtOnce => 130,
-            Self::Interrupted { status, .. } => *status,
+            Self::Interrupted { status, .. } | Self::SweepStopped { status, .. } => *status,
             _ => 1,
         }
     }

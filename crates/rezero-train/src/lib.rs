@@ -32,6 +32,7 @@ pub mod recipe;
 pub mod record;
 pub mod report;
 mod say;
+mod sweep;
 pub mod task;
 mod words;
 pub mod zoo;

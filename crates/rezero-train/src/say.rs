@@ -76,7 +76,7 @@ fn log_line(event: &[u8]) -> String {
 pub fn print_error(error: &Error) {
     // A stop that the user asked for is no error.
     let kind = match error {
-        Error::Interrupted { .. } | Error::StoppedAtOnce => "",
+        Error::Interrupted { .. } | Error::SweepStopped { .. } | Error::StoppedAtOnce => "",
         _ => "error: ",
     };
     let _ = writeln!(io::stderr(), "{kind}{}", told(&error.to_string()));

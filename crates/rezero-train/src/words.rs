@@ -132,6 +132,12 @@ pub fn command(verb: &str, run: &Path, more: &[&str]) -> String {
     words.join(" ")
 }
 
+/// The command of this process, as a shell reads it.
+pub fn this_command() -> String {
+    let words: Vec<String> = std::env::args_os().map(|word| quoted(&word)).collect();
+    words.join(" ")
+}
+
 /// A word as a shell reads it. Bytes that are no text are shown as the replacement character. A word with
 /// hidden characters is written as bash and zsh read it, `$'…'`.
 fn quoted(word: &OsStr) -> String {

@@ -20,6 +20,14 @@ pub fn small(of_text: bool, family: &str) -> Vec<&'static str> {
         "cifar-resnet" => &["depth=8"][..],
         "preact-resnet" => &["depth=18"],
         "mlp" => &["depth=3", "width=8"],
+        "vit" => &["depth=2", "d_model=8", "d_ff=12", "patch_size=8"],
+        "mixer" => &[
+            "depth=2",
+            "d_model=8",
+            "d_tokens=6",
+            "d_channels=12",
+            "patch_size=8",
+        ],
         "byte-lm" => &["depth=2", "d_model=8", "d_ff=12", "context=10"],
         other => panic!("{other} is new: which sizes make it small?"),
     });
@@ -78,7 +86,7 @@ fn two_devices_train_as_one() {
         }
     }
     // FixUp and SkipInit of the ResNets, and all schemes of the other families.
-    assert_eq!(compared, 2 + 7 + 11);
+    assert_eq!(compared, 2 + 7 + 3 * 11);
 }
 
 /// A run's recipe.toml is the recipe with which it began.
@@ -97,7 +105,7 @@ fn recipes_survive_a_round_trip() {
             networks += 1;
         }
     }
-    assert_eq!(networks, 6 + 3 + 7 + 11);
+    assert_eq!(networks, 6 + 3 + 7 + 3 * 11);
 }
 
 /// Networks of different settings are never taken for each other.
@@ -153,6 +161,78 @@ fn a_scheme_of_another_family_is_refused() {
                 assert!(in_file.contains(part), "no `{part}` in: {in_file}");
                 assert!(given.contains(part), "no `{part}` in: {given}");
             }
+        }
+    }
+}
+
+/// Sizes that a network of patches cannot have are refused before anything is allocated.
+#[test]
+fn networks_of_patches_are_refused_by_their_keys() {
+    for (name, changes, parts) in [
+        (
+            "cifar10-vit",
+            &["patch_size=5"][..],
+            &["`model.patch_size`", "got 5"][..],
+        ),
+        (
+            "cifar10-vit",
+            &["patch_size=0"],
+            &["`model.patch_size`", "got 0"],
+        ),
+        (
+            "cifar10-vit",
+            &["n_heads=5"],
+            &["`model.n_heads`", "divide"],
+        ),
+        (
+            "cifar10-vit",
+            &["d_model=6", "n_heads=2", "positions=sinusoidal"],
+            &["`model.positions`", "multiple of 4", "got 6"],
+        ),
+        (
+            "cifar10-vit",
+            &["norm=layer", "scheme=residual"],
+            &["`model.norm`", "no norm"],
+        ),
+        ("cifar10-vit", &["dropout=1"], &["`model.dropout`", "got 1"]),
+        (
+            "cifar10-vit",
+            &["depth=10000", "d_model=65536"],
+            &["`model.d_model`", "at most"],
+        ),
+        (
+            "cifar10-vit",
+            &["pooling=max"],
+            &["pooling", "token", "mean"],
+        ),
+        (
+            "cifar10-vit",
+            &["recompute=true"],
+            &["`train.recompute`", "no effect"],
+        ),
+        (
+            "cifar10-mixer",
+            &["patch_size=64"],
+            &["`model.patch_size`", "got 64"],
+        ),
+        (
+            "cifar10-mixer",
+            &["d_tokens=0"],
+            &["`model.d_tokens`", "got 0"],
+        ),
+        (
+            "cifar10-mixer",
+            &["d_model=65536", "d_channels=1048576"],
+            &["`model.d_model`", "at most"],
+        ),
+        ("cifar10-mixer", &["n_heads=2"], &["n_heads"]),
+    ] {
+        let error = resolve(name, changes).unwrap_err();
+        for part in parts {
+            assert!(
+                error.contains(part),
+                "{name} {changes:?}: no `{part}` in: {error}"
+            );
         }
     }
 }

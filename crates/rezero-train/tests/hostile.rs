@@ -60,6 +60,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with("steps=2")
+    }
+
+    /// A scene whose run has other settings.
+    fn with(changes: &str) -> Self {
         let dir = scratch();
         let here = dir.path();
         fs::write(
@@ -69,7 +74,8 @@ impl Scene {
         .unwrap();
         let train = "train enwik8-tiny --text pages.txt depth=1 d_model=8 n_heads=2 d_ff=8 context=8 batch=2 \
                      valid_items=64 steps=2 checkpoint_every=1 log_every=1 --plain --run-dir good";
-        succeed(here, &train.split_whitespace().collect::<Vec<_>>());
+        let train = train.split_whitespace().chain(changes.split_whitespace());
+        succeed(here, &train.collect::<Vec<_>>());
         let good = here.join("good");
         fs::write(good.join("jacobian.json"), "[]").unwrap();
         Self { dir, good }
@@ -520,6 +526,61 @@ fn a_parameter_of_another_type_or_shape_is_refused_by_name() {
     });
     sealed(&checkpoint, &[]);
     assert_eq!(scene.call("eval", "--checkpoint last").code, Some(0));
+}
+
+/// `ema.bpk` is checked as `model.bpk` is.
+#[test]
+fn an_average_of_another_type_or_shape_is_refused_by_name() {
+    let scene = Scene::with("ema=0.5");
+    let file = scene.good.join("checkpoints/step-2/ema.bpk");
+    let name = Reader::from_file_exact(file).unwrap().tensor_names()[0].to_owned();
+    let commands = [
+        ("eval", "--checkpoint last"),
+        ("export", "--checkpoint last --out exported"),
+        ("sample", "--checkpoint last --bytes 3"),
+        ("train", "--resume --plain steps=3"),
+    ];
+    for (command, more) in commands {
+        let run = scene.evil();
+        fs::remove_file(run.join("DONE")).unwrap();
+        assert_eq!(scene.call(command, more).code, Some(0), "{command}");
+        for (dtype, flat) in [(DType::F64, false), (DType::I64, false), (DType::F32, true)] {
+            let run = scene.evil();
+            let checkpoint = run.join("checkpoints/step-2");
+            repacked(&checkpoint.join("ema.bpk"), |tensors, _| {
+                let tensor = &mut tensors[0];
+                let mut shape: Vec<usize> = tensor.shape.iter().copied().collect();
+                shape.extend(flat.then_some(1));
+                *tensor = other(tensor, dtype, &shape, tensor.param_id);
+            });
+            sealed(&checkpoint, &[]);
+            fs::remove_file(run.join("DONE")).unwrap();
+            let said = scene.call(command, more);
+            assert_eq!(said.code, Some(1), "{dtype:?} {command}: {said:?}");
+            let named = said.err.contains(&name) && said.err.contains("ema.bpk");
+            assert!(named, "{dtype:?} {command}: {said:?}");
+        }
+    }
+}
+
+/// Burn reserves as much memory as a file says that its names take.
+#[test]
+fn names_longer_than_their_file_are_refused() {
+    let scene = Scene::with("ema=0.5");
+    for file in ["model.bpk", "ema.bpk", "optimizer.bpk"] {
+        let run = scene.evil();
+        let checkpoint = run.join("checkpoints/step-2");
+        let path = checkpoint.join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[6..10].copy_from_slice(&100_000_000u32.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        sealed(&checkpoint, &[]);
+        fs::remove_file(run.join("DONE")).unwrap();
+        let said = scene.call("train", "--resume --plain steps=3");
+        assert_eq!(said.code, Some(1), "{file}: {said:?}");
+        let expected = format!("cannot load {file}: its names would have 100000000 bytes");
+        assert!(said.err.contains(&expected), "{file}: {said:?}");
+    }
 }
 
 #[test]

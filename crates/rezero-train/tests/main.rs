@@ -2,12 +2,16 @@
 //!
 //! `cargo test --release --workspace --test train`
 
+mod against_torch;
 mod bench;
 mod cli;
 mod dependencies;
 mod families;
+mod finetune;
 mod hostile;
+mod images;
 mod model;
+mod predict;
 mod recipes;
 mod report;
 mod resume;
@@ -17,6 +21,8 @@ mod soak;
 mod strangers;
 mod support;
 mod surroundings;
+mod sweep;
+mod tensorboard;
 mod terminal;
 mod text;
 mod trainer;

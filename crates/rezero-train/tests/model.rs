@@ -4,8 +4,10 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainStep};
 use rezero_data::ImageBatch;
-use rezero_train::fit::{Input, Trainee, clip_global_norm};
+use rezero_train::fit::{Batch, Input, Model, Trainee, clip_global_norm};
 use rezero_train::recipe::{Recipe, TaskRecipe};
+use rezero_train::task::{Domain, Images};
+use rezero_train::zoo::Zoo;
 use rezero_train::zoo::images::Network;
 
 use crate::support::{
@@ -25,6 +27,7 @@ fn batch(device: &Device) -> Input<ImageBatch> {
     Input::new(ImageBatch {
         images: Tensor::<1>::from_floats(pixels.as_slice(), device).reshape([3, 3, 32, 32]),
         targets: Tensor::<1, Int>::from_ints([1, 4, 9], device),
+        soft: None,
     })
 }
 
@@ -126,6 +129,8 @@ fn weights_are_drawn_when_the_network_is_made() {
         ("cifar10-mlp64", &["depth=3", "width=8"][..]),
         ("cifar10-resnet20", &["depth=8"]),
         ("cifar10-preact18", &[]),
+        ("cifar10-vit", &["depth=2"]),
+        ("cifar10-mixer", &["depth=2"]),
         ("enwik8-tiny", &["depth=2", "d_model=8", "d_ff=8"]),
     ] {
         let Recipe { task, settings } = recipe(name, overrides);
@@ -134,4 +139,57 @@ fn weights_are_drawn_when_the_network_is_made() {
             TaskRecipe::Text(of) => check(name, &device, || network(of, &settings, &device)),
         }
     }
+}
+
+fn mixed(device: &Device) -> Input<ImageBatch> {
+    let mut input = batch(device);
+    let shares: Vec<f32> = (0..30).map(|i| (i * 7 % 10) as f32 / 45.0).collect();
+    let shares = Tensor::<1>::from_floats(shares.as_slice(), device);
+    input.batch.soft = Some(shares.reshape([3, 10]));
+    input
+}
+
+/// Parts of a batch with shares of classes have together the sums of the whole.
+#[test]
+fn parts_of_a_mixed_batch_sum_to_the_whole() {
+    let device = Device::flex();
+    let model = classifier(&device.clone().autodiff()).valid();
+    let batch = mixed(&device).batch;
+    let sums = |batch: &ImageBatch| {
+        let sums = model.model.loss(batch);
+        let number = |tensor: Tensor<1>| tensor.into_scalar::<f32>();
+        (number(sums.loss), number(sums.named[0].1.clone()))
+    };
+    let whole = sums(&batch);
+    let parts = [0..1, 1..3].map(|rows| sums(&batch.narrow(rows)));
+    assert!((whole.0 - parts[0].0 - parts[1].0).abs() < 1e-5 * whole.0);
+    assert_eq!(whole.1, parts[0].1 + parts[1].1);
+    // By its definition.
+    let shares = batch.soft.clone().unwrap();
+    let logits = model.model.logits(&batch);
+    let loss = (burn::tensor::activation::log_softmax(logits, 1) * shares).sum();
+    assert!((whole.0 + loss.into_scalar::<f32>()).abs() < 1e-5 * whole.0);
+}
+
+/// The loss and the accuracy of validation are those of the labels and images themselves.
+#[test]
+fn scoring_neither_augments_nor_smooths() {
+    let recipe = recipe(
+        "quickstart",
+        &["augment=cutout,mixup", "label_smoothing=0.2"],
+    );
+    let (of, device) = (of_images(&recipe), Device::flex());
+    let set = rezero_data::shapes::generate(rezero_data::Split::Valid, 8, 0);
+    let scoring = Images::for_scoring(of, &recipe.settings, set.clone(), &device).unwrap();
+    let training = Images::for_training(of, &recipe.settings, set, &device).unwrap();
+    let (scoring, training) = (scoring.config(), training.config());
+    assert_eq!(
+        (scoring.label_smoothing, training.label_smoothing),
+        (0.0, 0.2)
+    );
+    assert_eq!(scoring.augment.to_string(), "none");
+    assert_eq!(
+        training.augment.to_string(),
+        "cutout:size=16,mixup:alpha=1.0"
+    );
 }

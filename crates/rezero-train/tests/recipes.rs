@@ -201,8 +201,60 @@ fn bad_values_name_the_key_and_the_remedy() {
         (&["milestones=5"], &["`schedule.milestones`", "5"]),
         (&["gamma=-1"], &["`schedule.gamma`", "-1"]),
         (&["seed=-1"], &["`train.seed`"]),
-        (&["flip=yes"], &["`data.flip`", "yes", "boolean"]),
-        (&["crop_padding=32"], &["`data.crop_padding`", "31", "32"]),
+        (&["drop_last=yes"], &["`data.drop_last`", "yes", "boolean"]),
+        (
+            &["augment=crop:padding=32"],
+            &["`data.augment`", "crop padding", "31", "32"],
+        ),
+        (
+            &["augment=crop,cutuot"],
+            &["`data.augment`", "`cutuot` is no", "did you mean `cutout`"],
+        ),
+        (
+            &["augment=cutout:sice=3"],
+            &["`data.augment`", "the setting size", "`sice=3`"],
+        ),
+        (
+            &["augment=cutout:size=-3"],
+            &["`data.augment`", "cutout:size=-3", "-3"],
+        ),
+        (
+            &["augment=cutout:size"],
+            &["`data.augment`", "size=16 by default", "`size`"],
+        ),
+        (
+            &["augment=flip:3"],
+            &["`data.augment`", "no settings", "`3`"],
+        ),
+        (&["augment=flip,flip"], &["`data.augment`", "flip twice"]),
+        (
+            &["augment=crop:padding=1:padding=2"],
+            &["`data.augment`", "padding twice"],
+        ),
+        (
+            &["augment=mixup,flip"],
+            &["`data.augment`", "mixup", "comes last", "flip after mixup"],
+        ),
+        (&["augment=mixup:alpha=0"], &["`data.augment`", "above 0"]),
+        (&["augment=mixup:alpha=nan"], &["`data.augment`", "above 0"]),
+        (
+            &["augment=rand-augment:magnitude=31"],
+            &["`data.augment`", "at most 30", "31"],
+        ),
+        (
+            &["augment=rand-augment:n=0"],
+            &["`data.augment`", "from 1 to 14", "0"],
+        ),
+        (&["augment="], &["`data.augment`", "there are crop, flip"]),
+        (&["augment=[]"], &["`data.augment`", "string"]),
+        (
+            &["label_smoothing=1"],
+            &["`data.label_smoothing`", "below 1"],
+        ),
+        (
+            &["label_smoothing=nan"],
+            &["`data.label_smoothing`", "below 1"],
+        ),
         (&["alpha_init=nan"], &["`gates.alpha_init`", "finite"]),
         (&["alpha_bound=-1"], &["`gates.alpha_bound`", "-1"]),
         (
@@ -240,6 +292,7 @@ fn bad_values_name_the_key_and_the_remedy() {
 fn a_part_of_a_recipes_name_finds_it() {
     let resnets = "did you mean `cifar10-resnet20`, `cifar10-resnet56` or `cifar10-resnet110`?";
     let texts = "did you mean `enwik8-small`, `enwik8-tiny` or `enwik8-rztx12`?";
+    let transformers = "did you mean `cifar10-vit`, `enwik8-small` or `enwik8-tiny`?";
     let resnet20 = "did you mean `cifar10-resnet20` or `cifar10-resnet20-notebook`?";
     for (name, meant) in [
         ("resnet20", resnet20),
@@ -249,7 +302,7 @@ fn a_part_of_a_recipes_name_finds_it() {
         ("resnet", resnets),
         ("cifar10", resnets),
         ("enwik8", texts),
-        ("transformer", texts),
+        ("transformer", transformers),
         ("byte-lm", texts),
         ("tiny", "did you mean `enwik8-tiny`?"),
         ("quick-start", "did you mean `quickstart`?"),
@@ -380,12 +433,16 @@ fn a_key_of_another_kind_is_refused() {
     // Data goes with the family.
     let of_text = "[model]\nfamily = 'byte-lm'\n[run]\nsteps = 3\n";
     refused(
-        &format!("{of_text}[data]\nflip = true"),
-        &["`data.flip`", "[data] of images"],
+        &format!("{of_text}[data]\naugment = 'flip'"),
+        &["`data.augment`", "[data] of images"],
     );
     refused("[data]\nstride = 3", &["`data.stride`", "[data] of text"]);
     refused_change("quickstart", &["stride=3"], &["`data.stride`", "of text"]);
-    refused_change("enwik8-tiny", &["flip=true"], &["`data.flip`", "of images"]);
+    refused_change(
+        "enwik8-tiny",
+        &["augment=flip"],
+        &["`data.augment`", "of images"],
+    );
     refused(
         &format!("{of_text}[data]\nset = 'cifar10'"),
         &["`data.set`", "cifar10"],
@@ -524,9 +581,19 @@ fn sections_agree() {
         (
             "enwik8-tiny",
             &["schedule=multi-step"],
-            &["`schedule.kind`", "constant or one-cycle"],
+            &["`schedule.kind`", "constant, one-cycle, cosine or linear"],
         ),
         ("enwik8-tiny", &["steps=0"], &["`run.steps`", "got 0"]),
+        (
+            "enwik8-tiny",
+            &["schedule=cosine", "warmup_epochs=0.5"],
+            &["`schedule.kind`", "cosine or linear", "warmup_steps"],
+        ),
+        (
+            "enwik8-tiny",
+            &["schedule=linear", "lr_end=-1"],
+            &["`schedule.lr_end`", "at least 0"],
+        ),
         (
             "cifar10-mlp64",
             &["recompute=true", "clip_norm=1"],
@@ -565,6 +632,19 @@ fn settings_without_a_model() {
             "[optimizer]\nkind = 'adam'\n[schedule]\nkind = 'one-cycle'",
             &["`schedule.kind`", "sgd"],
         ),
+        (
+            "[optimizer]\nkind = 'muon'\nmomentum = 1.0",
+            &["`optimizer.momentum`", "[0, 1)"],
+        ),
+        ("[train]\nema = 1.0", &["`train.ema`", "[0, 1)"]),
+        (
+            "[optimizer]\nkind = 'lion'\nbeta2 = 1.0",
+            &["`optimizer.beta2`", "[0, 1)"],
+        ),
+        (
+            "[optimizer]\nkind = 'muon'\nbeta2 = -0.1",
+            &["`optimizer.beta2`", "[0, 1)"],
+        ),
     ] {
         let error = Settings::parse(text).unwrap_err().to_string();
         for part in parts {
@@ -584,6 +664,8 @@ fn a_fingerprint_is_of_the_numbers() {
         "log_every=7",
         "prefetch=0",
         "target=90",
+        "patience=3",
+        "tensorboard=true",
         "eval_every=7",
         "epochs=7",
         "steps=7",
@@ -594,8 +676,10 @@ fn a_fingerprint_is_of_the_numbers() {
     for changes in [
         "lr=0.3",
         "seed=2",
+        "ema=0.9",
         "batch=64",
-        "crop_padding=2",
+        "augment=crop:padding=2,flip",
+        "label_smoothing=0.1",
         "alpha_init=1",
     ] {
         let base = of("cifar10-resnet20", &[]);
@@ -605,6 +689,10 @@ fn a_fingerprint_is_of_the_numbers() {
     let one_cycle = ["optimizer=sgd", "schedule=one-cycle"];
     let longer = [&one_cycle[..], &["steps=2000"]].concat();
     assert_ne!(of("enwik8-tiny", &longer), of("enwik8-tiny", &one_cycle));
+    for schedule in ["schedule=cosine", "schedule=linear"] {
+        let longer = of("enwik8-tiny", &[schedule, "steps=2000"]);
+        assert_ne!(longer, of("enwik8-tiny", &[schedule]), "{schedule}");
+    }
     assert_eq!(of("enwik8-tiny", &["steps=2000"]), of("enwik8-tiny", &[]));
 }
 

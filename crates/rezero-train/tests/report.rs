@@ -61,6 +61,7 @@ pub fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) 
             },
             items_per_s: Some(50.0),
             warm_up_s: None,
+            ema: None,
             seconds: *seconds,
         };
         let valid = row("valid", bpb * std::f64::consts::LN_2);
@@ -594,7 +595,7 @@ fn figures_and_pages_are_as_they_were() {
     insta::assert_snapshot!("heat-map", map.svg());
     #[cfg(feature = "png")]
     for svg in [lines.svg(), map.svg()] {
-        let pixels = rezero_train::plot::png(&svg);
+        let pixels = rezero_train::plot::png(&svg, &[]);
         assert!(pixels.starts_with(b"\x89PNG") && pixels.len() > 10_000);
     }
 

@@ -5,10 +5,10 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rezero_data::{Split, corpus};
-use rezero_train::recipe::Recipe;
+use rezero_train::recipe::{Recipe, schema};
 use rezero_train::record::checkpoint;
 
-use crate::support::{cifar_layout, fail, last, rezero, rows, scratch, succeed};
+use crate::support::{cifar_layout, fail, kinds, last, rewind, rezero, rows, scratch, succeed};
 
 /// 40 steps of a ResNet-8 over random images: 90 training images in batches of 8, so that kills
 /// fall inside epochs. With shuffling, crops, flips, momentum, decay, a milestone and validation.
@@ -280,6 +280,207 @@ fn a_damaged_or_foreign_checkpoint_is_refused_and_nothing_is_lost() {
     succeed(dir.path(), &resume);
 }
 
+/// Four steps with each optimizer are two and two.
+#[test]
+fn every_optimizer_resumes() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let schema = schema();
+    let optimizers: Vec<String> = kinds(&schema)
+        .iter()
+        .filter(|(section, _)| section == "optimizer")
+        .filter_map(|(_, kind)| Some(kind["properties"]["kind"]["const"].as_str()?.to_owned()))
+        .collect();
+    assert!(optimizers.len() >= 6, "{optimizers:?}");
+    for optimizer in &optimizers {
+        let optimizer = format!("optimizer={optimizer}");
+        for (name, changes) in [
+            (
+                "cifar10-resnet20",
+                &["depth=8", "dtype=f16", "accumulate=2", "milestones=[]"][..],
+            ),
+            ("cifar10-mlp64", &["depth=9", "width=32", "recompute=true"]),
+        ] {
+            let run = dir.path().join(format!("{name}-{optimizer}"));
+            let run_arg = run.to_str().unwrap();
+            let mut args = vec![
+                "train",
+                name,
+                "--plain",
+                "--data-dir",
+                data,
+                "--run-dir",
+                run_arg,
+            ];
+            args.extend([&optimizer, "lr=0.01", "batch=4", "epochs=1", "steps=4"]);
+            args.extend(["checkpoint_every=2", "eval_every=3", "keep=9", "ema=0.9"]);
+            args.extend(changes);
+            succeed(dir.path(), &args);
+            let (all, end) = (rows(&run), last(&run));
+            rewind(&run, 2);
+            let said = succeed(dir.path(), &["train", run_arg, "--resume", "--plain"]);
+            assert!(said.err.contains("continuing from step 2"), "{}", said.err);
+            assert_eq!(rows(&run), all, "{name} {optimizer}");
+            assert!(
+                end.average.is_some() && last(&run) == end,
+                "{name} {optimizer}"
+            );
+        }
+    }
+}
+
+/// Validation scores the average, and so do the commands that use the network.
+#[test]
+fn the_average_of_the_weights_is_scored_stored_and_checked() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let train = |run: &str, extra: &[&str]| {
+        let mut args = vec!["train", "cifar10-resnet20", "--plain", "--data-dir", data];
+        args.extend([
+            "--run-dir",
+            run,
+            "depth=8",
+            "batch=8",
+            "epochs=1",
+            "steps=6",
+        ]);
+        args.extend([
+            "eval_every=3",
+            "checkpoint_every=3",
+            "keep=9",
+            "milestones=[]",
+        ]);
+        args.extend(extra);
+        succeed(dir.path(), &args)
+    };
+    let said = train("plain", &[]);
+    assert!(!said.err.contains("average"), "{}", said.err);
+    let said = train("ema", &["ema=0.5", "device=flex,flex"]);
+    assert!(said.err.contains("valid of the average"), "{}", said.err);
+    let run = dir.path().join("ema");
+    let all = rows(&run);
+    for row in &all {
+        assert_eq!(row.ema, (row.split == "valid").then_some(0.5));
+    }
+    assert!(
+        rows(&dir.path().join("plain"))
+            .iter()
+            .all(|row| row.ema.is_none())
+    );
+    let loss = |extra: &[&str]| {
+        let args = [&["eval", "ema", "--json", "--checkpoint", "last"], extra].concat();
+        let said = succeed(dir.path(), &args);
+        let result: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        (
+            result["loss"].as_f64().unwrap(),
+            result["averaged"].as_bool().unwrap(),
+        )
+    };
+    let (average, raw) = (loss(&[]), loss(&["--raw"]));
+    assert_eq!(average, (all.last().unwrap().loss, true));
+    assert!(!raw.1 && raw.0 != average.0, "{raw:?} {average:?}");
+
+    let end = last(&run);
+    rewind(&run, 3);
+    succeed(dir.path(), &["train", "ema", "--resume", "--plain"]);
+    assert_eq!(rows(&run), all);
+    assert!(last(&run) == end);
+
+    // The file is checked as the weights are.
+    let resume = ["train", "ema", "--resume", "--plain", "steps=7"];
+    let eval = ["eval", "ema", "--checkpoint", "last"];
+    let file = run.join("checkpoints/step-6/ema.bpk");
+    let good = std::fs::read(&file).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    for (bad, part) in [
+        (Some(&flipped[..]), "was altered"),
+        (Some(&good[..99]), "was altered"),
+        (None, "is missing"),
+    ] {
+        match bad {
+            Some(bad) => std::fs::write(&file, bad).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        for args in [&resume[..], &eval] {
+            fail(dir.path(), args, 1, &["ema.bpk", part]);
+        }
+    }
+    std::fs::write(&file, good).unwrap();
+    succeed(dir.path(), &resume);
+}
+
+/// A run that is not getting better stops early, at the same step if it was resumed, and goes on if asked.
+#[test]
+fn a_run_that_does_not_get_better_stops_early() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let train = |run: &str, extra: &[&str]| {
+        let mut args = vec!["train", "cifar10-mlp64", "--plain", "--data-dir", data];
+        args.extend([
+            "--run-dir",
+            run,
+            "depth=4",
+            "width=8",
+            "batch=8",
+            "epochs=9",
+            "steps=20",
+        ]);
+        // Nothing moves, so that no validation is better than the first.
+        args.extend([
+            "lr=0",
+            "alpha_optimizer=shared",
+            "eval_every=3",
+            "checkpoint_every=4",
+        ]);
+        args.extend(["keep=99"]);
+        args.extend(extra);
+        succeed(dir.path(), &args)
+    };
+    train("whole", &[]);
+    let whole = rows(&dir.path().join("whole"));
+    let said = train("early", &["patience=2"]);
+    let why = "stopped early: 2 validations without a better one (patience=2)";
+    assert!(said.err.contains(why), "{}", said.err);
+    let run = dir.path().join("early");
+    let all = rows(&run);
+    // Validations at 3, 6 and 9.
+    assert_eq!(
+        all.last().map(|row| (row.split.as_str(), row.step)),
+        Some(("valid", 9))
+    );
+    let done = std::fs::read_to_string(run.join("DONE")).unwrap();
+    assert!(done.contains(why), "{done}");
+    let listed = succeed(dir.path(), &["runs", "early", "--json"]);
+    assert!(listed.out.contains(r#""done""#), "{}", listed.out);
+
+    for step in [4, 8] {
+        rewind(&run, step);
+        let said = succeed(dir.path(), &["train", "early", "--resume", "--plain"]);
+        assert!(said.err.contains(why), "{}", said.err);
+        assert_eq!(rows(&run), all);
+    }
+    // It is complete, also if it may be longer.
+    for change in ["keep=99", "steps=25", "patience=1"] {
+        let said = succeed(dir.path(), &["train", "early", "--resume", change]);
+        let parts = ["is complete already; stopped early", "--resume patience=0"];
+        assert!(
+            parts.iter().all(|part| said.err.contains(part)),
+            "{}",
+            said.err
+        );
+        assert_eq!(rows(&run), all);
+    }
+    let resume = ["train", "early", "--resume", "--plain", "patience=0"];
+    let said = succeed(dir.path(), &resume);
+    assert!(!said.err.contains("stopped early"), "{}", said.err);
+    assert_eq!(rows(&run), whole);
+    compare_weights(&run, &dir.path().join("whole"));
+}
+
 /// A run that is made longer equals a run that was longer from the start: `[run]` may change if the
 /// rate of a step does not depend on the run's length.
 #[test]
@@ -302,7 +503,7 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
 
     // Resumed by its directory, and by its recipe with all of its settings.
     let resume = ["train", "short", "--resume", "--plain"];
-    let said = succeed(dir.path(), &[&resume[..], &["epochs=2"]].concat());
+    let said = succeed(dir.path(), &[&resume[..], &["run.epochs=2"]].concat());
     assert!(said.err.contains("continuing from step 12"), "{}", said.err);
     assert!(said.err.contains("epochs: 1 -> 2"), "{}", said.err);
     train(
@@ -327,7 +528,10 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     for (change, part) in [
         ("milestones=[1]", "schedule.milestones [1, 2] -> [1]"),
         ("alpha_init=1", "gates.alpha_init 0.0 -> 1.0"),
-        ("flip=false", "data.flip true -> false"),
+        (
+            "augment=flip",
+            "data.augment \"crop:padding=4,flip\" -> \"flip\"",
+        ),
         ("depth=14", "model.depth 8 -> 14"),
         ("batch=16", "train.batch 8 -> 16"),
     ] {
@@ -336,7 +540,31 @@ fn a_run_that_is_made_longer_is_the_longer_run() {
     }
 }
 
-/// One cycle spans the whole run: another length gives another rate at every step.
+/// A warm-up that does not end before the run leaves nothing to decay.
+#[test]
+fn a_decay_needs_steps_after_its_warm_up() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let data = data.to_str().unwrap();
+    let args = |extra: &[&'static str]| {
+        let mut args = args(data, "run");
+        args.extend(extra);
+        args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()
+    };
+    // Twelve steps in an epoch, forty in the run.
+    for (changes, key) in [
+        (["schedule=cosine", "warmup_steps=40"], "warmup_steps"),
+        (["schedule=linear", "warmup_epochs=3.5"], "warmup_epochs"),
+    ] {
+        let mut args = args(&changes);
+        args.retain(|arg| !arg.starts_with("milestones"));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        fail(dir.path(), &args, 1, &[key, "has 40", "never fall"]);
+        assert!(!dir.path().join("run").exists());
+    }
+}
+
+/// A schedule over the whole run: another length gives another rate at every step.
 #[test]
 fn a_cycle_over_the_whole_run_keeps_its_length() {
     let dir = scratch();
@@ -360,18 +588,25 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
         "d_model=8",
         "steps=4",
     ];
-    for (run, recipe, changes) in [
-        ("images", &images[..], &["epochs=2", "steps=2"][..]),
-        ("text", &text, &["steps=5"]),
+    for (run, recipe, schedule, changes) in [
+        (
+            "images",
+            &images[..],
+            "schedule=one-cycle",
+            &["epochs=2", "steps=2"][..],
+        ),
+        ("text", &text, "schedule=one-cycle", &["steps=5"]),
+        ("cosine", &text, "schedule=cosine", &["steps=5"]),
+        ("linear", &text, "schedule=linear", &["steps=5"]),
     ] {
         let mut args = vec!["train", "--plain", "--run-dir", run];
         args.extend(recipe);
-        args.extend(["batch=8", "optimizer=sgd", "schedule=one-cycle"]);
+        args.extend(["batch=8", "optimizer=sgd", schedule]);
         succeed(dir.path(), &args);
         for change in changes {
             let args = ["train", run, "--resume", change];
             let key = change.split_once('=').unwrap().0;
-            let parts = ["other settings", "not epochs and steps", key];
+            let parts = ["cannot change its length", &schedule[9..], key];
             fail(dir.path(), &args, 1, &parts);
         }
         // Keys that do not change the length may change.
@@ -395,4 +630,26 @@ fn a_cycle_over_the_whole_run_keeps_its_length() {
             &["of another recipe than recipe.toml"],
         );
     }
+}
+
+/// Random changes, mixed images and smoothed labels are functions of seed, epoch and record.
+#[test]
+fn a_resumed_run_repeats_its_augmentations() {
+    let dir = scratch();
+    let data = cifar_layout(dir.path(), 20);
+    let run = dir.path().join("run");
+    let mut arguments = args(data.to_str().unwrap(), run.to_str().unwrap());
+    arguments.extend([
+        "augment=crop,flip,cutout:size=8,rand-augment,mixup:alpha=0.3",
+        "label_smoothing=0.1",
+        "steps=20",
+        "log_every=1",
+    ]);
+    succeed(dir.path(), &arguments);
+    let (whole, weights) = (rows(&run), last(&run).weights);
+    rewind(&run, 15);
+    arguments.push("--resume");
+    succeed(dir.path(), &arguments);
+    assert_eq!(rows(&run), whole);
+    assert!(last(&run).weights == weights);
 }

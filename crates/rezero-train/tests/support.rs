@@ -9,7 +9,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use rezero_nn::ResidualScheme;
-use rezero_train::fit::{Trainee, load};
+use rezero_train::fit::{Model, Trainee, load, load_average};
 use rezero_train::recipe::{Override, Recipe, Resolved, Settings, TaskOf, TaskRecipe, schema};
 use rezero_train::record::{Reader, Row, Score, checkpoint, metrics};
 use rezero_train::task::{Domain, Images, Text};
@@ -110,6 +110,8 @@ pub struct Last {
     pub step: usize,
     /// Weights and gates by value, for records carry random parameter ids.
     pub weights: Vec<u32>,
+    /// The average of the weights, if the run keeps one.
+    pub average: Option<Vec<u32>>,
     pub best: Option<Score>,
 }
 
@@ -119,20 +121,24 @@ pub fn last(run: &Path) -> Last {
     let (step, dir) = newest.expect("a checkpoint");
     let reader = Reader::open(&dir, &recipe.identity()).expect("a whole checkpoint");
     let (settings, device) = (&recipe.settings, Device::flex());
-    let weights = match &recipe.task {
-        TaskRecipe::Images(of) => {
-            weights(&load(&reader, network(of, settings, &device)).expect("weights"))
-        }
-        TaskRecipe::Text(of) => {
-            weights(&load(&reader, network(of, settings, &device)).expect("weights"))
-        }
+    let both = match &recipe.task {
+        TaskRecipe::Images(of) => values(&reader, || network(of, settings, &device)),
+        TaskRecipe::Text(of) => values(&reader, || network(of, settings, &device)),
     };
+    let (weights, average) = both;
     let best = reader.state().expect("a state").best;
     Last {
         step,
         weights,
+        average,
         best,
     }
+}
+
+fn values<M: Model>(reader: &Reader, network: impl Fn() -> M) -> (Vec<u32>, Option<Vec<u32>>) {
+    let raw = weights(&load(reader, network()).expect("weights"));
+    let average = || weights(&load_average(reader, network()).expect("an average"));
+    (raw, reader.has_average().then(average))
 }
 
 /// Makes the run one that was stopped after `step` steps.

@@ -355,7 +355,7 @@ fn bad_input_says_what_must_hold() {
             &["`model.scheme`", "post-norm", "`fixup`"],
         ),
         (&["scheme=plain", "norm=rms"], &["`model.norm`", "plain"]),
-        (&["flip=true"], &["`data.flip`", "[data] of images"]),
+        (&["augment=flip"], &["`data.augment`", "[data] of images"]),
         (
             &["positions=rotary", "n_heads=16"],
             &["`model.positions`", "even"],
@@ -371,7 +371,7 @@ fn bad_input_says_what_must_hold() {
         ),
         (
             &["schedule=multi-step"],
-            &["`schedule.kind`", "constant or one-cycle"],
+            &["`schedule.kind`", "constant, one-cycle, cosine or linear"],
         ),
         (
             &["milestones=[3]"],

@@ -11,7 +11,7 @@ use burn::tensor::{DType, Tensor};
 use super::gate::CHUNK;
 use super::memory::{Shared, contiguous, tensor, values, values_mut, writable};
 use super::parallel::{Parts, each, wide};
-use crate::optim::{AdaGradStep, AdamStep, SgdStep};
+use crate::optim::{AdaGradStep, AdamStep, LionStep, SgdStep};
 
 /// Whether all tensors are f32, on Flex, outside autodiff and not empty.
 pub(crate) fn serves<const D: usize>(tensors: &[Option<&Tensor<D>>]) -> bool {
@@ -124,6 +124,34 @@ pub(crate) fn adam(
             }
         },
     )
+}
+
+pub(crate) fn lion(
+    step: LionStep,
+    weights: FlexTensor,
+    gradient: FlexTensor,
+    momentum: Option<FlexTensor>,
+) -> (FlexTensor, FlexTensor) {
+    let lr = step.lr as f32;
+    let [beta_1, beta_2] = [step.beta_1 as f32, step.beta_2 as f32];
+    let [rest_1, rest_2] = [(1.0 - step.beta_1) as f32, (1.0 - step.beta_2) as f32];
+    let shrink = (1.0 - step.lr * step.weight_decay) as f32;
+    let (weights, [momentum]) = update(
+        weights,
+        gradient,
+        [momentum],
+        #[inline(always)]
+        |w, g, [m]| {
+            for ((w, g), m) in w.iter_mut().zip(g).zip(m) {
+                let mean = beta_1 * *m + rest_1 * *g;
+                // `signum` of 0 is 1.
+                let sign = f32::from(mean > 0.0) - f32::from(mean < 0.0);
+                *w = shrink * *w - lr * sign;
+                *m = beta_2 * *m + rest_2 * *g;
+            }
+        },
+    );
+    (weights, momentum)
 }
 
 /// The gradient plus the weight decay. A decay of 0 is not multiplied: with an infinite weight it

@@ -14,6 +14,7 @@ mod weights;
 
 pub use choose::{LoadRules, Loaded};
 pub use weights::{TorchTensor, TorchTensors, TorchWeights};
+pub(crate) use weights::renamed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -42,6 +43,7 @@ use safetensors::tensor::{Dtype, TensorView};
 ///         TorchName {
 ///             name: path.join(".").replace("output", "fc"),
 ///             transposed: path.ends_with(&["weight".to_owned()]),
+///             shape: None,
 ///         }
 ///     }
 /// }
@@ -76,6 +78,9 @@ pub struct TorchName {
     /// Whether PyTorch stores a matrix transposed: `[d_out, d_in]`, as the weight of a linear
     /// layer.
     pub transposed: bool,
+    /// The shape in PyTorch, where it is another one of as many values, such as
+    /// `[d_out, channels, rows, columns]` of a convolution that is a linear layer here.
+    pub shape: Option<Vec<usize>>,
 }
 
 /// Why weights could not be read or do not fit.
@@ -260,8 +265,8 @@ pub fn export<M: TorchNames>(
     let mut read = Values::default();
     module.visit(&mut read);
     let transposed = slots.iter().zip(read.0).map(|(slot, values)| {
-        let values = match (slot.name.transposed, slot.shape.as_slice()) {
-            (true, &[columns, rows]) => transpose(&values, rows, columns),
+        let values = match (slot.name.transposed, slot.own.as_slice()) {
+            (true, &[rows, columns]) => transpose(&values, rows, columns),
             _ => values,
         };
         values.iter().flat_map(|v| v.to_le_bytes()).collect()
@@ -298,10 +303,22 @@ fn described(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8
     Some([&length.to_le_bytes(), header.as_bytes(), data].concat())
 }
 
+/// PyTorch's name of a norm's field.
+pub(crate) fn field(name: &str) -> &str {
+    match name {
+        "gamma" => "weight",
+        "beta" => "bias",
+        other => other,
+    }
+}
+
 /// A parameter with PyTorch's name and layout.
 struct Slot {
     path: Vec<String>,
     name: TorchName,
+    /// The shape here.
+    own: Vec<usize>,
+    /// The shape in PyTorch.
     shape: Vec<usize>,
 }
 
@@ -312,13 +329,20 @@ fn slots<M: TorchNames>(module: &M) -> Vec<Slot> {
         found: Vec::new(),
     };
     module.visit(&mut visitor);
-    let slot = |(path, mut shape): (Vec<String>, Vec<usize>)| {
+    let slot = |(path, own): (Vec<String>, Vec<usize>)| {
         let mut name = module.torch_name(&path);
-        name.transposed &= shape.len() == 2;
-        if name.transposed {
-            shape.reverse();
+        name.transposed &= own.len() == 2;
+        let shape = match (name.shape.take(), name.transposed) {
+            (Some(shape), _) => shape,
+            (None, true) => own.iter().rev().copied().collect(),
+            (None, false) => own.clone(),
+        };
+        Slot {
+            path,
+            name,
+            own,
+            shape,
         }
-        Slot { path, name, shape }
     };
     visitor.found.into_iter().map(slot).collect()
 }
@@ -372,7 +396,9 @@ impl ModuleMapper for Fill {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let TorchName { name, transposed } = &self.names[&self.path];
+        let TorchName {
+            name, transposed, ..
+        } = &self.names[&self.path];
         let Some(tensor) = self.named.remove(name) else {
             return param;
         };
@@ -390,11 +416,12 @@ impl ModuleMapper for Fill {
             return param;
         }
         // Transposed on the host, so that the parameter is a leaf and contiguous.
-        let data = match (tensor.shape(), *transposed) {
+        let own = param.lazy_shape().to_vec();
+        let data = match (own.as_slice(), *transposed) {
             (&[rows, columns], true) => {
-                TensorData::new(transpose(&values, rows, columns), [columns, rows])
+                TensorData::new(transpose(&values, columns, rows), [rows, columns])
             }
-            (shape, _) => TensorData::new(values, shape.to_vec()),
+            _ => TensorData::new(values, own),
         };
         param.map(|old| {
             let new = Tensor::<D>::from_data(data, (&old.device(), old.dtype()));

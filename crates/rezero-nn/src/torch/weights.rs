@@ -560,3 +560,24 @@ fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> 
     let (chunks, _) = data.as_chunks::<N>();
     chunks.iter().map(|chunk| f(*chunk)).collect()
 }
+
+/// Gives tensors other names, component by component. A name that is taken stays as it is.
+pub(crate) fn renamed(
+    tensors: &mut TorchTensors,
+    rename: impl Fn(&[&str]) -> Option<String>,
+) {
+    let names: Vec<(String, String)> = tensors
+        .keys()
+        .filter_map(|name| {
+            let parts: Vec<&str> = name.split('.').collect();
+            Some((name.clone(), rename(&parts)?))
+        })
+        .collect();
+    for (old, new) in names {
+        if !tensors.contains_key(&new)
+            && let Some(tensor) = tensors.remove(&old)
+        {
+            tensors.insert(new, tensor);
+        }
+    }
+}

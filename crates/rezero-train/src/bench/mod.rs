@@ -7,8 +7,10 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_data::nearest;
 use rezero_kernels::cross_entropy;
+use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
-use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
+use rezero_nn::transformer::{Activation, LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
+use rezero_nn::vit::{Pooling, Vit, VitConfig};
 use rezero_nn::{Mlp, MlpConfig, WeightInit, in_precision, initialized};
 
 use crate::error::{Error, Result};
@@ -16,9 +18,9 @@ use crate::fit::{AdaGrad, Adam, Rate, Sgd};
 
 /// Steps before the timed steps.
 const WARM_UP: usize = 2;
-const KNOWN: &str = "mlp-L, lm-small, lm-paper, resnet-N, decode, latency, and each with \
-                     :key=value,…";
-const KINDS: [&str; 5] = ["mlp", "lm", "resnet", "decode", "latency"];
+const KNOWN: &str = "mlp-L, lm-small, lm-paper, resnet-N, vit, mixer, decode, latency, and \
+                     each with :key=value,…";
+const KINDS: [&str; 7] = ["mlp", "lm", "resnet", "vit", "mixer", "decode", "latency"];
 const VOCAB: usize = 256;
 /// The largest size. The product of two sizes fits into a number, and a typing error is noticed.
 const LARGEST: usize = 1_000_000;
@@ -34,6 +36,10 @@ enum Kind {
     Lm,
     /// A training step of a CIFAR ResNet, SGD with momentum.
     ResNet,
+    /// A training step of a Vision Transformer, Adam.
+    Vit,
+    /// A training step of an MLP-Mixer, Adam.
+    Mixer,
     /// Generation of bytes. Each is the most likely byte after those before it.
     Decode,
     /// Classifying images.
@@ -135,6 +141,30 @@ impl Workload {
                 };
                 (Kind::Lm, lm(sizes))
             }
+            "vit" => {
+                let sizes = [
+                    ("layers", 12),
+                    ("d_model", 64),
+                    ("n_heads", 4),
+                    ("d_ff", 256),
+                    ("image", 32),
+                    ("patch", 4),
+                    ("batch", 128),
+                ];
+                (Kind::Vit, unnumbered(sizes.into())?)
+            }
+            "mixer" => {
+                let sizes = [
+                    ("layers", 12),
+                    ("d_model", 64),
+                    ("d_tokens", 64),
+                    ("d_ff", 256),
+                    ("image", 32),
+                    ("patch", 4),
+                    ("batch", 128),
+                ];
+                (Kind::Mixer, unnumbered(sizes.into())?)
+            }
             "decode" => {
                 let mut sizes: Vec<_> = lm(small);
                 sizes.retain(|(key, _)| *key != "batch");
@@ -211,6 +241,10 @@ impl Workload {
                 "n_heads must divide d_model, got {n_heads} and {d_model}"
             ));
         }
+        let (image, patch) = (self.get("image"), self.get("patch"));
+        if patch > 0 && !image.is_multiple_of(patch) {
+            return Err(format!("patch must divide image, got {patch} and {image}"));
+        }
         if depth > 0 && (!(8..=DEEPEST).contains(&depth) || depth % 6 != 2) {
             return Err(format!(
                 "depth must be 6n+2 from 8 to {DEEPEST}, got {depth}"
@@ -221,7 +255,10 @@ impl Workload {
 
     /// Whether its steps are training steps, for which [`run`](Self::run) takes `half`.
     pub fn trains(&self) -> bool {
-        matches!(self.kind, Kind::Mlp | Kind::Lm | Kind::ResNet)
+        match self.kind {
+            Kind::Mlp | Kind::Lm | Kind::ResNet | Kind::Vit | Kind::Mixer => true,
+            Kind::Decode | Kind::Latency => false,
+        }
     }
 
     /// Runs `steps` timed steps on `device`, which is without autodiff. Training steps compute
@@ -233,6 +270,8 @@ impl Workload {
             Kind::Mlp => self.mlp(steps, &training, half),
             Kind::Lm => self.lm(steps, &training, half),
             Kind::ResNet => self.resnet(steps, &training, half),
+            Kind::Vit => self.vit(steps, &training, half),
+            Kind::Mixer => self.mixer(steps, &training, half),
             Kind::Decode => self.decode(steps, device),
             Kind::Latency => self.latency(steps, device),
         }
@@ -260,27 +299,13 @@ impl Workload {
     fn lm(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let (batch, length) = (self.get("batch"), self.get("length"));
         let model = self.language_model(device);
-        let optimizer = Adam {
-            lr: Rate::at(1e-3),
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            decoupled: false,
-        };
         let n = batch * length;
         let x: Tensor<2, Int> = classes(n, VOCAB, device).reshape([batch, length]);
         let y = classes(n, VOCAB, device);
-        train(
-            (steps, n),
-            model,
-            half,
-            optimizer.into(),
-            |model: &RztxLm| {
-                let logits = model.forward(x.clone()).reshape([n, VOCAB]);
-                cross_entropy(logits, y.clone())
-            },
-        )
+        train((steps, n), model, half, adam(), |model: &RztxLm| {
+            let logits = model.forward(x.clone()).reshape([n, VOCAB]);
+            cross_entropy(logits, y.clone())
+        })
     }
 
     fn resnet(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
@@ -294,6 +319,36 @@ impl Workload {
         let x = normal([batch, 3, 32, 32], device);
         let y = classes(batch, 10, device);
         train((steps, batch), model, half, optimizer.into(), |model| {
+            cross_entropy(model.forward(x.clone()), y.clone())
+        })
+    }
+
+    fn vit(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+        let [d_model, d_ff, n_heads, layers] =
+            ["d_model", "d_ff", "n_heads", "layers"].map(|key| self.get(key));
+        let [image, patch, batch] = ["image", "patch", "batch"].map(|key| self.get(key));
+        let encoder = RztxEncoderConfig::new(d_model, d_ff, n_heads, layers)
+            .with_dropout(0.0)
+            .with_activation(Activation::Gelu);
+        let model: Vit = VitConfig::new(encoder, [image, image], patch)
+            .with_pooling(Pooling::Mean)
+            .init(device);
+        let x = normal([batch, 3, image, image], device);
+        let y = classes(batch, 10, device);
+        train((steps, batch), model, half, adam(), |model: &Vit| {
+            cross_entropy(model.forward(x.clone()), y.clone())
+        })
+    }
+
+    fn mixer(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+        let [d_model, d_tokens, d_ff, layers] =
+            ["d_model", "d_tokens", "d_ff", "layers"].map(|key| self.get(key));
+        let [image, patch, batch] = ["image", "patch", "batch"].map(|key| self.get(key));
+        let model: Mixer =
+            MixerConfig::new(d_model, d_tokens, d_ff, layers, [image, image], patch).init(device);
+        let x = normal([batch, 3, image, image], device);
+        let y = classes(batch, 10, device);
+        train((steps, batch), model, half, adam(), |model: &Mixer| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
@@ -332,6 +387,19 @@ impl Workload {
         let encoder = RztxEncoderConfig::new(d_model, d_ff, n_heads, layers).with_dropout(0.0);
         RztxLmConfig::new(encoder, self.get("length")).init(device)
     }
+}
+
+/// PyTorch's defaults.
+fn adam() -> ModuleOptimizer {
+    let adam = Adam {
+        lr: Rate::at(1e-3),
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        decoupled: false,
+    };
+    adam.into()
 }
 
 fn normal<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -413,6 +481,8 @@ mod tests {
         assert!(message("resnt-20").contains("did you mean `resnet`?"));
         assert!(message("lm:d_modle=64").contains("did you mean `d_model`?"));
         assert!(message("lm:d_model=100,n_heads=8").contains("must divide"));
+        assert!(message("vit:image=30").contains("patch must divide image, got 4 and 30"));
+        assert!(message("mixer-3").contains("takes no number"));
         assert!(message("resnet-21").contains("6n+2"));
         assert!(message("mlp-0").contains("layers must be from 1 to"));
         assert!(message("mlp-99999999").contains("layers must be from 1 to"));

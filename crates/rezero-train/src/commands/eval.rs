@@ -5,11 +5,11 @@ use std::time::Instant;
 use burn::tensor::Device;
 use burn::train::InferenceStep;
 
-use super::{out, places};
+use super::{out, places, scored};
 use crate::cli::Eval;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Input, Source, Trainee, load};
+use crate::fit::{Input, Source, Trainee};
 use crate::recipe::{Override, Recipe, Settings, TaskOf, TaskRecipe};
 use crate::record::{Totals, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
@@ -55,18 +55,19 @@ fn score<D: Domain>(
     let set = D::open(&of.data, &places, args.split)?;
     let (data, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);
-    let model = load(&reader, model)?;
+    let model = scored(&reader, model, args.raw)?;
     let started = Instant::now();
     let totals = totals(of, settings, set, &model, &device)?;
     let seconds = started.elapsed().as_secs_f64();
 
     let task = D::task();
     let step = state.step;
+    let averaged = reader.has_average() && !args.raw;
     let extra = D::shown_of_scoring(of, &totals);
     if args.json {
         let mut result = serde_json::json!({
             "run": args.run.display().to_string(), "model": identity, "step": step, "data": data,
-            "split": args.split.to_string(), "items": items, "subset": subset,
+            "split": args.split.to_string(), "items": items, "subset": subset, "averaged": averaged,
             "loss": totals.mean_loss(), "seconds": seconds,
         });
         for metric in &task.metrics {
@@ -85,7 +86,12 @@ fn score<D: Domain>(
         false => args.split.to_string(),
         true => format!("{} (a subset of the official set)", args.split),
     };
-    out!("{identity} · step {step} · {data} {split}");
+    let which = if averaged {
+        " (average of the weights)"
+    } else {
+        ""
+    };
+    out!("{identity} · step {step}{which} · {data} {split}");
     let words = extra.into_iter().map(|(_, _, text)| text);
     out!(
         "{}   {items} {}   {seconds:.1} s",
@@ -96,7 +102,7 @@ fn score<D: Domain>(
 }
 
 /// The sums over the whole of a set.
-fn totals<D: Domain>(
+pub(super) fn totals<D: Domain>(
     of: &TaskOf<D>,
     settings: &Settings,
     set: D::Set,

@@ -1,10 +1,9 @@
 //! `rezero export`
 
-use super::{say, short};
+use super::{say, scored, short};
 use crate::cli::Export;
 use crate::device;
 use crate::error::Result;
-use crate::fit::load;
 use crate::recipe::{Recipe, TaskOf, with_task};
 use crate::record::checkpoint::choose;
 use crate::record::write_named;
@@ -21,9 +20,10 @@ fn write<D: Domain>(args: &Export, recipe: &Recipe, of: &TaskOf<D>) -> Result<()
     // Nothing is computed, so the run's device, which may be gone or another machine, is not needed.
     let device = device::select("auto")?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
-    let network = load(
+    let network = scored(
         &reader,
         zoo::draw(of, settings, &D::form(&of.data), &device),
+        args.raw,
     )?;
     let step = reader.state()?.step;
     let mut metadata: Vec<(String, String)> = of

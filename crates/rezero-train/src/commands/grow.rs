@@ -29,6 +29,13 @@ pub fn run(args: Grow) -> Result<()> {
             message: "is what --layers sets".to_owned(),
         });
     }
+    if overridden("from") {
+        return Err(Error::RecipeValue {
+            key: "train.from".to_owned(),
+            message: "has no effect: the weights are those of the run that grows; leave it out"
+                .to_owned(),
+        });
+    }
     let mut overrides = vec![Override::new("model.depth", args.layers.to_string())];
     if !overridden("seed") {
         // A new seed gives another order of the data than the run has seen.
@@ -87,6 +94,7 @@ pub fn run(args: Grow) -> Result<()> {
         offline: args.offline,
         plain: args.plain,
         on_term: args.on_term,
+        of_sweep: false,
     })
 }
 
@@ -147,6 +155,7 @@ fn grow<D: Domain>(
         writer.save(
             &state,
             network.to_weights(),
+            None,
             || optimizer,
             schedule.to_record(),
         )

@@ -47,24 +47,41 @@ pub fn run(args: &Import) -> Result<()> {
         }
     };
     given.extend(reads_text(args.text.as_ref(), &given)?);
-    // What the command line says comes last, and wins.
-    let mut overrides = told(&part, found.as_ref().map(|(_, _, told)| told), &given);
-    overrides.extend(given.iter().cloned());
-    let resolved = Recipe::resolve(recipe, &overrides)?;
+    let base = Recipe::resolve(recipe, &[])?;
+    let chosen = |o: &Override| ["family", "model", "model.family"].contains(&o.key.as_str());
+    let in_recipe = with_task!(&base.recipe.task, of => of.model.name());
+    if let Some((in_file, _, _)) = &found
+        && *in_file != in_recipe
+        && !given.iter().any(chosen)
+    {
+        return Err(other_family(in_file, in_recipe));
+    }
+    let told_by_file = told(&part, found.as_ref().map(|(_, _, told)| told), &given);
+    let resolved = base.with_found(&told_by_file, &given)?;
     for change in &resolved.changes {
         say!("{change}");
+    }
+    if !resolved.recipe.settings.train.from.is_empty() {
+        return Err(Error::RecipeValue {
+            key: "train.from".to_owned(),
+            message: "has no effect: the weights are imported; leave it out".to_owned(),
+        });
     }
     let family = with_task!(&resolved.recipe.task, of => of.model.name());
     if let Some((in_file, _, _)) = &found
         && *in_file != family
     {
-        return Err(Error::RecipeValue {
-            key: "model.family".to_owned(),
-            message: format!("the file holds a {in_file}, and the recipe has a {family}"),
-        });
+        return Err(other_family(in_file, family));
     }
     let told = found.map(|(_, _, told)| told).unwrap_or_default();
     with_task!(&resolved.recipe.task, of => begin(args, &resolved, of, &weights, &told, &given))
+}
+
+fn other_family(in_file: &str, in_recipe: &str) -> Error {
+    Error::RecipeValue {
+        key: "model.family".to_owned(),
+        message: format!("the file holds a {in_file}, and the recipe has a {in_recipe}"),
+    }
 }
 
 /// The family in a file, its recipe, and what the file tells.
@@ -209,6 +226,7 @@ fn begin<D: Domain>(
         writer.save(
             &state,
             network.to_weights(),
+            None,
             optimizer,
             schedule.to_record(),
         )

@@ -8,11 +8,14 @@ mod fetch;
 mod grow;
 mod import;
 mod jacobian;
+mod predict;
 mod recipes;
 mod report;
 mod runs;
 mod sample;
 mod serve;
+mod source;
+mod sweep;
 mod train;
 
 use std::path::{Path, PathBuf};
@@ -22,9 +25,9 @@ use rezero_data::Split;
 use crate::cli::{Cli, Command};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::survive_file_limits;
+use crate::fit::{Model, load, load_average, survive_file_limits};
 use crate::recipe::TaskOf;
-use crate::record::{Environment, NewRun};
+use crate::record::{Environment, NewRun, Reader};
 use crate::say::{out, say};
 use crate::task::{DataSet, Domain, Places};
 use crate::words;
@@ -38,7 +41,9 @@ pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
     match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
@@ -143,6 +148,15 @@ fn described_data(train: &impl DataSet, print: &str) -> String {
 fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
     let print = |split| Ok::<_, Error>(D::open(&of.data, places, split)?.fingerprint());
     Ok(format!("{}+{}", print(Split::Train)?, print(Split::Valid)?))
+}
+
+/// `model` as validation has scored it, with the average of a checkpoint's weights if the run keeps one, or
+/// with the `raw` weights.
+fn scored<M: Model>(checkpoint: &Reader, model: M, raw: bool) -> Result<M> {
+    match raw {
+        true => load(checkpoint, model),
+        false => load_average(checkpoint, model),
+    }
 }
 
 /// The absolute path: a run may be continued or scored from another directory.

@@ -4,10 +4,10 @@ use std::io::{IsTerminal, Read, Write};
 
 use rezero_nn::transformer::SamplingConfig;
 
+use super::scored;
 use crate::cli::Sample;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::load;
 use crate::recipe::{Recipe, TaskRecipe};
 use crate::record::checkpoint::choose;
 use crate::task::{Domain, Text};
@@ -33,9 +33,10 @@ pub fn run(args: &Sample) -> Result<()> {
     let device = device::chosen(args.device.as_deref(), &settings.run.device)?;
     let device = device::select(device)?;
     let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
-    let Network::ByteLm(model) = load(
+    let Network::ByteLm(model) = scored(
         &reader,
         zoo::draw(of, settings, &Text::form(&of.data), &device),
+        args.raw,
     )?;
 
     let mut out = std::io::stdout().lock();

@@ -2,20 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::Device;
 use rezero_data::Split;
 
+use super::source::begin_with;
 use super::{RUNS, absolute, described_data, new_run, places, resume, say};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{self, Finished, Fit, Source, launch, load, on_a_big_stack, on_signal};
+use crate::fit::{
+    self, Finished, Fit, Model, Rates, Scheduler, Source, Trainee, build_optimizer, check_freeze,
+    launch, load, obey_a_sweep, on_a_big_stack, on_signal,
+};
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{Environment, NewRun, Opening, Stage, run_dir};
+use crate::record::{Environment, NewRun, Opening, Stage, State, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
 pub fn run(args: &Train) -> Result<()> {
+    if args.of_sweep {
+        obey_a_sweep();
+    }
     on_a_big_stack(|| {
         // The recipe is resolved first, so that a wrong word costs nothing.
         let plan = resolve(args)?;
@@ -27,30 +35,24 @@ pub fn run(args: &Train) -> Result<()> {
         for change in &plan.resolved.changes {
             say!("{change}");
         }
+        let resolved = &plan.resolved;
+        if resolved.gives("optimizer.kind") && !resolved.gives("optimizer.lr") {
+            let lr = resolved.recipe.settings.optimizer.lr();
+            say!(
+                "lr={lr} is the recipe's, for its own optimizer; another one may need another: give lr"
+            );
+        }
         with_task!(&plan.resolved.recipe.task, of => train(args, &plan, of))
     })
 }
 
 fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
     let Some(open) = open(args, plan, of)? else {
-        let dir = plan.place.path();
-        let settings = &plan.resolved.recipe.settings;
-        let longer = |key| {
-            let command = words::command("train", &dir, &["--resume", key]);
-            format!("for a longer run: {command}")
-        };
-        let more = match settings.run.steps {
-            _ if settings.schedule.spans_the_run() => {
-                "its schedule spans the run, so it cannot be made longer".to_owned()
-            }
-            0 => longer("epochs=N"),
-            _ => longer("steps=N"),
-        };
-        say!("{} is complete already; {more}", dir.display());
         return Ok(());
     };
-    let (finished, run) = fit(args, plan, of, open)?;
-    finish(plan, of, &finished, &run)
+    let of = open.of.clone();
+    let (finished, run) = fit(args, plan, open)?;
+    finish(plan, &of, &finished, &run)
 }
 
 /// The recipe to train, and its directory.
@@ -103,7 +105,7 @@ fn resolve(args: &Train) -> Result<Plan> {
             message: "there is no such directory".to_owned(),
         });
     }
-    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
+    let mut resolved = Recipe::resolve(&args.recipe, &overrides)?;
     let name = resolved.run_name();
     let before = run_dir::of_name(Path::new(RUNS), &name, &resolved.name);
     let (place, note) = match (&args.run_dir, args.resume) {
@@ -138,11 +140,15 @@ fn resolve(args: &Train) -> Result<Plan> {
             (place, other.unwrap_or_default())
         }
     };
+    let saved = match args.resume {
+        true => Some(Recipe::of_run(&place.path())?.recipe),
+        false => None,
+    };
+    if let Some(saved) = &saved {
+        resolved.recipe = resolved.recipe.completed_as(saved);
+    }
     Ok(Plan {
-        saved: match args.resume {
-            true => Some(Recipe::of_run(&place.path())?.recipe),
-            false => None,
-        },
+        saved,
         resolved,
         place,
         note,
@@ -170,6 +176,10 @@ pub fn reads_text(text: Option<&PathBuf>, overrides: &[Override]) -> Result<Opti
 /// Everything that a run needs, before any of its files is written.
 struct Open<D: Domain> {
     opening: Opening,
+    /// The recipe with the values that it left to the data.
+    recipe: Recipe,
+    /// Its sections of the task.
+    of: TaskOf<D>,
     devices: Vec<Device>,
     places: Places,
     train: D::Set,
@@ -211,7 +221,8 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     }
     let text = args.text.as_deref().map(absolute).transpose()?;
     let dir = args.data_dir.as_deref().map(absolute).transpose()?;
-    if opening.is_done() && !is_longer(plan) {
+    if opening.is_done() && !goes_on(plan, &opening.state) {
+        say!("{}", complete(plan, &opening.state));
         return Ok(None);
     }
     let given = Places {
@@ -228,6 +239,10 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     )?;
     let [most_to_train, most_to_validate] = D::limits(&of.data);
     let train = D::open(&of.data, &places, Split::Train)?;
+    let of = TaskOf::<D> {
+        model: of.model.clone(),
+        data: D::complete(&of.data, &train),
+    };
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
         "{}: {} training {items}{}, {} validation {items}{}{}",
@@ -242,8 +257,15 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         },
         items = D::task().items
     );
+    let recipe = Recipe {
+        task: D::task_recipe(of.clone()),
+        settings: settings.clone(),
+    };
+    recipe.check()?;
     Ok(Some(Open {
         opening,
+        recipe,
+        of,
         devices,
         places,
         train,
@@ -259,32 +281,58 @@ fn limit(key: &str, most: usize, items: usize) -> String {
     }
 }
 
-/// Whether a complete run shall become longer.
-fn is_longer(plan: &Plan) -> bool {
+/// Whether a complete run shall go on: for more epochs or steps, or, if it was stopped early, with more
+/// patience.
+fn goes_on(plan: &Plan, state: &State) -> bool {
     let run = &plan.resolved.recipe.settings.run;
     plan.saved.as_ref().is_some_and(|saved| {
         let before = &saved.settings.run;
         let limit = |steps| if steps == 0 { usize::MAX } else { steps };
-        run.epochs > before.epochs || limit(run.steps) > limit(before.steps)
+        match before.stops_after(state.stale) {
+            true => !run.stops_after(state.stale),
+            false => run.epochs > before.epochs || limit(run.steps) > limit(before.steps),
+        }
     })
+}
+
+/// What is to be said of a run that is complete.
+fn complete(plan: &Plan, state: &State) -> String {
+    let dir = plan.place.path();
+    let settings = &plan.resolved.recipe.settings;
+    let with = |change| words::command("train", &dir, &["--resume", change]);
+    let more = match settings.run.steps {
+        _ if settings.run.stops_after(state.stale) => format!(
+            "stopped early, with patience={} and no better validation in {}; to go on: {}",
+            settings.run.patience,
+            state.stale,
+            with("patience=0")
+        ),
+        _ if settings.schedule.spans_the_run() => {
+            "its schedule spans the run, so it cannot be made longer".to_owned()
+        }
+        0 => format!("for a longer run: {}", with("epochs=N")),
+        _ => format!("for a longer run: {}", with("steps=N")),
+    };
+    format!("{} is complete already; {more}", dir.display())
 }
 
 /// Trains in a run directory that holds its recipe and environment before the first step.
 fn fit<D: Domain>(
     args: &Train,
     plan: &Plan,
-    of: &TaskOf<D>,
     open: Open<D>,
 ) -> Result<(Finished, crate::record::RunDir)> {
     let Open {
         opening,
+        recipe,
+        of,
         devices,
         places,
         train,
         valid,
     } = open;
     let Plan { resolved, .. } = plan;
-    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    let (of, settings) = (&of, &recipe.settings);
     let Some(device) = devices.first().cloned() else {
         return Err(Error::Training("no device".to_owned()));
     };
@@ -304,23 +352,54 @@ fn fit<D: Domain>(
     let train = D::for_training(of, settings, train, &device)?;
     let valid = D::for_scoring(of, settings, valid, &device.clone().inner())?;
     let (start, step) = (opening.start.clone(), opening.state.step);
-    if let Some(reader) = &start {
-        model = load(reader, model)?;
+    let from = &settings.train.from;
+    let mut began_with = None;
+    match &start {
+        Some(reader) => model = load(reader, model)?,
+        None if from.is_empty() => {}
+        // The run may come from somebody else, and the path in it may name anything.
+        None if plan.saved.is_some() => {
+            return Err(Error::Run {
+                dir: plan.place.path(),
+                message: "began with the weights of another run, and has lost its checkpoints; start a new run"
+                    .to_owned(),
+            });
+        }
+        None => {
+            let (begun, with) = begin_with(from, of, &recipe.identity(), model)?;
+            (model, began_with) = (begun, Some(with));
+        }
+    }
+    if !settings.train.freeze.is_empty() {
+        let frozen = check_freeze(&model, &settings.train.freeze)?;
+        say!(
+            "frozen: {} of {} tensors, {} of {} numbers; running statistics go on following the data",
+            frozen.tensors[0],
+            frozen.tensors[1],
+            frozen.values[0],
+            frozen.values[1]
+        );
     }
     let epochs = D::epochs(settings);
-    let all = epochs * train.batches_per_epoch();
-    opening.must_reach(match settings.run.steps {
-        0 => all,
-        limit => limit.min(all),
-    })?;
+    let per_epoch = train.batches_per_epoch();
+    let steps = settings.run.last_step(epochs * per_epoch);
+    settings.schedule.must_fit(per_epoch, steps)?;
+    opening.must_reach(steps)?;
     let environment = Environment {
         parameters: rezero_nn::parameter_count(&model),
+        began_with: began_with.or(environment.began_with),
         ..environment
     };
     let seed = settings.train.seed;
     // Last of what can fail: a run that cannot begin leaves no directory behind.
     let expected = plan.place.path();
-    let run = opening.begin(&resolved.name, &recipe.to_toml(), seed, &environment)?;
+    let write = |dir: &Path| match &environment.began_with {
+        // A continued run has it already.
+        Some(_) if start.is_none() => write_first(dir, &recipe, &fingerprints, &model),
+        Some(_) | None => Ok(()),
+    };
+    let (name, text) = (&resolved.name, recipe.to_toml());
+    let run = opening.begin_with(name, &text, seed, &environment, write)?;
     if run.path() != expected {
         say!(
             "run {}: another process began the other",
@@ -355,6 +434,35 @@ fn fit<D: Domain>(
     Ok((finished, run))
 }
 
+/// Writes the weights that a run begins with as its step 0, so that it never needs the other run again.
+fn write_first<M: Model>(
+    dir: &Path,
+    recipe: &Recipe,
+    [recipe_print, data]: &[String; 2],
+    model: &M,
+) -> Result<()> {
+    let settings = &recipe.settings;
+    let state = State {
+        recipe: recipe_print.clone(),
+        data: data.clone(),
+        ..State::default()
+    };
+    let rates = Rates::default();
+    let trainee = Trainee::new(model.clone(), &settings.train);
+    let optimizer = build_optimizer(&settings.optimizer, &settings.gates, &rates, &trainee);
+    let schedule = Scheduler::new(settings, settings.run.steps.max(1), 1, rates);
+    let parameters = rezero_nn::parameter_count(model);
+    let keep = settings.run.keep;
+    let writer = checkpoint::Writer::new(dir, recipe.identity(), parameters, keep);
+    writer.save(
+        &state,
+        model.valid().to_weights(),
+        None,
+        || optimizer.to_record(),
+        schedule.to_record(),
+    )
+}
+
 /// Prints the result, and marks a complete run.
 fn finish<D: Domain>(
     plan: &Plan,
@@ -370,8 +478,7 @@ fn finish<D: Domain>(
             status: fit::stop_status(),
         });
     }
-    let target = plan.resolved.recipe.settings.run.target;
-    let summary = D::task().summary(target, state);
+    let summary = D::task().summary(&plan.resolved.recipe.settings.run, finished);
     run.done(&summary)?;
     say!("done in {:.0} s: {summary}", finished.seconds);
     let eval = words::command("eval", dir, &["--split", "test"]);

@@ -100,6 +100,20 @@ fn warn_before_a_kill(advice: &str) {
     }
 }
 
+/// The bytes that this process may still take, in its container and on its machine, if the system tells.
+pub(crate) fn available() -> Option<u64> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let machine = Some(system.available_memory()).filter(|bytes| *bytes > 0);
+    let pid = sysinfo::get_current_pid().ok()?;
+    let nothing = sysinfo::ProcessRefreshKind::nothing();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, nothing);
+    let limits = system.process(pid).and_then(|own| own.cgroup_limits());
+    // The system gives up what it has cached of files.
+    let container = limits.map(|limits| limits.total_memory.saturating_sub(limits.rss));
+    machine.into_iter().chain(container).min()
+}
+
 /// The system gives no thread.
 pub fn no_thread(cause: impl std::fmt::Display) -> Error {
     Error::Training(format!(

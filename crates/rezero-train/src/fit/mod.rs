@@ -13,8 +13,10 @@
 //! Burn's `SupervisedTraining` runs underneath. It provides the metrics, the terminal interface and
 //! the interrupter; this loop is its learning strategy.
 
+mod average;
 mod devices;
 mod diagnose;
+mod freeze;
 mod memory;
 mod model;
 mod norms;
@@ -32,6 +34,7 @@ mod task;
 mod terminal;
 mod trainer;
 
+pub use average::Average;
 pub use diagnose::diagnose;
 pub use model::{Batch, Model, Pass, Sums, integers_on};
 pub use norms::{Norms, clip_global_norm};
@@ -43,10 +46,12 @@ pub use step::{Input, Output, Trainee};
 pub use stop::OnTerm;
 pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
-pub use trainer::{Trainer, load, on_a_big_stack};
+pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
+pub(crate) use freeze::check_freeze;
+pub(crate) use memory::available as available_memory;
 pub(crate) use model::differentiate;
-pub(crate) use stop::{on_signal, status as stop_status, survive_file_limits};
+pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;
 pub(crate) use terminal::can_draw;
 pub(crate) use trainer::launch;

@@ -249,17 +249,25 @@ impl Sums {
         weights: Option<Tensor<1>>,
     ) -> Self {
         let mut losses = rezero_kernels::cross_entropy(logits.clone(), targets.clone());
-        let mut correct = logits
-            .inner()
-            .argmax(1)
-            .squeeze_dim::<1>(1)
-            .equal(targets.inner())
-            .float();
+        let mut correct = hits(logits, targets);
         if let Some(weights) = weights {
             correct = correct * weights.clone().inner();
             losses = losses * weights;
         }
         Self::new(losses.sum()).with("correct", correct.sum())
+    }
+
+    /// The sums of a classifier whose rows have shares of several classes: the cross-entropy
+    /// `−Σⱼ qⱼ log pⱼ` in nats and, as `correct`, the number of rows whose largest logit is at the
+    /// target.
+    ///
+    /// # Shapes
+    ///
+    /// - `logits`, `shares` q: `[rows, classes]`
+    /// - `targets`: `[rows]`
+    pub fn of_shares(logits: Tensor<2>, shares: Tensor<2>, targets: Tensor<1, Int>) -> Self {
+        let losses = rezero_kernels::soft_cross_entropy(logits.clone(), shares);
+        Self::new(losses.sum()).with("correct", hits(logits, targets).sum())
     }
 
     /// The sums without their graph, on another device.
@@ -272,4 +280,14 @@ impl Sums {
                 .collect(),
         }
     }
+}
+
+/// 1 for each row whose largest logit is at the target, else 0.
+fn hits(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    logits
+        .inner()
+        .argmax(1)
+        .squeeze_dim::<1>(1)
+        .equal(targets.inner())
+        .float()
 }

@@ -1,12 +1,14 @@
 //! The optimizers of a run: one per parameter group. Each reads the schedule's [`Rates`].
 
-use burn::module::{Module, ParamGroup};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
 use burn::optim::{
-    Lamb, LambConfig, LambState, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink,
-    StateSource,
+    AdjustLrFn, Lamb, LambConfig, LambState, LearningRate, ModuleOptimizer, Muon, MuonConfig,
+    Optimizer, RecordState, StateSink, StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdaGradStep, AdamStep, SgdStep};
+use rezero_kernels::{AdaGradStep, AdamStep, LionStep, SgdStep};
 
 use super::schedule::{Rate, Rates};
 use crate::recipe::{self, Betas, GateOptimizer, Gates};
@@ -25,6 +27,20 @@ pub fn build<M: Module>(
     let mut optimizer = rule(&rates.lr).alone();
     if weights.bias_lr_at(0).is_some() {
         optimizer = rule(&rates.bias_lr).join(optimizer, bias_group());
+    }
+    if let recipe::Optimizer::Muon(muon) = weights {
+        let none = MomentumConfig::new().with_momentum(0.0).with_dampening(0.0);
+        let decay = Some(muon.weight_decay as f32).filter(|decay| *decay > 0.0);
+        let own: Box<dyn Rule> = Box::new(RatedMuon {
+            inner: MuonConfig::new()
+                .with_momentum(none)
+                .with_weight_decay(decay.map(WeightDecayConfig::new))
+                .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
+                .build(),
+            lr: rates.lr.clone(),
+            momentum: rates.momentum.clone(),
+        });
+        optimizer = own.join(optimizer, ParamGroup::from_ids(hidden_matrices(module)));
     }
     let (lr, weight_decay) = (rates.alpha_lr.clone(), gates.alpha_weight_decay);
     let own: Box<dyn Rule> = match gates.alpha_optimizer {
@@ -63,7 +79,9 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
             weight_decay,
         }),
         recipe::Optimizer::Adam(_) => Box::new(Adam::new(lr, betas, weight_decay, false)),
-        recipe::Optimizer::AdamW(_) => Box::new(Adam::new(lr, betas, weight_decay, true)),
+        recipe::Optimizer::AdamW(_) | recipe::Optimizer::Muon(_) => {
+            Box::new(Adam::new(lr, betas, weight_decay, true))
+        }
         recipe::Optimizer::Lamb(_) => Box::new(RatedLamb {
             inner: LambConfig::new()
                 .with_beta_1(betas.beta1 as f32)
@@ -73,6 +91,12 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
                 .build(),
             lr,
         }),
+        recipe::Optimizer::Lion(lion) => Box::new(Lion {
+            lr,
+            beta_1: lion.beta1,
+            beta_2: lion.beta2,
+            weight_decay,
+        }),
     }
 }
 
@@ -81,6 +105,35 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
 fn bias_group() -> ParamGroup {
     ParamGroup::from_regex(r"(^|\.)(bias\w*|beta|scale)$")
         .expect("the pattern is a valid regular expression")
+}
+
+/// The parameters that Muon updates: those of residual layers with two axes or more, except gates.
+pub(super) fn hidden_matrices<M: Module>(module: &M) -> Vec<ParamId> {
+    #[derive(Default)]
+    struct Search {
+        path: Vec<String>,
+        found: Vec<ParamId>,
+    }
+    impl ModuleVisitor for Search {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if D > 1 && rezero_nn::layer_index(&self.path).is_some() {
+                self.found.push(param.id);
+            }
+        }
+    }
+    let mut search = Search::default();
+    module.visit(&mut search);
+    let gates: Vec<ParamId> = rezero_nn::gates(module).iter().map(|g| g.id).collect();
+    search.found.retain(|id| !gates.contains(id));
+    search.found
 }
 
 /// An optimizer of any type, to be put into a [`ModuleOptimizer`].
@@ -296,6 +349,41 @@ impl Optimizer for Adam {
     }
 }
 
+/// [`LionStep`] that reads its learning rate from a [`Rate`].
+#[derive(Clone, Debug)]
+struct Lion {
+    lr: Rate,
+    beta_1: f64,
+    beta_2: f64,
+    weight_decay: f64,
+}
+
+impl Optimizer for Lion {
+    type State<const D: usize> = State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        _lr: LearningRate,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let step = LionStep {
+            lr: self.lr.get(),
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            weight_decay: self.weight_decay,
+        };
+        let (state, time) = State::next(state);
+        let (weights, momentum) = step.update(weights, gradient, state.map(|[m]| m));
+        (weights, Some(State::new(time, [momentum])))
+    }
+
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
+        state.on(device)
+    }
+}
+
 /// Burn's LAMB that reads its learning rate from a [`Rate`].
 #[derive(Clone)]
 struct RatedLamb {
@@ -325,6 +413,45 @@ impl Optimizer for RatedLamb {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        state.on(device)
+    }
+}
+
+/// Burn's Muon that reads its learning rate and its momentum from [`Rate`]s, on parameters of any rank:
+/// all axes but the first are one. The momentum is ours, as Burn's state keeps its tensor to itself.
+#[derive(Clone)]
+struct RatedMuon {
+    inner: Muon,
+    lr: Rate,
+    momentum: Rate,
+}
+
+impl Optimizer for RatedMuon {
+    type State<const D: usize> = State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        _lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let momentum = self.momentum.get();
+        let (state, time) = State::next(state);
+        let velocity = match state {
+            Some([velocity]) => velocity * momentum + grad.clone(),
+            None => grad.clone(),
+        };
+        let shape = tensor.dims();
+        let sides = [shape[0], shape[1..].iter().product()];
+        let nesterov = (grad + velocity.clone() * momentum).reshape(sides);
+        let matrix = tensor.reshape(sides);
+        let (matrix, _) = self.inner.step(self.lr.get(), matrix, nesterov, None);
+        let state = State::new(time, [velocity]);
+        (matrix.reshape(shape), Some(state))
+    }
+
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
         state.on(device)
     }
 }

@@ -29,6 +29,8 @@ pub struct Extent {
     pub rows_per_step: usize,
     /// Whether the run is one epoch, so that its progress is counted in steps.
     pub counts_steps: bool,
+    /// Whether validation scores an average of the weights.
+    pub averages: bool,
 }
 
 /// Prints a line every few seconds and at the end of each split. A line of training shows means since
@@ -135,12 +137,16 @@ impl PlainRenderer {
 
     fn place_of_valid(&self) -> String {
         let step = self.step();
+        let what = match self.extent.averages {
+            true => "valid of the average",
+            false => "valid",
+        };
         if self.extent.counts_steps {
-            return format!("{} valid", self.place());
+            return format!("{} {what}", self.place());
         }
         // A resumed run may begin with the validation of the epoch before.
         let epoch = step.div_ceil(self.extent.steps_per_epoch);
-        format!("epoch {epoch}/{} valid at step {step}", self.epochs)
+        format!("epoch {epoch}/{} {what} at step {step}", self.epochs)
     }
 
     /// Prints a line of training, with `means`.
@@ -315,6 +321,7 @@ mod tests {
             steps_per_epoch: 10,
             rows_per_step: 8,
             counts_steps: false,
+            averages: false,
         };
         let mut lines = PlainRenderer::new(extent);
         assert_eq!((lines.epoch, lines.step()), (2, 12));

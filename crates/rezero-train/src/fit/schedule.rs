@@ -57,12 +57,13 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// The schedule of `settings` over `epochs` of `steps_per_epoch` steps.
+    /// The schedule of `settings` over `epochs` of `steps_per_epoch` steps, or the first `run.steps` of
+    /// them.
     pub fn new(settings: &Settings, steps_per_epoch: usize, epochs: usize, rates: Rates) -> Self {
         Self {
             settings: settings.clone(),
             steps_per_epoch,
-            span: epochs * steps_per_epoch,
+            span: settings.run.last_step(epochs * steps_per_epoch),
             step: 0,
             rates,
         }

@@ -16,6 +16,7 @@ use burn::train::{
 };
 use rezero_data::rng::mix;
 
+use super::average::Average;
 use super::devices::Replicas;
 use super::model::{Batch, Model};
 use super::parts::PartUpdate;
@@ -46,6 +47,8 @@ pub(super) struct Plan {
 pub(super) struct Moving<M: Model> {
     pub optimizer: ModuleOptimizer,
     pub schedule: Scheduler,
+    /// The average of the weights, if the run keeps one.
+    pub average: Option<Average<M>>,
     /// The model on several devices.
     pub replicas: Option<Replicas<M>>,
 }
@@ -90,12 +93,12 @@ impl<M: Model> Session<M> {
         }
         // An interrupted run stops at once and skips a validation that is due. The resumed run
         // makes it.
-        let State {
-            step, valid: last, ..
-        } = &self.start.state;
-        let validated = last.as_ref().is_some_and(|last| last.step == *step);
-        if self.validation_due() && !validated {
-            let epoch = step.div_ceil(self.start.plan.steps_per_epoch);
+        if self.validation_due() {
+            let epoch = self
+                .start
+                .state
+                .step
+                .div_ceil(self.start.plan.steps_per_epoch);
             if !self.validate(valid, epoch)? {
                 return Ok(true);
             }
@@ -199,6 +202,7 @@ impl<M: Model> Session<M> {
             optimizer,
             schedule,
             replicas,
+            average,
         } = &mut self.start.moving;
         if trainee.how.recompute && replicas.is_none() {
             let total = input.batch.items();
@@ -212,6 +216,9 @@ impl<M: Model> Session<M> {
                 Ok((model, sums)) => {
                     let mut output = Output::new(vec![sums], total, Some(update.norms()));
                     *schedule = next;
+                    if let Some(average) = average {
+                        average.update(&model);
+                    }
                     self.trainee = Some(Trainee { model, how });
                     output.read();
                     output.lr = lr;
@@ -239,12 +246,17 @@ impl<M: Model> Session<M> {
         let Moving {
             optimizer,
             schedule,
+            average,
             ..
         } = &mut self.start.moving;
         output.lr = schedule.step();
         if !skipped {
             let trainee = self.trainee.take().expect("it was put back above");
-            self.trainee = Some(optimizer.step(output.lr, trainee, grads));
+            let trainee = optimizer.step(output.lr, trainee, grads);
+            if let Some(average) = average {
+                average.update(&trainee.model);
+            }
+            self.trainee = Some(trainee);
         }
         Ok(output)
     }
@@ -318,6 +330,7 @@ impl<M: Model> Session<M> {
             alpha: Vec::new(),
             items_per_s: None,
             warm_up_s: None,
+            ema: None,
             seconds: self.begun.elapsed().as_secs_f64(),
         }
     }
@@ -343,10 +356,18 @@ impl<M: Model> Session<M> {
     }
 
     /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
-    /// statistics and no graph is built. False if it was interrupted and has no result.
+    /// statistics and no graph is built. It scores the average of the weights, if the run keeps one.
+    /// False if it was interrupted and has no result.
     fn validate(&mut self, loader: &ValidLoader<Trainee<M>>, epoch: usize) -> Result<bool> {
         let started = Instant::now();
-        let trainee = self.trainee().valid();
+        let trainee = match self.averaged() {
+            Some(average) => Trainee {
+                model: average.clone(),
+                how: self.trainee().how.clone(),
+            },
+            None => self.trainee().valid(),
+        };
+        let ema = self.averaged().map(|_| self.start.plan.settings.train.ema);
         self.event_valid(LearnerEvent::StartSplit {
             epoch_number: epoch,
             total_items: loader.num_items(),
@@ -368,7 +389,10 @@ impl<M: Model> Session<M> {
         self.event_valid(LearnerEvent::EndSplit(epoch))?;
         let step = self.start.state.step;
         if !total.mean_loss().is_finite() {
-            self.diverged(&self.row("valid", step, &total));
+            self.diverged(&Row {
+                ema,
+                ..self.row("valid", step, &total)
+            });
             return Err(Error::Diverged {
                 step,
                 message: format!(
@@ -395,6 +419,7 @@ impl<M: Model> Session<M> {
         }
         let row = Row {
             items_per_s: Some(total.items as f64 / started.elapsed().as_secs_f64()),
+            ema,
             ..self.row("valid", step, &total)
         };
         self.start.rows.write(&row)?;
@@ -411,6 +436,10 @@ impl<M: Model> Session<M> {
             let target = run.target;
             state.reached = Some(Reached { target, step });
         }
+        state.stale = match best {
+            true => 0,
+            false => state.stale + 1,
+        };
         if best {
             state.best = Some(score.clone());
         }
@@ -425,6 +454,7 @@ impl<M: Model> Session<M> {
     fn save(&mut self) -> Result<()> {
         // Makes batch norm write back the statistics of its last update.
         let weights = self.trainee().valid().model.to_weights();
+        let average = self.averaged().cloned().map(Model::to_weights);
         let Start {
             moving,
             state,
@@ -434,7 +464,13 @@ impl<M: Model> Session<M> {
         } = &mut self.start;
         state.metrics_bytes = rows.sync()?;
         let optimizer = || moving.optimizer.to_record();
-        writer.save(state, weights, optimizer, moving.schedule.to_record())
+        let schedule = moving.schedule.to_record();
+        writer.save(state, weights, average, optimizer, schedule)
+    }
+
+    /// The average of the weights, if the run keeps one and has taken a step.
+    fn averaged(&self) -> Option<&M> {
+        self.start.moving.average.as_ref()?.model()
     }
 
     fn trainee(&self) -> &Trainee<M> {
@@ -442,13 +478,20 @@ impl<M: Model> Session<M> {
     }
 
     fn at_the_end(&self) -> bool {
-        self.start.state.step >= self.start.plan.steps
+        self.start.state.step >= self.start.plan.steps || self.stops_early()
+    }
+
+    /// Whether validations have not become better for `run.patience`.
+    pub fn stops_early(&self) -> bool {
+        let run = &self.start.plan.settings.run;
+        run.stops_after(self.start.state.stale)
     }
 
     fn validation_due(&self) -> bool {
         let (step, plan) = (self.start.state.step, &self.start.plan);
+        let last = self.start.state.valid.as_ref();
         match plan.settings.run.eval_every {
-            _ if step == 0 => false,
+            _ if step == 0 || last.is_some_and(|last| last.step == step) => false,
             _ if step == plan.steps => true,
             0 => step.is_multiple_of(plan.steps_per_epoch),
             every => step.is_multiple_of(every),

@@ -6,6 +6,7 @@ use burn::tensor::{ExecutionError, FloatDType, Tensor};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::rng::mix;
 
+use super::freeze::Frozen;
 use super::model::{Batch, Model, Pass, Sums, split};
 use super::norms::{Norms, clip_global_norm, scaled};
 use crate::recipe::Train;
@@ -21,12 +22,13 @@ pub struct Trainee<M: Module> {
 }
 
 /// The part of `[train]` that a step needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct How {
     pub clip_norm: f64,
     pub accumulate: usize,
     pub recompute: bool,
     pub half: Option<FloatDType>,
+    pub frozen: Frozen,
 }
 
 /// The input of one step.
@@ -56,13 +58,14 @@ impl<M: Model> Trainee<M> {
     /// `model` with the settings of `[train]`.
     pub fn new(model: M, train: &Train) -> Self {
         Self {
-            model,
             how: How {
                 clip_norm: train.clip_norm,
                 accumulate: train.accumulate,
                 recompute: train.recompute,
                 half: train.dtype.half(),
+                frozen: Frozen::of(&model, &train.freeze),
             },
+            model,
         }
     }
 
@@ -104,6 +107,7 @@ impl<M: Model> Trainee<M> {
         total: usize,
         loss_scale: f64,
     ) -> TrainOutput<Output> {
+        grads = self.how.frozen.without(&self.model, grads);
         if let (true, Some(first)) = (loss_scale != 1.0, parts.first()) {
             let factor = first.loss.clone().inner().ones_like() / loss_scale;
             grads = scaled(&self.model, grads, factor);

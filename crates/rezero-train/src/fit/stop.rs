@@ -9,6 +9,7 @@
 //!
 //! A signal that the parent has set to be ignored, as `nohup` and a shell's `&` do, stays ignored.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -78,6 +79,24 @@ pub(crate) fn survive_file_limits() {
 #[cfg(not(unix))]
 fn listen() {
     let _ = ctrlc::set_handler(|| received(SIGINT));
+}
+
+/// Lets the sweep that started this process stop it by way of standard input: a byte stops the run as SIGTERM does,
+/// and the end of the input ends the process at once.
+pub(crate) fn obey_a_sweep() {
+    std::thread::spawn(|| {
+        let mut byte = [0];
+        while std::io::stdin().read(&mut byte).is_ok_and(|n| n == 1) {
+            // Held, so that no run begins in the meantime.
+            let run = RUN.lock().unwrap_or_else(PoisonError::into_inner);
+            if run.is_none() {
+                std::process::exit(128 + SIGTERM);
+            }
+            drop(run);
+            received(SIGTERM);
+        }
+        std::process::exit(Error::StoppedAtOnce.exit_code().into());
+    });
 }
 
 /// Whether this process was started with the signal ignored.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::tensor::Device;
@@ -15,6 +16,7 @@ use burn::train::{
     ValidLoader,
 };
 
+use super::average::Average;
 use super::devices::Replicas;
 use super::model::Model;
 use super::progress::{Extent, PlainRenderer};
@@ -64,6 +66,8 @@ pub struct Finished {
     pub state: State,
     /// Whether it was interrupted.
     pub interrupted: bool,
+    /// Whether it was stopped by `run.patience`.
+    pub early: bool,
     /// Wall time of training in this process, in seconds.
     pub seconds: f64,
 }
@@ -93,6 +97,7 @@ where
         let mut moving = Moving {
             optimizer: optimizer::build(&settings.optimizer, &settings.gates, &rates, &trainee),
             schedule: Scheduler::new(settings, steps_per_epoch, epochs, rates),
+            average: (settings.train.ema > 0.0).then(|| Average::new(settings.train.ema, None)),
             replicas: match self.devices.len() {
                 1 => None,
                 _ => Some(Replicas::new(&self.devices)?),
@@ -103,6 +108,11 @@ where
             state = reader.state()?;
             moving.optimizer = moving.optimizer.load_record(reader.optimizer(&trainee)?);
             moving.schedule.load_record(reader.scheduler()?);
+            if let (Some(average), Some(record)) = (&mut moving.average, reader.average()?) {
+                let model = trainee.valid().model.with_weights(record);
+                let model = model.map_err(|e| reader.unfit_average(e))?;
+                *average = Average::new(settings.train.ema, Some(model));
+            }
         }
         if settings.train.dtype == DType::F16 {
             state.loss_scale.get_or_insert_default();
@@ -116,21 +126,18 @@ where
         let gates = gates.iter().map(|gate| gate.effective.len()).sum();
         let writer =
             checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
-        let rows = metrics::Writer::open(self.dir, state.metrics_bytes)?;
+        let rows = metrics::Writer::open(self.dir, state.metrics_bytes, settings.run.tensorboard)?;
 
-        let all = epochs * steps_per_epoch;
-        let steps = match settings.run.steps {
-            0 => all,
-            limit => all.min(limit),
-        };
+        let steps = settings.run.last_step(epochs * steps_per_epoch);
         let renderer: Box<dyn MetricsRenderer> = if self.plain {
             let extent = Extent {
                 first: state.step,
                 steps,
                 steps_per_epoch,
-                rows_per_step: self.train.rows_per_epoch().div_ceil(steps_per_epoch),
+                rows_per_step: settings.train.batch,
                 // Text has one epoch.
                 counts_steps: epochs == 1 && settings.run.steps == steps_per_epoch,
+                averages: settings.train.ema > 0.0,
             };
             Box::new(PlainRenderer::new(extent))
         } else {
@@ -235,6 +242,7 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
         let finished = outcome.map(|interrupted| Finished {
             state: session.start.state.clone(),
             interrupted,
+            early: session.stops_early(),
             seconds: session.begun.elapsed().as_secs_f64(),
         });
         *self.outcome.lock().unwrap_or_else(|e| e.into_inner()) = Some(finished);

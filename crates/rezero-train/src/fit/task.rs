@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{Described, Score, State, Totals};
+use super::strategy::Finished;
+use crate::recipe::Run;
+use crate::record::{Described, Score, Totals};
 
 /// The task of a model: the name of its items, and the metrics that are computed from its sums. The
 /// first metric decides which checkpoint is the best.
@@ -163,9 +165,9 @@ impl Task {
         }
     }
 
-    /// The result of a run in one line. `target` is `run.target`.
-    pub(crate) fn summary(&self, target: f64, state: &State) -> String {
-        let measure = self.measure();
+    /// The result of a run in one line.
+    pub(crate) fn summary(&self, run: &Run, finished: &Finished) -> String {
+        let (measure, state, target) = (self.measure(), &finished.state, run.target);
         let mut text = format!("{} steps", state.step);
         if let (Some(last), Some(best)) = (&state.valid, &state.best) {
             text.push_str(&format!(
@@ -184,6 +186,12 @@ impl Task {
                 Some(step) => format!(", {word} {target}{sign} first at step {step}"),
                 None => format!(", {target}{sign} was not reached"),
             });
+        }
+        if finished.early {
+            text.push_str(&format!(
+                ", stopped early: {} validations without a better one (patience={})",
+                state.stale, run.patience
+            ));
         }
         text
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
+use super::freeze::check_freeze;
 use super::model::Model;
+use super::optimizer::hidden_matrices;
 use super::source::Source;
 use super::stop::{OnTerm, on_signal};
 use super::strategy::{Finished, Fit};
@@ -14,7 +16,7 @@ use super::task::Task;
 use super::{STACK_BYTES, memory, terminal};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::recipe::{GateOptimizer, Gates, Settings, fingerprint, must_be_same};
+use crate::recipe::{GateOptimizer, Gates, Optimizer, Settings, fingerprint, must_be_same};
 use crate::record::{Environment, NewRun, Opening, Reader, run_dir};
 
 /// Trains your own module on your own data. The run directory has metrics and checkpoints, the run
@@ -199,16 +201,16 @@ impl Trainer {
         let [data, print] = &self.data;
         let fingerprints = [fingerprint(&sections, settings), print.clone()];
         opening.continues([&fingerprints[0], &fingerprints[1]])?;
-        let per_epoch = settings.run.epochs * train.batches_per_epoch();
-        let steps = match settings.run.steps {
-            0 => per_epoch,
-            limit => limit.min(per_epoch),
-        };
+        let per_epoch = train.batches_per_epoch();
+        let steps = settings.run.last_step(settings.run.epochs * per_epoch);
+        settings.schedule.must_fit(per_epoch, steps)?;
         opening.must_reach(steps)?;
-        if opening.is_done() && opening.state.step >= steps {
+        let early = settings.run.stops_after(opening.state.stale);
+        if opening.is_done() && (opening.state.step >= steps || early) {
             return Ok(Finished {
                 state: opening.state,
                 interrupted: false,
+                early,
                 seconds: 0.0,
             });
         }
@@ -248,7 +250,7 @@ impl Trainer {
             plain: self.plain,
         })?;
         if !finished.interrupted {
-            run.done(&self.task.summary(settings.run.target, &finished.state))?;
+            run.done(&self.task.summary(&settings.run, &finished))?;
         }
         Ok(finished)
     }
@@ -262,6 +264,19 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
             message: message.to_owned(),
         })
     };
+    if !settings.train.from.is_empty() {
+        return bad(
+            "train.from",
+            "has no effect: the program makes its model, and may load weights into it",
+        );
+    }
+    check_freeze(model, &settings.train.freeze)?;
+    if settings.train.recompute && !settings.train.freeze.is_empty() {
+        return bad(
+            "train.freeze",
+            "cannot be combined with recompute=true, where a model may be updated while its gradients come",
+        );
+    }
     if settings.train.dtype.half().is_some() && !M::HALF {
         return bad(
             "train.dtype",
@@ -272,6 +287,15 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
         return bad(
             "train.recompute",
             "has no effect: the model keeps its activations",
+        );
+    }
+    if let Optimizer::Muon(_) = settings.optimizer
+        && hidden_matrices(model).is_empty()
+    {
+        return bad(
+            "optimizer.kind",
+            "muon updates matrices of residual layers, which are in a field `layers` or `blocks` of the \
+             model, and it has none; choose optimizer=adamw",
         );
     }
     let gates = Gates {
@@ -306,6 +330,21 @@ pub fn load<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
     checkpoint.fits(&model)?;
     let weights = checkpoint.weights()?;
     model.with_weights(weights).map_err(|e| checkpoint.unfit(e))
+}
+
+/// `model` with the average of a checkpoint's weights, which validation has scored, if its run keeps one
+/// (`train.ema`); else with its weights.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_average<M: Model>(checkpoint: &Reader, model: M) -> Result<M> {
+    let Some(average) = checkpoint.average()? else {
+        return load(checkpoint, model);
+    };
+    checkpoint.fits(&model)?;
+    let loaded = model.with_weights(average);
+    loaded.map_err(|e| checkpoint.unfit_average(e))
 }
 
 /// The panic with which Burn's interface ends a run at once when its user asks for that.

@@ -8,14 +8,14 @@ use rezero_data::Split;
 
 use super::Record;
 use crate::error::{Error, Result};
-use crate::fit::{Source, load};
+use crate::fit::{Source, load_average};
 use crate::recipe::{Recipe, Settings, TaskOf, with_task};
 use crate::record::{Reader, run_dir};
 use crate::task::{Domain, Places};
 use crate::zoo::{self, Families, Zoo};
 
 /// The Jacobians of the run's network at the start and at a checkpoint, for `inputs` items of its
-/// validation split. A grown network has no record of its start. From what to what they go is the
+/// validation split, with the average of its weights if the run keeps one. A grown network has no record of its start. From what to what they go is the
 /// family's [`JACOBIAN`](crate::zoo::Family::JACOBIAN).
 ///
 /// # Errors
@@ -69,6 +69,9 @@ fn of_task<D: Domain>(
         records.push(record("start", draw())?);
     }
     let step = checkpoint.state()?.step;
-    records.push(record(&format!("step {step}"), load(checkpoint, draw())?)?);
+    records.push(record(
+        &format!("step {step}"),
+        load_average(checkpoint, draw())?,
+    )?);
     Ok(records)
 }

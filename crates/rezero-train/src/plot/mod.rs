@@ -4,6 +4,7 @@
 //! apart. Text, lines and background have one colour each. A style sheet inside the file inverts
 //! these colours if the reader's system is dark.
 
+mod grid;
 #[cfg(feature = "png")]
 mod png;
 mod text;
@@ -15,6 +16,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+pub use grid::{Grid, Tile};
 #[cfg(feature = "png")]
 pub use png::png;
 pub use text::{cell, number, quoted};
@@ -31,7 +33,7 @@ use crate::words::in_lines;
 pub fn write(dir: &Path, name: &str, svg: &str) -> Result<()> {
     write_atomic(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
     #[cfg(feature = "png")]
-    write_atomic(&dir.join(format!("{name}.png")), &png(svg))?;
+    write_atomic(&dir.join(format!("{name}.png")), &png(svg, &[]))?;
     Ok(())
 }
 
@@ -557,7 +559,7 @@ mod tests {
             assert_eq!(svg.chars().find(|c| !is_plain(*c)), None);
             assert!(!svg.contains(['\u{ad}', '\u{202e}']) && svg.contains(r"\u{1b}"));
             #[cfg(feature = "png")]
-            assert!(png(&svg).starts_with(b"\x89PNG"));
+            assert!(png(&svg, &[]).starts_with(b"\x89PNG"));
         }
     }
 
@@ -588,7 +590,7 @@ mod tests {
         };
         assert!(map.svg().ends_with("</svg>\n"));
         #[cfg(feature = "png")]
-        assert!(png(&map.svg()).starts_with(b"\x89PNG"));
+        assert!(png(&map.svg(), &[]).starts_with(b"\x89PNG"));
         assert!(HeatMap::default().svg().ends_with("</svg>\n"));
     }
 }

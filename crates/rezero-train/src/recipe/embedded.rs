@@ -22,6 +22,8 @@ embedded!(
     "cifar10-preact18",
     "cifar10-mlp64",
     "cifar10-mlp10000",
+    "cifar10-vit",
+    "cifar10-mixer",
     "enwik8-small",
     "enwik8-tiny",
     "enwik8-rztx12",

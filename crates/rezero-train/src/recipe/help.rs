@@ -132,6 +132,14 @@ fn block(spec: &Spec, only: Option<&str>) -> String {
             let meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
             text.push_str(&format!("#   \"{name}\"  {meaning}\n"));
         }
+        // The parts that a text is made of.
+        let list = |name: &str| property[name].as_array().into_iter().flatten();
+        for (part, meaning) in list("examples").zip(list("x-meanings")) {
+            text.push_str(&format!(
+                "#   {part}  {}\n",
+                meaning.as_str().unwrap_or_default()
+            ));
+        }
         text.push_str(&format!("{key} = {default}\n\n"));
     }
     text

@@ -34,15 +34,15 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use data::{ImageData, ImageSource, Pixels, TextData, TextSource};
+pub use data::{ImageData, ImageSource, Pixels, Resize, TextData, TextSource};
 pub use embedded::EMBEDDED;
 pub use gates::{GateOptimizer, Gates};
 pub(crate) use help::similar_part;
 pub use help::{described, parts, schema};
-pub use optimizer::{AdaGrad, Adam, AdamW, Betas, Lamb, Optimizer, Sgd};
+pub use optimizer::*;
 pub use overrides::Override;
 pub use run::Run;
-pub use schedule::{Constant, Moment, MultiStep, OneCycle, Schedule};
+pub use schedule::*;
 pub use sections::Tables;
 pub use settings::Settings;
 pub use train::{DType, Train};
@@ -80,6 +80,19 @@ pub struct TaskOf<D: Domain> {
     pub model: D::Family,
     /// The data that it learns from.
     pub data: D::Data,
+}
+
+impl<D: Domain> TaskOf<D> {
+    fn is_complete(&self) -> bool {
+        D::is_complete(&self.data)
+    }
+
+    fn completed_as(&self, before: &Self) -> Self {
+        Self {
+            model: self.model.clone(),
+            data: D::complete_as(&self.data, &before.data),
+        }
+    }
 }
 
 /// Evaluates the same expression for the task of a recipe, whichever it is.
@@ -198,7 +211,17 @@ impl Recipe {
                         .to_owned(),
             });
         }
-        Self::parse(&name, &text)
+        let resolved = Self::parse(&name, &text)?;
+        // Whoever edits the file could leave a network without classes.
+        match with_task!(&resolved.recipe.task, of => of.is_complete()) {
+            true => Ok(resolved),
+            false => Err(Error::Run {
+                dir: dir.to_owned(),
+                message: "its recipe.toml leaves values to the data that a run writes into it when it begins \
+                          (data.class_names, data.size, data.mean, data.std): put them back"
+                    .to_owned(),
+            }),
+        }
     }
 
     fn of(tables: &Tables) -> Result<Self> {
@@ -251,14 +274,40 @@ impl Recipe {
         fingerprint(&self.to_tables(), &self.settings)
     }
 
+    /// Whether two recipes have the same length.
+    pub(crate) fn is_as_long_as(&self, other: &Self) -> bool {
+        let length = |recipe: &Self| (recipe.settings.run.epochs, recipe.settings.run.steps);
+        length(self) == length(other)
+    }
+
     /// The network that a checkpoint's weights fit: two recipes with the same text build the same
     /// one.
     pub fn identity(&self) -> String {
         with_task!(&self.task, of => crate::zoo::identity(of, &self.settings.gates))
     }
 
+    /// The recipe with the values that it leaves to the data, as the recipe of a run has them that
+    /// has begun.
+    #[must_use]
+    pub(crate) fn completed_as(&self, before: &Self) -> Self {
+        let task = match (&self.task, &before.task) {
+            (TaskRecipe::Images(of), TaskRecipe::Images(before)) => {
+                TaskRecipe::Images(of.completed_as(before))
+            }
+            (TaskRecipe::Text(of), TaskRecipe::Text(before)) => {
+                TaskRecipe::Text(of.completed_as(before))
+            }
+            (TaskRecipe::Images(_), TaskRecipe::Text(_))
+            | (TaskRecipe::Text(_), TaskRecipe::Images(_)) => self.task.clone(),
+        };
+        Self {
+            task,
+            settings: self.settings.clone(),
+        }
+    }
+
     /// Checks ranges and combinations.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.settings.check()?;
         with_task!(&self.task, of => crate::zoo::check(of, &self.settings))
     }
@@ -300,7 +349,7 @@ pub(crate) fn fingerprint(tables: &Tables, settings: &Settings) -> String {
 }
 
 /// Hexadecimal.
-fn sha256(text: &str) -> String {
+pub(crate) fn sha256(text: &str) -> String {
     let digest = Sha256::digest(text);
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -320,14 +369,28 @@ impl Resolved {
     ///
     /// As [`Recipe::resolve`].
     pub fn with(self, overrides: &[Override]) -> Result<Self> {
-        if overrides.is_empty() {
+        self.with_found(&[], overrides)
+    }
+
+    /// As [`with`](Self::with), after the values that were `found` in a file of weights, whose keys have the
+    /// form `section.key` and are none of `overrides`. Those that have no effect are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recipe::resolve`].
+    pub(crate) fn with_found(self, found: &[Override], overrides: &[Override]) -> Result<Self> {
+        if found.is_empty() && overrides.is_empty() {
             return Ok(self);
         }
         let before = self.recipe.to_tables();
-        let mut draft = self.draft.given(overrides)?;
+        let mut draft = self.draft.given(found)?.given(overrides)?;
         let recipe = loop {
             let recipe = Recipe::of(&draft.complete()?)?;
             let idle = recipe.idle();
+            let vain = |found: &&Override| idle.iter().any(|idle| idle.key == found.key);
+            for found in found.iter().filter(vain) {
+                draft.take_back(&found.key);
+            }
             if let Some(Idle { key, why }) = idle.iter().find(|idle| draft.gives(&idle.key)) {
                 return Err(Error::RecipeValue {
                     key: key.clone(),
@@ -354,8 +417,6 @@ impl Resolved {
     /// override. A name that is too long for a folder, or has characters that a folder's name should not
     /// have, ends in a hash of the whole.
     pub fn run_name(&self) -> String {
-        const LONGEST: usize = 200;
-
         let mut name = self.name.clone();
         for (key, value) in self.draft.overrides(&self.recipe.to_tables()) {
             let text = match value {
@@ -365,20 +426,48 @@ impl Resolved {
             };
             name.push_str(&format!("_{key}={text}"));
         }
-        // A device's colon and comma can stand for nothing else.
-        let safe = |c: char| c.is_ascii_alphanumeric() || "._-=:,".contains(c);
-        let hash = match name.chars().all(safe) && name.len() <= LONGEST {
-            true => String::new(),
-            false => format!("_{}", &sha256(&name)[..8]),
-        };
-        let plain = name.chars().map(|c| match c {
-            ':' | ',' => '-',
-            c if safe(c) => c,
-            _ => '-',
-        });
-        let plain: String = plain.take(LONGEST - hash.len()).collect();
-        plain + &hash
+        folder_name(&name)
     }
+
+    /// The key that a name stands for, as `section.key`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such key, or several sections have it.
+    pub(crate) fn key(&self, name: &str) -> Result<String> {
+        let (section, key) = self.draft.locate(name)?;
+        Ok(format!("{section}.{key}"))
+    }
+
+    /// The shortest name of `section.key`.
+    pub(crate) fn short_key(&self, key: &str) -> String {
+        let of_section = |(section, short): (&str, &str)| {
+            let section = sections::OF_A_RECIPE.iter().find(|s| **s == section)?;
+            Some(self.draft.short(section, short))
+        };
+        let short = key.split_once('.').and_then(of_section);
+        short.unwrap_or_else(|| key.to_owned())
+    }
+}
+
+/// `name` as the name of a folder. One that is too long, or has characters that a folder's name should not have, ends in
+/// a hash of the whole.
+pub(crate) fn folder_name(name: &str) -> String {
+    const LONGEST: usize = 200;
+
+    // A device's colon and comma can stand for nothing else.
+    let safe = |c: char| c.is_ascii_alphanumeric() || "._-=:,".contains(c);
+    let hash = match name.chars().all(safe) && name.len() <= LONGEST {
+        true => String::new(),
+        false => format!("_{}", &sha256(name)[..8]),
+    };
+    let plain = name.chars().map(|c| match c {
+        ':' | ',' => '-',
+        c if safe(c) => c,
+        _ => '-',
+    });
+    let plain: String = plain.take(LONGEST - hash.len()).collect();
+    plain + &hash
 }
 
 /// A number in the shorter of its two forms if the usual one is long: `0.001`, `1e30`.

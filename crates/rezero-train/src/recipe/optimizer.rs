@@ -22,6 +22,17 @@ pub enum Optimizer {
     AdamW(AdamW),
     /// LAMB: You et al., arXiv 1904.00962; its trust ratio is not clamped.
     Lamb(Lamb),
+    /// Muon with Nesterov momentum: Jordan et al., 2024, kellerjordan.github.io/posts/muon. The matrices
+    /// of residual layers, and their convolution kernels as matrices [out, in · height · width], get the
+    /// update lr · 0.2 · √(the larger side) · U, where U is their momentum made orthogonal; with this
+    /// factor (Liu et al., arXiv 2502.16982) the learning rate and weight decay of AdamW fit. All other
+    /// parameters are updated by AdamW at the same lr: embeddings, the first and the last layer, biases,
+    /// norms, gates.
+    Muon(Muon),
+    /// Lion: Chen et al., arXiv 2302.06675. w ← w · (1 − lr · λ) − lr · sign(β₁ · m + (1 − β₁) ·
+    /// gradient), m ← β₂ · m + (1 − β₂) · gradient. Each step moves each parameter by lr, so its authors
+    /// take a third to a tenth of AdamW's learning rate, and a weight decay that is larger by as much.
+    Lion(Lion),
 }
 
 /// The keys of `kind = "sgd"`.
@@ -112,6 +123,72 @@ adam_like! {
     }
 }
 
+/// The keys of `kind = "muon"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Muon {
+    /// Learning rate of Muon and of AdamW, which the schedule changes.
+    pub lr: f64,
+    /// Momentum μ of Muon, from 0 to below 1. Under schedule.kind = "one-cycle" it is the highest.
+    pub momentum: f64,
+    /// AdamW's β₁, the decay per step of the first moment.
+    pub beta1: f64,
+    /// AdamW's β₂, the decay per step of the second moment.
+    pub beta2: f64,
+    /// AdamW's ε, which is added to the square root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay λ: each step multiplies each parameter by 1 − lr · λ, except gates
+    /// that have an optimizer of their own.
+    pub weight_decay: f64,
+}
+
+impl Default for Muon {
+    fn default() -> Self {
+        let AdamW {
+            lr,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        } = AdamW::default();
+        Self {
+            lr,
+            momentum: 0.95,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        }
+    }
+}
+
+/// The keys of `kind = "lion"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lion {
+    /// Learning rate, which the schedule changes.
+    pub lr: f64,
+    /// β₁, the weight of the running mean m of gradients in the direction of a step; the rest is the
+    /// gradient's.
+    pub beta1: f64,
+    /// β₂, the decay per step of m; 0.99 averages over about 100 steps.
+    pub beta2: f64,
+    /// Decoupled weight decay λ: each step multiplies each parameter by 1 − lr · λ, except gates
+    /// that have an optimizer of their own.
+    pub weight_decay: f64,
+}
+
+impl Default for Lion {
+    fn default() -> Self {
+        Self {
+            lr: 1e-4,
+            beta1: 0.9,
+            beta2: 0.99,
+            weight_decay: 0.1,
+        }
+    }
+}
+
 /// The averaging constants of Adam and its relatives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Betas {
@@ -170,6 +247,8 @@ impl Optimizer {
             Self::Adam(o) => o.lr,
             Self::AdamW(o) => o.lr,
             Self::Lamb(o) => o.lr,
+            Self::Muon(o) => o.lr,
+            Self::Lion(o) => o.lr,
         }
     }
 
@@ -181,6 +260,8 @@ impl Optimizer {
             Self::Adam(o) => o.weight_decay,
             Self::AdamW(o) => o.weight_decay,
             Self::Lamb(o) => o.weight_decay,
+            Self::Muon(o) => o.weight_decay,
+            Self::Lion(o) => o.weight_decay,
         }
     }
 
@@ -188,17 +269,21 @@ impl Optimizer {
     pub fn momentum(&self) -> Option<f64> {
         match self {
             Self::Sgd(o) => Some(o.momentum),
-            Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => None,
+            Self::Muon(o) => Some(o.momentum),
+            Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) | Self::Lion(_) => {
+                None
+            }
         }
     }
 
     /// The averaging constants of the optimizers that have two moments.
     pub fn betas(&self) -> Option<Betas> {
         let (beta1, beta2, epsilon) = match self {
-            Self::Sgd(_) | Self::AdaGrad(_) => return None,
+            Self::Sgd(_) | Self::AdaGrad(_) | Self::Lion(_) => return None,
             Self::Adam(o) => (o.beta1, o.beta2, o.epsilon),
             Self::AdamW(o) => (o.beta1, o.beta2, o.epsilon),
             Self::Lamb(o) => (o.beta1, o.beta2, o.epsilon),
+            Self::Muon(o) => (o.beta1, o.beta2, o.epsilon),
         };
         Some(Betas {
             beta1,
@@ -214,9 +299,13 @@ impl Optimizer {
                 let passed = o.bias_milestones.iter().filter(|m| **m <= epoch).count();
                 Some(o.bias_lr * o.bias_gamma.powi(passed as i32))
             }
-            Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
-                None
-            }
+            Self::Sgd(_)
+            | Self::AdaGrad(_)
+            | Self::Adam(_)
+            | Self::AdamW(_)
+            | Self::Lamb(_)
+            | Self::Muon(_)
+            | Self::Lion(_) => None,
         }
     }
 
@@ -229,9 +318,13 @@ impl Optimizer {
             Self::Sgd(o) if o.bias_milestones.is_empty() => {
                 vec![("bias_gamma", "needs bias_milestones".to_owned())]
             }
-            Self::Sgd(_) | Self::AdaGrad(_) | Self::Adam(_) | Self::AdamW(_) | Self::Lamb(_) => {
-                Vec::new()
-            }
+            Self::Sgd(_)
+            | Self::AdaGrad(_)
+            | Self::Adam(_)
+            | Self::AdamW(_)
+            | Self::Lamb(_)
+            | Self::Muon(_)
+            | Self::Lion(_) => Vec::new(),
         }
     }
 
@@ -246,22 +339,16 @@ impl Optimizer {
             )?;
         }
         if let Some(betas) = self.betas() {
-            for (key, value) in [
-                ("optimizer.beta1", betas.beta1),
-                ("optimizer.beta2", betas.beta2),
-            ] {
-                check(
-                    (0.0..1.0).contains(&in_f32(value)),
-                    key,
-                    format!("must be in [0, 1) as f32, got {value}"),
-                )?;
-            }
+            check_betas(betas.beta1, betas.beta2)?;
             let epsilon = in_f32(betas.epsilon);
             check(
                 epsilon.is_finite() && epsilon > 0.0,
                 "optimizer.epsilon",
                 format!("must be finite and above 0 as f32, got {}", betas.epsilon),
             )?;
+        }
+        if let Self::Lion(o) = self {
+            check_betas(o.beta1, o.beta2)?;
         }
         if let Self::Sgd(o) = self {
             nonnegative("optimizer.bias_lr", o.bias_lr)?;
@@ -270,4 +357,16 @@ impl Optimizer {
         }
         Ok(())
     }
+}
+
+/// Checks that both are the decay of a running mean.
+fn check_betas(beta1: f64, beta2: f64) -> Result<()> {
+    for (key, value) in [("optimizer.beta1", beta1), ("optimizer.beta2", beta2)] {
+        check(
+            (0.0..1.0).contains(&in_f32(value)),
+            key,
+            format!("must be in [0, 1) as f32, got {value}"),
+        )?;
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ impl Override {
     }
 
     /// The value: TOML where it parses as such, else a bare string.
-    pub(super) fn parsed(&self) -> toml::Value {
+    pub(crate) fn parsed(&self) -> toml::Value {
         format!("v = {}", self.value)
             .parse::<toml::Table>()
             .ok()

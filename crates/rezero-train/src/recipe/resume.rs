@@ -51,12 +51,22 @@ pub(crate) fn must_be_same(
     if changed.is_empty() {
         return Ok(());
     }
+    let changes = changed.join(", ");
+    if changed.iter().all(|change| change.starts_with("run.")) {
+        return Err(Error::Run {
+            dir: dir.to_owned(),
+            message: format!(
+                "cannot change its length ({changes}): its schedule, kind={}, sets the learning rate of every \
+                 step by the length of the whole run; resume it with the same length, or begin a new run",
+                settings.schedule.kind()
+            ),
+        });
+    }
     Err(Error::Run {
         dir: dir.to_owned(),
         message: format!(
-            "was begun with other settings ({}); resume it with the same ones, or start a new run (only keys \
-             of [run] may change, and under a schedule over the whole run not epochs and steps)",
-            changed.join(", ")
+            "was begun with other settings ({changes}); resume it with the same ones, or start a new run (only \
+             keys of [run] may change, and under a schedule over the whole run not epochs and steps)"
         ),
     })
 }

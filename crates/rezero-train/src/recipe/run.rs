@@ -7,8 +7,8 @@ use super::check::{check, nonnegative, positive};
 use crate::error::Result;
 
 /// Length, validation, checkpoints, log and device of a run: the only keys that may change when it
-/// is resumed. None of them changes the numbers of a step; under schedule.kind = "one-cycle", which
-/// depends on the length, epochs and steps may not change.
+/// is resumed. None of them changes the numbers of a step; under schedule.kind = "one-cycle", "cosine"
+/// and "linear", which depend on the length, epochs and steps may not change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Run {
@@ -24,6 +24,9 @@ pub struct Run {
     /// A result to reach on validation: bits per byte for text, percent correct for images. The
     /// first validation that reaches it is reported; 0: no target.
     pub target: f64,
+    /// The run stops early after this many validations in a row that are not better than the best before
+    /// them; 0: it does not.
+    pub patience: usize,
     /// Steps from one checkpoint to the next; 0: one after each validation. There is always one at
     /// the end.
     pub checkpoint_every: usize,
@@ -32,6 +35,8 @@ pub struct Run {
     /// Steps from one row of metrics.jsonl to the next, at least 1. A row holds the mean over the
     /// steps since the row before.
     pub log_every: usize,
+    /// Whether the rows are also written to an event file for TensorBoard, beside metrics.jsonl.
+    pub tensorboard: bool,
     /// How many batches a thread prepares ahead of the step that uses them; 0: none. It changes the
     /// speed alone.
     pub prefetch: usize,
@@ -47,9 +52,11 @@ impl Default for Run {
             steps: 0,
             eval_every: 0,
             target: 0.0,
+            patience: 0,
             checkpoint_every: 0,
             keep: 2,
             log_every: 1,
+            tensorboard: false,
             prefetch: 4,
             device: "auto".to_owned(),
         }
@@ -60,6 +67,19 @@ impl Run {
     /// How many devices a step is computed on.
     pub fn devices(&self) -> usize {
         self.device.split(',').count()
+    }
+
+    /// The last step of a run whose epochs have `all` steps.
+    pub fn last_step(&self, all: usize) -> usize {
+        match self.steps {
+            0 => all,
+            limit => limit.min(all),
+        }
+    }
+
+    /// Whether a run stops early after `stale` validations without a better one.
+    pub fn stops_after(&self, stale: usize) -> bool {
+        self.patience > 0 && stale >= self.patience
     }
 
     pub(super) fn check(&self) -> Result<()> {

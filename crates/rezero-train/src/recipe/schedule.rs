@@ -16,10 +16,16 @@ pub enum Schedule {
     /// is set.
     MultiStep(MultiStep),
     /// The learning rate goes in straight lines over the whole run: lr_start at the start,
-    /// optimizer.lr at peak_at, lr_low at low_at, lr_end at the end. The momentum of SGD goes from
+    /// optimizer.lr at peak_at, lr_low at low_at, lr_end at the end. The momentum of SGD or Muon goes from
     /// optimizer.momentum down to momentum_low at peak_at, and back up until low_at. The name and
     /// the idea are Smith and Topin's, arXiv 1708.07120.
     OneCycle(OneCycle),
+    /// After the warm-up, if one is set, the learning rate falls along half a cosine wave from
+    /// optimizer.lr to lr_end at the end of the run: Loshchilov and Hutter, arXiv 1608.03983.
+    Cosine(Decay),
+    /// After the warm-up, if one is set, the learning rate falls in a straight line from optimizer.lr
+    /// to lr_end at the end of the run.
+    Linear(Decay),
 }
 
 /// The keys of `kind = "constant"`.
@@ -66,9 +72,27 @@ pub struct OneCycle {
     /// Where the learning rate has fallen to lr_low: a share of the run above peak_at, up to 1,
     /// with which the run ends at lr_low.
     pub low_at: f64,
-    /// Momentum of SGD at peak_at, where the learning rate is highest. At the start and from low_at
+    /// Momentum of SGD or Muon at peak_at, where the learning rate is highest. At the start and from low_at
     /// on, it is optimizer.momentum.
     pub momentum_low: f64,
+}
+
+/// The keys of `kind = "cosine"` and `kind = "linear"`.
+///
+/// With n steps of warm-up in a run of N steps, step k (from 0) has the rate
+/// `lr_end + (lr − lr_end) · f((k − n) / (N − n))` from step n on, where `f(t)` is `(1 + cos πt) / 2` or
+/// `1 − t`, as PyTorch's `CosineAnnealingLR` and `LinearLR` after a `LinearLR` of n − 1 steps from 1/n.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decay {
+    /// Learning rate at the end of the run, where the decay from optimizer.lr ends; the last step
+    /// comes right before it.
+    pub lr_end: f64,
+    /// Steps of a linear warm-up: with n of them, step k (from 1) has k / n of the learning rate.
+    /// 0: warmup_epochs decides.
+    pub warmup_steps: usize,
+    /// The same in epochs, which may be a fraction, such as 0.5; 0: no warm-up.
+    pub warmup_epochs: f64,
 }
 
 impl Default for MultiStep {
@@ -118,6 +142,15 @@ impl Moment {
         let epoch = self.step / self.steps_per_epoch;
         milestones.iter().filter(|m| **m <= epoch).count() as i32
     }
+
+    /// The share of the run after its first `warmup` steps that is over.
+    fn since(&self, warmup: f64) -> f64 {
+        let (step, span) = (self.step as f64, self.span as f64);
+        if step <= warmup {
+            return 0.0;
+        }
+        ((step - warmup) / (span - warmup)).min(1.0)
+    }
 }
 
 impl Schedule {
@@ -144,19 +177,67 @@ impl Schedule {
                 ];
                 (piecewise(t, &lrs), piecewise(t, &momenta))
             }
+            Self::Cosine(s) => {
+                let t = moment.since(self.warmup_steps(moment.steps_per_epoch));
+                let left = (1.0 + (std::f64::consts::PI * t).cos()) / 2.0;
+                let lr = s.lr_end + (lr - s.lr_end) * left;
+                (lr * self.warmth(moment), momentum)
+            }
+            Self::Linear(s) => {
+                let t = moment.since(self.warmup_steps(moment.steps_per_epoch));
+                let lr = s.lr_end + (lr - s.lr_end) * (1.0 - t);
+                (lr * self.warmth(moment), momentum)
+            }
         }
     }
 
     /// Linear from 1/n at the first of n warm-up steps to 1 at the last.
     fn warmth(&self, moment: Moment) -> f64 {
+        match self.warmup_steps(moment.steps_per_epoch) {
+            0.0 => 1.0,
+            steps => ((moment.step + 1) as f64 / steps).min(1.0),
+        }
+    }
+
+    /// The length of the warm-up in steps, which may be a fraction; 0: none.
+    fn warmup_steps(&self, steps_per_epoch: usize) -> f64 {
         let steps = match self.warmup() {
-            (0, epochs) => epochs * moment.steps_per_epoch as f64,
+            (0, epochs) => epochs * steps_per_epoch as f64,
             (steps, _) => steps as f64,
         };
-        if steps < 1.0 {
-            return 1.0;
+        if steps < 1.0 { 0.0 } else { steps }
+    }
+
+    /// Checks that a run of `span` steps is long enough for the schedule.
+    ///
+    /// # Errors
+    ///
+    /// If the learning rate should fall after the warm-up, and the run ends before.
+    pub(crate) fn must_fit(&self, steps_per_epoch: usize, span: usize) -> Result<()> {
+        let steps = self.warmup_steps(steps_per_epoch);
+        let key = match self.warmup() {
+            (0, _) => "schedule.warmup_epochs",
+            _ => "schedule.warmup_steps",
+        };
+        check(
+            !self.spans_the_run() || steps < span as f64,
+            key,
+            format!(
+                "is {steps} steps, where the whole run has {span}, so that the learning rate would never \
+                 fall; shorten it, or choose schedule=constant"
+            ),
+        )
+    }
+
+    /// Its name in a recipe.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Constant(_) => "constant",
+            Self::MultiStep(_) => "multi-step",
+            Self::OneCycle(_) => "one-cycle",
+            Self::Cosine(_) => "cosine",
+            Self::Linear(_) => "linear",
         }
-        ((moment.step + 1) as f64 / steps).min(1.0)
     }
 
     /// Whether the learning rate of a step depends on the length of the run. Such a run cannot be
@@ -164,7 +245,7 @@ impl Schedule {
     pub fn spans_the_run(&self) -> bool {
         match self {
             Self::Constant(_) | Self::MultiStep(_) => false,
-            Self::OneCycle(_) => true,
+            Self::OneCycle(_) | Self::Cosine(_) | Self::Linear(_) => true,
         }
     }
 
@@ -173,10 +254,10 @@ impl Schedule {
         !matches!(self, Self::OneCycle(_)) && self.warmup() == (0, 0.0)
     }
 
-    /// Whether it changes the momentum of SGD.
+    /// Whether it changes the momentum.
     pub fn cycles_momentum(&self) -> bool {
         match self {
-            Self::Constant(_) | Self::MultiStep(_) => false,
+            Self::Constant(_) | Self::MultiStep(_) | Self::Cosine(_) | Self::Linear(_) => false,
             Self::OneCycle(_) => true,
         }
     }
@@ -184,7 +265,9 @@ impl Schedule {
     /// Whether it counts in epochs, by its milestones or its warm-up.
     pub fn counts_epochs(&self) -> bool {
         match self {
-            Self::Constant(_) | Self::OneCycle(_) => self.warmup().1 > 0.0,
+            Self::Constant(_) | Self::OneCycle(_) | Self::Cosine(_) | Self::Linear(_) => {
+                self.warmup().1 > 0.0
+            }
             Self::MultiStep(_) => true,
         }
     }
@@ -194,6 +277,7 @@ impl Schedule {
         match self {
             Self::Constant(s) => (s.warmup_steps, s.warmup_epochs),
             Self::MultiStep(s) => (s.warmup_steps, s.warmup_epochs),
+            Self::Cosine(s) | Self::Linear(s) => (s.warmup_steps, s.warmup_epochs),
             Self::OneCycle(_) => (0, 0.0),
         }
     }
@@ -216,6 +300,7 @@ impl Schedule {
         nonnegative("schedule.warmup_epochs", self.warmup().1)?;
         match self {
             Self::Constant(_) => Ok(()),
+            Self::Cosine(s) | Self::Linear(s) => nonnegative("schedule.lr_end", s.lr_end),
             Self::MultiStep(s) => {
                 nonnegative("schedule.gamma", s.gamma)?;
                 rising("schedule.milestones", &s.milestones)

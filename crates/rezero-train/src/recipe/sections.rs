@@ -332,6 +332,15 @@ impl Draft {
         Ok(self)
     }
 
+    /// Removes `section.key` from the keys of the command line.
+    pub fn take_back(&mut self, key: &str) {
+        if let Some((section, key)) = key.split_once('.')
+            && let Some(table) = self.given.get_mut(section)
+        {
+            table.remove(key);
+        }
+    }
+
     /// Whether the file sets `section.key`.
     pub fn sets(&self, key: &str) -> bool {
         has(&self.file, key)
@@ -427,7 +436,7 @@ impl Draft {
     }
 
     /// The section and key that a name stands for: `lr`, `optimizer.lr`, or `optimizer` for its kind.
-    fn locate(&self, name: &str) -> Result<(&'static str, String)> {
+    pub fn locate(&self, name: &str) -> Result<(&'static str, String)> {
         if let Some((section, key)) = name.split_once('.') {
             let found = self.sections.iter().find(|s| **s == section);
             return match found {
@@ -466,7 +475,7 @@ impl Draft {
     }
 
     /// The shortest name of `section.key`.
-    fn short(&self, section: &'static str, key: &str) -> String {
+    pub fn short(&self, section: &'static str, key: &str) -> String {
         for name in [section, key] {
             if self
                 .locate(name)

@@ -95,6 +95,7 @@ impl Settings {
         let mut idle = of("optimizer", self.optimizer.idle());
         idle.extend(of("gates", self.gates.idle()));
         idle.extend(of("schedule", self.schedule.idle()));
+        idle.extend(of("train", self.train.idle()));
         idle
     }
 
@@ -108,7 +109,7 @@ impl Settings {
         check(
             !self.schedule.cycles_momentum() || self.optimizer.momentum().is_some(),
             "schedule.kind",
-            "one-cycle cycles the momentum of sgd; choose optimizer=sgd, or schedule=constant"
+            "one-cycle cycles the momentum; choose optimizer=sgd or muon, or schedule=constant"
                 .to_owned(),
         )?;
         let (devices, batch, parts) = (self.run.devices(), self.train.batch, self.train.accumulate);

@@ -30,6 +30,17 @@ pub struct Train {
     /// The largest L2 norm N of all gradients together: if it is larger, they are multiplied by N /
     /// norm. 0: no clipping.
     pub clip_norm: f64,
+    /// The decay d of an exponential moving average e of the weights w, running statistics included:
+    /// after the first step e ← w, after each other e ← d · e + (1 − d) · w; 0.999 averages over about
+    /// 1,000 steps. Validation scores the average, and eval, sample and export take it. 0: none.
+    pub ema: f64,
+    /// The run whose weights this one begins with: its directory, or that of one of its
+    /// checkpoints. It has the same network but for the data that goes in and the classes that come
+    /// out. Empty: initial weights.
+    pub from: String,
+    /// The parameters that keep their values, by name: in a pattern, `*` stands for any characters
+    /// and `?` for one.
+    pub freeze: Vec<String>,
 }
 
 /// The number type of matrix products and convolutions. Gates, norms, the residual stream, the loss
@@ -78,11 +89,24 @@ impl Default for Train {
             recompute: false,
             dtype: DType::F32,
             clip_norm: 0.0,
+            ema: 0.0,
+            from: String::new(),
+            freeze: Vec::new(),
         }
     }
 }
 
 impl Train {
+    /// Keys that have no effect.
+    pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        let empty = [
+            ("from", self.from.is_empty(), "it names no run"),
+            ("freeze", self.freeze.is_empty(), "it has no pattern"),
+        ];
+        let empty = empty.into_iter().filter(|(_, is_empty, _)| *is_empty);
+        empty.map(|(key, _, why)| (key, why.to_owned())).collect()
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         positive("train.batch", self.batch, 1 << 20)?;
         if self.accumulate == 0 || self.accumulate > self.batch {
@@ -99,6 +123,11 @@ impl Train {
             self.dtype == DType::F32 || !self.recompute,
             "train.dtype",
             "products in half precision are not combined with recompute=true".to_owned(),
+        )?;
+        super::check::check(
+            (0.0..1.0).contains(&self.ema),
+            "train.ema",
+            format!("must be in [0, 1), got {}", self.ema),
         )?;
         nonnegative("train.clip_norm", self.clip_norm)
     }

@@ -3,6 +3,7 @@
 //! | file | content |
 //! | - | - |
 //! | `model.bpk` | weights and running statistics, burn's record of the network |
+//! | `ema.bpk` | with `train.ema`, the average of these after the steps so far |
 //! | `optimizer.bpk` | momentum and accumulators |
 //! | `scheduler.bpk` | the schedule's step |
 //! | `state.json` | [`State`]: step, best result, bytes of `metrics.jsonl`, sums since its last row |
@@ -16,7 +17,7 @@
 //! before a file is read, and types and parameters before a tensor is loaded. The weights may be anything,
 //! also not finite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 /// The folder of checkpoints in a run directory.
 pub(super) const DIR: &str = "checkpoints";
 const MODEL: &str = "model.bpk";
+const EMA: &str = "ema.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const SCHEDULER: &str = "scheduler.bpk";
 pub(super) const STATE: &str = "state.json";
@@ -131,7 +133,7 @@ pub(super) fn step_of(path: &Path) -> Option<usize> {
 /// If a file cannot be removed.
 pub(super) fn remove(dir: &Path) -> Result<()> {
     // The manifest first: a removal cut short must not look like a damaged checkpoint.
-    for name in [MANIFEST, STATE, SCHEDULER, OPTIMIZER, MODEL] {
+    for name in [MANIFEST, STATE, SCHEDULER, OPTIMIZER, EMA, MODEL] {
         remove_file(&dir.join(name))?;
     }
     // Burn's writer and ours have temporary files.
@@ -240,7 +242,11 @@ impl Reader {
                 manifest.model
             )));
         }
-        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {
+        let average = manifest.files.contains_key(EMA).then_some(EMA);
+        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE]
+            .into_iter()
+            .chain(average)
+        {
             let entry = manifest
                 .files
                 .get(name)
@@ -277,8 +283,10 @@ impl Reader {
     /// The file or the parameter that is of another network, or a file that was altered.
     pub fn fits<M: Module>(&self, model: &M) -> Result<()> {
         let parts = Parts::of(model);
+        let average = self.has_average().then_some(EMA);
         // The moments of LAMB and Adam take twice the bytes of the weights; no optimizer here takes more.
-        for (file, times) in [(MODEL, 1), (OPTIMIZER, 2)] {
+        let sizes = [(MODEL, 1), (OPTIMIZER, 2)];
+        for (file, times) in sizes.into_iter().chain(average.map(|file| (file, 1))) {
             let (bytes, most) = (self.entry(file)?.bytes, parts.most_bytes(times));
             if bytes > most {
                 return Err(self.fail(
@@ -291,22 +299,21 @@ impl Reader {
         for file in [OPTIMIZER, SCHEDULER] {
             self.verified(file, hash(&self.dir.join(file))?)?;
         }
-        for tensor in self
-            .pack(MODEL)?
-            .into_tensors()
-            .map_err(|e| self.fail(MODEL, e))?
-        {
-            // Burn names a parameter that the network does not have.
-            if let Some(part) = parts.named(&tensor.name)
-                && !same_kind(tensor.dtype, part.dtype)
-            {
-                return Err(self.fail(
-                    MODEL,
-                    format!(
-                        "parameter {} is of type {:?}, where the network has {:?}",
-                        tensor.name, tensor.dtype, part.dtype
-                    ),
-                ));
+        for file in [MODEL].into_iter().chain(average) {
+            let tensors = self.pack(file)?.into_tensors();
+            for tensor in tensors.map_err(|e| self.fail(file, e))? {
+                // Burn names a parameter that the network does not have.
+                if let Some(part) = parts.named(&tensor.name)
+                    && !same_kind(tensor.dtype, part.dtype)
+                {
+                    return Err(self.fail(
+                        file,
+                        format!(
+                            "parameter {} is of type {:?}, where the network has {:?}",
+                            tensor.name, tensor.dtype, part.dtype
+                        ),
+                    ));
+                }
             }
         }
         Ok(())
@@ -334,13 +341,102 @@ impl Reader {
     ///
     /// If they were altered, or do not parse.
     pub fn weights(&self) -> Result<ModuleRecord> {
-        let bytes = self.read(MODEL, self.entry(MODEL)?.bytes)?;
-        ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(MODEL, e))
+        self.record(MODEL)
+    }
+
+    /// Whether the run keeps an average of its weights, and had taken a step.
+    pub fn has_average(&self) -> bool {
+        self.manifest.files.contains_key(EMA)
+    }
+
+    /// The average of weights and running statistics over the steps so far, if the run keeps one.
+    ///
+    /// # Errors
+    ///
+    /// As [`weights`](Self::weights).
+    pub fn average(&self) -> Result<Option<ModuleRecord>> {
+        self.has_average().then(|| self.record(EMA)).transpose()
+    }
+
+    fn record(&self, file: &str) -> Result<ModuleRecord> {
+        let bytes = self.read(file, self.entry(file)?.bytes)?;
+        ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| self.fail(file, e))
+    }
+
+    /// The file of the weights that validation has scored.
+    fn scored(&self) -> &'static str {
+        match self.has_average() {
+            true => EMA,
+            false => MODEL,
+        }
+    }
+
+    /// The SHA-256 of the weights that validation has scored, the average of a run that keeps one.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest does not list them.
+    pub(crate) fn weights_hash(&self) -> Result<&str> {
+        Ok(&self.entry(self.scored())?.sha256)
+    }
+
+    /// The weights that validation has scored and that have a place in `model`, by name, shape and type. The
+    /// others are not read.
+    ///
+    /// # Errors
+    ///
+    /// If they were altered, or do not parse.
+    pub(crate) fn weights_for<M: Module>(&self, model: &M) -> Result<Shared> {
+        let file = self.scored();
+        self.verified(file, hash(&self.dir.join(file))?)?;
+        let parts = Parts::of(model);
+        let (mut loaded, mut left_out) = (Vec::new(), Vec::new());
+        let (mut kept, mut others) = (Vec::new(), BTreeMap::new());
+        for tensor in self
+            .pack(file)?
+            .into_tensors()
+            .map_err(|e| self.fail(file, e))?
+        {
+            let shape: Vec<usize> = tensor.shape.iter().copied().collect();
+            match parts.named(&tensor.name) {
+                Some(part) if part.shape == shape && same_kind(tensor.dtype, part.dtype) => {
+                    loaded.push((tensor.name.clone(), shape));
+                    kept.push(tensor);
+                }
+                Some(_) => {
+                    others.insert(tensor.name, shape);
+                }
+                None => left_out.push((tensor.name, shape)),
+            }
+        }
+        let found: BTreeSet<&String> = loaded.iter().map(|(name, _)| name).collect();
+        let missing = parts.names().filter(|(name, _)| !found.contains(name));
+        let remade = missing
+            .map(|(name, shape)| {
+                let before = others.remove(&name);
+                (name, shape, before)
+            })
+            .collect();
+        let bytes = burn_pack::Writer::new(kept)
+            .into_bytes()
+            .map_err(|e| self.fail(file, e))?;
+        let record = ModuleRecord::from_bytes(bytes).map_err(|e| self.fail(file, e))?;
+        Ok(Shared {
+            record: record.allow_partial(true),
+            loaded,
+            remade,
+            left_out,
+        })
     }
 
     /// An error about the weights.
     pub(crate) fn unfit(&self, error: impl std::fmt::Display) -> Error {
         self.fail(MODEL, error)
+    }
+
+    /// An error about the average of the weights.
+    pub(crate) fn unfit_average(&self, error: impl std::fmt::Display) -> Error {
+        self.fail(EMA, error)
     }
 
     /// The optimizer's state, for the parameters of `model`, which has the weights of this checkpoint.
@@ -434,7 +530,21 @@ impl Reader {
 
     /// The tensors of a file, without their data.
     fn pack(&self, file: &str) -> Result<burn_pack::Reader> {
-        burn_pack::Reader::from_file_exact(self.dir.join(file)).map_err(|e| self.fail(file, e))
+        let path = self.dir.join(file);
+        let io = |e| Error::io("read", &path, e);
+        let mut head = [0; 10];
+        let mut opened = inside::open(&path, File::options().read(true)).map_err(io)?;
+        opened.read_exact(&mut head).map_err(io)?;
+        // A number, a version, and the length of the names, for which Burn reserves memory at once.
+        let names = u32::from_le_bytes([head[6], head[7], head[8], head[9]]);
+        let bytes = self.entry(file)?.bytes;
+        if u64::from(names) > bytes {
+            return Err(self.fail(
+                file,
+                format!("its names would have {names} bytes, and all of it has {bytes}"),
+            ));
+        }
+        burn_pack::Reader::from_file_exact(&path).map_err(|e| self.fail(file, e))
     }
 
     fn fail(&self, file: &str, error: impl std::fmt::Display) -> Error {
@@ -443,6 +553,18 @@ impl Reader {
             message: format!("cannot load {file}: {error}"),
         }
     }
+}
+
+/// Weights that two networks share.
+pub(crate) struct Shared {
+    /// Their record, to be loaded into the network.
+    pub record: ModuleRecord,
+    /// Their names and shapes.
+    pub loaded: Vec<(String, Vec<usize>)>,
+    /// The network's other tensors, with the checkpoint's shape if it has a tensor of that name.
+    pub remade: Vec<(String, Vec<usize>, Option<Vec<usize>>)>,
+    /// The checkpoint's tensors that the network does not have.
+    pub left_out: Vec<(String, Vec<usize>)>,
 }
 
 /// The name of a parameter's rank in an optimizer's record.
@@ -525,7 +647,7 @@ impl Writer {
         }
     }
 
-    /// Writes a checkpoint and commits it. The optimizer's record is made only when it is written,
+    /// Writes a checkpoint and commits it, with the average of the weights if there is one. The optimizer's record is made only when it is written,
     /// because it is a copy of the whole state.
     ///
     /// # Errors
@@ -535,6 +657,7 @@ impl Writer {
         &self,
         state: &State,
         weights: ModuleRecord,
+        average: Option<ModuleRecord>,
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
@@ -578,11 +701,15 @@ impl Writer {
         optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
         weights.save(dir.join(MODEL)).map_err(text)?;
+        let also = average.as_ref().map(|_| EMA);
+        if let Some(average) = average {
+            average.save(dir.join(EMA)).map_err(text)?;
+        }
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
         write_atomic(&dir.join(STATE), &json)?;
 
         let mut manifest = self.manifest.clone();
-        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE] {
+        for name in [MODEL, OPTIMIZER, SCHEDULER, STATE].into_iter().chain(also) {
             manifest
                 .files
                 .insert(name.to_owned(), hash(&dir.join(name))?);

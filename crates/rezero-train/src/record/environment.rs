@@ -33,7 +33,25 @@ pub struct Environment {
     /// The run that it was grown from.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "any_path")]
     pub grown_from: Option<PathBuf>,
+    /// The checkpoint whose weights it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_with: Option<BeganWith>,
 }
+
+/// The checkpoint that gave a run its first weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeganWith {
+    /// Its run, as it was named.
+    #[serde(with = "any_path")]
+    pub run: Option<PathBuf>,
+    /// Its step.
+    pub step: usize,
+    /// The SHA-256 of its weights.
+    pub sha256: String,
+}
+
+/// The flag of a process that a sweep started, and that ends with it.
+pub(crate) const OF_A_SWEEP: &str = "--of-sweep";
 
 impl Environment {
     /// The environment of this process. If it continues a run, `before` is the run's environment:
@@ -42,6 +60,8 @@ impl Environment {
         let mut environment = before.unwrap_or_default();
         // Arguments that are no text are marked by the replacement character.
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        // The word by which a sweep starts its trials: alone, a trial would wait for the sweep.
+        let arguments = arguments.filter(|word| word != OF_A_SWEEP);
         environment.commands.push(arguments.collect());
         environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
         environment

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::checkpoint::{self, step_of};
-use super::{metrics, run_dir};
+use super::{events, metrics, run_dir};
 use crate::error::{Error, Result};
 
 /// The most bytes of a recipe, an environment, a state, a manifest or a file of Jacobians.
@@ -42,7 +42,9 @@ pub(crate) fn check(run: &Path) -> Result<()> {
 /// Whether a command reads or writes a file of that name in a run directory.
 fn is_ours(name: &str) -> bool {
     use run_dir::{DONE, ENV, LOCK, RECIPE};
-    [RECIPE, ENV, LOCK, DONE, metrics::FILE].contains(&name) || name.starts_with("jacobian")
+    [RECIPE, ENV, LOCK, DONE, metrics::FILE].contains(&name)
+        || name.starts_with("jacobian")
+        || events::is_one(name)
 }
 
 /// Calls `look` with each entry of a folder and its name.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{inside, number};
+use super::{events, inside, number};
 use crate::error::{Error, Result};
 
 /// The name of the metrics file in a run directory.
@@ -68,6 +68,10 @@ pub struct Row {
     /// Wall time of these first steps, in the first `train` row that a process writes after them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_s: Option<f64>,
+    /// The decay of the average of weights that was scored (`valid`); none if these were the weights
+    /// themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Wall time since the process began training.
     pub seconds: f64,
 }
@@ -90,16 +94,21 @@ pub struct Writer {
     path: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
+    /// TensorBoard's event file, if one is wanted.
+    events: Option<events::Writer>,
 }
 
 impl Writer {
     /// Opens the file for appending after its first `keep` bytes. Later bytes are removed: they
     /// were written after the checkpoint from which the run resumes.
     ///
+    /// With `tensorboard`, an event file has the same rows. Without, an event file of an earlier process
+    /// is removed: it may have rows that are not kept.
+    ///
     /// # Errors
     ///
-    /// If the file cannot be written, is shorter than `keep`, or has no row that ends there.
-    pub fn open(run: &Path, keep: u64) -> Result<Self> {
+    /// If a file cannot be written, `metrics.jsonl` is shorter than `keep`, or has no row that ends there.
+    pub fn open(run: &Path, keep: u64, tensorboard: bool) -> Result<Self> {
         let path = run.join(FILE);
         let open = || {
             let file = inside::open(&path, File::options().create(true).append(true))?;
@@ -131,6 +140,13 @@ impl Writer {
             path,
             file: BufWriter::new(file),
             bytes: keep,
+            events: match tensorboard {
+                true => Some(events::Writer::begin(run)?),
+                false => {
+                    events::remove(run)?;
+                    None
+                }
+            },
         })
     }
 
@@ -148,7 +164,10 @@ impl Writer {
             .and_then(|()| self.file.flush())
             .map_err(|e| Error::io("write", &self.path, e))?;
         self.bytes += line.len() as u64;
-        Ok(())
+        match &mut self.events {
+            Some(events) => events.write(row),
+            None => Ok(()),
+        }
     }
 
     /// Forces the rows to disk and returns the number of bytes, which a checkpoint records.
@@ -293,6 +312,7 @@ mod tests {
                 alpha: vec![0.1, value as f32],
                 items_per_s: None,
                 warm_up_s: None,
+                ema: None,
                 seconds: 1.5,
             };
             let text = serde_json::to_string(&row).unwrap();
@@ -357,6 +377,7 @@ mod tests {
             alpha: vec![0.25; gates],
             items_per_s: None,
             warm_up_s: None,
+            ema: None,
             seconds: 1.5,
         };
         for (rows, gates) in [(0, 0), (1, 0), (1, 40_000), (3, 10), (3, 40_000)] {

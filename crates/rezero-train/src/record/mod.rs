@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod environment;
+pub mod events;
 pub(crate) mod inside;
 pub mod listing;
 pub mod metrics;
@@ -10,10 +11,12 @@ mod opening;
 mod parts;
 pub mod run_dir;
 mod state;
+pub mod sweep;
 mod write;
 
 pub use checkpoint::Reader;
-pub use environment::{Described, Environment};
+pub(crate) use environment::OF_A_SWEEP;
+pub use environment::{BeganWith, Described, Environment};
 pub use listing::Stage;
 pub use metrics::Row;
 pub use opening::Opening;

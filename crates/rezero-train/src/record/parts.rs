@@ -46,6 +46,15 @@ impl Parts {
         self.by_name.get(name).map(|at| &self.all[*at])
     }
 
+    /// The names of all tensors as a record has them, with their shapes.
+    pub fn names(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.all.iter().map(|part| {
+            let inner = part.path.split_once('.').map(|(_, inner)| inner);
+            let name = inner.filter(|_| self.of_enum).unwrap_or(&part.path);
+            (name.to_owned(), part.shape.clone())
+        })
+    }
+
     /// The tensor of that parameter.
     pub fn of_id(&self, id: u64) -> Option<&Part> {
         self.by_id.get(&id).map(|at| &self.all[*at])

@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::inside::{self, SMALL, is_file, is_there};
 use super::listing::Stage;
 use super::write::{remove_temporary, write_atomic};
-use super::{checkpoint, metrics};
+use super::{checkpoint, events, metrics};
 use crate::error::{Error, Result};
 use crate::say::say;
 
@@ -58,47 +58,16 @@ impl RunDir {
 
     fn lock(path: &Path) -> Result<Self> {
         let made = !path.exists();
-        let file = path.join(LOCK);
-        // A run that was killed a moment ago may hold its lock until its memory is freed.
-        let patience = Instant::now() + LOCK_PATIENCE;
-        let (lock, locked) = loop {
-            fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
-            inside::check(path)?;
-            let mut options = File::options();
-            options.create(true).truncate(false).write(true);
-            let lock =
-                inside::open(&file, &mut options).map_err(|e| Error::io("open", &file, e))?;
-            match lock.try_lock() {
-                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                // Another process may have removed the run, and with it this lock, meanwhile.
-                Ok(()) if !is_at(&lock, &file) => {}
-                result => break (lock, result),
-            }
+        let busy = || Error::Run {
+            dir: path.to_owned(),
+            message: "is in use by another process; wait for it, or choose another directory"
+                .to_owned(),
         };
-        let run = Self {
+        Ok(Self {
+            _lock: lock(path, LOCK, busy)?,
             path: path.to_owned(),
             made,
-            _lock: lock,
-        };
-        match locked {
-            Ok(()) => Ok(run),
-            Err(TryLockError::WouldBlock) => {
-                Err(run
-                    .fail("is in use by another process; wait for it, or choose another directory"))
-            }
-            // Lustre and some NFS have no locks. Without one, nothing but care keeps two processes apart.
-            Err(TryLockError::Error(e)) if has_no_locks(&e) => {
-                say!(
-                    "warning: the file system of {} has no locks ({e}): do not run two processes \
-                     in this directory",
-                    path.display()
-                );
-                Ok(run)
-            }
-            Err(TryLockError::Error(e)) => Err(Error::io("lock", &file, e)),
-        }
+        })
     }
 
     /// The path of the directory.
@@ -180,6 +149,7 @@ impl RunDir {
                 checkpoint::remove_file(&entry.path())?;
             }
         }
+        events::remove(&self.path)?;
         // The recipe makes it a run: what is left of it then is no run, and its name is free.
         for name in [DONE, metrics::FILE, RECIPE, ENV, LOCK] {
             checkpoint::remove_file(&self.path.join(name))?;
@@ -200,6 +170,43 @@ impl RunDir {
         Error::Run {
             dir: self.path.clone(),
             message: message.to_owned(),
+        }
+    }
+}
+
+/// Creates the directory at `path`, unless it is there, and locks the file `name` in it.
+///
+/// # Errors
+///
+/// `busy`, if another process has the lock; or if a file cannot be created.
+pub(super) fn lock(path: &Path, name: &str, busy: impl Fn() -> Error) -> Result<File> {
+    let file = path.join(name);
+    // A process that was killed a moment ago may hold its lock until its memory is freed.
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        inside::check(path)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let lock = inside::open(&file, &mut options).map_err(|e| Error::io("open", &file, e))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+            // Another process may have removed the directory, and with it this lock, meanwhile.
+            Ok(()) if !is_at(&lock, &file) => {}
+            Ok(()) => return Ok(lock),
+            // Lustre and some NFS have no locks. Without one, nothing but care keeps two processes apart.
+            Err(TryLockError::Error(e)) if has_no_locks(&e) => {
+                say!(
+                    "warning: the file system of {} has no locks ({e}): do not run two processes \
+                     in this directory",
+                    path.display()
+                );
+                return Ok(lock);
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", &file, e)),
         }
     }
 }
@@ -258,8 +265,15 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
     Ok((name.unwrap_or("run").to_owned(), text))
 }
 
+/// The line of the mark of a complete run at `path`, if it has one.
+pub fn summary(path: &Path) -> Option<String> {
+    let text = inside::read(&path.join(DONE), SMALL).ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Some(text.lines().next()?.to_owned())
+}
+
 /// Whether `path` holds any file of a run, even if the recipe is lost.
-fn holds_run(path: &Path) -> bool {
+pub(super) fn holds_run(path: &Path) -> bool {
     [RECIPE, metrics::FILE, checkpoint::DIR]
         .iter()
         .any(|name| is_there(&path.join(name)))

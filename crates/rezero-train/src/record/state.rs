@@ -27,6 +27,9 @@ pub struct State {
     pub valid: Option<Score>,
     /// The best validation.
     pub best: Option<Score>,
+    /// Validations since the best.
+    #[serde(default)]
+    pub stale: usize,
     /// The first validation that reached `run.target`.
     pub reached: Option<Reached>,
     /// The loss scale, with `train.dtype = "f16"`.
@@ -70,6 +73,12 @@ impl State {
             return Err(format!(
                 "no run sees {} items between two rows",
                 self.since.items
+            ));
+        }
+        if self.stale > self.step {
+            return Err(format!(
+                "{} validations without a better one in {} steps",
+                self.stale, self.step
             ));
         }
         match &self.loss_scale {

@@ -25,7 +25,8 @@ pub struct Figure {
 
 /// All figures that the runs have data for.
 pub fn figures(report: &Report) -> Vec<Figure> {
-    let mut found = Vec::new();
+    let tuning = report.tuning.as_ref();
+    let mut found: Vec<Figure> = tuning.and_then(|t| t.figure(report)).into_iter().collect();
     let step = |row: &Row| row.step as f64;
     let seconds = |row: &Row| row.seconds;
     let loss = |row: &Row| row.loss;

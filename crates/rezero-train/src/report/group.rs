@@ -34,7 +34,7 @@ const FAMILY: &str = "model.family";
 ///
 /// If the runs are of different tasks, or two runs of a group have the same seed.
 pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
-    must_be_of_one_task(&runs)?;
+    must_be_of_one_task(&runs.iter().collect::<Vec<_>>())?;
     let labels = labels(&runs);
     let mut groups: Vec<Group> = Vec::new();
     for (run, label) in runs.into_iter().zip(labels) {
@@ -61,7 +61,8 @@ pub fn group(runs: Vec<RunData>) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-fn must_be_of_one_task(runs: &[RunData]) -> Result<()> {
+/// Refuses runs of several tasks.
+pub(super) fn must_be_of_one_task(runs: &[&RunData]) -> Result<()> {
     let Some(first) = runs.first() else {
         return Ok(());
     };

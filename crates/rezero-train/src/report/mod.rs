@@ -6,6 +6,7 @@ mod page;
 mod place;
 mod read;
 mod stats;
+mod tuning;
 mod write;
 
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ pub use group::group;
 pub use page::{csv, curves, html, markdown};
 pub use read::{RunData, read};
 pub use stats::{Mean, welch};
+pub use tuning::{Setting, SweepData, Tuning, read_sweep};
 
 use read::{reaches, result};
 
@@ -80,6 +82,8 @@ pub struct Report {
     pub baseline: Option<String>,
     /// The table.
     pub table: Vec<Summary>,
+    /// The values among which the arms' own were chosen, in the report of a sweep.
+    pub tuning: Option<Tuning>,
 }
 
 impl Report {
@@ -130,8 +134,15 @@ impl Report {
             is_common,
             baseline: base.map(|group| group.label.clone()),
             table,
+            tuning: None,
             groups,
         })
+    }
+
+    /// The same with the tuning that chose the runs.
+    #[must_use]
+    pub fn with_tuning(self, tuning: Option<Tuning>) -> Self {
+        Self { tuning, ..self }
     }
 
     /// The name of the measure, with its unit.

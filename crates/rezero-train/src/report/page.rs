@@ -160,6 +160,15 @@ impl Report {
 /// The report in Markdown, with links to the figures' SVG files.
 pub fn markdown(report: &Report, figures: &[Figure]) -> String {
     let mut text = format!("# {}\n\n", cell(&report.title));
+    if report.tuning.is_some() {
+        let (table, notes) = (
+            report.tuning_markdown(),
+            cell(&report.tuning_notes().join(" ")),
+        );
+        text.push_str(&format!(
+            "## Tuning\n\n{table}\n{notes}\n\n## Each arm at its best\n\n"
+        ));
+    }
     text.push_str(&report.table_markdown());
     let notes = cell(&report.notes());
     if !notes.is_empty() {
@@ -282,6 +291,29 @@ pub fn html(report: &Report, figures: &[Figure]) -> String {
         let cell = |c: &String| format!("<{tag}>{}</{tag}>", escaped(c));
         format!("<tr>{}</tr>\n", cells.iter().map(cell).collect::<String>())
     };
+    if let Some(tuning) = &report.tuning {
+        let (head, rows) = tuning.table(report);
+        text.push_str("<h2>Tuning</h2>\n<div class=\"wide\">\n<table>\n<thead>\n");
+        text.push_str(&cells("th", &head));
+        text.push_str("</thead>\n<tbody>\n");
+        for row in rows {
+            let cell = |text: &String| {
+                let inner = text
+                    .strip_prefix("**")
+                    .and_then(|text| text.strip_suffix("**"));
+                inner.map_or_else(
+                    || format!("<td>{}</td>", escaped(text)),
+                    |inner| format!("<td><strong>{}</strong></td>", escaped(inner)),
+                )
+            };
+            let cells: String = row.iter().map(cell).collect();
+            text.push_str(&format!("<tr>{cells}</tr>\n"));
+        }
+        let notes = escaped(&report.tuning_notes().join(" "));
+        text.push_str(&format!(
+            "</tbody>\n</table>\n</div>\n<p>{notes}</p>\n<h2>Each arm at its best</h2>\n"
+        ));
+    }
     text.push_str("<div class=\"wide\">\n<table>\n<thead>\n");
     text.push_str(&cells("th", &report.head()));
     text.push_str("</thead>\n<tbody>\n");

@@ -9,7 +9,7 @@ use crate::plot;
 use crate::record::{alone_in, write_atomic};
 
 impl Report {
-    /// Writes `report.md`, `report.csv`, `curves.csv`, every figure as SVG (and as PNG with feature
+    /// Writes `report.md`, `report.csv`, `curves.csv`, for a sweep `tuning.csv`, every figure as SVG (and as PNG with feature
     /// `png`), and `index.html`, which holds the table and all figures. Returns the path of
     /// `index.html`.
     ///
@@ -26,6 +26,9 @@ impl Report {
         }
         write_atomic(&dir.join("report.md"), markdown(self, &figures).as_bytes())?;
         write_atomic(&dir.join("report.csv"), csv(self).as_bytes())?;
+        if let Some(tuning) = &self.tuning {
+            write_atomic(&dir.join("tuning.csv"), tuning.csv().as_bytes())?;
+        }
         write_atomic(&dir.join("curves.csv"), curves(self).as_bytes())?;
         let page = dir.join("index.html");
         write_atomic(&page, html(self, &figures).as_bytes())?;

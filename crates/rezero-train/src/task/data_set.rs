@@ -33,6 +33,12 @@ impl Places {
         };
         Ok(fetch::fetch(registry::find(name)?, &options)?)
     }
+
+    /// The folder of a data set that is not fetched.
+    pub(super) fn local(&self, name: &str) -> PathBuf {
+        let default = || Path::new(DEFAULT_DIR).join(name);
+        self.dir.clone().unwrap_or_else(default)
+    }
 }
 
 /// The size of the split among training, validation and test.

@@ -3,18 +3,23 @@
 use std::ops::Range;
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::{
     Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
-    cifar10, shapes,
+    cifar10, cifar100, folder,
+    mnist::{self, FASHION_MNIST, MNIST},
+    picture::{Preparation, Sizing},
+    shapes,
 };
 
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
-use crate::recipe::{ImageData, ImageSource, Pixels, Settings, TaskOf};
+use crate::recipe::check::{check, in_f32};
+use crate::recipe::{ImageData, ImageSource, Pixels, Resize, Settings, TaskOf, TaskRecipe};
 use crate::record::Totals;
+use crate::say::say;
 use crate::zoo;
 
 /// The number of images of `shapes`: training, validation, test.
@@ -33,48 +38,157 @@ pub struct ImageForm {
     pub num_classes: usize,
 }
 
-/// A row of the table of image data sets: the form of the data, and how it is opened.
+/// A row of the table of image data sets: the form of the data, the names of its classes, its mean
+/// and standard deviation, and how it is opened.
 struct Row {
     form: ImageForm,
-    normalization: fn() -> Normalization,
-    open: fn(&Places, Split) -> Result<ImageSet>,
+    class_names: Vec<String>,
+    normalization: Normalization,
+    open: fn(&ImageData, &Places, Split) -> Result<ImageSet>,
 }
 
-const RGB_32: ImageForm = ImageForm {
-    shape: ImageShape {
-        channels: 3,
-        height: 32,
-        width: 32,
-    },
-    num_classes: 10,
+/// The form of CIFAR-10's images, which needs no word in the identity of a network.
+const OF_CIFAR10: ImageForm = ImageForm {
+    shape: cifar10::SHAPE,
+    num_classes: cifar10::CLASS_NAMES.len(),
 };
 
-/// The table of sources.
-fn row(source: ImageSource) -> Row {
-    match source {
-        ImageSource::Cifar10 => Row {
-            form: RGB_32,
-            normalization: cifar10::normalization_table,
-            open: |places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+/// The row of a data set that never changes.
+fn fixed(
+    shape: ImageShape,
+    class_names: &[&str],
+    normalization: Normalization,
+    open: fn(&ImageData, &Places, Split) -> Result<ImageSet>,
+) -> Row {
+    Row {
+        form: ImageForm {
+            shape,
+            num_classes: class_names.len(),
         },
-        ImageSource::Shapes => Row {
-            form: RGB_32,
-            normalization: shapes::normalization,
-            open: |_, split| {
+        class_names: class_names.iter().map(|&name| name.to_owned()).collect(),
+        normalization,
+        open,
+    }
+}
+
+/// The table of sources.
+fn row(data: &ImageData) -> Row {
+    match data.set {
+        ImageSource::Cifar10 => fixed(
+            cifar10::SHAPE,
+            &cifar10::CLASS_NAMES,
+            cifar10::normalization_table(),
+            |_, places, split| Ok(cifar10::load(&places.folder("cifar10")?, split)?),
+        ),
+        ImageSource::Cifar100 => fixed(
+            cifar100::SHAPE,
+            &cifar100::CLASS_NAMES,
+            cifar100::normalization(),
+            |_, places, split| Ok(cifar100::load(&places.folder("cifar100")?, split)?),
+        ),
+        ImageSource::Mnist => fixed(
+            mnist::SHAPE,
+            &MNIST.class_names,
+            mnist::normalization_mnist(),
+            |_, places, split| Ok(MNIST.load(&places.local(MNIST.name), split)?),
+        ),
+        ImageSource::FashionMnist => fixed(
+            mnist::SHAPE,
+            &FASHION_MNIST.class_names,
+            mnist::normalization_fashion(),
+            |_, places, split| Ok(FASHION_MNIST.load(&places.local(FASHION_MNIST.name), split)?),
+        ),
+        ImageSource::Folder => Row {
+            form: ImageForm {
+                shape: match data.size.as_slice() {
+                    &[height, width] => ImageShape::new(data.channels, height, width),
+                    _ => ImageShape::new(data.channels, 0, 0),
+                },
+                num_classes: data.class_names.len(),
+            },
+            class_names: data.class_names.clone(),
+            normalization: Normalization {
+                mean: data.mean.iter().map(|mean| in_f32(*mean)).collect(),
+                std: data.std.iter().map(|std| in_f32(*std)).collect(),
+            },
+            open: open_folder,
+        },
+        ImageSource::Shapes => fixed(
+            shapes::SHAPE,
+            &shapes::CLASS_NAMES,
+            shapes::normalization(),
+            |_, _, split| {
                 Ok(shapes::generate(
                     split,
                     of_split(SHAPES, split),
                     BUILT_IN_SEED,
                 ))
             },
-        },
+        ),
     }
 }
 
+/// How an image of the data set is made of a PNG or JPEG file.
+pub fn preparation(data: &ImageData) -> Preparation {
+    let ImageShape {
+        channels,
+        height,
+        width,
+    } = row(data).form.shape;
+    let sizing = match data.resize {
+        // The size is known once a run has begun.
+        Resize::No if height == 0 => Sizing::Any,
+        Resize::No => Sizing::Exactly { height, width },
+        Resize::Stretch => Sizing::Stretch { height, width },
+        Resize::Crop => Sizing::Crop { height, width },
+    };
+    Preparation { channels, sizing }
+}
+
+/// Reads a split of a folder of class folders.
+fn open_folder(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
+    // What the network and its optimizer take comes on top.
+    const SHARE: f64 = 0.8;
+
+    let dir = places.dir.as_ref().ok_or_else(|| Error::RecipeValue {
+        key: "data.set".to_owned(),
+        message: "data=folder reads the folder that --data-dir names; give --data-dir DIR"
+            .to_owned(),
+    })?;
+    let options = folder::Options {
+        preparation: preparation(data),
+        class_names: data.class_names.clone(),
+        valid_share: data.valid_share,
+        test_share: data.test_share,
+        split_seed: data.split_seed,
+        skip_corrupt: data.skip_corrupt,
+        limit: match split {
+            Split::Train => data.train_items,
+            Split::Valid => data.valid_items,
+            Split::Test => 0,
+        },
+        memory: fit::available_memory().map(|bytes| (SHARE * bytes as f64) as u64),
+    };
+    let folder::Loaded { set, skipped } = folder::load(dir, split, &options)?;
+    if let Some(first) = skipped.first() {
+        say!(
+            "{split}: {} corrupt images are left out, the first is {}",
+            skipped.len(),
+            first.display()
+        );
+    }
+    Ok(set)
+}
+
+/// The names of the classes in label order, without opening the data.
+pub fn class_names(data: &ImageData) -> Vec<String> {
+    row(data).class_names
+}
+
 fn normalization(data: &ImageData) -> Normalization {
-    let row = row(data.set);
+    let row = row(data);
     match data.normalization {
-        Pixels::Auto => (row.normalization)(),
+        Pixels::Auto => row.normalization,
         Pixels::Table => cifar10::normalization_table(),
         Pixels::Notebook => cifar10::normalization_notebook(),
         Pixels::Superconvergence => cifar10::normalization_superconvergence(),
@@ -84,6 +198,8 @@ fn normalization(data: &ImageData) -> Normalization {
 
 impl Domain for Images {
     type Batch = ImageBatch;
+    /// Of classes, `[batch, classes]`.
+    type Logits = Tensor<2>;
     type Network = zoo::images::Network;
     type Family = zoo::images::Family;
     type Data = ImageData;
@@ -96,8 +212,16 @@ impl Domain for Images {
         Task::classification("images")
     }
 
+    fn sums(logits: Tensor<2>, batch: &ImageBatch) -> Sums {
+        let targets = batch.targets.clone();
+        match batch.soft.clone() {
+            Some(shares) => Sums::of_shares(logits, shares, targets),
+            None => Sums::of_logits(logits, targets, None),
+        }
+    }
+
     fn open(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
-        let set = (row(data.set).open)(places, split)?;
+        let set = (row(data).open)(data, places, split)?;
         Ok(match split {
             Split::Train => limited(set, data.train_items),
             Split::Valid => limited(set, data.valid_items),
@@ -106,7 +230,69 @@ impl Domain for Images {
     }
 
     fn form(data: &ImageData) -> ImageForm {
-        row(data.set).form
+        row(data).form
+    }
+
+    const FORM_KEYS: &'static [&'static str] = &["images", "classes"];
+
+    fn identity(form: &ImageForm) -> String {
+        match *form == OF_CIFAR10 {
+            true => String::new(),
+            false => format!(
+                " images={}x{}x{} classes={}",
+                form.shape.channels, form.shape.height, form.shape.width, form.num_classes
+            ),
+        }
+    }
+
+    fn is_complete(data: &ImageData) -> bool {
+        let found = !data.class_names.is_empty() && !data.size.is_empty();
+        let normal =
+            data.normalization != Pixels::Auto || !(data.mean.is_empty() || data.std.is_empty());
+        data.set != ImageSource::Folder || (found && normal)
+    }
+
+    fn complete(data: &ImageData, train: &ImageSet) -> ImageData {
+        if Self::is_complete(data) {
+            return data.clone();
+        }
+        let (shape, moments) = (train.shape(), Normalization::of(train));
+        // The shortest digits that name the number.
+        let digits = |values: Vec<f32>| -> Vec<f64> {
+            let texts = values.iter().map(ToString::to_string);
+            texts.filter_map(|text| text.parse().ok()).collect()
+        };
+        let found = ImageData {
+            class_names: train.class_names().to_vec(),
+            size: vec![shape.height, shape.width],
+            mean: digits(moments.mean),
+            std: digits(moments.std),
+            ..data.clone()
+        };
+        Self::complete_as(data, &found)
+    }
+
+    fn complete_as(data: &ImageData, before: &ImageData) -> ImageData {
+        fn filled<T: Clone>(list: &[T], before: &[T]) -> Vec<T> {
+            if list.is_empty() { before } else { list }.to_vec()
+        }
+        if data.set != ImageSource::Folder {
+            return data.clone();
+        }
+        let mut filled_in = ImageData {
+            class_names: filled(&data.class_names, &before.class_names),
+            size: filled(&data.size, &before.size),
+            ..data.clone()
+        };
+        if data.normalization == Pixels::Auto {
+            filled_in.mean = filled(&data.mean, &before.mean);
+            filled_in.std = filled(&data.std, &before.std);
+        }
+        filled_in
+    }
+
+    fn task_recipe(of: TaskOf<Self>) -> TaskRecipe {
+        TaskRecipe::Images(of)
     }
 
     fn epochs(settings: &Settings) -> usize {
@@ -124,10 +310,8 @@ impl Domain for Images {
             seed: settings.train.seed,
             shuffle: true,
             drop_last: of.data.drop_last,
-            augment: Augment {
-                crop_padding: of.data.crop_padding,
-                flip: of.data.flip,
-            },
+            augment: of.data.augment.clone(),
+            label_smoothing: in_f32(of.data.label_smoothing),
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
@@ -147,6 +331,7 @@ impl Domain for Images {
             shuffle: false,
             drop_last: false,
             augment: Augment::NONE,
+            label_smoothing: 0.0,
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
@@ -154,11 +339,38 @@ impl Domain for Images {
     }
 
     fn check(of: &TaskOf<Self>, _settings: &Settings) -> Result<()> {
-        of.data.check()
+        of.data.check()?;
+        if !Self::is_complete(&of.data) {
+            return Ok(());
+        }
+        let shape = Self::form(&of.data).shape;
+        let channels = normalization(&of.data).mean.len();
+        check(
+            channels == shape.channels,
+            "data.normalization",
+            format!(
+                "has constants for {channels} channels, but the images are {shape} (channels, height, width): \
+                 choose auto or half"
+            ),
+        )?;
+        let fits = of.data.augment.fits(shape);
+        fits.map_err(|e| Error::RecipeValue {
+            key: "data.augment".to_owned(),
+            message: e.to_string(),
+        })
     }
 
-    fn idle() -> &'static [(&'static str, &'static str)] {
-        &[]
+    fn idle(data: &ImageData) -> Vec<(&'static str, String)> {
+        let all = ImageData::OF_A_FOLDER.into_iter();
+        if data.set != ImageSource::Folder {
+            let why = "is for data=folder; other sets have their own";
+            return all.map(|key| (key, why.to_owned())).collect();
+        }
+        let why = "the constants of a folder are for normalization=auto";
+        let idle = all.filter(|key| {
+            data.normalization != Pixels::Auto && ["data.mean", "data.std"].contains(key)
+        });
+        idle.map(|key| (key, why.to_owned())).collect()
     }
 
     fn may_score(_trained: &TaskOf<Self>, _wanted: &TaskOf<Self>) -> Result<()> {
@@ -200,11 +412,6 @@ impl Domain for Images {
     }
 }
 
-/// The sums of class logits, `[batch, classes]`.
-pub(crate) fn sums(logits: burn::Tensor<2>, batch: &ImageBatch) -> Sums {
-    Sums::of_logits(logits, batch.targets.clone(), None)
-}
-
 impl fit::Batch for ImageBatch {
     fn rows(&self) -> usize {
         self.targets.dims()[0]
@@ -213,7 +420,8 @@ impl fit::Batch for ImageBatch {
     fn narrow(&self, range: Range<usize>) -> Self {
         Self {
             images: self.images.clone().slice_dim(0, range.clone()),
-            targets: self.targets.clone().slice_dim(0, range),
+            targets: self.targets.clone().slice_dim(0, range.clone()),
+            soft: self.soft.clone().map(|soft| soft.slice_dim(0, range)),
         }
     }
 
@@ -221,6 +429,7 @@ impl fit::Batch for ImageBatch {
         Self {
             images: self.images.to_device(device),
             targets: integers_on(self.targets, device),
+            soft: self.soft.map(|soft| soft.to_device(device)),
         }
     }
 }

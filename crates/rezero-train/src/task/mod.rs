@@ -14,15 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
-pub use images::{ImageForm, Images};
+pub use images::{ImageForm, Images, class_names, preparation};
 pub use text::{ByteForm, Text, Windows};
-
-pub(crate) use images::sums as image_sums;
-pub(crate) use text::sums as text_sums;
 
 use crate::error::Result;
 use crate::fit;
-use crate::recipe::{Settings, TaskOf};
+use crate::recipe::{Settings, TaskOf, TaskRecipe};
 use crate::record::Totals;
 use crate::zoo::{Families, Zoo};
 
@@ -30,8 +27,10 @@ use crate::zoo::{Families, Zoo};
 pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// The data of one training step.
     type Batch: fit::Batch;
+    /// What a network makes of a batch.
+    type Logits;
     /// The networks of its families.
-    type Network: Zoo<Batch = Self::Batch>;
+    type Network: Zoo<Batch = Self::Batch, Logits = Self::Logits>;
     /// The `[model]` sections of its families.
     type Family: Families<Self>;
     /// The `[data]` section.
@@ -56,6 +55,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// The items and the metrics of the task.
     fn task() -> fit::Task;
 
+    /// The sums of a batch, see [`fit::Model::loss`].
+    fn sums(logits: Self::Logits, batch: &Self::Batch) -> fit::Sums;
+
     /// A split of the data set, cut to the recipe's limits.
     ///
     /// # Errors
@@ -63,8 +65,28 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// If the data is absent and cannot be downloaded, or is damaged.
     fn open(data: &Self::Data, places: &Places, split: Split) -> Result<Self::Set>;
 
-    /// The properties of the data that a network must know, without opening the data.
+    /// The properties of the data that a network must know, without opening the data. The section
+    /// is [complete](Self::is_complete).
     fn form(data: &Self::Data) -> Self::Form;
+
+    /// The keys of [`identity`](Self::identity).
+    const FORM_KEYS: &'static [&'static str];
+
+    /// The properties of the data that are part of a network's identity, each as ` key=value`.
+    /// Nothing for the data that most recipes of the task have.
+    fn identity(form: &Self::Form) -> String;
+
+    /// Whether the section leaves nothing to the data.
+    fn is_complete(data: &Self::Data) -> bool;
+
+    /// The section with the values that it leaves to the data, found in the training split.
+    fn complete(data: &Self::Data, train: &Self::Set) -> Self::Data;
+
+    /// The section with the values that it leaves to the data, as `before` has them.
+    fn complete_as(data: &Self::Data, before: &Self::Data) -> Self::Data;
+
+    /// The sections of this task as those of any task.
+    fn task_recipe(of: TaskOf<Self>) -> TaskRecipe;
 
     /// The number of passes over the training batches in a run with these settings.
     fn epochs(settings: &Settings) -> usize;
@@ -100,8 +122,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// The values that do not fit together.
     fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()>;
 
-    /// Keys of `[run]` and `[schedule]` that have no effect in this task, each with the reason.
-    fn idle() -> &'static [(&'static str, &'static str)];
+    /// Keys that have no effect in this task or with this data, each as `section.key` with the
+    /// reason.
+    fn idle(data: &Self::Data) -> Vec<(&'static str, String)>;
 
     /// Checks that a network that was trained as `trained` can be scored as `wanted`.
     ///

@@ -11,7 +11,7 @@ use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
 use crate::fit::{self, ACCURACY, BITS_PER_BYTE, Batches, Source, Sums, Task, bits, integers_on};
 use crate::recipe::check::{check, positive};
-use crate::recipe::{Settings, TaskOf, TextData, TextSource};
+use crate::recipe::{Settings, TaskOf, TaskRecipe, TextData, TextSource};
 use crate::record::Totals;
 use crate::words;
 use crate::zoo::{self, Families};
@@ -57,6 +57,8 @@ impl TaskOf<Text> {
 
 impl Domain for Text {
     type Batch = TextBatch;
+    /// Of bytes, `[batch, length, 256]`.
+    type Logits = Tensor<3>;
     type Network = zoo::text::Network;
     type Family = zoo::text::Family;
     type Data = TextData;
@@ -70,6 +72,16 @@ impl Domain for Text {
             .with_loss_unit("nats")
             .with(BITS_PER_BYTE)
             .with(ACCURACY)
+    }
+
+    fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
+        let [rows, length, vocab] = logits.dims();
+        let n = rows * length;
+        Sums::of_logits(
+            logits.reshape([n, vocab]),
+            batch.targets.clone().reshape([n]),
+            batch.weights.clone().map(|w| w.reshape([n])),
+        )
     }
 
     fn open(data: &TextData, places: &Places, split: Split) -> Result<rezero_data::Text> {
@@ -96,6 +108,28 @@ impl Domain for Text {
 
     fn form(_data: &TextData) -> ByteForm {
         ByteForm { vocab_size: 256 }
+    }
+
+    const FORM_KEYS: &'static [&'static str] = &[];
+
+    fn identity(_form: &ByteForm) -> String {
+        String::new()
+    }
+
+    fn is_complete(_data: &TextData) -> bool {
+        true
+    }
+
+    fn complete(data: &TextData, _train: &rezero_data::Text) -> TextData {
+        data.clone()
+    }
+
+    fn complete_as(data: &TextData, _before: &TextData) -> TextData {
+        data.clone()
+    }
+
+    fn task_recipe(of: TaskOf<Self>) -> TaskRecipe {
+        TaskRecipe::Text(of)
     }
 
     /// One epoch of `run.steps` steps.
@@ -161,15 +195,15 @@ impl Domain for Text {
         check(
             !settings.schedule.counts_epochs(),
             "schedule.kind",
-            "text has no epochs: it takes constant or one-cycle, and a warm-up in warmup_steps"
+            "text has no epochs: it takes constant, one-cycle, cosine or linear, and a warm-up in warmup_steps"
                 .to_owned(),
         )
     }
 
-    fn idle() -> &'static [(&'static str, &'static str)] {
-        &[(
+    fn idle(_data: &TextData) -> Vec<(&'static str, String)> {
+        vec![(
             "run.epochs",
-            "a text has windows drawn at random; run.steps is how long the run is",
+            "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
         )]
     }
 
@@ -228,17 +262,6 @@ impl Domain for Text {
     fn reads_a_file(data: &TextData) -> bool {
         data.set == TextSource::Text
     }
-}
-
-/// The sums of byte logits, `[batch, length, vocab_size]`.
-pub(crate) fn sums(logits: Tensor<3>, batch: &TextBatch) -> Sums {
-    let [rows, length, vocab] = logits.dims();
-    let n = rows * length;
-    Sums::of_logits(
-        logits.reshape([n, vocab]),
-        batch.targets.clone().reshape([n]),
-        batch.weights.clone().map(|w| w.reshape([n])),
-    )
 }
 
 impl fit::Batch for TextBatch {

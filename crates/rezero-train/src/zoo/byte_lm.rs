@@ -1,7 +1,7 @@
 //! `family = "byte-lm"`: Transformers that predict the next byte.
 
 use burn::optim::GradientsParams;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::TextBatch;
 use rezero_data::rng::mix;
 use rezero_nn::torch::TorchWeights;
@@ -15,15 +15,12 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, MAX_PARAMETERS, Recognised};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised};
 use crate::error::Result;
 use crate::fit::{Pass, Sums};
 use crate::recipe::check::{check, in_f32, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ByteForm, Text, Windows, text_sums};
-
-/// The most rows of a Jacobian. The positions are cut to fit.
-const MOST_ROWS: usize = 512;
+use crate::task::{ByteForm, Domain, Text, Windows};
 
 /// A causal language model over bytes: the paper's section 5.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,6 +114,8 @@ impl Family for Section {
         "from the embedding of the first positions to the output of the layers";
     const SUB_LAYERS: bool = true;
     const RECOMPUTES: bool = true;
+    /// The table of learned positions is made anew for another context.
+    const RESHAPES: &'static [&'static str] = &["context"];
 
     fn schemes() -> &'static [ResidualScheme] {
         RztxEncoderConfig::SCHEMES
@@ -171,11 +170,8 @@ impl Family for Section {
         positive("model.n_heads", self.n_heads, 1 << 16)?;
         positive("model.d_ff", self.d_ff, 1 << 20)?;
         // Refuses sizes that no machine can hold, before anything is allocated.
-        let matrices = match self.activation {
-            Activation::SwiGlu => 3,
-            Activation::Relu | Activation::Gelu | Activation::Silu => 2,
-        };
-        let layer = 4 * self.d_model * self.d_model + matrices * self.d_model * self.d_ff;
+        let layer =
+            4 * self.d_model * self.d_model + self.activation.matrices() * self.d_model * self.d_ff;
         let parameters = (self.depth * layer) as u64;
         check(
             parameters <= MAX_PARAMETERS,
@@ -286,9 +282,8 @@ impl Family for Section {
             ("model.norm", self.norm.to_string()),
             ("model.positions", self.positions.to_string()),
             ("model.embedding_scale", self.embedding_scale.to_string()),
-            ("gates.alpha_bound", gates.alpha_bound.to_string()),
-            ("gates.alpha_shared", gates.alpha_shared.to_string()),
         ];
+        all.extend(gates.described(self.scheme, true));
         // Other positions have no length of their own.
         if self.positions == Positions::Learned {
             all.push(("model.context", self.context.to_string()));
@@ -340,15 +335,15 @@ impl Family for Section {
         unknown.map(|(_, what)| what).collect()
     }
 
-    fn loss(network: &Network, batch: &TextBatch) -> Sums {
-        text_sums(network.forward(batch.inputs.clone()), batch)
+    fn logits(network: &Network, batch: &TextBatch) -> Tensor<3> {
+        network.forward(batch.inputs.clone())
     }
 
     /// Of as many positions as have 512 values together.
     fn jacobians(network: &Network, batch: &TextBatch) -> Result<Vec<Jacobian>, JacobianError> {
         let x = network.embed(batch.inputs.clone(), 0);
         let [_, length, d_model] = x.dims();
-        let length = (MOST_ROWS / d_model).clamp(1, length);
+        let length = (JACOBIAN_ROWS / d_model).clamp(1, length);
         JacobianProbe::new().run_module(
             network,
             |net, x| net.encoder.forward(RztxEncoderInput::new(x).causal()),
@@ -366,7 +361,7 @@ impl Family for Section {
             batch.inputs.clone(),
             |part| mix(pass.seed, part),
             |logits| {
-                let found = sums.insert(text_sums(logits, batch));
+                let found = sums.insert(Text::sums(logits, batch));
                 found.loss.clone() * pass.scale
             },
         );

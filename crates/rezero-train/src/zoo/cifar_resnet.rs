@@ -1,6 +1,6 @@
 //! `family = "cifar-resnet"`: ResNets of depth 6n+2.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig, Definition, cifar_resnet_shape};
 use rezero_nn::torch::TorchWeights;
@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, Recognised};
 use crate::error::Result;
-use crate::fit::Sums;
 use crate::recipe::check::check;
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{ImageForm, Images};
 
 /// A ResNet of 6n+2 weighted layers for small images: He et al., arXiv 1512.03385, section 4.2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -138,12 +137,13 @@ impl Family for Section {
     }
 
     fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
-        vec![
+        let mut all = vec![
             ("model.depth", self.depth.to_string()),
             ("model.scheme", self.scheme.to_string()),
             ("model.definition", self.definition.to_string()),
-            ("gates.alpha_bound", gates.alpha_bound.to_string()),
-        ]
+        ];
+        all.extend(gates.described(self.scheme, false));
+        all
     }
 
     /// A gated block has the parameters of ReZero's, and zero-γ those of a plain ResNet.
@@ -151,8 +151,8 @@ impl Family for Section {
         &["model.scheme"]
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone()), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone())
     }
 
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {

@@ -6,7 +6,8 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchNames, TorchWeights};
-use rezero_nn::{GrowError, Jacobian, JacobianError, Place, ResidualScheme};
+use rezero_nn::vit::LayersShape;
+use rezero_nn::{GrowError, Jacobian, JacobianError, NormKind, Place, ResidualScheme};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +35,10 @@ pub trait Family:
     const SUB_LAYERS: bool = false;
     /// Whether its networks can run layers again in the backward pass.
     const RECOMPUTES: bool = false;
+
+    /// The keys of [`identity`](Self::identity) that may be other ones in a run that begins with the
+    /// weights of another run.
+    const RESHAPES: &'static [&'static str] = &[];
 
     /// The residual schemes that it supports.
     fn schemes() -> &'static [ResidualScheme];
@@ -64,6 +69,16 @@ pub trait Family:
     /// The value that is out of range.
     fn check(&self, train: &Train) -> Result<()>;
 
+    /// Checks that the network can be made for data of this form.
+    ///
+    /// # Errors
+    ///
+    /// The sizes that do not fit together.
+    fn takes(&self, form: &<Self::Domain as Domain>::Form) -> Result<()> {
+        let _ = form;
+        Ok(())
+    }
+
     /// Makes the network.
     fn init(
         &self,
@@ -85,8 +100,11 @@ pub trait Family:
         place: Place,
     ) -> Result<Self::Network, GrowError>;
 
-    /// The sums of a batch, see [`fit::Model::loss`].
-    fn loss(network: &Self::Network, batch: &<Self::Domain as Domain>::Batch) -> Sums;
+    /// The logits of a batch.
+    fn logits(
+        network: &Self::Network,
+        batch: &<Self::Domain as Domain>::Batch,
+    ) -> <Self::Domain as Domain>::Logits;
 
     /// The Jacobians, one for each item of a batch, [from and to](Self::JACOBIAN) where the family
     /// decides.
@@ -118,8 +136,8 @@ pub trait Family:
     /// them as metadata.
     fn described(&self, gates: &Gates) -> Vec<(&'static str, String)>;
 
-    /// The keys among them that no shape of a file tells: wrong values give wrong numbers without an
-    /// error.
+    /// The keys among them that no shape of a file tells, or not for certain: wrong values give wrong
+    /// numbers without an error.
     fn untold(&self) -> &'static [&'static str];
 
     /// What the family's usual code in PyTorch does not know of this section.
@@ -157,6 +175,28 @@ pub struct Recognised {
     pub keys: Vec<&'static str>,
 }
 
+/// The settings of residual connections that a file's layers of patches tell.
+pub(super) fn of_layers(layers: &LayersShape) -> Vec<(&'static str, String)> {
+    let scheme = layers.scheme();
+    let mut settings = vec![
+        ("model.depth", layers.n_layers.to_string()),
+        ("model.scheme", scheme.to_string()),
+    ];
+    if layers.norms > 0 && (layers.rms || scheme == ResidualScheme::ReZero) {
+        let norm = match layers.rms {
+            true => NormKind::Rms,
+            false => NormKind::Layer,
+        };
+        settings.push(("model.norm", norm.to_string()));
+    }
+    if layers.gates > 0 {
+        settings.push(("gates.alpha_shared", (layers.gates == 1).to_string()));
+        let per_channel = layers.gate_per_channel.to_string();
+        settings.push(("gates.alpha_per_channel", per_channel));
+    }
+    settings
+}
+
 /// The `[model]` sections of a task's families as one type.
 pub trait Families<D: Domain>:
     Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync
@@ -184,12 +224,20 @@ pub trait Families<D: Domain>:
     fn sub_layers(&self) -> bool;
     /// See [`Family::RECOMPUTES`].
     fn recomputes(&self) -> bool;
+    /// See [`Family::RESHAPES`].
+    fn reshapes(&self) -> &'static [&'static str];
     /// See [`Family::check`].
     ///
     /// # Errors
     ///
     /// The value that is out of range.
     fn check(&self, train: &Train) -> Result<()>;
+    /// See [`Family::takes`].
+    ///
+    /// # Errors
+    ///
+    /// The sizes that do not fit together.
+    fn takes(&self, form: &D::Form) -> Result<()>;
     /// See [`Family::init`].
     fn init(&self, gates: &Gates, form: &D::Form, device: &Device) -> D::Network;
     /// See [`Family::grow`].
@@ -217,6 +265,12 @@ pub trait Families<D: Domain>:
 
 /// A network of any of a task's families.
 pub trait Zoo: fit::Model {
+    /// See [`Domain::Logits`].
+    type Logits;
+
+    /// See [`Family::logits`].
+    fn logits(&self, batch: &Self::Batch) -> Self::Logits;
+
     /// See [`Family::jacobians`].
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `family = "mlp"`: deep fully connected networks.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
 use rezero_nn::mlp::{Mlp, MlpConfig, mlp_shape};
 use rezero_nn::torch::TorchWeights;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::fit::{PartUpdate, Pass, Sums};
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{Domain, ImageForm, Images};
 
 /// A deep fully connected network: the paper's section 4.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -93,6 +93,11 @@ impl Family for Section {
              and accumulate=1"
                 .to_owned(),
         )?;
+        check(
+            !train.recompute || train.freeze.is_empty(),
+            "train.freeze",
+            "an mlp with recompute=true is updated while its gradients come: leave out one of the two".to_owned(),
+        )?;
         let parameters = self.depth as u64 * (self.width as u64).pow(2);
         check(
             parameters <= MAX_PARAMETERS,
@@ -100,6 +105,21 @@ impl Family for Section {
             format!(
                 "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} width={}",
                 self.depth, self.width
+            ),
+        )
+    }
+
+    fn takes(&self, form: &ImageForm) -> Result<()> {
+        let ends = form.shape.bytes().saturating_add(form.num_classes) as u64;
+        let parameters = (self.depth as u64 * (self.width as u64).pow(2))
+            .saturating_add(ends.saturating_mul(self.width as u64));
+        check(
+            parameters <= MAX_PARAMETERS,
+            "model.width",
+            format!(
+                "at most {MAX_PARAMETERS} parameters, got {parameters} of depth={} width={} for images of {} \
+                 in {} classes",
+                self.depth, self.width, form.shape, form.num_classes
             ),
         )
     }
@@ -135,12 +155,13 @@ impl Family for Section {
     }
 
     fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
-        vec![
+        let mut all = vec![
             ("model.depth", self.depth.to_string()),
             ("model.width", self.width.to_string()),
             ("model.scheme", self.scheme.to_string()),
-            ("gates.alpha_bound", gates.alpha_bound.to_string()),
-        ]
+        ];
+        all.extend(gates.described(self.scheme, false));
+        all
     }
 
     fn untold(&self) -> &'static [&'static str] {
@@ -150,8 +171,8 @@ impl Family for Section {
         }
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone().flatten(1, 3)), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone().flatten(1, 3))
     }
 
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {
@@ -172,7 +193,7 @@ impl Family for Section {
             batch.images.clone().flatten(1, 3),
             segment,
             |logits| {
-                let found = sums.insert(image_sums(logits, batch));
+                let found = sums.insert(Images::sums(logits, batch));
                 found.loss.clone() * pass.scale
             },
             update,

@@ -6,11 +6,15 @@
 mod byte_lm;
 mod cifar_resnet;
 mod family;
+mod mixer;
 mod mlp;
 mod preact_resnet;
+mod vit;
 
 pub use byte_lm::Section as ByteLm;
 pub use family::{Families, Family, Recognised, Zoo};
+
+use family::of_layers;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -23,6 +27,9 @@ use crate::task::Domain;
 
 /// The weights take 16 GB, the gradients as much again, and Adam's state twice as much.
 const MAX_PARAMETERS: u64 = 4_000_000_000;
+
+/// The most rows of a Jacobian between hidden values of a sequence, which is cut to fit.
+const JACOBIAN_ROWS: usize = 512;
 
 macro_rules! families {
     ($($task:ident: $Domain:ident { $($name:literal $file:ident $Variant:ident,)+ })+) => {
@@ -118,8 +125,16 @@ macro_rules! families {
                         match self { $(Self::$Variant(_) => super::$file::Section::RECOMPUTES),+ }
                     }
 
+                    fn reshapes(&self) -> &'static [&'static str] {
+                        match self { $(Self::$Variant(_) => super::$file::Section::RESHAPES),+ }
+                    }
+
                     fn check(&self, train: &Train) -> Result<()> {
                         match self { $(Self::$Variant(section) => section.check(train)),+ }
+                    }
+
+                    fn takes(&self, form: &<Task as Domain>::Form) -> Result<()> {
+                        match self { $(Self::$Variant(section) => section.takes(form)),+ }
                     }
 
                     fn init(
@@ -182,6 +197,14 @@ macro_rules! families {
                 }
 
                 impl super::Zoo for Network {
+                    type Logits = <Task as Domain>::Logits;
+
+                    fn logits(&self, batch: &Self::Batch) -> Self::Logits {
+                        match self {
+                            $(Self::$Variant(net) => super::$file::Section::logits(net, batch)),+
+                        }
+                    }
+
                     fn with_torch(
                         self,
                         weights: &TorchWeights,
@@ -226,9 +249,7 @@ macro_rules! families {
                     }
 
                     fn loss(&self, batch: &Self::Batch) -> Sums {
-                        match self {
-                            $(Self::$Variant(net) => super::$file::Section::loss(net, batch)),+
-                        }
+                        Task::sums(super::Zoo::logits(self, batch), batch)
                     }
 
                     fn gradients(
@@ -313,6 +334,8 @@ families! {
         "cifar-resnet" cifar_resnet CifarResNet,
         "preact-resnet" preact_resnet PreActResNet,
         "mlp" mlp Mlp,
+        "vit" vit Vit,
+        "mixer" mixer Mixer,
     }
     text: Text {
         "byte-lm" byte_lm ByteLm,
@@ -351,13 +374,39 @@ pub(crate) fn is_of_text(model: &toml::Table) -> bool {
 pub(crate) fn identity<D: Domain>(of: &TaskOf<D>, gates: &Gates) -> String {
     let model = &of.model;
     format!(
-        "{} depth={} scheme={}{}{}",
+        "{} depth={} scheme={}{}{}{}",
         model.name(),
         model.depth(),
         model.scheme(),
         model.identity(),
+        D::identity(&D::form(&of.data)),
         gates.identity(model.scheme(), model.sub_layers())
     )
+}
+
+/// The difference between two networks that keeps one from beginning with the weights of the other, given
+/// their [`identity`]: `depth=20, not depth=14`. Input and output may differ, of which an identity says
+/// nothing, and what the family can make anew.
+pub(crate) fn differs<D: Domain>(of: &TaskOf<D>, own: &str, source: &str) -> Option<String> {
+    let may = |word: &str| {
+        let key = word.split_once('=').map_or(word, |(key, _)| key);
+        D::FORM_KEYS.contains(&key) || of.model.reshapes().contains(&key)
+    };
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(' ').filter(|word| !may(word));
+        words.map(str::to_owned).collect()
+    };
+    let (own, source) = (words(own), words(source));
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter().filter(|word| !b.contains(word)).cloned().collect()
+    };
+    let (has, lacks) = (only(&source, &own), only(&own, &source));
+    let [has, lacks] = [has.join(" "), lacks.join(" ")];
+    (own != source).then(|| match (has.is_empty(), lacks.is_empty()) {
+        (true, _) => format!("nothing like {lacks}"),
+        (false, true) => format!("also {has}"),
+        (false, false) => format!("{has}, not {lacks}"),
+    })
 }
 
 /// Checks ranges, and that the network, its data and the settings fit together.
@@ -374,6 +423,9 @@ pub(crate) fn check<D: Domain>(of: &TaskOf<D>, settings: &Settings) -> Result<()
         ),
     )?;
     model.check(&settings.train)?;
+    if D::is_complete(&of.data) {
+        model.takes(&D::form(&of.data))?;
+    }
     D::check(of, settings)
 }
 
@@ -381,11 +433,11 @@ pub(crate) fn check<D: Domain>(of: &TaskOf<D>, settings: &Settings) -> Result<()
 pub(crate) fn idle<D: Domain>(of: &TaskOf<D>) -> Vec<crate::recipe::Idle> {
     use crate::recipe::Idle;
     let (model, scheme) = (&of.model, of.model.scheme());
-    let mut idle: Vec<Idle> = D::idle()
-        .iter()
+    let mut idle: Vec<Idle> = D::idle(&of.data)
+        .into_iter()
         .map(|(key, why)| Idle {
-            key: (*key).to_owned(),
-            why: (*why).to_owned(),
+            key: key.to_owned(),
+            why,
         })
         .collect();
     if !scheme.has_gate() {

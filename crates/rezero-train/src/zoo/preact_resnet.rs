@@ -1,6 +1,6 @@
 //! `family = "preact-resnet"`: pre-activation ResNets.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
 use rezero_nn::resnet::{PreActDepth, PreActResNet, PreActResNetConfig, preact_resnet_shape};
 use rezero_nn::torch::TorchWeights;
@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, Recognised};
 use crate::error::Result;
-use crate::fit::Sums;
 use crate::recipe::check::check;
 use crate::recipe::{Gates, Train};
-use crate::task::{ImageForm, Images, image_sums};
+use crate::task::{ImageForm, Images};
 
 /// A pre-activation ResNet: He et al., arXiv 1603.05027, as the authors of ReZero run it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -138,11 +137,12 @@ impl Family for Section {
     }
 
     fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
-        vec![
+        let mut all = vec![
             ("model.depth", self.depth.to_string()),
             ("model.scheme", self.scheme.to_string()),
-            ("gates.alpha_bound", gates.alpha_bound.to_string()),
-        ]
+        ];
+        all.extend(gates.described(self.scheme, false));
+        all
     }
 
     fn untold(&self) -> &'static [&'static str] {
@@ -152,8 +152,8 @@ impl Family for Section {
         }
     }
 
-    fn loss(network: &Network, batch: &ImageBatch) -> Sums {
-        image_sums(network.forward(batch.images.clone()), batch)
+    fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
+        network.forward(batch.images.clone())
     }
 
     fn jacobians(network: &Network, batch: &ImageBatch) -> Result<Vec<Jacobian>, JacobianError> {

@@ -186,10 +186,8 @@ fn batches_are_the_same_on_every_device() {
         seed: 4,
         shuffle: true,
         drop_last: true,
-        augment: Augment {
-            crop_padding: 4,
-            flip: true,
-        },
+        augment: Augment::STANDARD,
+        label_smoothing: 0.0,
         normalization: shapes::normalization(),
         prefetch: 2,
     };

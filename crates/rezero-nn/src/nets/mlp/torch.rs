@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Mlp;
-use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights};
+use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, field};
 
 /// The form of a fully connected network, from the names and shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,6 @@ pub fn mlp_shape(weights: &TorchWeights) -> Option<MlpShape> {
 impl TorchNames for Mlp {
     fn torch_name(&self, path: &[String]) -> TorchName {
         let parts: Vec<&str> = path.iter().map(String::as_str).collect();
-        let field = |name| match name {
-            "gamma" => "weight",
-            "beta" => "bias",
-            other => other,
-        };
         let name = match parts[..] {
             ["input", leaf] => format!("linear_input.{leaf}"),
             ["output", leaf] => format!("linear_output.{leaf}"),
@@ -64,6 +59,7 @@ impl TorchNames for Mlp {
                 parts[..],
                 ["input" | "output", "weight"] | ["layers", _, "linear", "weight"]
             ),
+            shape: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{CifarResNet, PreActResNet};
-use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights};
+use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, field, renamed};
 
 /// The form of a CIFAR ResNet, from the names and shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,15 +117,6 @@ fn stage(block: usize, stages: &[usize]) -> String {
     format!("layer{}.{}", stages.len() + 1, block - first)
 }
 
-/// The names of a batch norm's fields.
-fn field(name: &str) -> &str {
-    match name {
-        "gamma" => "weight",
-        "beta" => "bias",
-        other => other,
-    }
-}
-
 /// The index in a path.
 fn index(text: &str) -> usize {
     text.parse().unwrap_or(0)
@@ -159,6 +150,7 @@ impl TorchNames for CifarResNet {
         TorchName {
             name,
             transposed: parts[..] == ["linear", "weight"],
+            shape: None,
         }
     }
 
@@ -196,29 +188,12 @@ impl TorchNames for PreActResNet {
         TorchName {
             name,
             transposed: parts[..] == ["linear", "weight"],
+            shape: None,
         }
     }
 
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         preact_names(tensors, expected);
-    }
-}
-
-/// Gives tensors other names, component by component. A name that is taken stays as it is.
-fn renamed(tensors: &mut TorchTensors, rename: impl Fn(&[&str]) -> Option<String>) {
-    let names: Vec<(String, String)> = tensors
-        .keys()
-        .filter_map(|name| {
-            let parts: Vec<&str> = name.split('.').collect();
-            Some((name.clone(), rename(&parts)?))
-        })
-        .collect();
-    for (old, new) in names {
-        if !tensors.contains_key(&new)
-            && let Some(tensor) = tensors.remove(&old)
-        {
-            tensors.insert(new, tensor);
-        }
     }
 }
 

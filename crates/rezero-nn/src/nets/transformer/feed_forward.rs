@@ -29,6 +29,16 @@ vocabulary! {
     }
 }
 
+impl Activation {
+    /// The number of matrices in a feed-forward branch: two, and SwiGLU's gate.
+    pub const fn matrices(self) -> usize {
+        match self {
+            Self::Relu | Self::Gelu | Self::Silu => 2,
+            Self::SwiGlu => 3,
+        }
+    }
+}
+
 /// Configuration to create a [`FeedForward`] using the [init function](FeedForwardConfig::init).
 #[derive(Config, Debug)]
 pub struct FeedForwardConfig {

@@ -5,7 +5,7 @@ use burn::module::Module;
 use super::{
     RztxDecoder, RztxDecoderLayer, RztxEncoder, RztxEncoderLayer, RztxLm, RztxTransformer,
 };
-use crate::fold::Fold;
+use crate::fold::{Fold, Last};
 
 impl Fold for RztxEncoder {
     fn fold(self) -> Self {
@@ -17,7 +17,10 @@ impl Fold for RztxEncoder {
                 residual,
                 ..
             } = layer;
-            residual.fold([&mut attention.out_proj, &mut feed_forward.linear2]);
+            residual.fold([
+                Last::Channels(&mut attention.out_proj),
+                Last::Channels(&mut feed_forward.linear2),
+            ]);
         }
         encoder
     }
@@ -35,9 +38,9 @@ impl Fold for RztxDecoder {
                 ..
             } = layer;
             residual.fold([
-                &mut attention.out_proj,
-                &mut cross_attention.out_proj,
-                &mut feed_forward.linear2,
+                Last::Channels(&mut attention.out_proj),
+                Last::Channels(&mut cross_attention.out_proj),
+                Last::Channels(&mut feed_forward.linear2),
             ]);
         }
         decoder

@@ -70,6 +70,8 @@ pub use stack::{DecoderCache, EncoderCache, RztxDecoder, RztxEncoder, RztxTransf
 pub use torch::{LmShape, lm_shape};
 pub use weights::RztxInit;
 
+pub(super) use weights::linear as init_linear;
+
 use burn::nn::Dropout;
 use burn::tensor::{Distribution, Tensor};
 

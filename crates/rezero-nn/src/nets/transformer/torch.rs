@@ -135,7 +135,11 @@ fn torch_name(path: &[String]) -> TorchName {
         name.push('.');
     }
     name.pop();
-    TorchName { name, transposed }
+    TorchName {
+        name,
+        transposed,
+        shape: None,
+    }
 }
 
 /// Translates the names and norms of the authors' notebook, joins split projections, and completes the

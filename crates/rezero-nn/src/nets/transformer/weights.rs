@@ -89,7 +89,7 @@ fn xavier() -> Initializer {
 }
 
 /// A linear layer; `bias` is `None` for no bias and `Some(None)` for a bias of zeros.
-pub(super) fn linear(
+pub(in crate::nets) fn linear(
     [d_in, d_out]: [usize; 2],
     weight: &Initializer,
     bias: Option<Option<&Initializer>>,

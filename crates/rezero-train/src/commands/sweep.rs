@@ -1,0 +1,359 @@
+//! `rezero sweep`
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::train::reads_text;
+use super::{absolute, out, say};
+use crate::cli::Sweep;
+use crate::error::{Error, Result};
+use crate::fit::{on_signal, stop_status};
+use crate::recipe::{Override, Recipe};
+use crate::record::listing::{self, Listed};
+use crate::record::sweep::{Plan, SweepDir, Trial, folder};
+use crate::record::{OF_A_SWEEP, Stage, run_dir};
+use crate::sweep::{self, Described, Ended, Grid, Job, Slot, Word, agree, overrides};
+use crate::{device, fit, words};
+
+/// The folder of sweeps, unless `--dir` names another.
+const SWEEPS: &str = "sweeps";
+
+pub fn run(args: &Sweep) -> Result<()> {
+    let dir = place(args);
+    let grid = grid(args)?;
+    let before = match Plan::is_in(&dir) {
+        true => Some(Plan::read(&dir)?),
+        false => None,
+    };
+    let plan = grid.plan(before.as_ref())?;
+    let more = match &before {
+        Some(before) => agree(&dir, before, &plan)?,
+        None => 0,
+    };
+    describe(&dir, &plan, more);
+    if args.dry_run {
+        return list(&dir, &plan, args.json);
+    }
+    let slots = slots(args)?;
+    let sweep = SweepDir::open(&dir)?;
+    if let Err(error) = written(&dir, &sweep, &plan, before.as_ref()) {
+        if before.is_none() {
+            sweep.give_up();
+        }
+        return Err(error);
+    }
+    train(args, &grid, &dir, &plan, &slots)?;
+    if args.json {
+        list(&dir, &plan, true)?;
+    }
+    Ok(())
+}
+
+/// The plan is written before the first trial begins, by the process that has the directory.
+fn written(dir: &Path, sweep: &SweepDir, plan: &Plan, before: Option<&Plan>) -> Result<()> {
+    // Another sweep may have had the directory when the plan was read.
+    let now = Plan::is_in(dir).then(|| Plan::read(dir)).transpose()?;
+    if now.as_ref() != before {
+        return Err(Error::Sweep {
+            dir: dir.to_owned(),
+            message: "has changed meanwhile; give the command again".to_owned(),
+        });
+    }
+    match now.as_ref() == Some(plan) {
+        true => Ok(()),
+        false => sweep.describe(plan),
+    }
+}
+
+/// The directory that is named, or one of the name of the recipe or the file.
+fn place(args: &Sweep) -> PathBuf {
+    let stem = Path::new(&args.recipe).file_stem();
+    let name = stem.unwrap_or(OsStr::new("sweep"));
+    let default = || Path::new(SWEEPS).join(name);
+    args.dir.clone().unwrap_or_else(default)
+}
+
+fn grid(args: &Sweep) -> Result<Grid> {
+    let path = Path::new(&args.recipe);
+    if Plan::is_in(path) {
+        return Err(Error::Sweep {
+            dir: path.to_owned(),
+            message: "is a sweep's directory; to continue it, give the command that began it again"
+                .to_owned(),
+        });
+    }
+    let mut words = args.words.clone();
+    let values: Vec<Override> = words
+        .iter()
+        .flat_map(|word| {
+            let values = word.values.iter();
+            values.map(|value| Override::new(&word.key, value))
+        })
+        .collect();
+    if let Some(text) = reads_text(args.text.as_ref(), &values)?
+        && !values.iter().any(|o| o.value == "text")
+    {
+        words.push(Word {
+            key: text.key,
+            values: vec![text.value],
+        });
+    }
+    let tune = (!args.tune.is_empty()).then(|| args.tune.clone());
+    match Described::is_at(path) {
+        true => Grid::of_file(path, &words, tune),
+        false => Ok(Grid {
+            recipe: args.recipe.clone(),
+            words,
+            tune,
+            arms: Vec::new(),
+        }),
+    }
+}
+
+/// Says what the sweep consists of.
+fn describe(dir: &Path, plan: &Plan, more: usize) {
+    let count = |of: &dyn Fn(&Trial) -> String| {
+        let mut all: Vec<String> = plan.trials.iter().map(of).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.len()
+    };
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let tuned = match plan.tuned.is_empty() {
+        true => "no key is tuned".to_owned(),
+        false => format!(
+            "{} of {}",
+            plural(count(&|t| t.values.join(",")), "value"),
+            plan.tuned.join(", ")
+        ),
+    };
+    say!(
+        "sweep {}: {} ({}, {tuned}, {}){}",
+        words::path(dir),
+        plural(plan.trials.len(), "trial"),
+        plural(count(&|t| t.arm.clone()), "arm"),
+        plural(count(&|t| t.seed.to_string()), "seed"),
+        match more {
+            0 => String::new(),
+            n => format!(", {n} more than the directory has"),
+        }
+    );
+}
+
+/// The places in which trials run.
+fn slots(args: &Sweep) -> Result<Vec<Slot>> {
+    let devices: Vec<Option<String>> = match &args.device {
+        None => vec![None],
+        Some(list) => list
+            .split(',')
+            .map(|name| Some(name.trim().to_owned()))
+            .collect(),
+    };
+    for name in devices.iter().flatten() {
+        // Only the trials open what there is: this process needs no memory on it.
+        if !device::backend(name).is_some_and(|backend| backend.compiled) {
+            device::select(name)?;
+        }
+    }
+    let all = devices.len() * args.jobs;
+    // What the user set for all processes stays.
+    let set = std::env::var_os("RAYON_NUM_THREADS").is_some();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.or((!set).then(|| (cores / all).max(1)));
+    let slots = (0..args.jobs).flat_map(|_| devices.iter().cloned());
+    Ok(slots.map(|device| Slot { device, threads }).collect())
+}
+
+/// Starts the trials that have not ended.
+fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> Result<()> {
+    let (mut jobs, mut ended, mut stages) = (Vec::new(), 0, BTreeMap::new());
+    for (index, trial) in plan.trials.iter().enumerate() {
+        let run = folder(dir, trial)?;
+        let begun = run.join("recipe.toml").exists();
+        if begun {
+            must_be_of(grid, trial, &run)?;
+            let stage = Stage::of(&run);
+            if matches!(stage, Stage::Done | Stage::Diverged) {
+                ended += 1;
+                *stages.entry(stage.name()).or_insert(0) += 1;
+                continue;
+            }
+        }
+        jobs.push(Job {
+            index,
+            words: command(args, grid, trial, &run, begun)?,
+        });
+    }
+    let (all, left) = (plan.trials.len(), jobs.len());
+    if ended > 0 {
+        say!("{ended} of {all} trials have ended before");
+    }
+    let interrupter = on_signal(fit::OnTerm::default());
+    let (mut spent, mut here, mut failed) = (Duration::ZERO, 0, Vec::new());
+    let stopped = sweep::run(jobs, slots, &interrupter, |event: Ended| {
+        let trial = &plan.trials[event.index];
+        let result = match event.code {
+            Some(0) => {
+                *stages.entry("done").or_insert(0) += 1;
+                run_dir::summary(&dir.join(&trial.name)).unwrap_or_else(|| "done".to_owned())
+            }
+            Some(3) => {
+                *stages.entry("diverged").or_insert(0) += 1;
+                let said = event.said.trim_start_matches("error: ");
+                said.split("; ").next().unwrap_or_default().to_owned()
+            }
+            // It was asked to.
+            Some(129..=143) if interrupter.should_stop() => {
+                say!("{}: stopped", trial.name);
+                return;
+            }
+            _ => {
+                let why = match (event.code, event.said.is_empty()) {
+                    (_, false) => event.said.trim_start_matches("error: ").to_owned(),
+                    (Some(code), true) => format!("its process ended with the status {code}"),
+                    (None, true) => "a signal ended its process".to_owned(),
+                };
+                say!("{}: failed: {why}", trial.name);
+                failed.push(trial.name.clone());
+                return;
+            }
+        };
+        (ended, here, spent) = (ended + 1, here + 1, spent + event.took);
+        let rest = (left - here) as u32;
+        let eta = match rest {
+            0 => String::new(),
+            n => {
+                let busy = slots.len().min(left) as u32;
+                let time = spent / here as u32 * n / busy;
+                format!(", about {} left", words::duration(time))
+            }
+        };
+        say!(
+            "{ended}/{all} {}: {result} ({}{eta})",
+            trial.name,
+            words::duration(event.took)
+        );
+    })?;
+    if stopped && ended < all {
+        return Err(Error::SweepStopped {
+            ended,
+            trials: all,
+            resume: words::this_command(),
+            status: stop_status(),
+        });
+    }
+    if let Some(first) = failed.first() {
+        return Err(Error::Sweep {
+            dir: dir.to_owned(),
+            message: format!(
+                "{} of {all} trials failed, the first is {first}; the same command tries them again",
+                failed.len()
+            ),
+        });
+    }
+    let counts: Vec<String> = stages
+        .iter()
+        .map(|(name, n)| format!("{n} {name}"))
+        .collect();
+    say!("all {all} trials have ended: {}", counts.join(", "));
+    warn_of_other_data(dir, plan);
+    say!("report it with: {}", words::command("report", dir, &[]));
+    Ok(())
+}
+
+/// Checks that the run in a trial's folder is the trial: somebody may have put another one there.
+fn must_be_of(grid: &Grid, trial: &Trial, run: &Path) -> Result<()> {
+    let saved = Recipe::of_run(run)?.recipe;
+    let wanted = Recipe::resolve(&grid.recipe, &overrides(&trial.set))?.recipe;
+    // What the trial found in its data.
+    let wanted = wanted.completed_as(&saved);
+    match saved.is_as_long_as(&wanted) && saved.fingerprint() == wanted.fingerprint() {
+        true => Ok(()),
+        false => Err(Error::Run {
+            dir: run.to_owned(),
+            message: "is not the trial of that name: its recipe.toml has other settings; move it elsewhere".to_owned(),
+        }),
+    }
+}
+
+/// A sweep may be continued with other data by mistake: its trials cannot be compared then.
+pub(super) fn warn_of_other_data(dir: &Path, plan: &Plan) {
+    let runs = plan.trials.iter().map(|trial| dir.join(&trial.name));
+    let mut data: Vec<String> = runs
+        .filter_map(|run| Some(run_dir::environment(&run)?.data))
+        .collect();
+    data.sort_unstable();
+    data.dedup();
+    if data.len() > 1 {
+        say!(
+            "warning: the trials have {} different data sets, so they cannot be compared: {}",
+            data.len(),
+            data.join("; ")
+        );
+    }
+}
+
+/// The words of the command that begins or continues a trial.
+fn command(
+    args: &Sweep,
+    grid: &Grid,
+    trial: &Trial,
+    run: &Path,
+    begun: bool,
+) -> Result<Vec<OsString>> {
+    let mut all: Vec<OsString> = vec!["train".into(), grid.recipe.clone()];
+    all.extend(trial.set.iter().map(|(k, v)| format!("{k}={v}").into()));
+    all.extend([
+        "--run-dir".into(),
+        run.into(),
+        "--plain".into(),
+        OF_A_SWEEP.into(),
+    ]);
+    for (flag, path) in [("--data-dir", &args.data_dir), ("--text", &args.text)] {
+        if let Some(path) = path {
+            all.extend([flag.into(), absolute(path)?.into()]);
+        }
+    }
+    for (flag, given) in [("--offline", args.offline), ("--resume", begun)] {
+        if given {
+            all.push(flag.into());
+        }
+    }
+    Ok(all)
+}
+
+/// Prints the trials, as lines or as JSON.
+fn list(dir: &Path, plan: &Plan, as_json: bool) -> Result<()> {
+    let runs = listing::list([dir]);
+    for trial in &plan.trials {
+        let path = folder(dir, trial)?;
+        let run: Option<&Listed> = runs.iter().find(|run| run.dir == path);
+        let words: Vec<String> = trial.set.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        if !as_json {
+            let stage = run.map_or("new", |run| run.stage.name());
+            out!("{} ({stage}): {}", trial.name, words.join(" "));
+            continue;
+        }
+        let tuned: BTreeMap<&String, &String> = plan.tuned.iter().zip(&trial.values).collect();
+        let value = json!({
+            "name": trial.name,
+            "dir": words::path(&path),
+            "arm": trial.arm,
+            "tuned": tuned,
+            "seed": trial.seed,
+            "set": trial.set,
+            "state": run.map_or("new", |run| run.stage.name()),
+            "step": run.map_or(0, |run| run.step),
+            "best": run.and_then(|run| run.best),
+        });
+        out!(
+            "{}",
+            words::json(&value).expect("a table of values is JSON")
+        );
+    }
+    Ok(())
+}
