@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rezero_nn::mixer::{MixerConfig, MixerShape, mixer_shape};
 use rezero_nn::resnet::{
     CifarResNetConfig, CifarResNetShape, Definition, PreActDepth, PreActResNetConfig,
     PreActResNetShape, cifar_resnet_shape, preact_resnet_shape,
 };
 use rezero_nn::torch::{ImportError, LoadRules, TorchNames, TorchWeights, export, load, load_with};
+use rezero_nn::transformer::{Activation, RztxEncoderConfig};
+use rezero_nn::vit::{LayersShape, Pooling, VitConfig, VitShape, vit_shape};
 use rezero_nn::{Mlp, MlpConfig, ResidualConfig, ResidualScheme, mlp};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -159,6 +162,136 @@ fn other_image_networks_give_pytorchs_logits() {
         norm: false,
     };
     assert_eq!(mlp::mlp_shape(&weights), Some(shape));
+}
+
+/// The residual connections of two layers.
+fn layers(scheme: ResidualScheme) -> LayersShape {
+    let none = LayersShape {
+        n_layers: 2,
+        gates: 0,
+        gate_per_channel: false,
+        layer_scale: false,
+        norms: 2,
+        rms: false,
+        final_norm: true,
+    };
+    match scheme {
+        ResidualScheme::LayerScale => LayersShape {
+            gates: 2,
+            gate_per_channel: true,
+            layer_scale: true,
+            ..none
+        },
+        ResidualScheme::ReZero => LayersShape {
+            gates: 1,
+            norms: 0,
+            final_norm: false,
+            ..none
+        },
+        _ => none,
+    }
+}
+
+#[test]
+fn vision_transformers_give_pytorchs_logits() {
+    let device = Device::flex();
+    for (case, scheme, pooling) in [
+        ("vit", ResidualScheme::PreNorm, Pooling::Token),
+        ("vit_rezero", ResidualScheme::ReZero, Pooling::Mean),
+        ("vit_scale", ResidualScheme::LayerScale, Pooling::Token),
+        ("vit_vision", ResidualScheme::PreNorm, Pooling::Token),
+    ] {
+        let encoder = RztxEncoderConfig::new(8, 12, 2, 2)
+            .with_activation(Activation::Gelu)
+            .with_residual(ResidualConfig::new(scheme));
+        let net = VitConfig::new(encoder, [12, 12], 4).with_pooling(pooling);
+        let same_names = case != "vit_vision";
+        check(case, net.init(&device), same_names, |net, x| net.forward(x));
+        let weights = TorchWeights::from_bytes(&state_dict(case, str::to_owned)).unwrap();
+        let shape = VitShape {
+            layers: layers(scheme),
+            d_model: 8,
+            d_ff: 12,
+            swiglu: false,
+            patch_size: 4,
+            in_channels: 3,
+            num_classes: 10,
+            class_token: pooling == Pooling::Token,
+            patches: Some(9),
+        };
+        assert_eq!(vit_shape(&weights), Some(shape), "{case}");
+        assert_eq!(shape.layers.scheme(), scheme);
+        assert_eq!(mixer_shape(&weights), None, "{case}");
+        assert_eq!(cifar_resnet_shape(&weights), None, "{case}");
+    }
+}
+
+#[test]
+fn mixers_give_pytorchs_logits() {
+    let device = Device::flex();
+    for (case, scheme) in [
+        ("mixer", ResidualScheme::PreNorm),
+        ("mixer_rezero", ResidualScheme::ReZero),
+    ] {
+        let net = MixerConfig::new(8, 5, 12, 2, [12, 12], 4)
+            .with_residual(ResidualConfig::new(scheme))
+            .init(&device);
+        check(case, net, true, |net, x| net.forward(x));
+        let weights = TorchWeights::from_bytes(&state_dict(case, str::to_owned)).unwrap();
+        let shape = MixerShape {
+            layers: layers(scheme),
+            d_model: 8,
+            d_tokens: 5,
+            d_channels: 12,
+            swiglu: false,
+            patch_size: 4,
+            patches: 9,
+            in_channels: 3,
+            num_classes: 10,
+        };
+        assert_eq!(mixer_shape(&weights), Some(shape), "{case}");
+        assert_eq!(vit_shape(&weights), None, "{case}");
+    }
+}
+
+/// Every scheme, with gates of each branch and SwiGLU, keeps its weights; the file tells the scheme, or one
+/// with the same parameters.
+#[test]
+fn every_scheme_has_names_of_its_own_for_each_tensor() {
+    let device = Device::flex();
+    for scheme in RztxEncoderConfig::SCHEMES {
+        for share in [true, false] {
+            let residual = ResidualConfig::new(*scheme).with_share_alpha(share);
+            let encoder = RztxEncoderConfig::new(8, 12, 2, 2)
+                .with_activation(Activation::SwiGlu)
+                .with_residual(residual.clone());
+            let net = VitConfig::new(encoder, [8, 8], 4).init(&device);
+            let bytes = export(&net, []).unwrap();
+            let weights = TorchWeights::from_bytes(&bytes).unwrap();
+            let back = load(net, &weights).unwrap();
+            assert_eq!(export(&back, []).unwrap(), bytes, "vit {scheme}");
+            let shape = vit_shape(&weights).unwrap();
+            assert!(shape.swiglu && shape.d_ff == 12);
+            let found = match scheme {
+                ResidualScheme::Gated | ResidualScheme::SkipInit => ResidualScheme::ReZero,
+                ResidualScheme::DeepNorm | ResidualScheme::Gpt2Norm => ResidualScheme::PostNorm,
+                ResidualScheme::Plain => ResidualScheme::Residual,
+                other => *other,
+            };
+            assert_eq!(shape.layers.scheme(), found, "vit {scheme}");
+
+            let net = MixerConfig::new(8, 5, 12, 2, [8, 8], 4)
+                .with_activation(Activation::SwiGlu)
+                .with_residual(residual)
+                .init(&device);
+            let bytes = export(&net, []).unwrap();
+            let weights = TorchWeights::from_bytes(&bytes).unwrap();
+            let back = load(net, &weights).unwrap();
+            assert_eq!(export(&back, []).unwrap(), bytes, "mixer {scheme}");
+            let shape = mixer_shape(&weights).unwrap();
+            assert_eq!(shape.layers.scheme(), found, "mixer {scheme}");
+        }
+    }
 }
 
 #[test]

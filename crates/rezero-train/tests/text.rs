@@ -501,6 +501,18 @@ fn networks_of_images_are_exported_and_imported() {
             &["depth=3", "width=8"],
             "a mlp, depth=3 width=8 scheme=rezero (3072 inputs, 10 classes)",
         ),
+        (
+            "cifar10-vit",
+            &["depth=2", "d_model=8", "d_ff=12", "n_heads=2", "scheme=skipinit"],
+            "a vit, depth=2 scheme=rezero alpha_shared=false alpha_per_channel=false d_model=8 d_ff=12 \
+             patch_size=4 pooling=mean positions=learned (3 channels, 64 patches, 10 classes)",
+        ),
+        (
+            "cifar10-mixer",
+            &["depth=2", "d_model=8", "d_tokens=4", "d_channels=12", "scheme=pre-norm"],
+            "a mixer, depth=2 scheme=pre-norm d_model=8 d_tokens=4 d_channels=12 patch_size=4 (3 channels, \
+             64 patches, 10 classes)",
+        ),
     ] {
         let run = format!("{recipe}-run");
         let train = [
