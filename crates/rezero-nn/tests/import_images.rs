@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_nn::mixer::{MixerConfig, MixerShape, mixer_shape};
 use rezero_nn::resnet::{
     CifarResNetConfig, CifarResNetShape, Definition, PreActDepth, PreActResNetConfig,
     PreActResNetShape, cifar_resnet_shape, preact_resnet_shape,
 };
 use rezero_nn::torch::{ImportError, LoadRules, TorchNames, TorchWeights, export, load, load_with};
-use rezero_nn::transformer::{Activation, RztxEncoderConfig};
+use rezero_nn::transformer::{Activation, RztxEncoderConfig, RztxLmConfig, lm_shape};
 use rezero_nn::vit::{LayersShape, Pooling, VitConfig, VitShape, vit_shape};
 use rezero_nn::{Mlp, MlpConfig, ResidualConfig, ResidualScheme, mlp};
 use safetensors::tensor::{Dtype, TensorView};
@@ -429,6 +429,49 @@ fn constants_are_left_out_and_other_tensors_are_not() {
     let (net, loaded) = load_with(small(), &weights, &rules).unwrap();
     assert_loaded(&net, 0.0);
     assert_eq!(loaded.left_out, ["aux_head.weight"]);
+}
+
+/// Output layers that are tied to the embedding and saved twice, with a bias or without, and one without a bias.
+#[test]
+fn output_layers_of_several_forms_are_read() {
+    let device = Device::flex();
+    let golden = Fixture::parse(include_bytes!("fixtures/odd/lm_logits.safetensors"));
+    let tokens = Tensor::<1, Int>::arange(0..8, &device).reshape([1, 8]);
+    let rules = |ignore: &str| LoadRules {
+        prefix: None,
+        ignore: vec![ignore.to_owned()],
+    };
+    for (name, tied, ignore, zeros) in [
+        ("lm_tied", true, "", &[][..]),
+        ("lm_tied", true, "head.weight", &[]),
+        // A network whose output layer has weights of its own.
+        ("lm_tied", false, "", &["head.bias"]),
+        ("lm_tied_bias", false, "", &[]),
+        ("lm_tied_bias", false, "head.weight", &[]),
+        ("lm_no_bias", false, "", &["head.bias"]),
+    ] {
+        let weights = TorchWeights::open(odd(name)).unwrap();
+        let found = lm_shape(&weights).map(|shape| shape.tied);
+        assert_eq!(found, Some(name == "lm_tied"), "{name}");
+        let encoder = RztxEncoderConfig::new(4, 6, 2, 1).with_activation(Activation::Gelu);
+        let net = RztxLmConfig::new(encoder, 8).with_tied(tied).init(&device);
+        let (net, loaded) =
+            load_with(net, &weights, &rules(ignore)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(loaded.zeros, zeros, "{name}");
+        let left_out: Vec<&str> = loaded.left_out.iter().map(String::as_str).collect();
+        assert_eq!(left_out.join(" "), ignore, "{name}");
+        let expected = golden.get(name).tensor::<3>(&device);
+        let largest = expected.clone().abs().max().into_scalar::<f32>();
+        let far = (net.forward(tokens.clone()) - expected).abs().max();
+        let far = far.into_scalar::<f32>() / largest;
+        assert!(far < 1e-5, "{name}, {ignore}: {far}");
+    }
+    // Weights that only look like the embedding's are not tied to it.
+    let weights = TorchWeights::open(odd("lm_no_bias")).unwrap();
+    let encoder = RztxEncoderConfig::new(4, 6, 2, 1).with_activation(Activation::Gelu);
+    let net = RztxLmConfig::new(encoder, 8).with_tied(true).init(&device);
+    let error = load(net, &weights).unwrap_err().to_string();
+    assert!(error.contains("head.weight: unknown"), "{error}");
 }
 
 #[test]

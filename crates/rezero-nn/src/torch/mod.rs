@@ -13,8 +13,8 @@ mod guard;
 mod weights;
 
 pub use choose::{LoadRules, Loaded};
-pub use weights::{TorchTensor, TorchTensors, TorchWeights};
 pub(crate) use weights::renamed;
+pub use weights::{TorchTensor, TorchTensors, TorchWeights};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -410,7 +410,9 @@ impl ModuleMapper for Fill {
                 return param;
             }
         };
-        if values.iter().any(|v| !v.is_finite()) {
+        // Block by block, so that a block's comparisons run at once.
+        let finite = |block: &[f32]| block.iter().fold(true, |all, v| all & v.is_finite());
+        if !values.chunks(1024).all(finite) {
             let wrong = format!("{name}: holds values that are not finite");
             self.wrong.push(wrong);
             return param;
@@ -423,13 +425,14 @@ impl ModuleMapper for Fill {
             }
             _ => TensorData::new(values, own),
         };
-        param.map(|old| {
-            let new = Tensor::<D>::from_data(data, (&old.device(), old.dtype()));
-            match old.is_require_grad() {
-                true => new.require_grad(),
-                false => new,
-            }
-        })
+        let id = param.id;
+        let device = param.lazy_device();
+        // Initial values that are not used are not sampled.
+        let new = match param.is_initialized() {
+            true => Tensor::<D>::from_data(data, (&device, param.val().dtype())),
+            false => Tensor::<D>::from_data(data, &device),
+        };
+        param.transform_for_load(new, id)
     }
 }
 

@@ -27,6 +27,10 @@ const MAX_INDEX: u64 = 64 << 20;
 /// any size.
 const MAX_SHARING: u64 = 32;
 
+/// The number of bytes that are read and converted at a time: a multiple of every type's size, and less
+/// than a core's cache.
+const BUFFER: usize = 1 << 18;
+
 /// Reads the values of a tensor.
 type Read32 = dyn Fn() -> Result<Vec<f32>, String> + Send + Sync;
 
@@ -253,7 +257,10 @@ impl TorchWeights {
             Some(length) => {
                 let bytes: Arc<[u8]> = bytes.into();
                 let header = header(&bytes[8..][..length], bytes.len() as u64).map_err(fail)?;
-                header.weights(move |start, length| Ok(bytes[start..][..length].to_vec()))
+                header.weights(move |start, to| {
+                    to.copy_from_slice(&bytes[start..][..to.len()]);
+                    Ok(())
+                })
             }
             None => {
                 let io = |e: std::io::Error| fail(e.to_string());
@@ -326,15 +333,32 @@ impl TorchWeights {
         }
     }
 
+    /// As [`under`](Self::under), unless there is no such tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportError::Prefix`], with the beginnings of names that there are.
+    pub fn only(&self, prefix: &str) -> Result<Self, ImportError> {
+        let part = self.under(prefix);
+        match part.tensors.is_empty() {
+            false => Ok(part),
+            true => Err(self.no_such(prefix.to_owned())),
+        }
+    }
+
     /// The metadata in a safetensors file, such as that given to [`export`](super::export).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The first components of all names.
-    pub(super) fn components(&self) -> BTreeSet<&str> {
+    /// That no name begins with `prefix`.
+    pub(super) fn no_such(&self, prefix: String) -> ImportError {
         let names = self.tensors.keys();
-        names.filter_map(|name| name.split('.').next()).collect()
+        let found: BTreeSet<&str> = names.filter_map(|name| name.split('.').next()).collect();
+        ImportError::Prefix {
+            prefix,
+            found: found.into_iter().map(str::to_owned).collect(),
+        }
     }
 }
 
@@ -439,12 +463,10 @@ fn from_safetensors(mut file: File, length: usize, size: u64) -> Result<TorchWei
     file.read_exact(&mut text).map_err(io)?;
     let header = header(&text, size)?;
     let file = Mutex::new(file);
-    Ok(header.weights(move |start, length| {
-        let mut bytes = vec![0; length];
+    Ok(header.weights(move |start, bytes| {
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(start as u64)).map_err(io)?;
-        file.read_exact(&mut bytes).map_err(io)?;
-        Ok(bytes)
+        file.read_exact(bytes).map_err(io)
     }))
 }
 
@@ -474,10 +496,10 @@ fn header(text: &[u8], size: u64) -> Result<Header, String> {
 }
 
 impl Header {
-    /// The tensors; `read` gives so many bytes of the file from a place on.
+    /// The tensors; `read` fills a buffer with the bytes of the file from a place on.
     fn weights(
         &self,
-        read: impl Fn(usize, usize) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+        read: impl Fn(usize, &mut [u8]) -> Result<(), String> + Send + Sync + 'static,
     ) -> TorchWeights {
         let read = Arc::new(read);
         let metadata = self.metadata.metadata().clone().unwrap_or_default();
@@ -498,9 +520,18 @@ impl Header {
                 }
             };
             let (from, to) = info.data_offsets;
-            let (at, length, read) = (self.start + from, to - from, read.clone());
-            let tensor =
-                TorchTensor::new(info.shape.clone(), move || Ok(convert(&read(at, length)?)));
+            let (from, to, read) = (self.start + from, self.start + to, read.clone());
+            let n = info.shape.iter().product();
+            let tensor = TorchTensor::new(info.shape.clone(), move || {
+                let mut values = Vec::with_capacity(n);
+                let mut buffer = vec![0; BUFFER.min(to - from)];
+                for at in (from..to).step_by(BUFFER) {
+                    let bytes = &mut buffer[..BUFFER.min(to - at)];
+                    read(at, bytes)?;
+                    values.append(&mut convert(bytes));
+                }
+                Ok(values)
+            });
             weights.tensors.insert(name, tensor);
         }
         weights.ignored.sort();
@@ -562,10 +593,7 @@ fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> 
 }
 
 /// Gives tensors other names, component by component. A name that is taken stays as it is.
-pub(crate) fn renamed(
-    tensors: &mut TorchTensors,
-    rename: impl Fn(&[&str]) -> Option<String>,
-) {
+pub(crate) fn renamed(tensors: &mut TorchTensors, rename: impl Fn(&[&str]) -> Option<String>) {
     let names: Vec<(String, String)> = tensors
         .keys()
         .filter_map(|name| {

@@ -291,12 +291,13 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
-        &[
+    fn untold(&self) -> Vec<&'static str> {
+        vec![
             "model.n_heads",
             "model.activation",
             "model.positions",
             "model.embedding_scale",
+            "model.scheme",
         ]
     }
 

@@ -11,7 +11,7 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -217,8 +217,8 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
-        &["model.activation", "model.scheme"]
+    fn untold(&self) -> Vec<&'static str> {
+        untold_of_layers(self.scheme, self.activation)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

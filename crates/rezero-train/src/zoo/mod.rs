@@ -14,7 +14,7 @@ mod vit;
 pub use byte_lm::Section as ByteLm;
 pub use family::{Families, Family, Recognised, Zoo};
 
-use family::of_layers;
+use family::{of_layers, untold_of_layers};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -185,7 +185,7 @@ macro_rules! families {
                         match self { $(Self::$Variant(section) => section.described(gates)),+ }
                     }
 
-                    fn untold(&self) -> &'static [&'static str] {
+                    fn untold(&self) -> Vec<&'static str> {
                         match self { $(Self::$Variant(section) => section.untold()),+ }
                     }
 
