@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
+use rezero_kernels::{all_finite, transpose};
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -410,9 +411,7 @@ impl ModuleMapper for Fill {
                 return param;
             }
         };
-        // Block by block, so that a block's comparisons run at once.
-        let finite = |block: &[f32]| block.iter().fold(true, |all, v| all & v.is_finite());
-        if !values.chunks(1024).all(finite) {
+        if !all_finite(&values) {
             let wrong = format!("{name}: holds values that are not finite");
             self.wrong.push(wrong);
             return param;
@@ -434,22 +433,4 @@ impl ModuleMapper for Fill {
         };
         param.transform_for_load(new, id)
     }
-}
-
-/// A row-major matrix of `rows` × `columns`, transposed. In blocks, since a whole column of a large matrix
-/// lies in as many cache lines as it has rows.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const BLOCK: usize = 16;
-    let mut out = vec![0.0; values.len()];
-    for top in (0..rows).step_by(BLOCK) {
-        let bottom = rows.min(top + BLOCK);
-        for left in (0..columns).step_by(BLOCK) {
-            for column in left..columns.min(left + BLOCK) {
-                for row in top..bottom {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
 }

@@ -7,8 +7,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{bf16, f16};
 use pytorch_reader::{DType, PytorchReader};
+use rezero_kernels::FileFloat;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::{ImportError, guard};
@@ -508,11 +508,11 @@ impl Header {
             ..TorchWeights::default()
         };
         for (name, info) in self.metadata.tensors() {
-            let convert: fn(&[u8]) -> Vec<f32> = match info.dtype {
-                Dtype::F32 => |data| convert(data, f32::from_le_bytes),
-                Dtype::F64 => |data| convert(data, |b| f64::from_le_bytes(b) as f32),
-                Dtype::F16 => |data| convert(data, |b| f16::from_le_bytes(b).to_f32()),
-                Dtype::BF16 => |data| convert(data, |b| bf16::from_le_bytes(b).to_f32()),
+            let kind = match info.dtype {
+                Dtype::F32 => FileFloat::F32,
+                Dtype::F64 => FileFloat::F64,
+                Dtype::F16 => FileFloat::F16,
+                Dtype::BF16 => FileFloat::Bf16,
                 // Counters and masks are no weights.
                 _ => {
                     weights.ignored.push(name);
@@ -521,14 +521,13 @@ impl Header {
             };
             let (from, to) = info.data_offsets;
             let (from, to, read) = (self.start + from, self.start + to, read.clone());
-            let n = info.shape.iter().product();
             let tensor = TorchTensor::new(info.shape.clone(), move || {
-                let mut values = Vec::with_capacity(n);
+                let mut values = Vec::with_capacity((to - from) / kind.size());
                 let mut buffer = vec![0; BUFFER.min(to - from)];
                 for at in (from..to).step_by(BUFFER) {
                     let bytes = &mut buffer[..BUFFER.min(to - at)];
                     read(at, bytes)?;
-                    values.append(&mut convert(bytes));
+                    kind.append_le(bytes, &mut values);
                 }
                 Ok(values)
             });
@@ -565,11 +564,11 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
     }
     let mut weights = TorchWeights::default();
     for (name, tensor) in reader.into_tensors() {
-        let convert: fn(&[u8]) -> Vec<f32> = match tensor.dtype() {
-            DType::F32 => |data| convert(data, f32::from_ne_bytes),
-            DType::F64 => |data| convert(data, |b| f64::from_ne_bytes(b) as f32),
-            DType::F16 => |data| convert(data, |b| f16::from_ne_bytes(b).to_f32()),
-            DType::BF16 => |data| convert(data, |b| bf16::from_ne_bytes(b).to_f32()),
+        let kind = match tensor.dtype() {
+            DType::F32 => FileFloat::F32,
+            DType::F64 => FileFloat::F64,
+            DType::F16 => FileFloat::F16,
+            DType::BF16 => FileFloat::Bf16,
             // Counters and masks are no weights.
             _ => {
                 weights.ignored.push(name);
@@ -579,17 +578,14 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
         let shape = tensor.shape().to_vec();
         let read = move || {
             let bytes = tensor.read().map_err(|e| e.to_string())?;
-            Ok(convert(&bytes))
+            let mut values = Vec::new();
+            kind.append_ne(&bytes, &mut values);
+            Ok(values)
         };
         weights.tensors.insert(name, TorchTensor::new(shape, read));
     }
     weights.ignored.sort();
     Ok(weights)
-}
-
-fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let (chunks, _) = data.as_chunks::<N>();
-    chunks.iter().map(|chunk| f(*chunk)).collect()
 }
 
 /// Gives tensors other names, component by component. A name that is taken stays as it is.
