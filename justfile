@@ -150,6 +150,8 @@ golden:
     python3 crates/rezero-nn/tests/fixtures/generate.py
     python3 crates/rezero-nn/tests/fixtures/generate_transformer.py
     python3 crates/rezero-nn/tests/fixtures/generate_import.py
+    python3 crates/rezero-nn/tests/fixtures/generate_import_images.py
+    python3 crates/rezero-nn/tests/fixtures/generate_import_odd.py
     python3 crates/rezero-nn/tests/fixtures/generate_mlp.py
     python3 crates/rezero-nn/tests/fixtures/generate_vit.py
     python3 crates/rezero-nn/tests/fixtures/generate_mixer.py
