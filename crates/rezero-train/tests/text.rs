@@ -509,6 +509,7 @@ fn networks_of_images_are_exported_and_imported() {
                 "d_ff=12",
                 "n_heads=2",
                 "scheme=skipinit",
+                "warmup_epochs=0",
             ],
             "a vit, depth=2 scheme=rezero alpha_shared=false alpha_per_channel=false d_model=8 d_ff=12 \
              patch_size=4 pooling=mean positions=learned (3 channels, 64 patches, 10 classes)",
@@ -521,6 +522,7 @@ fn networks_of_images_are_exported_and_imported() {
                 "d_tokens=4",
                 "d_channels=12",
                 "scheme=pre-norm",
+                "warmup_epochs=0",
             ],
             "a mixer, depth=2 scheme=pre-norm d_model=8 d_tokens=4 d_channels=12 patch_size=4 (3 channels, \
              64 patches, 10 classes)",

@@ -292,13 +292,14 @@ impl Family for Section {
     }
 
     fn untold(&self) -> Vec<&'static str> {
-        vec![
-            "model.n_heads",
-            "model.activation",
-            "model.positions",
-            "model.embedding_scale",
-            "model.scheme",
-        ]
+        let mut untold = vec!["model.n_heads", "model.embedding_scale", "model.scheme"];
+        if self.activation != Activation::SwiGlu {
+            untold.push("model.activation");
+        }
+        if self.positions != Positions::Learned {
+            untold.push("model.positions");
+        }
+        untold
     }
 
     /// The package `rezero` 0.1.0 has the authors' layers.
