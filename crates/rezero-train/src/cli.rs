@@ -179,6 +179,9 @@ pub struct Train {
     /// Be a child of `rezero sweep`, which stops it by way of standard input
     #[arg(long, hide = true)]
     pub of_sweep: bool,
+    /// The hash of the data that the sweep's other trials have
+    #[arg(long, hide = true)]
+    pub data_of_sweep: Option<String>,
 }
 
 /// Arguments of `rezero sweep`.
@@ -359,13 +362,21 @@ pub struct Sample {
 /// Arguments of `rezero import`.
 #[derive(Debug, clap::Args)]
 pub struct Import {
-    /// A state dict: .pt as torch.save writes it, or .safetensors; nothing in it is executed
+    /// A file of PyTorch weights: .pt as torch.save writes it, .safetensors, or the .index.json of
+    /// several; nothing in it is executed
     pub weights: PathBuf,
     /// The recipe of the network that the weights belong to: a name or a path to a .toml file
-    pub recipe: OsString,
-    /// Recipe values to change, for example: depth=4 d_model=64 n_heads=2
+    /// [default: one of the family that the file holds]
+    pub recipe: Option<OsString>,
+    /// Recipe values that the file does not tell, for example: n_heads=2 activation=relu
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
+    /// The text before the names of the network's tensors, where a file holds several networks
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Tensors to leave out, by their names in the file; * stands for any text. May be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub ignore: Vec<String>,
     /// The run's directory [default: runs/ and a name made of the recipe and its overrides]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
@@ -408,7 +419,7 @@ fn parse_byte(text: &str) -> Result<u8, String> {
 /// Arguments of `rezero fetch`.
 #[derive(Debug, clap::Args)]
 pub struct Fetch {
-    /// Data sets to fetch [default: all]
+    /// Data sets to fetch [default: those of the built-in recipes]
     pub datasets: Vec<String>,
     /// Where to put them
     #[arg(long, value_name = "DIR", default_value = crate::task::DEFAULT_DIR)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 
-use super::{say, scored};
+use super::say;
 use crate::error::{Error, Result};
-use crate::fit::Model;
+use crate::fit::{Model, load_average};
 use crate::recipe::{Recipe, TaskOf};
 use crate::record::{BeganWith, Reader, checkpoint};
 use crate::task::Domain;
@@ -114,7 +114,7 @@ fn interpolated<D: Domain>(
         return Ok((model, names));
     }
     let source = zoo::draw(&before, &trained.settings, &form, &device);
-    Ok((model.interpolate(scored(reader, source, false)?), names))
+    Ok((model.interpolate(load_average(reader, source)?), names))
 }
 
 /// Tensors by the first part of their names: `conv1 (1), layers (60): 269,731 numbers`.
