@@ -112,7 +112,8 @@ mod unpack;
 mod wiki;
 
 pub use augment::{
-    Augment, Augmentation, Crop, Cutout, Flip, Mixup, RandAugment, rand_augment::Operation,
+    Augment, Augmentation, Crop, Cutout, Flip, Jitter, Mixup, RandAugment, Rotate,
+    rand_augment::Operation,
 };
 pub use error::{BoxError, Causes, DataError, Result};
 pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};

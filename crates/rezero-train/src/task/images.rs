@@ -309,6 +309,13 @@ impl Domain for Images {
         TaskRecipe::Images(of)
     }
 
+    fn of_task(task: TaskRecipe) -> Option<TaskOf<Self>> {
+        match task {
+            TaskRecipe::Images(of) => Some(of),
+            TaskRecipe::Text(_) => None,
+        }
+    }
+
     fn epochs(settings: &Settings) -> usize {
         settings.run.epochs
     }

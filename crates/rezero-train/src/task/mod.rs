@@ -92,6 +92,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// The sections of this task as those of any task.
     fn task_recipe(of: TaskOf<Self>) -> TaskRecipe;
 
+    /// The sections of any task, if they are of this one.
+    fn of_task(task: TaskRecipe) -> Option<TaskOf<Self>>;
+
     /// The number of passes over the training batches in a run with these settings.
     fn epochs(settings: &Settings) -> usize;
 

@@ -132,6 +132,13 @@ impl Domain for Text {
         TaskRecipe::Text(of)
     }
 
+    fn of_task(task: TaskRecipe) -> Option<TaskOf<Self>> {
+        match task {
+            TaskRecipe::Text(of) => Some(of),
+            TaskRecipe::Images(_) => None,
+        }
+    }
+
     /// One epoch of `run.steps` steps.
     fn epochs(_settings: &Settings) -> usize {
         1

@@ -101,6 +101,24 @@ pub trait Family:
         place: Place,
     ) -> Result<Self::Network, GrowError>;
 
+    /// The parameters, by name, that a network for data of the form `after` gets by
+    /// [`interpolate`](Self::interpolate) when it begins with the weights of one for `before`.
+    fn interpolates(
+        &self,
+        before: &<Self::Domain as Domain>::Form,
+        after: &<Self::Domain as Domain>::Form,
+    ) -> &'static [&'static str] {
+        let _ = (before, after);
+        &[]
+    }
+
+    /// `network` with those parameters, made of those of `source`, a network of the same section for
+    /// data of another form.
+    fn interpolate(network: Self::Network, source: Self::Network) -> Self::Network {
+        let _ = source;
+        network
+    }
+
     /// The logits of a batch.
     fn logits(
         network: &Self::Network,
@@ -281,6 +299,8 @@ pub trait Families<D: Domain>:
     fn untold(&self) -> Vec<&'static str>;
     /// See [`Family::unknown_in_pytorch`].
     fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String>;
+    /// See [`Family::interpolates`].
+    fn interpolates(&self, before: &D::Form, after: &D::Form) -> &'static [&'static str];
 }
 
 /// A network of any of a task's families.
@@ -290,6 +310,10 @@ pub trait Zoo: fit::Model {
 
     /// See [`Family::logits`].
     fn logits(&self, batch: &Self::Batch) -> Self::Logits;
+
+    /// See [`Family::interpolate`]. A network of another family gives nothing.
+    #[must_use]
+    fn interpolate(self, source: Self) -> Self;
 
     /// See [`Family::jacobians`].
     ///

@@ -237,13 +237,15 @@ impl Family for Section {
         let mut jacobians = Vec::new();
         for i in 0..images {
             let x = x.clone().narrow(0, i, 1);
-            let others = x.clone().narrow(1, first, patches - first);
+            // None, if all patches fit.
+            let others = (first < patches).then(|| x.clone().narrow(1, first, patches - first));
             let hidden = |net: &Network, x: Tensor<3>| {
                 let [rows, ..] = x.dims();
-                let others = Tensor::from_inner(others.clone());
-                let others = others.expand([rows, patches - first, d_model]);
-                net.hidden(Tensor::cat(vec![x, others], 1))
-                    .narrow(1, 0, first)
+                let others = others.clone().map(|others| {
+                    Tensor::from_inner(others).expand([rows, patches - first, d_model])
+                });
+                let all = [x].into_iter().chain(others).collect();
+                net.hidden(Tensor::cat(all, 1)).narrow(1, 0, first)
             };
             jacobians.extend(JacobianProbe::new().run_module(
                 network,
