@@ -89,6 +89,7 @@ pub mod cifar100;
 pub mod corpus;
 mod error;
 pub mod fetch;
+mod files;
 pub mod folder;
 mod found;
 mod hash;

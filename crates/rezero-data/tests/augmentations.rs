@@ -188,7 +188,9 @@ fn the_order_of_a_list_counts() {
     }
     assert!((60..140).contains(&mirrored), "{mirrored}");
     // The same as the list on images that were mirrored before.
-    let turned: Vec<u8> = (0..200).flat_map(|i| flip(set.pixels(i))).collect();
+    let turned: Vec<u8> = (0..200)
+        .flat_map(|i| flip(&set.pixels(i).unwrap()))
+        .collect();
     let turned = ImageSet::from_raw("turned", SHAPE, turned, vec![0u8; 200], ["0"], 0).unwrap();
     let reverse = bytes(&loader(&set, unshuffled("flip,crop", 50, 3)), 0);
     let (mut own, mut other) = (0, 0);
@@ -199,7 +201,7 @@ fn the_order_of_a_list_counts() {
                 .into_iter()
                 .any(|(down, right)| shifted(pixels, down, right) == *reverse)
         };
-        let found = (is(set.pixels(i)), is(turned.pixels(i)));
+        let found = (is(&set.pixels(i).unwrap()), is(&turned.pixels(i).unwrap()));
         assert!(found.0 || found.1, "{i}");
         own += usize::from(found.0);
         other += usize::from(found.1);
@@ -297,7 +299,7 @@ fn rand_augment_chooses_every_operation() {
         let mut found = false;
         for operation in Operation::ALL {
             for negative in [false, true] {
-                let mut expected = set.pixels(i).to_vec();
+                let mut expected = set.pixels(i).unwrap().to_vec();
                 operation.apply(&mut expected, SHAPE, 20, negative).unwrap();
                 if expected == *image {
                     found = true;

@@ -483,3 +483,37 @@ fn predictions_are_those_of_the_average() {
     assert!(predicted["accuracy"].is_number(), "{predicted}");
     assert_eq!(predicted["accuracy"], of("eval", &[])["accuracy"]);
 }
+
+#[test]
+fn patterns_are_a_text_or_a_list_and_leave_something_to_train() {
+    let of = |word: &str| {
+        let resolved = crate::support::resolve("cifar10-resnet20", &[word]);
+        resolved.unwrap().recipe.settings.train.freeze
+    };
+    let both = ["conv.*", "norm.*"];
+    for word in [
+        "freeze=conv.*,norm.*",
+        "freeze=\"conv.*, norm.*\"",
+        "freeze=['conv.*','norm.*']",
+    ] {
+        assert_eq!(of(word), both, "{word}");
+    }
+    let dir = scratch();
+    let all = "train quickstart depth=8 steps=2 batch=4 --plain";
+    let refused = |more: &str, parts: &[&str]| {
+        let args = format!("{all} {more}");
+        let args: Vec<&str> = args.split(' ').collect();
+        let said = fail(dir.path(), &args, 1, parts);
+        assert!(!said.err.contains("to continue it"), "{said:?}");
+    };
+    refused("freeze=*", &["train.freeze", "nothing is trained"]);
+    refused("optimizer=muon freeze=blocks.*", &["train.freeze"]);
+    refused(
+        "optimizer=muon freeze=*.conv1.*,*.conv2.*",
+        &["train.freeze", "every matrix that optimizer=muon updates"],
+    );
+    refused(
+        "augment=mixup batch=1",
+        &["data.augment", "batch=1 has one"],
+    );
+}

@@ -21,6 +21,7 @@ fn write<D: Domain>(args: &Export, recipe: &Recipe, of: &TaskOf<D>) -> Result<()
     let device = device::select("auto")?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
     let network = scored(
+        &args.run,
         &reader,
         zoo::draw(of, settings, &D::form(&of.data), &device),
         args.raw,

@@ -15,8 +15,8 @@ pub mod sweep;
 mod write;
 
 pub use checkpoint::Reader;
-pub(crate) use environment::OF_A_SWEEP;
 pub use environment::{BeganWith, Described, Environment};
+pub(crate) use environment::{DATA_OF_A_SWEEP, OF_A_SWEEP};
 pub use listing::Stage;
 pub use metrics::Row;
 pub use opening::Opening;

@@ -80,7 +80,11 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     fn is_complete(data: &Self::Data) -> bool;
 
     /// The section with the values that it leaves to the data, found in the training split.
-    fn complete(data: &Self::Data, train: &Self::Set) -> Self::Data;
+    ///
+    /// # Errors
+    ///
+    /// If the data can no longer be read.
+    fn complete(data: &Self::Data, train: &Self::Set) -> Result<Self::Data>;
 
     /// The section with the values that it leaves to the data, as `before` has them.
     fn complete_as(data: &Self::Data, before: &Self::Data) -> Self::Data;

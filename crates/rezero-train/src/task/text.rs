@@ -120,8 +120,8 @@ impl Domain for Text {
         true
     }
 
-    fn complete(data: &TextData, _train: &rezero_data::Text) -> TextData {
-        data.clone()
+    fn complete(data: &TextData, _train: &rezero_data::Text) -> Result<TextData> {
+        Ok(data.clone())
     }
 
     fn complete_as(data: &TextData, _before: &TextData) -> TextData {
@@ -201,10 +201,13 @@ impl Domain for Text {
     }
 
     fn idle(_data: &TextData) -> Vec<(&'static str, String)> {
-        vec![(
-            "run.epochs",
-            "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
-        )]
+        vec![
+            (
+                "run.epochs",
+                "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
+            ),
+            ("run.image_memory", "a text has no images".to_owned()),
+        ]
     }
 
     fn may_score(trained: &TaskOf<Self>, wanted: &TaskOf<Self>) -> Result<()> {

@@ -134,9 +134,9 @@ impl Format {
 fn of_split(args: &Predict, of: &TaskOf<Images>, split: Split, device: &str) -> Result<ImageSet> {
     let saved = run_dir::environment(&args.run);
     let given = Places {
-        text: None,
         dir: args.data_dir.clone(),
         offline: args.offline,
+        ..Places::default()
     };
     let places = places(&args.run, of, saved.as_ref(), given, device)?;
     let data = ImageData {
@@ -256,7 +256,7 @@ impl Report {
                 let label = label.map(usize::from);
                 if self.with_tiles && self.tiles.len() < TILES {
                     self.tiles
-                        .push(self.tile(set, record, &classes, &name, label));
+                        .push(self.tile(set, record, &classes, &name, label)?);
                 }
                 classes.truncate(self.top);
                 self.predictions.push(Prediction {
@@ -281,13 +281,13 @@ impl Report {
         classes: &[(usize, f32)],
         name: &str,
         label: Option<usize>,
-    ) -> Tile {
+    ) -> Result<Tile> {
         let ImageShape {
             channels,
             height,
             width,
         } = set.shape();
-        let (pixels, size) = (set.pixels(record), height * width);
+        let (pixels, size) = (set.pixels(record)?, height * width);
         // Grey, or red, green and blue; what follows is alpha.
         let plane = |c: usize| if channels < 3 { 0 } else { c * size };
         let rgb = (0..size).flat_map(|i| [0, 1, 2].map(|c| pixels[plane(c) + i]));
@@ -297,7 +297,7 @@ impl Report {
             Some(label) => format!("is {}", self.name(label)),
             None => file.to_string_lossy().into_owned(),
         };
-        Tile {
+        Ok(Tile {
             pixels: rgb.collect(),
             height,
             width,
@@ -306,7 +306,7 @@ impl Report {
                 below,
             ],
             right: label.map(|label| label == class),
-        }
+        })
     }
 
     fn print(&self, args: &Predict, opened: &Opened<Images>, data: Option<&str>) -> Result<()> {
