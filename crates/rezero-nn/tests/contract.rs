@@ -11,9 +11,6 @@ use rezero_nn::{Fold, Grow, MlpConfig, Place, gate_group, gates, parameter_count
 
 use crate::helpers::{bits, bytes, open_gates, paths, random, values};
 
-/// A network's weights, put into a fresh one.
-type Journey<M> = fn(&M, M) -> M;
-
 /// A family, by a configuration of ReZero and a deeper one.
 struct Family<C: Grow> {
     name: &'static str,
@@ -28,13 +25,11 @@ struct Family<C: Grow> {
     parameters: usize,
     /// The number of gates.
     gates: usize,
-    /// The network after a journey through PyTorch's format, for a family with names there.
-    torch: Option<Journey<C::Network>>,
 }
 
 fn check<C: Grow>(family: &Family<C>)
 where
-    C::Network: Fold,
+    C::Network: Fold + TorchNames,
 {
     let name = family.name;
     let device = Device::flex();
@@ -65,11 +60,9 @@ where
     assert_eq!(forward(&again), before, "{name} after a record");
     assert_eq!(gates(&again), gates(&net), "{name} after a record");
 
-    if let Some(torch) = family.torch {
-        let again = torch(&net, fresh());
-        assert_eq!(forward(&again), before, "{name} after PyTorch's format");
-        assert_eq!(paths(&again), paths(&net), "{name}");
-    }
+    let again = travelled(&net, fresh());
+    assert_eq!(forward(&again), before, "{name} after PyTorch's format");
+    assert_eq!(paths(&again), paths(&net), "{name}");
 
     for place in [Place::End, Place::Even] {
         let deep = family.deeper.grow(net.clone(), place).unwrap();
@@ -126,7 +119,6 @@ fn mlps() {
         },
         parameters: (12 + 1) * 16 + 4 * (16 * 16 + 16 + 1) + (16 + 1) * 4,
         gates: 4,
-        torch: None,
     });
 }
 
@@ -152,7 +144,6 @@ fn cifar_resnets() {
         },
         parameters: 9 * 2 * 16 + 2 * 16 + blocks + (64 + 1) * 7,
         gates: 6,
-        torch: None,
     });
 }
 
@@ -177,7 +168,6 @@ fn preact_resnets() {
         },
         parameters: 9 * 64 + blocks + (512 + 1) * 10,
         gates: 8,
-        torch: None,
     });
 }
 
@@ -199,7 +189,6 @@ fn encoders() {
         },
         parameters: 3 * LAYER,
         gates: 3,
-        torch: Some(travelled),
     });
 }
 
@@ -218,7 +207,6 @@ fn language_models() {
         },
         parameters: 256 * 8 + 6 * 8 + 3 * LAYER + (8 + 1) * 256,
         gates: 3,
-        torch: Some(travelled),
     });
 }
 
@@ -238,7 +226,6 @@ fn vision_transformers() {
         // Patches, the class token, positions of six patches and the token, layers, head.
         parameters: (3 * 16 + 1) * 8 + 8 + 7 * 8 + 3 * LAYER + (8 + 1) * 10,
         gates: 3,
-        torch: None,
     });
 }
 
@@ -258,6 +245,5 @@ fn mlp_mixers() {
         },
         parameters: (3 * 16 + 1) * 8 + 3 * (tokens + channels + 1) + (8 + 1) * 10,
         gates: 3,
-        torch: None,
     });
 }

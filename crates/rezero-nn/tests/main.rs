@@ -10,6 +10,7 @@ mod golden;
 mod grow_fold;
 mod helpers;
 mod import;
+mod import_images;
 mod invariants;
 mod jacobian;
 mod masks;

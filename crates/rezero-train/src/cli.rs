@@ -362,13 +362,21 @@ pub struct Sample {
 /// Arguments of `rezero import`.
 #[derive(Debug, clap::Args)]
 pub struct Import {
-    /// A state dict: .pt as torch.save writes it, or .safetensors; nothing in it is executed
+    /// A file of PyTorch weights: .pt as torch.save writes it, .safetensors, or the .index.json of
+    /// several; nothing in it is executed
     pub weights: PathBuf,
     /// The recipe of the network that the weights belong to: a name or a path to a .toml file
-    pub recipe: OsString,
-    /// Recipe values to change, for example: depth=4 d_model=64 n_heads=2
+    /// [default: one of the family that the file holds]
+    pub recipe: Option<OsString>,
+    /// Recipe values that the file does not tell, for example: n_heads=2 activation=relu
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<Override>,
+    /// The text before the names of the network's tensors, where a file holds several networks
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// Tensors to leave out, by their names in the file; * stands for any text. May be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub ignore: Vec<String>,
     /// The run's directory [default: runs/ and a name made of the recipe and its overrides]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,

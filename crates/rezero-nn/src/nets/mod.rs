@@ -6,5 +6,7 @@ pub mod mixer;
 pub mod mlp;
 pub(crate) mod patches;
 pub mod resnet;
+#[cfg(feature = "import")]
+pub(crate) mod timm;
 pub mod transformer;
 pub mod vit;

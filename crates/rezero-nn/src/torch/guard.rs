@@ -6,7 +6,7 @@
 //! gigabytes, which aborts the process. Therefore this module first runs the pickle with sizes in
 //! place of values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::ops::Range;
@@ -29,9 +29,16 @@ const LEGACY: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 
 /// The place of the magic number of a tar archive.
 const TAR_MAGIC: Range<usize> = 257..262;
 
+/// A change of a file: these bytes from this place on.
+pub(super) struct Patch {
+    pub at: u64,
+    pub bytes: Vec<u8>,
+}
+
 /// Errors unless `path` is one of the two containers that `torch.save` writes, and reading its
-/// pickles takes a bounded amount of memory: all of them together have one budget.
-pub(super) fn check(path: &Path) -> Result<(), String> {
+/// pickles takes a bounded amount of memory: all of them together have one budget. The changes make a
+/// `defaultdict`, which `pytorch-reader` cannot fill, an `OrderedDict`.
+pub(super) fn check(path: &Path) -> Result<Vec<Patch>, String> {
     let mut head = Vec::new();
     let io = |e: std::io::Error| e.to_string();
     let mut file = File::open(path).map_err(io)?;
@@ -44,7 +51,7 @@ pub(super) fn check(path: &Path) -> Result<(), String> {
         Some(Container::Legacy) => {
             let mut bytes = head;
             file.take(MAX_PICKLE).read_to_end(&mut bytes).map_err(io)?;
-            check_legacy(&bytes)
+            check_legacy(&bytes).map(|()| Vec::new())
         }
         None => Err(
             "it must be a safetensors file or what torch.save writes, and is neither".to_owned(),
@@ -86,7 +93,7 @@ fn check_legacy(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn check_zip(path: &Path) -> Result<(), String> {
+fn check_zip(path: &Path) -> Result<Vec<Patch>, String> {
     let failed = |e: zip::result::ZipError| e.to_string();
     let file = File::open(path).map_err(|e| e.to_string())?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
@@ -119,12 +126,27 @@ fn check_zip(path: &Path) -> Result<(), String> {
     if entry.size() > MAX_PICKLE {
         return Err(too_large());
     }
+    let start = entry.data_start();
+    let (local, central) = (entry.header_start(), entry.central_header_start());
     let mut pickle = Vec::new();
     entry
         .take(MAX_PICKLE)
         .read_to_end(&mut pickle)
         .map_err(|e| e.to_string())?;
-    Sizes::default().run(&pickle).map(drop)
+    let mut sizes = Sizes::default();
+    sizes.run(&pickle)?;
+    let mut patches = sizes.patches;
+    if let (Some(start), false) = (start, patches.is_empty()) {
+        for patch in &mut patches {
+            patch.at += start;
+        }
+        // Both headers have a checksum, and 0 is none.
+        patches.extend([local + 14, central + 16].map(|at| Patch {
+            at,
+            bytes: vec![0; 4],
+        }));
+    }
+    Ok(patches)
 }
 
 fn too_large() -> String {
@@ -182,16 +204,43 @@ struct Sizes {
     memo: HashMap<u32, Size>,
     /// The bytes of all values so far.
     spent: u64,
+    /// Changes of the pickle.
+    patches: Vec<Patch>,
+    /// Whether the class `defaultdict` was read last, so that the type of its values comes next.
+    default: bool,
+    /// Where the class `defaultdict` is in the memo.
+    defaults: HashSet<u32>,
+}
+
+/// Names of a class, which have the same length.
+const DEFAULT_DICT: &[u8] = b"collections\ndefaultdict\n";
+const ORDERED_DICT: &[u8] = b"collections\nOrderedDict\n";
+
+/// An empty list in place of a class of `length` bytes with its opcode.
+fn empty_list(length: usize) -> Vec<u8> {
+    let mut bytes = vec![b']'];
+    // A number that is removed, and as many times None.
+    if length.is_multiple_of(2) {
+        bytes.extend(b"K\x000");
+    }
+    while bytes.len() < length {
+        bytes.extend(b"N0");
+    }
+    bytes
 }
 
 impl Sizes {
     /// Reads one pickle and returns what follows it.
-    fn run<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], String> {
+    fn run<'a>(&mut self, whole: &'a [u8]) -> Result<&'a [u8], String> {
+        let mut bytes = whole;
         self.stack.clear();
         self.marks.clear();
         self.memo.clear();
         loop {
+            let at = whole.len() - bytes.len();
             let [op] = take(&mut bytes)?;
+            // A class may be remembered before the next one.
+            self.default &= matches!(op, b'c' | b'q' | b'r');
             match op {
                 b'.' => break,
                 // A version, a frame.
@@ -210,6 +259,8 @@ impl Sizes {
                 }
                 b'c' => {
                     let length = line(&mut bytes)?.len() + line(&mut bytes)?.len();
+                    let end = whole.len() - bytes.len();
+                    self.class(at, &whole[at..end]);
                     self.push(Size::text(length as u64))?;
                 }
                 // Text and bytes, which follow their length.
@@ -264,10 +315,14 @@ impl Sizes {
                 b'g' | b'h' | b'j' => {
                     let i = self.index(op == b'g', op == b'j', &mut bytes)?;
                     let value = *self.memo.get(&i).ok_or_else(damaged)?;
+                    self.default = self.defaults.contains(&i);
                     self.push(value)?;
                 }
                 b'p' | b'q' | b'r' => {
                     let i = self.index(op == b'p', op == b'r', &mut bytes)?;
+                    if self.default {
+                        self.defaults.insert(i);
+                    }
                     self.remember(i)?;
                 }
                 0x94 => self.remember(self.memo.len() as u32)?,
@@ -292,6 +347,21 @@ impl Sizes {
         // The reader lists every tensor under its full name.
         self.spend(root.calls.saturating_mul(root.path.saturating_add(VALUE)))?;
         Ok(bytes)
+    }
+
+    /// Reads a class: its opcode and names, at `at`.
+    fn class(&mut self, at: usize, bytes: &[u8]) {
+        let new = match bytes[1..] == *DEFAULT_DICT {
+            true => [b"c", ORDERED_DICT].concat(),
+            // Of `defaultdict(list)`, which becomes `OrderedDict([])`.
+            false if self.default && bytes.len() > 3 => empty_list(bytes.len()),
+            false => return,
+        };
+        self.default = bytes[1..] == *DEFAULT_DICT;
+        self.patches.push(Patch {
+            at: at as u64,
+            bytes: new,
+        });
     }
 
     fn spend(&mut self, bytes: u64) -> Result<(), String> {

@@ -5,12 +5,15 @@
 //! trait [`TorchNames`] gives the parameters of a module their names in PyTorch. The names of
 //! Transformers are in [`transformer`](crate::transformer#pytorch).
 //!
-//! [`load`] ignores a prefix that all names in a file share, such as `module.` of
-//! DistributedDataParallel.
+//! Names may have a prefix, such as `module.` of DistributedDataParallel, and the weights may lie beside
+//! others in a file: [`load_with`] finds them, and tells what it left out.
 
+mod choose;
 mod guard;
 mod weights;
 
+pub use choose::{LoadRules, Loaded};
+pub(crate) use weights::renamed;
 pub use weights::{TorchTensor, TorchTensors, TorchWeights};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,7 @@ use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
+use rezero_kernels::{all_finite, transpose};
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -36,10 +40,11 @@ use safetensors::tensor::{Dtype, TensorView};
 /// }
 ///
 /// impl TorchNames for Probe {
-///     fn torch_name(path: &[String]) -> TorchName {
+///     fn torch_name(&self, path: &[String]) -> TorchName {
 ///         TorchName {
 ///             name: path.join(".").replace("output", "fc"),
 ///             transposed: path.ends_with(&["weight".to_owned()]),
+///             shape: None,
 ///         }
 ///     }
 /// }
@@ -56,7 +61,7 @@ use safetensors::tensor::{Dtype, TensorView};
 pub trait TorchNames: Module {
     /// The name in PyTorch of the parameter at `path`; `path` holds the names of the fields that
     /// lead to it.
-    fn torch_name(path: &[String]) -> TorchName;
+    fn torch_name(&self, path: &[String]) -> TorchName;
 
     /// Changes a file's tensors that have other names or another layout to those of
     /// [`torch_name`](Self::torch_name). `expected` holds the PyTorch names of the module's
@@ -74,6 +79,9 @@ pub struct TorchName {
     /// Whether PyTorch stores a matrix transposed: `[d_out, d_in]`, as the weight of a linear
     /// layer.
     pub transposed: bool,
+    /// The shape in PyTorch, where it is another one of as many values, such as
+    /// `[d_out, channels, rows, columns]` of a convolution that is a linear layer here.
+    pub shape: Option<Vec<usize>>,
 }
 
 /// Why weights could not be read or do not fit.
@@ -89,6 +97,18 @@ pub enum ImportError {
     /// The file is of another model. One text per tensor that is missing, unknown, of another shape
     /// or not finite; the message has the first five of them and their number.
     Mismatch(Vec<String>),
+    /// Several parts of the file fit the module equally, such as the weights and their average.
+    Ambiguous {
+        /// Their prefixes.
+        prefixes: Vec<String>,
+    },
+    /// No tensor of the file has the prefix that was asked for.
+    Prefix {
+        /// The prefix.
+        prefix: String,
+        /// The first components of the names in the file.
+        found: Vec<String>,
+    },
     /// The weights could not be written.
     Write(String),
 }
@@ -121,55 +141,115 @@ impl fmt::Display for ImportError {
                     more => write!(f, "\n  and {more} more"),
                 }
             }
+            Self::Ambiguous { prefixes } => write!(
+                f,
+                "the file holds the weights several times, under {}: choose one of these prefixes",
+                listed(prefixes)
+            ),
+            Self::Prefix { prefix, found } => write!(
+                f,
+                "no tensor's name begins with \"{}\"; names begin with {}",
+                prefix.escape_debug(),
+                listed(found)
+            ),
             Self::Write(message) => write!(f, "cannot write weights: {message}"),
         }
     }
 }
 
+/// The first few of names that come from a file.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names
+        .iter()
+        .take(EXAMPLES)
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    match names.len().saturating_sub(EXAMPLES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 impl std::error::Error for ImportError {}
 
-/// `module` with the weights of a file.
+/// `module` with the weights of a file, see [`load_with`].
+///
+/// # Errors
+///
+/// As [`load_with`].
+pub fn load<M: TorchNames>(module: M, weights: &TorchWeights) -> Result<M, ImportError> {
+    load_with(module, weights, &LoadRules::default()).map(|(module, _)| module)
+}
+
+/// `module` with the weights of a file, and what was left out. The values are read one tensor at a time,
+/// so that the file is never in memory as a whole.
+///
+/// Left out are tensors that can be no parameters by their names, such as `inv_freq` or those of
+/// `criterion`, and tensors outside the prefix under which the module's parameters are found, such as an
+/// optimizer's state. Every other tensor must be a parameter of the module.
 ///
 /// # Errors
 ///
 /// [`ImportError::Mismatch`] with every tensor that is missing, unknown, of another shape or not
-/// finite. Then nothing is loaded.
-pub fn load<M: TorchNames>(module: M, weights: &TorchWeights) -> Result<M, ImportError> {
-    let slots = slots(&module, false);
-    let expected: BTreeSet<String> = slots.iter().map(|slot| slot.torch.clone()).collect();
-    let named = weights.translated(M::translate, &expected);
+/// finite, or another error if the file cannot be read, or several parts of it fit the module.
+pub fn load_with<M: TorchNames>(
+    module: M,
+    weights: &TorchWeights,
+    rules: &LoadRules,
+) -> Result<(M, Loaded), ImportError> {
+    let slots = slots(&module);
+    let expected: BTreeSet<String> = slots.iter().map(|slot| slot.name.name.clone()).collect();
+    let mut chosen = weights.choose(&M::translate, &expected, rules)?;
     let mut wrong = Vec::new();
-    for slot in &slots {
-        match named.get(&slot.torch) {
-            None => wrong.push(format!(
-                "{}: missing, expected {:?}",
-                slot.torch, slot.shape
-            )),
-            Some(tensor) if tensor.shape != slot.shape => wrong.push(format!(
-                "{}: expected {:?}, found {:?}",
-                slot.torch, slot.shape, tensor.shape
-            )),
-            Some(tensor) if tensor.values.iter().any(|v| !v.is_finite()) => {
-                wrong.push(format!("{}: holds values that are not finite", slot.torch));
+    for Slot { name, shape, .. } in &slots {
+        let name = &name.name;
+        match chosen.tensors.get(name) {
+            None => wrong.push(format!("{name}: missing, expected {shape:?}")),
+            // A gate may be saved as a number.
+            Some(tensor) if tensor.shape().is_empty() && shape == &[1] => {
+                let one = tensor.reshaped(vec![1]);
+                chosen.tensors.insert(name.clone(), one);
             }
+            Some(tensor) if tensor.shape() != shape => wrong.push(format!(
+                "{name}: expected {shape:?}, found {:?}",
+                tensor.shape()
+            )),
             Some(_) => {}
         }
     }
-    for (name, tensor) in &named {
+    for (name, tensor) in &chosen.tensors {
         if !expected.contains(name) {
             // The name comes from the file, so its control characters must not reach a terminal.
             let name = name.escape_debug();
-            wrong.push(format!("{name}: unknown, found {:?}", tensor.shape));
+            wrong.push(format!("{name}: unknown, found {:?}", tensor.shape()));
         }
     }
     if !wrong.is_empty() {
         return Err(ImportError::Mismatch(wrong));
     }
-    Ok(module.map(&mut Fill {
-        name: M::torch_name,
+    let made = chosen.tensors.iter().filter(|(_, tensor)| tensor.is_made());
+    let loaded = Loaded {
+        prefix: chosen.prefix,
+        left_out: chosen.left_out,
+        zeros: made.map(|(name, _)| name.clone()).collect(),
+    };
+    let names = slots.into_iter().map(|slot| (slot.path, slot.name));
+    let mut fill = Fill {
+        names: names.collect(),
         path: Vec::new(),
-        named,
-    }))
+        named: chosen.tensors,
+        wrong,
+        failed: None,
+    };
+    let module = module.map(&mut fill);
+    match (fill.failed, fill.wrong.is_empty()) {
+        (Some(message), _) => Err(ImportError::Read {
+            path: weights.path.clone(),
+            message,
+        }),
+        (None, false) => Err(ImportError::Mismatch(fill.wrong)),
+        (None, true) => Ok((module, loaded)),
+    }
 }
 
 /// A module's weights as the bytes of a safetensors file: PyTorch's layout, f32, with `metadata`
@@ -182,16 +262,22 @@ pub fn export<M: TorchNames>(
     module: &M,
     metadata: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Vec<u8>, ImportError> {
-    let slots = slots(module, true);
-    let bytes: Vec<Vec<u8>> = slots
-        .iter()
-        .map(|slot| slot.values.iter().flat_map(|v| v.to_le_bytes()).collect())
-        .collect();
+    let slots = slots(module);
+    let mut read = Values::default();
+    module.visit(&mut read);
+    let transposed = slots.iter().zip(read.0).map(|(slot, values)| {
+        let values = match (slot.name.transposed, slot.own.as_slice()) {
+            (true, &[rows, columns]) => transpose(&values, rows, columns),
+            _ => values,
+        };
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    });
+    let bytes: Vec<Vec<u8>> = transposed.collect();
     let fail = |e: safetensors::SafeTensorError| ImportError::Write(e.to_string());
     let mut views = Vec::new();
     for (slot, bytes) in slots.iter().zip(&bytes) {
         let view = TensorView::new(Dtype::F32, slot.shape.clone(), bytes).map_err(fail)?;
-        views.push((slot.torch.clone(), view));
+        views.push((slot.name.name.clone(), view));
     }
     let format = [("format".to_owned(), "pt".to_owned())];
     let metadata: BTreeMap<String, String> = format.into_iter().chain(metadata).collect();
@@ -218,31 +304,53 @@ fn described(bytes: &[u8], metadata: &BTreeMap<String, String>) -> Option<Vec<u8
     Some([&length.to_le_bytes(), header.as_bytes(), data].concat())
 }
 
-/// A parameter with PyTorch's name and layout.
-struct Slot {
-    torch: String,
-    shape: Vec<usize>,
-    values: Vec<f32>,
+/// PyTorch's name of a norm's field.
+pub(crate) fn field(name: &str) -> &str {
+    match name {
+        "gamma" => "weight",
+        "beta" => "bias",
+        other => other,
+    }
 }
 
-/// The parameters of `module`, with their values if `read` is true.
-fn slots<M: TorchNames>(module: &M, read: bool) -> Vec<Slot> {
+/// A parameter with PyTorch's name and layout.
+struct Slot {
+    path: Vec<String>,
+    name: TorchName,
+    /// The shape here.
+    own: Vec<usize>,
+    /// The shape in PyTorch.
+    shape: Vec<usize>,
+}
+
+/// The parameters of `module`.
+fn slots<M: TorchNames>(module: &M) -> Vec<Slot> {
     let mut visitor = Slots {
-        name: M::torch_name,
         path: Vec::new(),
         found: Vec::new(),
-        read,
     };
     module.visit(&mut visitor);
-    visitor.found
+    let slot = |(path, own): (Vec<String>, Vec<usize>)| {
+        let mut name = module.torch_name(&path);
+        name.transposed &= own.len() == 2;
+        let shape = match (name.shape.take(), name.transposed) {
+            (Some(shape), _) => shape,
+            (None, true) => own.iter().rev().copied().collect(),
+            (None, false) => own.clone(),
+        };
+        Slot {
+            path,
+            name,
+            own,
+            shape,
+        }
+    };
+    visitor.found.into_iter().map(slot).collect()
 }
 
 struct Slots {
-    name: fn(&[String]) -> TorchName,
     path: Vec<String>,
-    found: Vec<Slot>,
-    /// Whether to read the values.
-    read: bool,
+    found: Vec<(Vec<String>, Vec<usize>)>,
 }
 
 impl ModuleVisitor for Slots {
@@ -255,36 +363,28 @@ impl ModuleVisitor for Slots {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let TorchName {
-            name: torch,
-            transposed,
-        } = (self.name)(&self.path);
-        let mut shape: Vec<usize> = param.lazy_shape().to_vec();
-        let mut values = Vec::new();
-        if self.read {
-            let value = param.val().inner();
-            let value = if transposed && D == 2 {
-                value.swap_dims(0, 1)
-            } else {
-                value
-            };
-            values = value.into_data().iter::<f32>().collect();
-        }
-        if transposed && D == 2 {
-            shape.reverse();
-        }
-        self.found.push(Slot {
-            torch,
-            shape,
-            values,
-        });
+        let shape = param.lazy_shape().to_vec();
+        self.found.push((self.path.clone(), shape));
+    }
+}
+
+/// The values of all parameters.
+#[derive(Default)]
+struct Values(Vec<Vec<f32>>);
+
+impl ModuleVisitor for Values {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val().inner().into_data();
+        self.0.push(value.iter::<f32>().collect());
     }
 }
 
 struct Fill {
-    name: fn(&[String]) -> TorchName,
+    names: BTreeMap<Vec<String>, TorchName>,
     path: Vec<String>,
     named: TorchTensors,
+    wrong: Vec<String>,
+    failed: Option<String>,
 }
 
 impl ModuleMapper for Fill {
@@ -297,25 +397,40 @@ impl ModuleMapper for Fill {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let TorchName { name, transposed } = (self.name)(&self.path);
-        let Some(TorchTensor { shape, values }) = self.named.remove(&name) else {
+        let TorchName {
+            name, transposed, ..
+        } = &self.names[&self.path];
+        let Some(tensor) = self.named.remove(name) else {
             return param;
         };
-        // Transposed on the host, so that the parameter is a leaf and contiguous.
-        let data = match (shape.as_slice(), transposed) {
-            (&[rows, columns], true) => {
-                let value = |i| values[i % rows * columns + i / rows];
-                let values: Vec<f32> = (0..values.len()).map(value).collect();
-                TensorData::new(values, [columns, rows])
+        let values = match tensor.values() {
+            Ok(values) => values,
+            Err(message) => {
+                let name = name.escape_debug();
+                self.failed.get_or_insert(format!("{name}: {message}"));
+                return param;
             }
-            _ => TensorData::new(values.to_vec(), shape),
         };
-        param.map(|old| {
-            let new = Tensor::<D>::from_data(data, (&old.device(), old.dtype()));
-            match old.is_require_grad() {
-                true => new.require_grad(),
-                false => new,
+        if !all_finite(&values) {
+            let wrong = format!("{name}: holds values that are not finite");
+            self.wrong.push(wrong);
+            return param;
+        }
+        // Transposed on the host, so that the parameter is a leaf and contiguous.
+        let own = param.lazy_shape().to_vec();
+        let data = match (own.as_slice(), *transposed) {
+            (&[rows, columns], true) => {
+                TensorData::new(transpose(&values, columns, rows), [rows, columns])
             }
-        })
+            _ => TensorData::new(values, own),
+        };
+        let id = param.id;
+        let device = param.lazy_device();
+        // Initial values that are not used are not sampled.
+        let new = match param.is_initialized() {
+            true => Tensor::<D>::from_data(data, (&device, param.val().dtype())),
+            false => Tensor::<D>::from_data(data, &device),
+        };
+        param.transform_for_load(new, id)
     }
 }

@@ -1,116 +1,55 @@
 //! `rezero export`
 
-use rezero_nn::NormKind;
-use rezero_nn::ResidualScheme;
-use rezero_nn::torch::export;
-use rezero_nn::transformer::{Activation, Positions};
-
-use super::{say, scored};
+use super::{say, scored, short};
 use crate::cli::Export;
 use crate::device;
-use crate::error::{Error, Result};
-use crate::recipe::{Gates, Recipe, TaskRecipe};
+use crate::error::Result;
+use crate::recipe::{Recipe, TaskOf, with_task};
 use crate::record::checkpoint::choose;
 use crate::record::write_named;
-use crate::task::{Domain, Text};
-use crate::zoo::text::{Family, Network};
-use crate::zoo::{self, ByteLm};
+use crate::task::Domain;
+use crate::zoo::{self, Families, Zoo};
 
 pub fn run(args: &Export) -> Result<()> {
     let recipe = Recipe::of_run(&args.run)?.recipe;
-    let identity = recipe.identity();
-    let TaskRecipe::Text(of) = &recipe.task else {
-        return Err(Error::Run {
-            dir: args.run.clone(),
-            message: format!("only language models are exported to PyTorch; it holds {identity}"),
-        });
-    };
-    let (Family::ByteLm(section), settings) = (&of.model, &recipe.settings);
+    with_task!(&recipe.task, of => write(args, &recipe, of))
+}
+
+fn write<D: Domain>(args: &Export, recipe: &Recipe, of: &TaskOf<D>) -> Result<()> {
+    let (identity, settings) = (recipe.identity(), &recipe.settings);
     // Nothing is computed, so the run's device, which may be gone or another machine, is not needed.
     let device = device::select("auto")?;
     let reader = choose(&args.run, &args.checkpoint, &identity)?;
-    let Network::ByteLm(model) = scored(
+    let network = scored(
         &args.run,
         &reader,
-        zoo::draw(of, settings, &Text::form(&of.data), &device),
+        zoo::draw(of, settings, &D::form(&of.data), &device),
         args.raw,
     )?;
     let step = reader.state()?.step;
-    let metadata = described(section, &settings.gates).into_iter().chain([
-        ("rezero", env!("CARGO_PKG_VERSION").to_owned()),
-        ("step", step.to_string()),
-    ]);
-    let bytes = export(&model, metadata.map(|(key, value)| (key.to_owned(), value)))?;
+    let mut metadata: Vec<(String, String)> = of
+        .model
+        .described(&settings.gates)
+        .into_iter()
+        .map(|(key, value)| (short(key).to_owned(), value))
+        .collect();
+    metadata.push(("rezero".to_owned(), env!("CARGO_PKG_VERSION").to_owned()));
+    metadata.push(("family".to_owned(), of.model.name().to_owned()));
+    metadata.push(("step".to_owned(), step.to_string()));
+    let bytes = network.to_torch(metadata)?;
     write_named(&args.out, &bytes)?;
     say!(
         "{identity} · step {step} · {} bytes to {}",
         bytes.len(),
         args.out.display()
     );
-    let foreign = beyond_the_authors_layers(section, &settings.gates);
-    if !foreign.is_empty() {
+    let unknown = of.model.unknown_in_pytorch(&settings.gates);
+    if !unknown.is_empty() {
         say!(
-            "the authors' PyTorch layers compute something else from these weights: they know nothing \
-             of {}",
-            foreign.join(", ")
+            "the usual PyTorch code of this network computes something else from these weights: it knows \
+             nothing of {}",
+            unknown.join(", ")
         );
     }
     Ok(())
-}
-
-/// The settings that do not follow from shapes, by their recipe keys: metadata for code that builds
-/// the module.
-pub fn described(section: &ByteLm, gates: &Gates) -> [(&'static str, String); 12] {
-    [
-        ("scheme", section.scheme.to_string()),
-        ("depth", section.depth.to_string()),
-        ("d_model", section.d_model.to_string()),
-        ("n_heads", section.n_heads.to_string()),
-        ("d_ff", section.d_ff.to_string()),
-        ("context", section.context.to_string()),
-        ("activation", section.activation.to_string()),
-        ("norm", section.norm.to_string()),
-        ("positions", section.positions.to_string()),
-        ("embedding_scale", section.embedding_scale.to_string()),
-        ("alpha_bound", gates.alpha_bound.to_string()),
-        ("alpha_shared", gates.alpha_shared.to_string()),
-    ]
-}
-
-/// The parts of a recipe that the package `rezero` 0.1.0 cannot express.
-fn beyond_the_authors_layers(section: &ByteLm, gates: &Gates) -> Vec<String> {
-    let gated = section.scheme.has_gate();
-    let checks = [
-        (
-            section.scheme == ResidualScheme::ReZero,
-            format!("scheme={}", section.scheme),
-        ),
-        (
-            section.positions != Positions::Rotary,
-            "positions=rotary".to_owned(),
-        ),
-        (
-            matches!(section.activation, Activation::Relu | Activation::Gelu),
-            format!("activation={}", section.activation),
-        ),
-        (
-            section.norm == NormKind::Auto,
-            format!("norm={}", section.norm),
-        ),
-        (section.bias, "bias=false".to_owned()),
-        (
-            !gated || gates.alpha_bound == 0.0,
-            format!("alpha_bound={}", gates.alpha_bound),
-        ),
-        (
-            !gated || gates.alpha_shared,
-            "alpha_shared=false".to_owned(),
-        ),
-        (
-            !gated || !gates.alpha_per_channel,
-            "alpha_per_channel=true".to_owned(),
-        ),
-    ];
-    let foreign = checks.into_iter().filter(|(known, _)| !known);
-    foreign.map(|(_, what)| what).collect()
 }

@@ -1,57 +1,200 @@
 //! `rezero import`
 
+use std::ffi::OsStr;
 use std::path::Path;
+use std::str::FromStr;
 
 use burn::optim::lr_scheduler::LrScheduler;
 use rezero_data::Split;
-use rezero_nn::torch::{ImportError, TorchWeights, load};
-use rezero_nn::transformer::{LmShape, Positions, lm_shape};
+use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
 
-use super::export::described;
 use super::train::reads_text;
-use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say};
+use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say, short};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Model, Rates, Scheduler, Trainee, build_optimizer};
-use crate::recipe::{Gates, Recipe, TaskRecipe};
+use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
 use crate::record::{Environment, Opening, State, checkpoint};
-use crate::task::{Domain, Places, Text};
-use crate::words;
-use crate::zoo::text::{Family, Network};
-use crate::zoo::{self, ByteLm};
+use crate::task::{Domain, Images, Places, Text};
+use crate::zoo::{Families, Recognised, Zoo};
+use crate::{words, zoo::images, zoo::text};
+
+/// The most names of a list that are shown.
+const SHOWN: usize = 5;
 
 pub fn run(args: &Import) -> Result<()> {
-    let mut overrides = args.overrides.clone();
-    overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
-    let resolved = Recipe::resolve(&args.recipe, &overrides)?;
-    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    let weights = TorchWeights::open(&args.weights)?;
+    let part = match &args.prefix {
+        Some(prefix) => weights.only(prefix).map_err(|source| Error::Import {
+            source,
+            hint: String::new(),
+        })?,
+        None => weights.clone(),
+    };
+    let found = recognised(&part);
+    let of_file = args.weights.display();
+    match &found {
+        Some((family, _, told)) => say!("{of_file}: a {family}, {}", in_words(told)),
+        None => say!("{of_file}: no network that is known by its names"),
+    }
+    let counters: Vec<String> = part.ignored().map(str::to_owned).collect();
+    list("no floating-point values, so left out", &counters);
+    let (recipe, mut given) = named(args);
+    let recipe = match (recipe, &found) {
+        (Some(recipe), _) => recipe,
+        (None, Some((_, recipe, _))) => OsStr::new(recipe),
+        (None, None) => {
+            return Err(Error::RecipeValue {
+                key: "model.family".to_owned(),
+                message: "cannot be told from the file; name the recipe of its network".to_owned(),
+            });
+        }
+    };
+    given.extend(reads_text(args.text.as_ref(), &given)?);
+    let base = Recipe::resolve(recipe, &[])?;
+    let chosen = |o: &Override| ["family", "model", "model.family"].contains(&o.key.as_str());
+    let in_recipe = with_task!(&base.recipe.task, of => of.model.name());
+    if let Some((in_file, _, _)) = &found
+        && *in_file != in_recipe
+        && !given.iter().any(chosen)
+    {
+        return Err(other_family(in_file, in_recipe));
+    }
+    let told_by_file = told(&part, found.as_ref().map(|(_, _, told)| told), &given);
+    let resolved = base.with_found(&told_by_file, &given)?;
     for change in &resolved.changes {
         say!("{change}");
     }
-    if !settings.train.from.is_empty() {
+    if !resolved.recipe.settings.train.from.is_empty() {
         return Err(Error::RecipeValue {
             key: "train.from".to_owned(),
             message: "has no effect: the weights are imported; leave it out".to_owned(),
         });
     }
-    let identity = recipe.identity();
-    let TaskRecipe::Text(of) = &recipe.task else {
-        return Err(Error::RecipeValue {
-            key: "model.family".to_owned(),
-            message: format!("only language models are imported from PyTorch, got {identity}"),
-        });
+    let family = with_task!(&resolved.recipe.task, of => of.model.name());
+    if let Some((in_file, _, _)) = &found
+        && *in_file != family
+    {
+        return Err(other_family(in_file, family));
+    }
+    let told = found.map(|(_, _, told)| told).unwrap_or_default();
+    with_task!(&resolved.recipe.task, of => begin(args, &resolved, of, &weights, &told, &given))
+}
+
+fn other_family(in_file: &str, in_recipe: &str) -> Error {
+    Error::RecipeValue {
+        key: "model.family".to_owned(),
+        message: format!("the file holds a {in_file}, and the recipe has a {in_recipe}"),
+    }
+}
+
+/// The family in a file, its recipe, and what the file tells.
+fn recognised(weights: &TorchWeights) -> Option<(&'static str, &'static str, Recognised)> {
+    <images::Family as Families<Images>>::recognised(weights)
+        .or_else(|| <text::Family as Families<Text>>::recognised(weights))
+}
+
+fn in_words(told: &Recognised) -> String {
+    let settings = told.settings.iter();
+    let settings: Vec<String> = settings
+        .map(|(key, value)| format!("{}={value}", short(key)))
+        .collect();
+    format!("{} ({})", settings.join(" "), told.form)
+}
+
+/// The recipe and the overrides of the command line, whose recipe may be left out.
+fn named(args: &Import) -> (Option<&OsStr>, Vec<Override>) {
+    let mut overrides = args.overrides.clone();
+    let recipe = args.recipe.as_deref();
+    let text = recipe.and_then(OsStr::to_str);
+    match text.map(Override::from_str) {
+        Some(Ok(first)) if !text.is_some_and(|text| text.ends_with(".toml")) => {
+            overrides.insert(0, first);
+            (None, overrides)
+        }
+        _ => (recipe, overrides),
+    }
+}
+
+/// The settings that the file tells, by its shapes and by the metadata of `rezero export`, except those
+/// that are given.
+fn told(weights: &TorchWeights, found: Option<&Recognised>, given: &[Override]) -> Vec<Override> {
+    let Some(found) = found else {
+        return Vec::new();
     };
-    let Family::ByteLm(section) = &of.model;
-    let weights = TorchWeights::open(&args.weights)?;
-    agree(section, &settings.gates, &weights)?;
-    let given = resolved
+    let is_given = |key: &str| given.iter().any(|o| o.key == key || o.key == short(key));
+    let mut all = Vec::new();
+    for key in &found.keys {
+        let by_shape = found.settings.iter().find(|(k, _)| k == key);
+        let by_shape = by_shape.map(|(_, value)| value);
+        let said = weights.metadata().get(short(key));
+        // Shapes are right, whatever the metadata says; but one shape may serve several schemes.
+        let value = match *key == "model.scheme" {
+            true => said.or(by_shape),
+            false => by_shape.or(said),
+        };
+        all.extend(value.map(|value| Override::new(*key, value.as_str())));
+    }
+    for (key, value) in &found.settings {
+        if !found.keys.contains(key) {
+            all.push(Override::new(*key, value.as_str()));
+        }
+    }
+    all.retain(|o| !is_given(&o.key));
+    all
+}
+
+/// Checks that the metadata that `rezero export` wrote agrees with the settings.
+fn agree(weights: &TorchWeights, described: &[(&'static str, String)]) -> Result<()> {
+    let wrong: Vec<String> = described
+        .iter()
+        .filter_map(|(key, have)| {
+            let said = weights.metadata().get(short(key))?;
+            (said != have).then(|| format!("{}={said}", short(key)))
+        })
+        .collect();
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Import {
+            source: ImportError::Mismatch(Vec::new()),
+            hint: format!("the file says {}; ", wrong.join(" ")),
+        }),
+    }
+}
+
+/// Begins a run with the weights.
+fn begin<D: Domain>(
+    args: &Import,
+    resolved: &Resolved,
+    of: &TaskOf<D>,
+    weights: &TorchWeights,
+    told: &Recognised,
+    given: &[Override],
+) -> Result<()> {
+    let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    let identity = recipe.identity();
+    let described = of.model.described(&settings.gates);
+    contradicted(told, &described)?;
+    agree(weights, &described)?;
+    let chosen = resolved
         .gives("run.device")
         .then_some(settings.run.device.as_str());
-    let device = device::select(device::chosen(given, &settings.run.device)?)?;
-    let Network::ByteLm(model) = zoo::draw(of, settings, &Text::form(&of.data), &device);
-    let model = load(model, &weights).map_err(|e| hinted(e, section, lm_shape(&weights)))?;
-    let network = Network::ByteLm(model);
+    let device = device::select(device::chosen(chosen, &settings.run.device)?)?;
+    // Its initial values are never sampled, as every parameter is in the file.
+    let network = of.model.init(&settings.gates, &D::form(&of.data), &device);
+    let rules = LoadRules {
+        prefix: args.prefix.clone(),
+        ignore: args.ignore.clone(),
+    };
+    let (network, loaded) =
+        network
+            .with_torch(weights, &rules)
+            .map_err(|source| Error::Import {
+                source,
+                hint: hint(told, &described),
+            })?;
+    tell(&loaded);
 
     let name = format!("{}_imported", resolved.run_name());
     let place = new_run(args.run_dir.as_ref(), Path::new(RUNS), name);
@@ -62,7 +205,7 @@ pub fn run(args: &Import) -> Result<()> {
             text: text.clone(),
             ..Places::default()
         };
-        let set = Text::open(&of.data, &places, Split::Train)?;
+        let set = D::open(&of.data, &places, Split::Train)?;
         data = described_data(&set, &fingerprint(of, &places)?);
     }
     // Step 0 of a run that has not begun: it can be scored, sampled, exported, and trained on.
@@ -80,7 +223,7 @@ pub fn run(args: &Import) -> Result<()> {
         data,
         device: device::in_words(&[device]),
         parameters,
-        task: Some(Text::task().described()),
+        task: Some(D::task().described()),
         ..Environment::here(None)
     };
     let write = |run: &Path| {
@@ -102,14 +245,17 @@ pub fn run(args: &Import) -> Result<()> {
         args.weights.display(),
         dir.display()
     );
-    if weights.metadata().get("n_heads").is_none() {
+    let metadata = weights.metadata();
+    let untold: Vec<String> = described
+        .iter()
+        .filter(|(key, _)| of.model.untold().contains(key) && !metadata.contains_key(short(key)))
+        .filter(|(key, _)| !given.iter().any(|o| o.key == *key || o.key == short(key)))
+        .map(|(key, value)| format!("{}={value}", short(key)))
+        .collect();
+    if !untold.is_empty() {
         say!(
-            "not in the file, taken from the recipe: n_heads={} activation={} positions={} \
-             embedding_scale={}; wrong ones give wrong numbers without an error",
-            section.n_heads,
-            section.activation,
-            section.positions,
-            section.embedding_scale
+            "the file does not tell {}; wrong values give wrong numbers without an error",
+            untold.join(" ")
         );
     }
     say!("score it with: {}", words::command("eval", dir, &[]));
@@ -117,67 +263,51 @@ pub fn run(args: &Import) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the metadata that `rezero export` wrote agrees with the recipe.
-fn agree(section: &ByteLm, gates: &Gates, weights: &TorchWeights) -> Result<()> {
-    let metadata = weights.metadata();
-    let mut wrong: Vec<String> = described(section, gates)
-        .into_iter()
-        .filter_map(|(key, have)| {
-            let found = metadata.get(key)?;
-            // A longer or shorter table of learned positions is a mismatch of shapes.
-            let fits =
-                *found == have || (key == "context" && section.positions != Positions::Learned);
-            (!fits).then(|| format!("{key}={found}"))
-        })
-        .collect();
-    // The notebook's table of sines and cosines.
-    let sinusoidal = weights.names().any(|name| name.ends_with("pos_encoder.pe"));
-    if sinusoidal && section.positions != Positions::Sinusoidal {
-        wrong.push("positions=sinusoidal".to_owned());
-    }
-    match wrong.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Import {
-            source: ImportError::Mismatch(Vec::new()),
-            hint: format!("the file says {}; ", wrong.join(" ")),
-        }),
-    }
-}
-
-/// `error` with the settings that the file's shapes need, if they differ from the recipe's.
-fn hinted(error: ImportError, section: &ByteLm, shape: Option<LmShape>) -> Error {
-    let mut wanted = Vec::new();
-    if let Some(shape) = shape {
-        let learned = section.positions == Positions::Learned;
-        for (key, have, file) in [
-            ("depth", section.depth, shape.n_layers),
-            ("d_model", section.d_model, shape.d_model),
-            ("d_ff", section.d_ff, shape.d_ff),
-            (
-                "context",
-                section.context,
-                shape.context.unwrap_or(section.context),
-            ),
-        ] {
-            if have != file {
-                wanted.push(format!("{key}={file}"));
-            }
-        }
-        if shape.tied != section.tied {
-            wanted.push(format!("tied={}", shape.tied));
-        }
-        if shape.context.is_some() != learned {
-            wanted.push(match learned {
-                true => "positions=sinusoidal (or rotary or none)".to_owned(),
-                false => "positions=learned".to_owned(),
+/// Refuses settings that the file rules out.
+fn contradicted(told: &Recognised, described: &[(&'static str, String)]) -> Result<()> {
+    for (key, value, others) in &told.not {
+        if described.iter().any(|(k, v)| k == key && v == value) {
+            return Err(Error::RecipeValue {
+                key: (*key).to_owned(),
+                message: format!("the file has no {}={value}; give {others}", short(key)),
             });
         }
     }
-    Error::Import {
-        source: error,
-        hint: match wanted.is_empty() {
-            true => String::new(),
-            false => format!("the file's shapes ask for {}\n", wanted.join(" ")),
-        },
+    Ok(())
+}
+
+/// The settings that the file's shapes need, where the recipe's differ.
+fn hint(told: &Recognised, described: &[(&'static str, String)]) -> String {
+    let differs =
+        |key: &str, value: &String| described.iter().any(|(k, v)| *k == key && v != value);
+    let wanted: Vec<String> = told
+        .settings
+        .iter()
+        .filter(|(key, value)| differs(key, value))
+        .map(|(key, value)| format!("{}={value}", short(key)))
+        .collect();
+    match (wanted.is_empty(), told.form.is_empty()) {
+        (false, _) => format!("the file's shapes ask for {}\n", wanted.join(" ")),
+        (true, false) => format!("the file has {}; ", told.form),
+        (true, true) => String::new(),
+    }
+}
+
+/// Says which tensors were left out, and which parameters the file lacks.
+fn tell(loaded: &Loaded) {
+    if !loaded.prefix.is_empty() {
+        say!("its names begin with {}", loaded.prefix);
+    }
+    list("left out", &loaded.left_out);
+    list("not in the file, so 0", &loaded.zeros);
+}
+
+/// Says the first of some names, if there are any.
+fn list(what: &str, names: &[String]) {
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 if names.is_empty() => {}
+        0 => say!("{what}: {shown}"),
+        more => say!("{what}: {shown} and {more} more"),
     }
 }

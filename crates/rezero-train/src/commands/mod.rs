@@ -68,6 +68,11 @@ fn new_run(given: Option<&PathBuf>, base: &Path, name: String) -> NewRun {
     given.map_or(NewRun::Named { base, name }, |dir| NewRun::At(dir.clone()))
 }
 
+/// A key without its section.
+fn short(key: &str) -> &str {
+    key.rsplit_once('.').map_or(key, |(_, key)| key)
+}
+
 /// The command that continues a run.
 fn resume(run: &Path) -> String {
     words::command("train", run, &["--resume"])

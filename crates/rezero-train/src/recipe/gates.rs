@@ -95,6 +95,23 @@ impl Gates {
         text
     }
 
+    /// The gates of a scheme as a program needs them to compute what a file's weights mean, by their keys.
+    /// A shape tells whether α is per channel.
+    pub(crate) fn described(
+        &self,
+        scheme: ResidualScheme,
+        sub_layers: bool,
+    ) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        if scheme.has_gate() {
+            all.push(("gates.alpha_bound", self.alpha_bound.to_string()));
+        }
+        if sub_layers && scheme.shares_gate() {
+            all.push(("gates.alpha_shared", self.alpha_shared.to_string()));
+        }
+        all
+    }
+
     /// Keys that have no effect, given the other keys, each with the reason.
     pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
         if !self.alpha_trainable {

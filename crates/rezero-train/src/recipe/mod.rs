@@ -369,14 +369,28 @@ impl Resolved {
     ///
     /// As [`Recipe::resolve`].
     pub fn with(self, overrides: &[Override]) -> Result<Self> {
-        if overrides.is_empty() {
+        self.with_found(&[], overrides)
+    }
+
+    /// As [`with`](Self::with), after the values that were `found` in a file of weights, whose keys have the
+    /// form `section.key` and are none of `overrides`. Those that have no effect are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recipe::resolve`].
+    pub(crate) fn with_found(self, found: &[Override], overrides: &[Override]) -> Result<Self> {
+        if found.is_empty() && overrides.is_empty() {
             return Ok(self);
         }
         let before = self.recipe.to_tables();
-        let mut draft = self.draft.given(overrides)?;
+        let mut draft = self.draft.given(found)?.given(overrides)?;
         let recipe = loop {
             let recipe = Recipe::of(&draft.complete()?)?;
             let idle = recipe.idle();
+            let vain = |found: &&Override| idle.iter().any(|idle| idle.key == found.key);
+            for found in found.iter().filter(vain) {
+                draft.take_back(&found.key);
+            }
             if let Some(Idle { key, why }) = idle.iter().find(|idle| draft.gives(&idle.key)) {
                 return Err(Error::RecipeValue {
                     key: key.clone(),

@@ -347,6 +347,15 @@ impl Draft {
         Ok(self)
     }
 
+    /// Removes `section.key` from the keys of the command line.
+    pub fn take_back(&mut self, key: &str) {
+        if let Some((section, key)) = key.split_once('.')
+            && let Some(table) = self.given.get_mut(section)
+        {
+            table.remove(key);
+        }
+    }
+
     /// Whether the file sets `section.key`.
     pub fn sets(&self, key: &str) -> bool {
         has(&self.file, key)

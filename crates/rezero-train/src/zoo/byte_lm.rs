@@ -4,8 +4,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use rezero_data::TextBatch;
 use rezero_data::rng::mix;
+use rezero_nn::torch::TorchWeights;
 use rezero_nn::transformer::{
-    Activation, Positions, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig,
+    Activation, Positions, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig, lm_shape,
 };
 use rezero_nn::{
     Grow, GrowError, Jacobian, JacobianError, JacobianProbe, NormKind, Place, ResidualScheme,
@@ -14,7 +15,7 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised};
 use crate::error::Result;
 use crate::fit::{Pass, Sums};
 use crate::recipe::check::{check, in_f32, positive};
@@ -108,6 +109,7 @@ impl Family for Section {
     type Domain = Text;
     type Network = Network;
 
+    const RECIPE: &'static str = "enwik8-small";
     const JACOBIAN: &'static str =
         "from the embedding of the first positions to the output of the layers";
     const SUB_LAYERS: bool = true;
@@ -230,6 +232,109 @@ impl Family for Section {
         place: Place,
     ) -> Result<Network, GrowError> {
         self.config(gates, form).grow(network, place)
+    }
+
+    fn recognised(weights: &TorchWeights) -> Option<Recognised> {
+        let shape = lm_shape(weights)?;
+        let mut settings = vec![
+            ("model.depth", shape.n_layers.to_string()),
+            ("model.d_model", shape.d_model.to_string()),
+            ("model.d_ff", shape.d_ff.to_string()),
+            ("model.tied", shape.tied.to_string()),
+            ("model.bias", shape.bias.to_string()),
+        ];
+        let mut not = Vec::new();
+        if shape.gate && !shape.norm {
+            settings.push(("model.scheme", ResidualScheme::ReZero.to_string()));
+            settings.push(("gates.alpha_shared", shape.alpha_shared.to_string()));
+            settings.push((
+                "gates.alpha_per_channel",
+                shape.alpha_per_channel.to_string(),
+            ));
+        }
+        if shape.swiglu {
+            settings.push(("model.activation", Activation::SwiGlu.to_string()));
+        }
+        if let Some(context) = shape.context {
+            settings.push(("model.context", context.to_string()));
+            settings.push(("model.positions", Positions::Learned.to_string()));
+        } else if shape.sinusoidal {
+            settings.push(("model.positions", Positions::Sinusoidal.to_string()));
+        } else {
+            not.push(("model.positions", "learned", "sinusoidal, rotary or none"));
+        }
+        Some(Recognised {
+            settings,
+            form: format!("{} tokens", shape.vocab_size),
+            not,
+            keys: Vec::new(),
+        })
+    }
+
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("model.scheme", self.scheme.to_string()),
+            ("model.depth", self.depth.to_string()),
+            ("model.d_model", self.d_model.to_string()),
+            ("model.n_heads", self.n_heads.to_string()),
+            ("model.d_ff", self.d_ff.to_string()),
+            ("model.activation", self.activation.to_string()),
+            ("model.norm", self.norm.to_string()),
+            ("model.positions", self.positions.to_string()),
+            ("model.embedding_scale", self.embedding_scale.to_string()),
+        ];
+        all.extend(gates.described(self.scheme, true));
+        // Other positions have no length of their own.
+        if self.positions == Positions::Learned {
+            all.push(("model.context", self.context.to_string()));
+        }
+        all
+    }
+
+    fn untold(&self) -> Vec<&'static str> {
+        let mut untold = vec!["model.n_heads", "model.embedding_scale", "model.scheme"];
+        if self.activation != Activation::SwiGlu {
+            untold.push("model.activation");
+        }
+        if self.positions != Positions::Learned {
+            untold.push("model.positions");
+        }
+        untold
+    }
+
+    /// The package `rezero` 0.1.0 has the authors' layers.
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+        let gated = self.scheme.has_gate();
+        let checks = [
+            (
+                self.scheme == ResidualScheme::ReZero,
+                format!("scheme={}", self.scheme),
+            ),
+            (
+                self.positions != Positions::Rotary,
+                "positions=rotary".to_owned(),
+            ),
+            (
+                matches!(self.activation, Activation::Relu | Activation::Gelu),
+                format!("activation={}", self.activation),
+            ),
+            (self.norm == NormKind::Auto, format!("norm={}", self.norm)),
+            (self.bias, "bias=false".to_owned()),
+            (
+                !gated || gates.alpha_bound == 0.0,
+                format!("alpha_bound={}", gates.alpha_bound),
+            ),
+            (
+                !gated || gates.alpha_shared,
+                "alpha_shared=false".to_owned(),
+            ),
+            (
+                !gated || !gates.alpha_per_channel,
+                "alpha_per_channel=true".to_owned(),
+            ),
+        ];
+        let unknown = checks.into_iter().filter(|(known, _)| !known);
+        unknown.map(|(_, what)| what).collect()
     }
 
     fn logits(network: &Network, batch: &TextBatch) -> Tensor<3> {

@@ -2,12 +2,13 @@
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
-use rezero_nn::resnet::{CifarResNet, CifarResNetConfig, Definition};
+use rezero_nn::resnet::{CifarResNet, CifarResNetConfig, Definition, cifar_resnet_shape};
+use rezero_nn::torch::TorchWeights;
 use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Family;
+use super::{Family, Recognised};
 use crate::error::Result;
 use crate::recipe::check::check;
 use crate::recipe::{Gates, Train};
@@ -54,6 +55,7 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const RECIPE: &'static str = "cifar10-resnet20";
     const JACOBIAN: &'static str = "from the image to the logits";
 
     fn schemes() -> &'static [ResidualScheme] {
@@ -105,6 +107,48 @@ impl Family for Section {
         place: Place,
     ) -> Result<Network, GrowError> {
         self.config(gates, form).grow(network, place)
+    }
+
+    fn recognised(weights: &TorchWeights) -> Option<Recognised> {
+        let shape = cifar_resnet_shape(weights)?;
+        let scheme = match (shape.norm, shape.gate, shape.fixup) {
+            (_, _, true) => ResidualScheme::FixUp,
+            (true, true, false) => ResidualScheme::ReZero,
+            (true, false, false) => ResidualScheme::Residual,
+            (false, _, false) => ResidualScheme::SkipInit,
+        };
+        let definition = match (shape.projection, shape.shortcut_norm) {
+            (true, _) => Definition::Projection,
+            (false, true) => Definition::Table,
+            (false, false) => Definition::Notebook,
+        };
+        Some(Recognised {
+            settings: vec![
+                ("model.depth", shape.depth.to_string()),
+                ("model.scheme", scheme.to_string()),
+                ("model.definition", definition.to_string()),
+            ],
+            form: format!(
+                "{} channels, {} classes",
+                shape.in_channels, shape.num_classes
+            ),
+            ..Recognised::default()
+        })
+    }
+
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("model.depth", self.depth.to_string()),
+            ("model.scheme", self.scheme.to_string()),
+            ("model.definition", self.definition.to_string()),
+        ];
+        all.extend(gates.described(self.scheme, false));
+        all
+    }
+
+    /// A gated block has the parameters of ReZero's, and zero-γ those of a plain ResNet.
+    fn untold(&self) -> Vec<&'static str> {
+        vec!["model.scheme"]
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

@@ -5,7 +5,10 @@ use std::fmt::Debug;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use rezero_nn::{GrowError, Jacobian, JacobianError, Place, ResidualScheme};
+use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchNames, TorchWeights};
+use rezero_nn::transformer::Activation;
+use rezero_nn::vit::LayersShape;
+use rezero_nn::{GrowError, Jacobian, JacobianError, NormKind, Place, ResidualScheme};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +25,10 @@ pub trait Family:
     /// The task of its networks.
     type Domain: Domain;
     /// The network that it makes.
-    type Network: Module;
+    type Network: Module + TorchNames;
 
+    /// The recipe of an imported network, unless another is named.
+    const RECIPE: &'static str;
     /// From what to what [`jacobians`](Self::jacobians) go, for tables and captions, such as `from the
     /// image to the logits`.
     const JACOBIAN: &'static str;
@@ -124,6 +129,24 @@ pub trait Family:
         None
     }
 
+    /// The settings of the network in a PyTorch file as far as names and shapes tell them, or `None` if
+    /// it holds another network.
+    fn recognised(weights: &TorchWeights) -> Option<Recognised>;
+
+    /// The settings that a program needs to build the network in PyTorch, by their keys. An export has
+    /// them as metadata.
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)>;
+
+    /// The keys among them that no shape of a file tells, or not for certain: wrong values give wrong
+    /// numbers without an error.
+    fn untold(&self) -> Vec<&'static str>;
+
+    /// What the family's usual code in PyTorch does not know of this section.
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+        let _ = gates;
+        Vec::new()
+    }
+
     /// See [`fit::Model::update_by_parts`].
     ///
     /// # Errors
@@ -138,6 +161,60 @@ pub trait Family:
         let _ = (batch, pass, update);
         Err(network)
     }
+}
+
+/// What a PyTorch file tells of its network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recognised {
+    /// Settings by their keys, such as `model.depth`.
+    pub settings: Vec<(&'static str, String)>,
+    /// The form of its inputs and outputs in words, such as `3 channels, 10 classes`.
+    pub form: String,
+    /// Settings that the file does not allow, each with those that it does.
+    pub not: Vec<(&'static str, &'static str, &'static str)>,
+    /// The keys that the metadata of an export may have.
+    pub keys: Vec<&'static str>,
+}
+
+/// The settings of residual connections that a file's layers of patches tell.
+pub(super) fn of_layers(layers: &LayersShape) -> Vec<(&'static str, String)> {
+    let scheme = layers.scheme();
+    let mut settings = vec![
+        ("model.depth", layers.n_layers.to_string()),
+        ("model.scheme", scheme.to_string()),
+    ];
+    if layers.norms > 0 && (layers.rms || scheme == ResidualScheme::ReZero) {
+        let norm = match layers.rms {
+            true => NormKind::Rms,
+            false => NormKind::Layer,
+        };
+        settings.push(("model.norm", norm.to_string()));
+    }
+    if layers.gates > 0 {
+        settings.push(("gates.alpha_shared", (layers.gates == 1).to_string()));
+        let per_channel = layers.gate_per_channel.to_string();
+        settings.push(("gates.alpha_per_channel", per_channel));
+    }
+    settings
+}
+
+/// The keys of layers of patches that no shape tells for certain.
+pub(super) fn untold_of_layers(
+    scheme: ResidualScheme,
+    activation: Activation,
+) -> Vec<&'static str> {
+    let mut untold = Vec::new();
+    if activation != Activation::SwiGlu {
+        untold.push("model.activation");
+    }
+    // The number of norms and the names of gates.
+    if !matches!(
+        scheme,
+        ResidualScheme::PreNorm | ResidualScheme::PreNormNotebook | ResidualScheme::LayerScale
+    ) {
+        untold.push("model.scheme");
+    }
+    untold
 }
 
 /// The `[model]` sections of a task's families as one type.
@@ -195,6 +272,15 @@ pub trait Families<D: Domain>:
         network: D::Network,
         place: Place,
     ) -> Result<D::Network, GrowError>;
+    /// The name of the family that knows the network in a PyTorch file, its recipe, and what the file
+    /// tells.
+    fn recognised(weights: &TorchWeights) -> Option<(&'static str, &'static str, Recognised)>;
+    /// See [`Family::described`].
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)>;
+    /// See [`Family::untold`].
+    fn untold(&self) -> Vec<&'static str>;
+    /// See [`Family::unknown_in_pytorch`].
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String>;
 }
 
 /// A network of any of a task's families.
@@ -211,4 +297,22 @@ pub trait Zoo: fit::Model {
     ///
     /// If a Jacobian cannot be computed.
     fn jacobians(&self, batch: &Self::Batch) -> Result<Vec<Jacobian>, JacobianError>;
+
+    /// The network with the weights of a PyTorch file, see [`load_with`](rezero_nn::torch::load_with).
+    ///
+    /// # Errors
+    ///
+    /// As `load_with`.
+    fn with_torch(
+        self,
+        weights: &TorchWeights,
+        rules: &LoadRules,
+    ) -> Result<(Self, Loaded), ImportError>;
+
+    /// The weights as a safetensors file, see [`export`](rezero_nn::torch::export).
+    ///
+    /// # Errors
+    ///
+    /// As `export`.
+    fn to_torch(&self, metadata: Vec<(String, String)>) -> Result<Vec<u8>, ImportError>;
 }

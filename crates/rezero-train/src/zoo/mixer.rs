@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
-use rezero_nn::mixer::{Mixer, MixerConfig};
+use rezero_nn::mixer::{Mixer, MixerConfig, mixer_shape};
+use rezero_nn::torch::TorchWeights;
 use rezero_nn::transformer::Activation;
 use rezero_nn::{
     Grow, GrowError, Jacobian, JacobianError, JacobianProbe, NormKind, Place, ResidualScheme,
@@ -10,7 +11,7 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -84,6 +85,7 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const RECIPE: &'static str = "cifar10-mixer";
     const JACOBIAN: &'static str =
         "from the embedding of the first patches to the output of the layers at these patches";
     const SUB_LAYERS: bool = true;
@@ -177,6 +179,46 @@ impl Family for Section {
         place: Place,
     ) -> Result<Network, GrowError> {
         self.config(gates, form).grow(network, place)
+    }
+
+    fn recognised(weights: &TorchWeights) -> Option<Recognised> {
+        let shape = mixer_shape(weights)?;
+        let mut settings = vec![
+            ("model.d_model", shape.d_model.to_string()),
+            ("model.d_tokens", shape.d_tokens.to_string()),
+            ("model.d_channels", shape.d_channels.to_string()),
+            ("model.patch_size", shape.patch_size.to_string()),
+        ];
+        if shape.swiglu {
+            settings.push(("model.activation", Activation::SwiGlu.to_string()));
+        }
+        Some(Recognised {
+            settings: [of_layers(&shape.layers), settings].concat(),
+            form: format!(
+                "{} channels, {} patches, {} classes",
+                shape.in_channels, shape.patches, shape.num_classes
+            ),
+            ..Recognised::default()
+        })
+    }
+
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("model.depth", self.depth.to_string()),
+            ("model.scheme", self.scheme.to_string()),
+            ("model.d_model", self.d_model.to_string()),
+            ("model.d_tokens", self.d_tokens.to_string()),
+            ("model.d_channels", self.d_channels.to_string()),
+            ("model.patch_size", self.patch_size.to_string()),
+            ("model.activation", self.activation.to_string()),
+            ("model.norm", self.norm.to_string()),
+        ];
+        all.extend(gates.described(self.scheme, true));
+        all
+    }
+
+    fn untold(&self) -> Vec<&'static str> {
+        untold_of_layers(self.scheme, self.activation)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

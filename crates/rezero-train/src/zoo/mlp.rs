@@ -2,12 +2,13 @@
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
-use rezero_nn::mlp::{Mlp, MlpConfig};
+use rezero_nn::mlp::{Mlp, MlpConfig, mlp_shape};
+use rezero_nn::torch::TorchWeights;
 use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, MAX_PARAMETERS};
+use super::{Family, MAX_PARAMETERS, Recognised};
 use crate::error::Result;
 use crate::fit::{PartUpdate, Pass, Sums};
 use crate::recipe::check::{check, positive};
@@ -51,6 +52,7 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const RECIPE: &'static str = "cifar10-mlp64";
     const JACOBIAN: &'static str = "from the input of the residual layers to their output";
 
     const RECOMPUTES: bool = true;
@@ -134,6 +136,39 @@ impl Family for Section {
         place: Place,
     ) -> Result<Network, GrowError> {
         self.config(gates, form).grow(network, place)
+    }
+
+    fn recognised(weights: &TorchWeights) -> Option<Recognised> {
+        let shape = mlp_shape(weights)?;
+        let mut settings = vec![
+            ("model.depth", shape.n_layers.to_string()),
+            ("model.width", shape.width.to_string()),
+        ];
+        if shape.gate {
+            settings.push(("model.scheme", ResidualScheme::ReZero.to_string()));
+        }
+        Some(Recognised {
+            settings,
+            form: format!("{} inputs, {} classes", shape.d_input, shape.num_classes),
+            ..Recognised::default()
+        })
+    }
+
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("model.depth", self.depth.to_string()),
+            ("model.width", self.width.to_string()),
+            ("model.scheme", self.scheme.to_string()),
+        ];
+        all.extend(gates.described(self.scheme, false));
+        all
+    }
+
+    fn untold(&self) -> Vec<&'static str> {
+        match self.scheme.has_gate() {
+            true => vec![],
+            false => vec!["model.scheme"],
+        }
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

@@ -12,7 +12,9 @@ mod preact_resnet;
 mod vit;
 
 pub use byte_lm::Section as ByteLm;
-pub use family::{Families, Family, Zoo};
+pub use family::{Families, Family, Recognised, Zoo};
+
+use family::{of_layers, untold_of_layers};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -38,6 +40,7 @@ macro_rules! families {
                 use burn::optim::GradientsParams;
                 use burn::store::ModuleRecord;
                 use burn::tensor::Device;
+                use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
                 use rezero_nn::{
                     Gate, GrowError, Jacobian, JacobianError, Place, ResidualScheme,
                 };
@@ -165,6 +168,32 @@ macro_rules! families {
                             ))),
                         }
                     }
+
+                    fn recognised(
+                        weights: &TorchWeights,
+                    ) -> Option<(&'static str, &'static str, super::Recognised)> {
+                        $(if let Some(mut found) = super::$file::Section::recognised(weights) {
+                            let described =
+                                super::$file::Section::default().described(&Gates::default());
+                            found.keys = described.into_iter().map(|(key, _)| key).collect();
+                            return Some(($name, super::$file::Section::RECIPE, found));
+                        })+
+                        None
+                    }
+
+                    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+                        match self { $(Self::$Variant(section) => section.described(gates)),+ }
+                    }
+
+                    fn untold(&self) -> Vec<&'static str> {
+                        match self { $(Self::$Variant(section) => section.untold()),+ }
+                    }
+
+                    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+                        match self {
+                            $(Self::$Variant(section) => section.unknown_in_pytorch(gates)),+
+                        }
+                    }
                 }
 
                 impl super::Zoo for Network {
@@ -173,6 +202,28 @@ macro_rules! families {
                     fn logits(&self, batch: &Self::Batch) -> Self::Logits {
                         match self {
                             $(Self::$Variant(net) => super::$file::Section::logits(net, batch)),+
+                        }
+                    }
+
+                    fn with_torch(
+                        self,
+                        weights: &TorchWeights,
+                        rules: &LoadRules,
+                    ) -> Result<(Self, Loaded), ImportError> {
+                        match self {
+                            $(Self::$Variant(net) => {
+                                rezero_nn::torch::load_with(net, weights, rules)
+                                    .map(|(net, loaded)| (Self::$Variant(net), loaded))
+                            }),+
+                        }
+                    }
+
+                    fn to_torch(
+                        &self,
+                        metadata: Vec<(String, String)>,
+                    ) -> Result<Vec<u8>, ImportError> {
+                        match self {
+                            $(Self::$Variant(net) => rezero_nn::torch::export(net, metadata)),+
                         }
                     }
 

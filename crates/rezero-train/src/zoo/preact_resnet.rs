@@ -2,12 +2,13 @@
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
-use rezero_nn::resnet::{PreActDepth, PreActResNet, PreActResNetConfig};
+use rezero_nn::resnet::{PreActDepth, PreActResNet, PreActResNetConfig, preact_resnet_shape};
+use rezero_nn::torch::TorchWeights;
 use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, ResidualScheme};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Family;
+use super::{Family, Recognised};
 use crate::error::Result;
 use crate::recipe::check::check;
 use crate::recipe::{Gates, Train};
@@ -62,6 +63,7 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const RECIPE: &'static str = "cifar10-preact18";
     const JACOBIAN: &'static str = "from the image to the logits";
 
     fn schemes() -> &'static [ResidualScheme] {
@@ -113,6 +115,41 @@ impl Family for Section {
         place: Place,
     ) -> Result<Network, GrowError> {
         self.config(gates, form).grow(network, place)
+    }
+
+    fn recognised(weights: &TorchWeights) -> Option<Recognised> {
+        let shape = preact_resnet_shape(weights)?;
+        let scheme = match shape.gate {
+            true => ResidualScheme::ReZero,
+            false => ResidualScheme::Residual,
+        };
+        Some(Recognised {
+            settings: vec![
+                ("model.depth", shape.depth.to_string()),
+                ("model.scheme", scheme.to_string()),
+            ],
+            form: format!(
+                "{} channels, {} classes",
+                shape.in_channels, shape.num_classes
+            ),
+            ..Recognised::default()
+        })
+    }
+
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("model.depth", self.depth.to_string()),
+            ("model.scheme", self.scheme.to_string()),
+        ];
+        all.extend(gates.described(self.scheme, false));
+        all
+    }
+
+    fn untold(&self) -> Vec<&'static str> {
+        match self.scheme.has_gate() {
+            true => vec!["model.scheme"],
+            false => vec![],
+        }
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

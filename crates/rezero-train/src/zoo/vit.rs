@@ -2,15 +2,16 @@
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::ImageBatch;
+use rezero_nn::torch::TorchWeights;
 use rezero_nn::transformer::{Activation, RztxEncoderConfig};
-use rezero_nn::vit::{PatchPositions, Pooling, Vit, VitConfig};
+use rezero_nn::vit::{PatchPositions, Pooling, Vit, VitConfig, vit_shape};
 use rezero_nn::{
     Grow, GrowError, Jacobian, JacobianError, JacobianProbe, NormKind, Place, ResidualScheme,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -90,6 +91,7 @@ impl Family for Section {
     type Domain = Images;
     type Network = Network;
 
+    const RECIPE: &'static str = "cifar10-vit";
     const JACOBIAN: &'static str =
         "from the embedding of the first tokens to the output of the layers";
     const SUB_LAYERS: bool = true;
@@ -214,6 +216,66 @@ impl Family for Section {
         place: Place,
     ) -> Result<Network, GrowError> {
         self.config(gates, form).grow(network, place)
+    }
+
+    fn recognised(weights: &TorchWeights) -> Option<Recognised> {
+        let shape = vit_shape(weights)?;
+        let pooling = match shape.class_token {
+            true => Pooling::Token,
+            false => Pooling::Mean,
+        };
+        let mut settings = vec![
+            ("model.d_model", shape.d_model.to_string()),
+            ("model.d_ff", shape.d_ff.to_string()),
+            ("model.patch_size", shape.patch_size.to_string()),
+            ("model.pooling", pooling.to_string()),
+        ];
+        let mut not = Vec::new();
+        match shape.patches {
+            Some(_) => settings.push(("model.positions", PatchPositions::Learned.to_string())),
+            None => not.push(("model.positions", "learned", "sinusoidal or none")),
+        }
+        if shape.swiglu {
+            settings.push(("model.activation", Activation::SwiGlu.to_string()));
+        }
+        let patches = shape.patches.map(|n| format!(", {n} patches"));
+        Some(Recognised {
+            settings: [of_layers(&shape.layers), settings].concat(),
+            form: format!(
+                "{} channels{}, {} classes",
+                shape.in_channels,
+                patches.unwrap_or_default(),
+                shape.num_classes
+            ),
+            not,
+            keys: Vec::new(),
+        })
+    }
+
+    fn described(&self, gates: &Gates) -> Vec<(&'static str, String)> {
+        let mut all = vec![
+            ("model.depth", self.depth.to_string()),
+            ("model.scheme", self.scheme.to_string()),
+            ("model.d_model", self.d_model.to_string()),
+            ("model.n_heads", self.n_heads.to_string()),
+            ("model.d_ff", self.d_ff.to_string()),
+            ("model.patch_size", self.patch_size.to_string()),
+            ("model.pooling", self.pooling.to_string()),
+            ("model.positions", self.positions.to_string()),
+            ("model.activation", self.activation.to_string()),
+            ("model.norm", self.norm.to_string()),
+        ];
+        all.extend(gates.described(self.scheme, true));
+        all
+    }
+
+    fn untold(&self) -> Vec<&'static str> {
+        let mut untold = vec!["model.n_heads"];
+        untold.extend(untold_of_layers(self.scheme, self.activation));
+        if self.positions != PatchPositions::Learned {
+            untold.push("model.positions");
+        }
+        untold
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

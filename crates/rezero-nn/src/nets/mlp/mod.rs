@@ -1,9 +1,21 @@
 //! Deep fully connected networks, as in section 4 of the paper, which trains 10,000 layers.
+//!
+//! # PyTorch
+//!
+//! With feature `import`, `torch::export` writes `linear_input`, `layers.{i}.weight` and `.bias`,
+//! `layers.{i}.resweight` for α, `layers.{i}.norm`, `norm` and `linear_output`. `torch::load` also reads a list
+//! of layers under any other name, and one vector `resweight` or `alpha` of all gates, as the authors'
+//! notebook has.
 
 mod fold;
 mod grow;
 #[cfg(feature = "train")]
 mod segments;
+#[cfg(feature = "import")]
+mod torch;
+
+#[cfg(feature = "import")]
+pub use torch::{MlpShape, mlp_shape};
 
 #[cfg(feature = "train")]
 pub use segments::Update;

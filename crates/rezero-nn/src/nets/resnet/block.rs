@@ -50,7 +50,7 @@ pub struct BasicBlockConfig {
     /// The residual scheme with its gate. Default: ReZero
     #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
     pub residual: ResidualConfig,
-    /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
+    /// Which code decides shortcut and initialisation. Default: Notebook
     #[config(default = "Definition::Notebook")]
     pub definition: Definition,
     /// The number of blocks in the network; FixUp scales its weights by it. Default: 1
@@ -141,6 +141,23 @@ impl BasicBlockConfig {
                 let norm = BatchNormConfig::new(c_in).init(device);
                 Shortcut::append(self.stride, extra, Some(norm))
             }
+            (Convolutions::BatchNorm | Convolutions::ZeroGamma, Definition::Projection) => {
+                let init = weights(self.definition, Join::Sum);
+                Shortcut {
+                    conv: Some(init::conv(
+                        self.channels,
+                        1,
+                        self.stride,
+                        false,
+                        init,
+                        device,
+                    )),
+                    norm: Some(BatchNormConfig::new(c_out).init(device)),
+                    stride: self.stride,
+                    before: 0,
+                    after: 0,
+                }
+            }
         }
     }
 }
@@ -151,7 +168,7 @@ pub(super) fn weights(definition: Definition, join: Join) -> Initializer {
         (Definition::Notebook, _) => init::kaiming_normal(false),
         // The authors' `highway.py` has its Kaiming initialisation commented out.
         (Definition::Table, Join::Mixture(_)) => init::torch_default(),
-        (Definition::Table, _) => init::kaiming_normal(true),
+        (Definition::Table | Definition::Projection, _) => init::kaiming_normal(true),
     }
 }
 
@@ -263,14 +280,17 @@ impl FixupScalars {
     }
 }
 
-/// The parameter-free shortcut ("option A" of He et al., section 4.2): every `stride`-th pixel, and
-/// zeros for the channels that the input lacks.
+/// The skip path of a block: `x` itself where the shape stays. Where it changes, He et al., section
+/// 4.2, have two options, and [`Definition`] decides:
 ///
-/// The authors' two code bases differ in `norm` and in the place of the zeros, see
-/// [`Definition`].
+/// - option A: every `stride`-th pixel, and zeros for the channels that the input lacks. The
+///   authors' two code bases differ in `norm` and in the place of the zeros.
+/// - option B: `norm(conv(x))`, a projection.
 #[derive(Module, Debug)]
 pub struct Shortcut {
-    /// The batch norm of the sub-sampled input, under [`Definition::Table`].
+    /// 1×1, with the block's stride, under [`Definition::Projection`].
+    pub conv: Option<Conv2d>,
+    /// The batch norm of the sub-sampled input, under [`Definition::Table`], or of the projection.
     pub norm: Option<BatchNorm>,
     /// The distance between the pixels that are taken, in both directions.
     pub stride: usize,
@@ -287,6 +307,7 @@ impl Shortcut {
 
     pub(super) fn pad_both(stride: usize, extra: usize) -> Self {
         Self {
+            conv: None,
             norm: None,
             stride,
             before: extra / 2,
@@ -296,6 +317,7 @@ impl Shortcut {
 
     pub(super) fn append(stride: usize, extra: usize, norm: Option<BatchNorm>) -> Self {
         Self {
+            conv: None,
             norm,
             stride,
             before: 0,
@@ -310,6 +332,10 @@ impl Shortcut {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if self.is_identity() {
             return x;
+        }
+        if let Some(conv) = &self.conv {
+            let x = fused::conv2d(conv, x);
+            return normalize(self.norm.as_ref(), x, Epilogue::Identity);
         }
         // Pooling, since a slice with steps has no gradient on Burn's libtorch backend.
         let mut x = match self.stride {

@@ -16,8 +16,8 @@ use crate::vocabulary::vocabulary;
 
 vocabulary! {
     "definition";
-    /// Which of the authors' two versions of their CIFAR code decides details that the paper leaves
-    /// open.
+    /// Which code decides details that the paper leaves open: one of the authors' two versions of their
+    /// CIFAR code, or torchvision.
     pub enum Definition {
         /// The notebook ReZNet-6x: shortcut padded with zero channels on both sides; every convolution
         /// and linear weight from N(0, 2 / fan_in).
@@ -25,6 +25,11 @@ vocabulary! {
         /// The code behind the table: batch norm on a down-sampling shortcut and zero channels appended
         /// at the end; convolutions from N(0, 2 / fan_out); the linear layer keeps PyTorch's default.
         Table = "table",
+        /// Not the authors': a 1×1 convolution with batch norm on a down-sampling shortcut, option B of He
+        /// et al., section 4.2, as in torchvision and in many published CIFAR-10 checkpoints;
+        /// convolutions from N(0, 2 / fan_out); the linear layer keeps PyTorch's default. SkipInit and
+        /// FixUp, which have no norm, keep their shortcuts.
+        Projection = "projection",
     }
 }
 
@@ -46,7 +51,7 @@ pub struct CifarResNetConfig {
     /// The residual scheme, with one gate per block. Default: ReZero
     #[config(default = "ResidualConfig::new(ResidualScheme::ReZero)")]
     pub residual: ResidualConfig,
-    /// Which of the authors' two code bases decides shortcut and initialisation. Default: Notebook
+    /// Which code decides shortcut and initialisation. Default: Notebook
     #[config(default = "Definition::Notebook")]
     pub definition: Definition,
     /// The channels of an image. Default: 3
@@ -168,7 +173,7 @@ impl CifarResNetConfig {
         let head = match (fixup, self.definition) {
             (true, _) => Initializer::Zeros,
             (false, Definition::Notebook) => init::kaiming_normal(false),
-            (false, Definition::Table) => init::torch_default(),
+            (false, Definition::Table | Definition::Projection) => init::torch_default(),
         };
         let mut linear = init::linear(64, self.num_classes, head, device);
         if fixup {

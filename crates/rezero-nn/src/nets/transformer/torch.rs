@@ -23,13 +23,27 @@ pub struct LmShape {
     pub context: Option<usize>,
     /// Whether the output layer is tied to the embedding.
     pub tied: bool,
+    /// Whether the table of sines and cosines of the authors' notebook is in the file.
+    pub sinusoidal: bool,
+    /// Whether the linear layers have biases.
+    pub bias: bool,
+    /// Whether the feed-forward branch has a gate of its own, as SwiGLU has.
+    pub swiglu: bool,
+    /// Whether layers have norms.
+    pub norm: bool,
+    /// Whether layers have gates.
+    pub gate: bool,
+    /// Whether all branches of a layer share a gate.
+    pub alpha_shared: bool,
+    /// Whether a gate has a value per channel.
+    pub alpha_per_channel: bool,
 }
 
 /// The sizes of the language model in `weights`, or `None` if they are no language model.
 pub fn lm_shape(weights: &TorchWeights) -> Option<LmShape> {
     let expected = BTreeSet::from(["embedding.weight".to_owned()]);
-    let named = weights.translated(translate, &expected);
-    let shape = |name: &str| Some(named.get(name)?.shape.as_slice());
+    let named = weights.named(translate, &expected)?;
+    let shape = |name: &str| Some(named.get(name)?.shape());
     let [vocab_size, d_model] = *shape("embedding.weight")? else {
         return None;
     };
@@ -37,20 +51,29 @@ pub fn lm_shape(weights: &TorchWeights) -> Option<LmShape> {
     let [d_ff, _] = *shape(&layer(0))? else {
         return None;
     };
+    let of_first = |rest: &str| named.get(&format!("encoder.layers.0.{rest}"));
+    let gate = of_first("resweight").or(of_first("resweight_0"));
     Some(LmShape {
+        sinusoidal: weights.names().any(|name| name.ends_with("pos_encoder.pe")),
+        bias: of_first("linear1.bias").is_some(),
+        swiglu: of_first("linear_gate.weight").is_some(),
+        norm: of_first("norm1.weight").is_some(),
+        gate: gate.is_some(),
+        alpha_shared: of_first("resweight").is_some(),
+        alpha_per_channel: gate.is_some_and(|gate| gate.len() > 1),
         n_layers: (0..).find(|n| !named.contains_key(&layer(*n)))?,
         d_model,
         d_ff,
         vocab_size,
         context: shape("positions.weight").and_then(|s| s.first().copied()),
-        tied: !named.contains_key("head.weight"),
+        tied: !named.contains_key("head.weight") && !named.contains_key("head.bias"),
     })
 }
 
 macro_rules! torch_names {
     ($($module:ty),*) => {$(
         impl TorchNames for $module {
-            fn torch_name(path: &[String]) -> TorchName {
+            fn torch_name(&self, path: &[String]) -> TorchName {
                 torch_name(path)
             }
 
@@ -112,14 +135,49 @@ fn torch_name(path: &[String]) -> TorchName {
         name.push('.');
     }
     name.pop();
-    TorchName { name, transposed }
+    TorchName {
+        name,
+        transposed,
+        shape: None,
+    }
 }
 
-/// Translates the names and norms of the authors' notebook, and joins split projections.
+/// Translates the names and norms of the authors' notebook, joins split projections, and completes the
+/// output layer.
 fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
     notebook_names(tensors);
     join_projections(tensors);
     notebook_norms(tensors, expected);
+    head(tensors, expected);
+}
+
+/// The output layer of files that tie it to the embedding and save it twice, that tie it and give it a
+/// bias, or that give it none.
+fn head(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
+    let [table, weight, bias] = ["embedding.weight", "head.weight", "head.bias"];
+    let Some(embedding) = tensors.get(table).cloned() else {
+        return;
+    };
+    let same = |head: &TorchTensor| {
+        head.shape() == embedding.shape()
+            && matches!((head.values(), embedding.values()), (Ok(a), Ok(b)) if a == b)
+    };
+    if !expected.contains(weight)
+        && !tensors.contains_key(bias)
+        && tensors.get(weight).is_some_and(same)
+    {
+        tensors.remove(weight);
+    }
+    if expected.contains(weight) && tensors.contains_key(bias) && !tensors.contains_key(weight) {
+        tensors.insert(weight.to_owned(), embedding.clone());
+    }
+    if expected.contains(bias)
+        && !tensors.contains_key(bias)
+        && let Some(rows) = tensors.get(weight).and_then(|head| head.shape().first())
+    {
+        let zeros = TorchTensor::zeros(vec![*rows]);
+        tensors.insert(bias.to_owned(), zeros);
+    }
 }
 
 /// Translates the names of the notebook's language model.
@@ -157,7 +215,7 @@ fn join_projections(named: &mut TorchTensors) {
         let parts = ["q", "k", "v"].map(|part| format!("{prefix}{part}_proj_weight"));
         let shapes = parts
             .each_ref()
-            .map(|part| named.get(part).map(|t| t.shape.clone()));
+            .map(|part| named.get(part).map(|t| t.shape().to_vec()));
         // With different shapes they are no self-attention of this crate: `load` reports them as
         // unknown.
         let [Some(q), Some(k), Some(v)] = shapes else {
@@ -170,15 +228,9 @@ fn join_projections(named: &mut TorchTensors) {
             continue;
         };
         let shape = vec![rows, *columns];
-        let mut values = Vec::new();
-        for part in parts.iter().filter_map(|part| named.remove(part)) {
-            values.extend_from_slice(&part.values);
-        }
-        let values = values.into();
-        named.insert(
-            format!("{prefix}in_proj_weight"),
-            TorchTensor { shape, values },
-        );
+        let parts = parts.iter().filter_map(|part| named.remove(part)).collect();
+        let joined = TorchTensor::joined(parts, shape);
+        named.insert(format!("{prefix}in_proj_weight"), joined);
     }
 }
 
@@ -187,8 +239,10 @@ fn join_projections(named: &mut TorchTensors) {
 fn notebook_norms(named: &mut TorchTensors, expected: &BTreeSet<String>) {
     let layers: Vec<String> = named
         .iter()
-        .filter(|(name, gate)| !expected.contains(*name) && gate.values.iter().all(|v| *v == 1.0))
-        .filter_map(|(name, _)| name.strip_suffix("resweight").map(str::to_owned))
+        .filter(|(name, gate)| !expected.contains(*name) && gate.len() == 1)
+        .filter_map(|(name, gate)| Some((name.strip_suffix("resweight")?, gate)))
+        .filter(|(_, gate)| gate.values().is_ok_and(|values| values == [1.0]))
+        .map(|(layer, _)| layer.to_owned())
         .collect();
     for layer in layers {
         named.remove(&format!("{layer}resweight"));
