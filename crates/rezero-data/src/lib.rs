@@ -95,6 +95,7 @@ mod found;
 mod hash;
 pub mod idx;
 mod image_set;
+mod jpeg;
 mod loader;
 pub mod mnist;
 mod nearest;

@@ -469,7 +469,10 @@ fn the_report_compares_arms_at_their_own_best_values() {
     let page = fs::read_to_string(dir.join("r/report.md")).unwrap();
     assert!(page.contains("A cross at the upper edge"), "{page}");
     let svg = fs::read_to_string(dir.join("r/tuning.svg")).unwrap();
-    assert!(svg.contains("<svg"));
+    for colour in ["#0072B2", "#D55E00"] {
+        let of_a_cross = |line: &&str| line.starts_with("<line") && line.contains(colour);
+        assert_eq!(svg.lines().filter(of_a_cross).count(), 2, "{colour}");
+    }
     for page in ["r/index.html", "r/report.md"] {
         let page = fs::read_to_string(dir.join(page)).unwrap();
         assert!(page.contains("Tuning") && page.contains("Each arm at its best"));

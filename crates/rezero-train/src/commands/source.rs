@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 
-use super::say;
+use super::{say, scored};
 use crate::error::{Error, Result};
-use crate::fit::{Model, load_average};
+use crate::fit::Model;
 use crate::recipe::{Recipe, TaskOf};
 use crate::record::{BeganWith, Reader, checkpoint};
 use crate::task::Domain;
@@ -58,7 +58,7 @@ pub(super) fn begin_with<D: Domain>(
     let model = model
         .with_weights(shared.record)
         .map_err(|e| reader.unfit(e))?;
-    let (model, interpolated) = interpolated(&reader, of, trained, model)?;
+    let (model, interpolated) = interpolated(&run, &reader, of, trained, model)?;
     for (name, shape) in shared
         .loaded
         .extract_if(.., |(name, _)| interpolated.contains(&name.as_str()))
@@ -99,6 +99,7 @@ pub(super) fn begin_with<D: Domain>(
 /// `model` with the parameters that are made of those of `trained`, whose data has another form, and their
 /// names.
 fn interpolated<D: Domain>(
+    run: &Path,
     reader: &Reader,
     of: &TaskOf<D>,
     trained: Recipe,
@@ -114,7 +115,10 @@ fn interpolated<D: Domain>(
         return Ok((model, names));
     }
     let source = zoo::draw(&before, &trained.settings, &form, &device);
-    Ok((model.interpolate(load_average(reader, source)?), names))
+    Ok((
+        model.interpolate(scored(run, reader, source, false)?),
+        names,
+    ))
 }
 
 /// Tensors by the first part of their names: `conv1 (1), layers (60): 269,731 numbers`.

@@ -290,8 +290,6 @@ pub trait Families<D: Domain>:
         network: D::Network,
         place: Place,
     ) -> Result<D::Network, GrowError>;
-    /// See [`Family::interpolates`].
-    fn interpolates(&self, before: &D::Form, after: &D::Form) -> &'static [&'static str];
     /// The name of the family that knows the network in a PyTorch file, its recipe, and what the file
     /// tells.
     fn recognised(weights: &TorchWeights) -> Option<(&'static str, &'static str, Recognised)>;
@@ -301,6 +299,8 @@ pub trait Families<D: Domain>:
     fn untold(&self) -> Vec<&'static str>;
     /// See [`Family::unknown_in_pytorch`].
     fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String>;
+    /// See [`Family::interpolates`].
+    fn interpolates(&self, before: &D::Form, after: &D::Form) -> &'static [&'static str];
 }
 
 /// A network of any of a task's families.

@@ -169,16 +169,6 @@ macro_rules! families {
                         }
                     }
 
-                    fn interpolates(
-                        &self,
-                        before: &<Task as Domain>::Form,
-                        after: &<Task as Domain>::Form,
-                    ) -> &'static [&'static str] {
-                        match self {
-                            $(Self::$Variant(section) => section.interpolates(before, after)),+
-                        }
-                    }
-
                     fn recognised(
                         weights: &TorchWeights,
                     ) -> Option<(&'static str, &'static str, super::Recognised)> {
@@ -204,6 +194,16 @@ macro_rules! families {
                             $(Self::$Variant(section) => section.unknown_in_pytorch(gates)),+
                         }
                     }
+
+                    fn interpolates(
+                        &self,
+                        before: &<Task as Domain>::Form,
+                        after: &<Task as Domain>::Form,
+                    ) -> &'static [&'static str] {
+                        match self {
+                            $(Self::$Variant(section) => section.interpolates(before, after)),+
+                        }
+                    }
                 }
 
                 impl super::Zoo for Network {
@@ -212,16 +212,6 @@ macro_rules! families {
                     fn logits(&self, batch: &Self::Batch) -> Self::Logits {
                         match self {
                             $(Self::$Variant(net) => super::$file::Section::logits(net, batch)),+
-                        }
-                    }
-
-                    fn interpolate(self, source: Self) -> Self {
-                        match (self, source) {
-                            $((Self::$Variant(network), Self::$Variant(source)) => Self::$Variant(
-                                super::$file::Section::interpolate(network, source),
-                            ),)+
-                            #[allow(unreachable_patterns)]
-                            (network, _) => network,
                         }
                     }
 
@@ -244,6 +234,16 @@ macro_rules! families {
                     ) -> Result<Vec<u8>, ImportError> {
                         match self {
                             $(Self::$Variant(net) => rezero_nn::torch::export(net, metadata)),+
+                        }
+                    }
+
+                    fn interpolate(self, source: Self) -> Self {
+                        match (self, source) {
+                            $((Self::$Variant(network), Self::$Variant(source)) => Self::$Variant(
+                                super::$file::Section::interpolate(network, source),
+                            ),)+
+                            #[allow(unreachable_patterns)]
+                            (network, _) => network,
                         }
                     }
 

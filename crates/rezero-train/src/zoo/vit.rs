@@ -218,24 +218,6 @@ impl Family for Section {
         self.config(gates, form).grow(network, place)
     }
 
-    /// Positions are trained for a grid of patches.
-    fn interpolates(&self, before: &ImageForm, after: &ImageForm) -> &'static [&'static str] {
-        let size = |form: &ImageForm| [form.shape.height, form.shape.width];
-        match self.positions {
-            PatchPositions::Learned if size(before) != size(after) => &["position_table"],
-            PatchPositions::Learned | PatchPositions::Sinusoidal | PatchPositions::None => &[],
-        }
-    }
-
-    fn interpolate(mut network: Network, source: Network) -> Network {
-        let size = network.grid.map(|n| n * network.patches.patch_size);
-        let made = source.with_image_size(size).position_table;
-        if let (Some(own), Some(made)) = (network.position_table.take(), made) {
-            network.position_table = Some(own.map(|_| made.val()));
-        }
-        network
-    }
-
     fn recognised(weights: &TorchWeights) -> Option<Recognised> {
         let shape = vit_shape(weights)?;
         let pooling = match shape.class_token {
@@ -294,6 +276,24 @@ impl Family for Section {
             untold.push("model.positions");
         }
         untold
+    }
+
+    /// Positions are trained for a grid of patches.
+    fn interpolates(&self, before: &ImageForm, after: &ImageForm) -> &'static [&'static str] {
+        let size = |form: &ImageForm| [form.shape.height, form.shape.width];
+        match self.positions {
+            PatchPositions::Learned if size(before) != size(after) => &["position_table"],
+            PatchPositions::Learned | PatchPositions::Sinusoidal | PatchPositions::None => &[],
+        }
+    }
+
+    fn interpolate(mut network: Network, source: Network) -> Network {
+        let size = network.grid.map(|n| n * network.patches.patch_size);
+        let made = source.with_image_size(size).position_table;
+        if let (Some(own), Some(made)) = (network.position_table.take(), made) {
+            network.position_table = Some(own.map(|_| made.val()));
+        }
+        network
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
