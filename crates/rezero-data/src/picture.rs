@@ -137,6 +137,11 @@ pub fn decode(bytes: &[u8], file: &Path, preparation: &Preparation) -> Result<Pi
         other => corrupt(other.to_string()),
     };
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        if !palette_is_whole(bytes) {
+            return Err(corrupt(
+                "its palette ends in the middle of a colour".to_owned(),
+            ));
+        }
         let mut limits = Limits::default();
         limits.max_alloc = Some(16 * MAX_PIXELS);
         let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(failed)?;
@@ -162,6 +167,23 @@ pub fn decode(bytes: &[u8], file: &Path, preparation: &Preparation) -> Result<Pi
     } else {
         Err(corrupt("it is neither PNG nor JPEG".to_owned()))
     }
+}
+
+/// Whether every palette of a PNG has whole colours, of three bytes: png 0.18.1 panics on others.
+fn palette_is_whole(bytes: &[u8]) -> bool {
+    let mut rest = &bytes[8..];
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if after.starts_with(b"PLTE") && length % 3 != 0 {
+            return false;
+        }
+        // The type, the content, and its checksum.
+        match after.get(length.saturating_add(8)..) {
+            Some(next) => rest = next,
+            None => break,
+        }
+    }
+    true
 }
 
 impl Preparation {

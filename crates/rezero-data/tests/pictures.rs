@@ -228,15 +228,16 @@ fn kinds_that_would_lose_something_are_refused() {
     }
 }
 
-/// Found by the fuzz target `picture`: zune-jpeg 0.5.15 panics on it.
+/// Found by the fuzz target `picture`: zune-jpeg 0.5.15 panics on the one, png 0.18.1 on the other.
 #[test]
-fn a_damaged_scan_is_no_panic() {
-    let preparation = as_it_is(3);
-    let read = picture::read(&folder().join("damaged.jpg"), &preparation);
-    assert!(
-        matches!(read, Ok(_) | Err(DataError::CorruptPicture { .. })),
-        "{read:?}"
-    );
+fn damaged_files_that_fuzzing_found_are_no_panics() {
+    for name in ["damaged.jpg", "damaged.png"] {
+        let read = picture::read(&folder().join(name), &as_it_is(3));
+        assert!(
+            matches!(read, Ok(_) | Err(DataError::CorruptPicture { .. })),
+            "{name}: {read:?}"
+        );
+    }
 }
 
 /// A file that ends early is never taken for a whole one, wherever it ends.
