@@ -174,7 +174,7 @@ fn palette_is_whole(bytes: &[u8]) -> bool {
     let mut rest = &bytes[8..];
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
-        if after.starts_with(b"PLTE") && length % 3 != 0 {
+        if after.starts_with(b"PLTE") && !length.is_multiple_of(3) {
             return false;
         }
         // The type, the content, and its checksum.
