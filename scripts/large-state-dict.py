@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 D, FF, LAYERS, CONTEXT, VOCABULARY = 1024, 4096, 8, 128, 256
 
 out = pathlib.Path(sys.argv[1])
+out.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(1)
 shapes = {"embedding.weight": (VOCABULARY, D), "positions.weight": (CONTEXT, D)}
 for i in range(LAYERS):

@@ -356,8 +356,6 @@ fn weights_beside_other_things_are_found() {
         ("defaultdict", "state_dict."),
         ("average", "model."),
         ("scalar", ""),
-        // `torch.save(model)`: the module's own parameters, and nothing of its class.
-        ("module", ""),
     ] {
         let weights = TorchWeights::open(odd(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (net, loaded) = load_with(small(), &weights, &LoadRules::default())
@@ -373,6 +371,16 @@ fn weights_beside_other_things_are_found() {
             export(&net, []).unwrap(),
             "{name}"
         );
+    }
+}
+
+/// `torch.save(model)`, and a dictionary with a module in it.
+#[test]
+fn a_whole_module_is_refused_with_the_remedy() {
+    for name in ["module", "module_in_dict"] {
+        let error = TorchWeights::open(odd(name)).unwrap_err().to_string();
+        let expected = "it holds a whole module, and must hold weights alone: save model.state_dict() with torch.save";
+        assert!(error.ends_with(expected), "{error}");
     }
 }
 

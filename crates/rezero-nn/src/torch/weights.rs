@@ -172,14 +172,14 @@ impl TorchWeights {
     /// files must stay as they are until a module is loaded.
     ///
     /// Nothing in a file is ever executed. A pickle is parsed as data: only the names of the
-    /// functions that it would call are read. Of a whole module, `torch.save(model)`, the parameters
-    /// and buffers are read under the names of its `state_dict`. `f64`, `f16` and `bf16` become `f32`.
+    /// functions that it would call are read. `f64`, `f16` and `bf16` become `f32`.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, has another format, is damaged, claims data that it does not
-    /// hold, would need much more memory than its size justifies, is one of several parts, or holds
-    /// no floating-point tensor. Files with compressed entries, which `torch.save` never writes, and
+    /// hold, would need much more memory than its size justifies, is one of several parts, holds a
+    /// whole module (`torch.save(model)` in place of `torch.save(model.state_dict())`), or holds no
+    /// floating-point tensor. Files with compressed entries, which `torch.save` never writes, and
     /// archives older than PyTorch 0.1.10 are refused.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImportError> {
         let path = path.as_ref();

@@ -466,7 +466,7 @@ impl<M: Model> Session<M> {
     fn save(&mut self) -> Result<()> {
         // Makes batch norm write back the statistics of its last update.
         let weights = self.trainee().valid().model.to_weights();
-        let average = self.averaged().cloned().map(Model::to_weights);
+        let average = self.averaged().map(Model::to_weights);
         let Start {
             moving,
             state,

@@ -12,6 +12,7 @@ mod parts;
 pub mod run_dir;
 mod state;
 pub mod sweep;
+mod weights;
 mod write;
 
 pub use checkpoint::Reader;
@@ -22,5 +23,6 @@ pub use metrics::Row;
 pub use opening::Opening;
 pub use run_dir::{NewRun, RunDir};
 pub use state::{LossScale, Reached, Score, State, Totals};
+pub use weights::Weights;
 pub use write::write_atomic;
 pub(crate) use write::{alone_in, write_named};

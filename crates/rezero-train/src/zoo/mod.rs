@@ -49,6 +49,7 @@ macro_rules! families {
                 use crate::error::Result;
                 use crate::fit::{self, PartUpdate, Pass, Sums};
                 use crate::recipe::{Gates, Train};
+                use crate::record::Weights;
                 use crate::task::{$Domain as Task, Domain};
 
                 /// The `[model]` section of a family of this task.
@@ -313,10 +314,10 @@ macro_rules! families {
                         match self { $(Self::$Variant(net) => fit::diagnose(net, gradients)),+ }
                     }
 
-                    /// The record of the inner network, so that a checkpoint's paths are those of
+                    /// The weights of the inner network, so that a checkpoint's paths are those of
                     /// rezero-nn.
-                    fn to_weights(self) -> ModuleRecord {
-                        match self { $(Self::$Variant(net) => net.into_record()),+ }
+                    fn to_weights(&self) -> Weights {
+                        match self { $(Self::$Variant(net) => Weights::of(net)),+ }
                     }
 
                     fn with_weights(self, record: ModuleRecord) -> Result<Self, String> {
