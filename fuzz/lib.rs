@@ -92,8 +92,9 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
 
 /// A checkpoint of [`model`] with these bytes in the files `names`, and its seeds in the others.
 pub fn checkpoint(names: &[&str], bytes: &[u8]) -> Option<Reader> {
-    let seeds: [(&str, &[u8]); 4] = [
+    let seeds: [(&str, &[u8]); 5] = [
         ("model.bpk", WHOLE),
+        ("ema.bpk", WHOLE),
         (
             "optimizer.bpk",
             include_bytes!("corpus/optimizer/moments").as_slice(),

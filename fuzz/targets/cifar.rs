@@ -20,7 +20,10 @@ fuzz_target!(|bytes: &[u8]| {
         let records = bytes.chunks(cifar10::RECORD_BYTES).enumerate();
         for (i, record) in records {
             let pixels = set.pixels(i).expect("pixels in memory");
-            assert_eq!((u16::from(record[0]), &record[1..]), (set.label(i), &*pixels));
+            assert_eq!(
+                (u16::from(record[0]), &record[1..]),
+                (set.label(i), &*pixels)
+            );
         }
     });
 });
