@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use rezero_data::Split;
+use rezero_nn::torch::StoredAs;
 
 use crate::fit::OnTerm;
 use crate::recipe::{self, Meant, Override};
@@ -112,9 +113,9 @@ pub(crate) enum Command {
     Predict(Predict),
     /// Let a language model continue a text
     Sample(Sample),
-    /// Import a language model's PyTorch weights as a run
+    /// Import PyTorch weights as a run
     Import(Import),
-    /// Export a language model's weights for PyTorch
+    /// Export a run's weights for PyTorch
     Export(Export),
     /// Download and verify data sets
     Fetch(Fetch),
@@ -399,6 +400,9 @@ pub struct Export {
     /// Take the weights of the checkpoint's last step, not their average (train.ema)
     #[arg(long)]
     pub raw: bool,
+    /// The type of the file's numbers: f32, or bf16 for half the size
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub dtype: StoredAs,
 }
 
 /// A single character of one byte (`\n` and `\t` too), or a number of at least two digits.

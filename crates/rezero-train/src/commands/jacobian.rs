@@ -30,7 +30,7 @@ pub fn run(args: &Jacobian) -> Result<()> {
             if !run.is_dir() {
                 return Err(bad(
                     &args.what,
-                    "is neither transformer, mlp nor a run directory".to_owned(),
+                    "is neither transformer, mlp nor a run directory; networks of other families are measured as runs".to_owned(),
                 ));
             }
             (words::path(run), measure_run(args, run)?)

@@ -15,6 +15,7 @@ mod runs;
 mod sample;
 mod serve;
 mod source;
+mod step_zero;
 mod sweep;
 mod train;
 

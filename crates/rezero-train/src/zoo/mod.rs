@@ -12,7 +12,7 @@ mod preact_resnet;
 mod vit;
 
 pub use byte_lm::Section as ByteLm;
-pub use family::{Families, Family, Recognised, Zoo};
+pub use family::{Families, Family, ImagesOfFile, Recognised, Zoo};
 
 use family::{of_layers, untold_of_layers};
 
@@ -40,7 +40,7 @@ macro_rules! families {
                 use burn::optim::GradientsParams;
                 use burn::store::ModuleRecord;
                 use burn::tensor::Device;
-                use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
+                use rezero_nn::torch::{ImportError, LoadRules, Loaded, StoredAs, TorchWeights};
                 use rezero_nn::{
                     Gate, GrowError, Jacobian, JacobianError, Place, ResidualScheme,
                 };
@@ -231,10 +231,11 @@ macro_rules! families {
 
                     fn to_torch(
                         &self,
+                        stored: StoredAs,
                         metadata: Vec<(String, String)>,
                     ) -> Result<Vec<u8>, ImportError> {
                         match self {
-                            $(Self::$Variant(net) => rezero_nn::torch::export(net, metadata)),+
+                            $(Self::$Variant(net) => rezero_nn::torch::export_as(net, stored, metadata)),+
                         }
                     }
 
