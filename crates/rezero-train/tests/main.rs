@@ -26,3 +26,4 @@ mod tensorboard;
 mod terminal;
 mod text;
 mod trainer;
+mod weights;

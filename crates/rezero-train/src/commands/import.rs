@@ -15,7 +15,9 @@ use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say, s
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::recipe::{Override, Recipe, Resolved, Run, TaskOf, TaskRecipe, folder_name, with_task};
+use crate::recipe::{
+    ImageData, Override, Recipe, Resolved, Run, TaskOf, TaskRecipe, folder_name, with_task,
+};
 use crate::record::Environment;
 use crate::task::{Domain, Images, Places, Text, data_of_file};
 use crate::zoo::{Families, Recognised, Zoo};
@@ -61,13 +63,19 @@ pub fn run(args: &Import) -> Result<()> {
     let told_by_file = told(&part, found.as_ref().map(|(_, _, told)| told), &given);
     let in_file = found.as_ref().map(|(family, _, _)| *family);
     let told = found.map(|(_, _, told)| told).unwrap_or_default();
-    let mut resolved = base.clone().with_found(&told_by_file, &given)?;
+    // Keys of a folder have an effect once the data is one.
+    let of_a_folder = |o: &&Override| {
+        let keys = || ImageData::OF_A_FOLDER.iter();
+        keys().any(|key| o.key == *key || o.key == short(key))
+    };
+    let others: Vec<Override> = given.iter().filter(|o| !of_a_folder(o)).cloned().collect();
+    let mut resolved = base.clone().with_found(&told_by_file, &others)?;
     let mut of_data = Vec::new();
     if let (TaskRecipe::Images(of), Some(images)) = (&resolved.recipe.task, &told.images) {
         of_data = data_of_file(&of.data, images);
         of_data.retain(|o| !is_given(&given, &o.key));
     }
-    if !of_data.is_empty() {
+    if !of_data.is_empty() || others.len() < given.len() {
         let all = [told_by_file, of_data.clone()].concat();
         resolved = base.with_found(&all, &given)?;
     }
@@ -262,7 +270,7 @@ fn begin<D: Domain>(
         network
             .with_torch(weights, &rules)
             .map_err(|source| Error::Import {
-                hint: format!("{}{}", hint(told, &described), ignorable(&source)),
+                hint: ignorable(&source).map_or_else(|| hint(told, &described), str::to_owned),
                 source,
             })?;
     tell(&loaded);
@@ -342,14 +350,13 @@ fn hint(told: &Recognised, described: &[(&'static str, String)]) -> String {
 }
 
 /// How to leave out what only the file has, if nothing else differs.
-fn ignorable(error: &ImportError) -> &'static str {
+fn ignorable(error: &ImportError) -> Option<&'static str> {
+    let unknown = |text: &String| text.contains(": unknown, ");
     match error {
-        ImportError::Mismatch(all)
-            if !all.is_empty() && all.iter().all(|text| text.contains(": unknown, ")) =>
-        {
-            "the file has tensors that the network lacks; --ignore PATTERN leaves such out, as --ignore 'aux.*'\n"
-        }
-        _ => "",
+        ImportError::Mismatch(all) if !all.is_empty() && all.iter().all(unknown) => Some(
+            "the file has tensors that the network lacks; --ignore PATTERN leaves such out, as --ignore 'aux.*'\n",
+        ),
+        _ => None,
     }
 }
 
