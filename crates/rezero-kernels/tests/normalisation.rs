@@ -167,13 +167,7 @@ fn rows(shape: [usize; 3], scale: f32, mean: f32) {
 
 #[test]
 fn rows_of_the_models() {
-    for shape in [
-        [1, 1, 1],
-        [2, 3, 5],
-        [3, 17, 64],
-        [16, 64, 128],
-        [1, 2, 40_001],
-    ] {
+    for shape in [[2, 3, 5], [3, 17, 64], [16, 64, 128], [1, 2, 40_001]] {
         rows(shape, 1.0, 0.0);
         rows(shape, 3.0, 0.5);
     }
