@@ -127,9 +127,9 @@ impl Kernel for RowNorm {
             wide(
                 #[inline(always)]
                 || {
-                    for row in from..from + len {
+                    for (row, [mean, inverse]) in (from..).zip(&kept[from..from + len]) {
                         let at = row * channels..(row + 1) * channels;
-                        let (x, g, [mean, inverse]) = (&xs[at.clone()], &gs[at], kept[row]);
+                        let (x, g) = (&xs[at.clone()], &gs[at]);
                         let line = x
                             .iter()
                             .zip(g)
