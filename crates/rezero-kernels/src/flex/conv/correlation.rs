@@ -107,17 +107,16 @@ impl Correlation {
         self.taps.iter().map(offset).collect()
     }
 
-    /// The weights in the order in which they are read: for each group of `group` outputs, each
-    /// channel and each tap, the group's weights. The last group is filled up with zeros.
-    fn pack(&self, weight: &[f32], group: usize) -> Vec<f32> {
+    /// The weights in the order in which they are read: for each block of outputs, each channel and each tap, the block's
+    /// weights. The last block is filled up with zeros.
+    fn pack(&self, weight: &[f32], blocks: &[(usize, usize)]) -> Vec<f32> {
         let [per_output, per_channel] = self.weight_strides;
-        let mut packed = Vec::with_capacity(
-            self.outputs.next_multiple_of(group) * self.channels * self.taps.len(),
-        );
-        for o in (0..self.outputs).step_by(group) {
+        let outputs: usize = blocks.iter().map(|(_, size)| size).sum();
+        let mut packed = Vec::with_capacity(outputs * self.channels * self.taps.len());
+        for (o, size) in blocks {
             for c in 0..self.channels {
                 for tap in &self.taps {
-                    packed.extend((o..o + group).map(|o| match o < self.outputs {
+                    packed.extend((*o..o + size).map(|o| match o < self.outputs {
                         true => weight[o * per_output + c * per_channel + tap.weight],
                         false => 0.0,
                     }));
@@ -129,12 +128,11 @@ impl Correlation {
 
     /// Writes every pixel of the grid to `shared`, and no other.
     pub fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
-        let Registers {
-            lanes,
-            outputs: group,
-        } = Registers::get();
-        let packed = self.pack(weight, group);
-        let per_block = self.channels * self.taps.len() * group;
+        let registers = Registers::get();
+        let lanes = registers.lanes;
+        let blocks: Vec<_> = registers.blocks(self.outputs).collect();
+        let packed = self.pack(weight, &blocks);
+        let per_output = self.channels * self.taps.len();
         let rows = Parts::new(self.grid[0], self.rows_of_task());
         let (image, target) = (
             self.channels * self.source[0] * self.source[1],
@@ -155,7 +153,11 @@ impl Correlation {
                 && self.grid[1].is_multiple_of(lanes)
                 && self.target_step == 1
                 && row + rows <= rows_of_target;
-            let held = if direct { 0 } else { group * vectors.held() };
+            let held = if direct {
+                0
+            } else {
+                registers.largest() * vectors.held()
+            };
             with_scratch(source + held, |scratch| {
                 let (source, result) = scratch.split_at_mut(source);
                 self.fill(
@@ -167,9 +169,9 @@ impl Correlation {
                 source[filled..].fill(0.0);
                 let span = (rows - 1) * cols_of_target + self.grid[1];
                 let offsets = self.offsets(block);
-                for (o, weights) in packed.chunks_exact(per_block).enumerate() {
-                    let o = o * group;
-                    let stored = group.min(self.outputs - o);
+                for &(o, size) in &blocks {
+                    let weights = &packed[o * per_output..][..size * per_output];
+                    let stored = size.min(self.outputs - o);
                     let to = match direct {
                         true => Target {
                             at: shared.start_of(first + o * target, (stored - 1) * target + span),
@@ -181,7 +183,7 @@ impl Correlation {
                             at: result.as_mut_ptr(),
                             stride: vectors.held(),
                             pitch: vectors.pitch,
-                            stored: group,
+                            stored: size,
                         },
                     };
                     let sum = Sum {
@@ -191,7 +193,12 @@ impl Correlation {
                         channels: self.channels,
                         weights,
                     };
-                    arch().dispatch(Correlate { sum, vectors, to });
+                    arch().dispatch(Correlate {
+                        sum,
+                        outputs: size,
+                        vectors,
+                        to,
+                    });
                     if direct {
                         continue;
                     }

@@ -8,23 +8,22 @@ use pulp::{Simd, WithSimd};
 
 use crate::flex::parallel::arch;
 
-/// The blocks that the loops keep in registers.
+/// With 32 registers, a loop keeps 16 sums: 8 by 2 vectors, which cover the latency of the multiply–add. With 16
+/// registers, 12 sums: 6 by 2 vectors. (Of 4 by 3 vectors the compiler spilled one in every turn.)
+const fn many_registers<S: Simd>() -> bool {
+    S::REGISTER_COUNT >= 32
+}
+
+/// What the loops of this processor compute at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Registers {
     /// Values of a vector.
     pub lanes: usize,
     /// Output channels of [`Correlate`].
-    pub outputs: usize,
-}
-
-/// With 32 registers, 16 sums of 8 outputs × 2 vectors, which cover the latency of the multiply–add. With 16
-/// registers, 12 sums, the most that leave room for the operands.
-const fn wide_file<S: Simd>() -> bool {
-    S::REGISTER_COUNT >= 32
+    outputs: usize,
 }
 
 impl Registers {
-    /// The blocks on this processor.
     pub fn get() -> Self {
         struct Get;
         impl WithSimd for Get {
@@ -33,11 +32,25 @@ impl Registers {
             fn with_simd<S: Simd>(self, _: S) -> Registers {
                 Registers {
                     lanes: S::F32_LANES,
-                    outputs: if wide_file::<S>() { 8 } else { 4 },
+                    outputs: if many_registers::<S>() { 8 } else { 6 },
                 }
             }
         }
         arch().dispatch(Get)
+    }
+
+    /// The blocks of outputs of [`Correlate`], as the first output and the size. Only the last may reach beyond the outputs.
+    pub fn blocks(self, outputs: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..outputs).step_by(self.outputs).map(move |o| {
+            // Six registers have a smaller loop beside them: 16 outputs are 6 + 6 + 4.
+            let small = self.outputs == 6 && outputs - o <= 4;
+            (o, if small { 4 } else { self.outputs })
+        })
+    }
+
+    /// The most outputs of a block.
+    pub fn largest(self) -> usize {
+        self.outputs
     }
 }
 
@@ -110,9 +123,10 @@ pub(super) struct Target {
     pub stored: usize,
 }
 
-/// Computes a block of rows of pixels for [`Registers::outputs`] outputs.
+/// Computes a block of rows of pixels for one of [`Registers::blocks`].
 pub(super) struct Correlate<'a> {
     pub sum: Sum<'a>,
+    pub outputs: usize,
     pub vectors: Vectors,
     pub to: Target,
 }
@@ -124,42 +138,35 @@ impl WithSimd for Correlate<'_> {
     // functions are compiled for the target's baseline.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if wide_file::<S>() {
-            self.run::<S, 8, 2>(simd);
+        if many_registers::<S>() {
+            self.run::<S, 8>(simd);
+        } else if self.outputs == 6 {
+            self.run::<S, 6>(simd);
         } else {
-            self.run::<S, 4, 3>(simd);
+            self.run::<S, 4>(simd);
         }
     }
 }
 
 impl Correlate<'_> {
-    /// `M` outputs by `V` ≤ 3 vectors at a time.
     #[inline(always)]
-    fn run<S: Simd, const M: usize, const V: usize>(self, simd: S) {
-        let count = self.vectors.count;
+    fn run<S: Simd, const M: usize>(self, simd: S) {
+        let Self {
+            sum, vectors, to, ..
+        } = self;
+        assert_eq!(self.outputs, M, "a block of outputs");
         let mut v = 0;
-        while v + V <= count {
-            self.block::<S, M, V>(simd, v);
-            v += V;
-        }
-        if V > 2 && v + 2 <= count {
-            self.block::<S, M, 2>(simd, v);
+        while v + 2 <= vectors.count {
+            let (from, at) = (
+                [vectors.place(v), vectors.place(v + 1)],
+                [vectors.target(v, to.pitch), vectors.target(v + 1, to.pitch)],
+            );
+            sum.micro::<S, M, 2>(simd, from, to, at);
             v += 2;
         }
-        if v < count {
-            self.block::<S, M, 1>(simd, v);
+        if v < vectors.count {
+            sum.micro::<S, M, 1>(simd, [vectors.place(v)], to, [vectors.target(v, to.pitch)]);
         }
-    }
-
-    /// The `V` vectors from `v` on.
-    #[inline(always)]
-    fn block<S: Simd, const M: usize, const V: usize>(&self, simd: S, v: usize) {
-        let (mut from, mut at) = ([0; V], [0; V]);
-        for i in 0..V {
-            from[i] = self.vectors.place(v + i);
-            at[i] = self.vectors.target(v + i, self.to.pitch);
-        }
-        self.sum.micro::<S, M, V>(simd, from, self.to, at);
     }
 }
 
@@ -240,7 +247,7 @@ impl WithSimd for Accumulate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if wide_file::<S>() {
+        if many_registers::<S>() {
             self.run::<S, 8>(simd);
         } else {
             self.run::<S, 6>(simd);

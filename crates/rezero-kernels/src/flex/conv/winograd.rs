@@ -11,8 +11,12 @@
 //! The weight gradient is the transposed computation: `Gᵀ Σ (A g)_j (Bᵀ d)_j`. With these points the error is that of the direct
 //! sum: `A`, `B` and `G` have no entry above 2√2 (with 0, ±1, ±2 there are entries of 8, and twice the error).
 
+// Loops over registers index plain arrays.
+#![allow(clippy::needless_range_loop)]
+
 use core::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
-use core::mem::MaybeUninit;
+
+use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
 use super::{GROUPS, SCRATCH};
@@ -53,7 +57,7 @@ struct Block {
     pitch: usize,
     channel: usize,
     product: usize,
-    /// All values. The last vectors may read beyond the last row.
+    /// All values, with zeros after the last row.
     held: usize,
 }
 
@@ -82,7 +86,8 @@ impl Winograd {
             pitch,
             channel,
             product,
-            held: IN * product + self.padding[1] + lanes,
+            // A row of zeros, which stands for those outside the image, too.
+            held: IN * product + (self.padding[1] + lanes).max(self.source[1]),
         }
     }
 
@@ -97,60 +102,41 @@ impl Winograd {
 
     /// Writes `Bᵀ d` of the `rows` groups from `first` on, counted through the batch.
     fn fill(&self, x: &[f32], first: usize, rows: usize, block: Block, scratch: &mut [f32]) {
-        let [h, w] = self.source;
-        let [top, left] = self.padding;
-        let scratch = &mut scratch[..block.held];
-        wide(
-            #[inline(always)]
-            || {
-                for (c, r) in (0..self.channels).flat_map(|c| (0..rows).map(move |r| (c, r))) {
-                    let (n, group) = ((first + r) / self.groups(), (first + r) % self.groups());
-                    let image = &x[(n * self.channels + c) * h * w..][..h * w];
-                    // Outside the image stands a row of zeros.
-                    let row = |i: usize| {
-                        let y = group * OUT + i;
-                        match y >= top && y - top < h {
-                            true => &image[(y - top) * w..][..w],
-                            false => &[][..],
-                        }
-                    };
-                    let at = c * block.channel + r * block.pitch;
-                    let mut products = scratch[at..].chunks_mut(block.product);
-                    let mut to: [&mut [f32]; IN] = core::array::from_fn(|_| {
-                        let line = products.next().expect("scratch holds every product");
-                        let (padding, line) = line.split_at_mut(left);
-                        padding.fill(0.0);
-                        &mut line[..w]
-                    });
-                    let d: [&[f32]; IN] = core::array::from_fn(row);
-                    lines(d, &mut to, w);
-                }
-                // The right padding of a row is the left padding of the next one in memory; after the last come zeros.
-                scratch[IN * block.product..].fill(0.0);
-            },
-        );
+        let (scratch, zeros) = scratch[..block.held].split_at_mut(IN * block.product);
+        // The right padding of a row is the left padding of the next one in memory; after the last come zeros.
+        zeros.fill(0.0);
+        arch().dispatch(Fill {
+            of: self,
+            x,
+            first,
+            rows,
+            block,
+            zeros: &zeros[..self.source[1]],
+            scratch,
+        });
     }
 
-    /// `G w` in the order in which it is read: for each block of `block` outputs, each product, channel and tap, the block's
+    /// `G w` in the order in which it is read: for each block of outputs, each product, channel and tap, the block's
     /// weights. The last block is filled up with zeros.
-    fn pack(&self, weight: &[f32], block: usize) -> Vec<f32> {
+    fn pack(&self, weight: &[f32], blocks: &[(usize, usize)]) -> Vec<f32> {
         let [per_output, per_channel] = self.weight_strides;
-        let (area, taps) = (3 * self.taps, self.taps);
-        let mut packed =
-            vec![0.0; self.outputs.next_multiple_of(block) * IN * self.channels * taps];
-        let product = self.channels * taps * block;
-        for o in 0..self.outputs {
-            let to = &mut packed[o / block * IN * product + o % block..];
-            for c in 0..self.channels {
-                let from = &weight[o * per_output + c * per_channel..][..area];
-                for l in 0..taps {
-                    let w = [0, 1, 2].map(|k| match self.mirrored {
-                        true => from[(2 - k) * taps + taps - 1 - l],
-                        false => from[k * taps + l],
-                    });
-                    let at = (c * taps + l) * block;
-                    for (j, value) in of_weights(w).into_iter().enumerate() {
-                        to[j * product + at] = value;
+        let (columns, taps) = (self.channels * self.taps, self.taps);
+        let outputs: usize = blocks.iter().map(|(_, size)| size).sum();
+        let mut packed = vec![0.0; outputs * IN * columns];
+        for (first, size) in blocks {
+            let to = &mut packed[first * IN * columns..][..size * IN * columns];
+            for o in *first..(first + size).min(self.outputs) {
+                for c in 0..self.channels {
+                    let from = &weight[o * per_output + c * per_channel..][..3 * taps];
+                    for l in 0..taps {
+                        let w = [0, 1, 2].map(|k| match self.mirrored {
+                            true => from[(2 - k) * taps + taps - 1 - l],
+                            false => from[k * taps + l],
+                        });
+                        let at = (c * taps + l) * size + o - first;
+                        for (j, value) in of_weights(w).into_iter().enumerate() {
+                            to[j * columns * size + at] = value;
+                        }
                     }
                 }
             }
@@ -161,70 +147,56 @@ impl Winograd {
     /// Writes the whole result to `shared`.
     pub fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
         let registers = Registers::get();
-        let packed = self.pack(weight, registers.outputs);
-        let per_product = self.channels * self.taps * registers.outputs;
+        let blocks: Vec<_> = registers.blocks(self.outputs).collect();
+        let packed = self.pack(weight, &blocks);
+        let columns = self.channels * self.taps;
         let tasks = self.tasks(self.batch * self.groups());
         let offsets: Vec<usize> = (0..self.taps).collect();
         each(tasks.count(), |task| {
             let (first, rows) = tasks.get(task);
             let block = self.block(rows, registers.lanes);
             let vectors = Vectors::new(rows, self.grid[1], block.pitch, registers.lanes);
-            let product = registers.outputs * vectors.held();
+            let product = registers.largest() * vectors.held();
             with_scratch(block.held + IN * product, |scratch| {
                 let (source, sums) = scratch.split_at_mut(block.held);
                 self.fill(x, first, rows, block, source);
-                for (o, weights) in packed.chunks_exact(IN * per_product).enumerate() {
-                    for j in 0..IN {
+                for &(o, size) in &blocks {
+                    let weights = &packed[o * IN * columns..][..size * IN * columns];
+                    for (j, weights) in weights.chunks_exact(size * columns).enumerate() {
                         let sum = Sum {
                             source: &source[j * block.product..],
                             offsets: &offsets,
                             channel: block.channel,
                             channels: self.channels,
-                            weights: &weights[j * per_product..][..per_product],
+                            weights,
                         };
                         let to = Target {
                             at: sums[j * product..][..product].as_mut_ptr(),
                             stride: vectors.held(),
                             pitch: vectors.pitch,
-                            stored: registers.outputs,
+                            stored: size,
                         };
-                        arch().dispatch(Correlate { sum, vectors, to });
+                        arch().dispatch(Correlate {
+                            sum,
+                            outputs: size,
+                            vectors,
+                            to,
+                        });
                     }
-                    let o = o * registers.outputs;
-                    let stored = registers.outputs.min(self.outputs - o);
-                    self.store(sums, product, vectors, [first, rows], [o, stored], shared);
+                    let stored = size.min(self.outputs - o);
+                    arch().dispatch(Store {
+                        of: self,
+                        sums,
+                        product,
+                        vectors,
+                        first,
+                        rows,
+                        outputs: [o, stored],
+                        shared,
+                    });
                 }
             });
         });
-    }
-
-    /// Writes `Aᵀ m` of a block of outputs.
-    fn store(
-        &self,
-        sums: &[f32],
-        product: usize,
-        vectors: Vectors,
-        [first, rows]: [usize; 2],
-        [o, stored]: [usize; 2],
-        shared: Shared,
-    ) {
-        let [h, w] = self.grid;
-        wide(
-            #[inline(always)]
-            || {
-                for (m, r) in (0..stored).flat_map(|m| (0..rows).map(move |r| (m, r))) {
-                    let (n, group) = ((first + r) / self.groups(), (first + r) % self.groups());
-                    let i = group * OUT;
-                    let at = ((n * self.outputs + o + m) * h + i) * w;
-                    // SAFETY: each group of an output belongs to one task.
-                    let to = unsafe { shared.fresh_part(at, OUT.min(h - i) * w) };
-                    let from = m * vectors.held() + r * vectors.pitch;
-                    let sums: [&[f32]; IN] =
-                        core::array::from_fn(|j| &sums[j * product + from..][..w]);
-                    results(sums, to, w);
-                }
-            },
-        );
     }
 
     /// `dw[o, c, k, l] = Σ_{n, i, x} g[n, o, i, x] · source[n, c, i + k − p, x + l − q]`.
@@ -305,31 +277,236 @@ impl Winograd {
     }
 }
 
+/// Writes `Bᵀ d` into scratch memory.
+struct Fill<'a> {
+    of: &'a Winograd,
+    x: &'a [f32],
+    first: usize,
+    rows: usize,
+    block: Block,
+    /// A row outside the image.
+    zeros: &'a [f32],
+    scratch: &'a mut [f32],
+}
+
+impl WithSimd for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Block {
+            pitch,
+            channel,
+            product,
+            ..
+        } = self.block;
+        let ([h, w], [top, left]) = (self.of.source, self.of.padding);
+        let (channels, groups) = (self.of.channels, self.of.groups());
+        let line = Line::new(simd, w);
+        assert_eq!(self.scratch.len(), IN * product);
+        assert!(left + w <= pitch && self.rows * pitch <= channel && channels * channel <= product);
+        for c in 0..channels {
+            for r in 0..self.rows {
+                let (n, group) = ((self.first + r) / groups, (self.first + r) % groups);
+                let image = &self.x[(n * channels + c) * h * w..][..h * w];
+                let mut d = [self.zeros.as_ptr(); IN];
+                assert_eq!(self.zeros.len(), w);
+                for i in 0..IN {
+                    let y = group * OUT + i;
+                    if y >= top && y - top < h {
+                        let at = (y - top) * w;
+                        d[i] = image[at..at + w].as_ptr();
+                    }
+                }
+                let at = c * channel + r * pitch;
+                for j in 0..IN {
+                    for zero in &mut self.scratch[j * product + at..][..left] {
+                        *zero = 0.0;
+                    }
+                }
+                let to = self.scratch[at + left..].as_mut_ptr();
+                for x in line.starts() {
+                    // SAFETY: the rows of `d` have `w` values each, `line` stays within them, and the asserts bound the six
+                    // rows of the result.
+                    unsafe {
+                        let d = [0, 1, 2, 3, 4, 5].map(
+                            #[inline(always)]
+                            |i| line.load(d[i].add(x)),
+                        );
+                        let made = of_image(simd, d);
+                        for j in 0..IN {
+                            line.store(to.add(j * product + x), made[j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes `Aᵀ m` of a block of outputs.
+struct Store<'a> {
+    of: &'a Winograd,
+    sums: &'a [f32],
+    /// Values of a product's sums.
+    product: usize,
+    vectors: Vectors,
+    first: usize,
+    rows: usize,
+    /// The first output, and the number.
+    outputs: [usize; 2],
+    shared: Shared,
+}
+
+impl WithSimd for Store<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let ([h, w], groups) = (self.of.grid, self.of.groups());
+        let [o, stored] = self.outputs;
+        let line = Line::new(simd, w);
+        for m in 0..stored {
+            for r in 0..self.rows {
+                let (n, group) = ((self.first + r) / groups, (self.first + r) % groups);
+                let i = group * OUT;
+                let rows = OUT.min(h - i);
+                let to = ((n * self.of.outputs + o + m) * h + i) * w;
+                let to = self.shared.start_of(to, rows * w);
+                let from = m * self.vectors.held() + r * self.vectors.pitch;
+                assert!(from + (IN - 1) * self.product + w <= self.sums.len());
+                let from = self.sums[from..].as_ptr();
+                for x in line.starts() {
+                    // SAFETY: each group of an output belongs to one task; `line` stays within the `w` values of a row, of
+                    // which there are `rows` in the result and six among the sums.
+                    unsafe {
+                        let m = [0, 1, 2, 3, 4, 5].map(
+                            #[inline(always)]
+                            |j| line.load(from.add(j * self.product + x)),
+                        );
+                        let made = of_products(simd, m);
+                        for i in 0..OUT {
+                            if i < rows {
+                                line.store(to.add(i * w + x), made[i]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Vectors along a row of `w` values. Where the row is no whole number of vectors, the last begins earlier; a row shorter than a
+/// vector is masked.
+#[derive(Clone, Copy)]
+struct Line<S: Simd> {
+    simd: S,
+    w: usize,
+    short: bool,
+    mask: pulp::MemMask<S::m32s>,
+}
+
+impl<S: Simd> Line<S> {
+    #[inline(always)]
+    fn new(simd: S, w: usize) -> Self {
+        let lanes = S::F32_LANES;
+        Self {
+            simd,
+            w,
+            short: w < lanes,
+            mask: simd.mask_between_m32s(0, w.min(lanes) as u32),
+        }
+    }
+
+    #[inline(always)]
+    fn starts(&self) -> Starts {
+        Starts {
+            next: 0,
+            lanes: S::F32_LANES,
+            w: self.w,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The pointer is at a place of [`Self::starts`] in a row of `w` values.
+    #[inline(always)]
+    unsafe fn load(&self, from: *const f32) -> S::f32s {
+        // SAFETY: by the caller's promise; vectors may be unaligned.
+        unsafe {
+            match self.short {
+                true => self.simd.mask_load_ptr_f32s(self.mask, from),
+                false => from.cast::<S::f32s>().read_unaligned(),
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::load`]; nothing else uses the row.
+    #[inline(always)]
+    unsafe fn store(&self, to: *mut f32, values: S::f32s) {
+        // SAFETY: by the caller's promise; vectors may be unaligned.
+        unsafe {
+            match self.short {
+                true => self.simd.mask_store_ptr_f32s(self.mask, to, values),
+                false => to.cast::<S::f32s>().write_unaligned(values),
+            }
+        }
+    }
+}
+
+/// The places where the vectors of a row begin.
+struct Starts {
+    next: usize,
+    lanes: usize,
+    w: usize,
+}
+
+impl Iterator for Starts {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.next >= self.w {
+            return None;
+        }
+        let at = self.next.min(self.w.saturating_sub(self.lanes));
+        self.next = at + self.lanes;
+        Some(at)
+    }
+}
+
 /// `Bᵀ d`.
 #[inline(always)]
-fn of_image(d: [f32; IN]) -> [f32; IN] {
-    let (even_a, odd_a) = (d[4] - 2.0 * d[2], A * (d[3] - 2.0 * d[1]));
-    let (even_b, odd_b) = (d[4] - 0.5 * d[2], B * (d[3] - 0.5 * d[1]));
+fn of_image<S: Simd>(simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
+    let times = |k: f32, x| simd.mul_f32s(simd.splat_f32s(k), x);
+    let plus = |k: f32, x, y| simd.mul_add_e_f32s(simd.splat_f32s(k), x, y);
+    let (even_a, odd_a) = (plus(-2.0, d[2], d[4]), times(A, plus(-2.0, d[1], d[3])));
+    let (even_b, odd_b) = (plus(-0.5, d[2], d[4]), times(B, plus(-0.5, d[1], d[3])));
     [
-        d[0] - 2.5 * d[2] + d[4],
-        even_a + odd_a,
-        even_a - odd_a,
-        even_b + odd_b,
-        even_b - odd_b,
-        d[1] - 2.5 * d[3] + d[5],
+        plus(-2.5, d[2], simd.add_f32s(d[0], d[4])),
+        simd.add_f32s(even_a, odd_a),
+        simd.sub_f32s(even_a, odd_a),
+        simd.add_f32s(even_b, odd_b),
+        simd.sub_f32s(even_b, odd_b),
+        plus(-2.5, d[3], simd.add_f32s(d[1], d[5])),
     ]
 }
 
 /// `Aᵀ m`.
 #[inline(always)]
-fn of_products(m: [f32; IN]) -> [f32; OUT] {
-    let (sum_a, difference_a) = (m[1] + m[2], m[1] - m[2]);
-    let (sum_b, difference_b) = (m[3] + m[4], m[3] - m[4]);
+fn of_products<S: Simd>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
+    let times = |k: f32, x| simd.mul_f32s(simd.splat_f32s(k), x);
+    let plus = |k: f32, x, y| simd.mul_add_e_f32s(simd.splat_f32s(k), x, y);
+    let (sum_a, difference_a) = (simd.add_f32s(m[1], m[2]), simd.sub_f32s(m[1], m[2]));
+    let (sum_b, difference_b) = (simd.add_f32s(m[3], m[4]), simd.sub_f32s(m[3], m[4]));
     [
-        m[0] + sum_a + sum_b,
-        A * difference_a + B * difference_b,
-        0.5 * sum_a + 2.0 * sum_b,
-        0.5 * A * difference_a + 2.0 * B * difference_b + m[5],
+        simd.add_f32s(m[0], simd.add_f32s(sum_a, sum_b)),
+        plus(A, difference_a, times(B, difference_b)),
+        plus(0.5, sum_a, times(2.0, sum_b)),
+        plus(0.5 * A, difference_a, plus(2.0 * B, difference_b, m[5])),
     ]
 }
 
@@ -373,87 +550,6 @@ fn to_weights(m: [f32; IN]) -> [f32; 3] {
     ]
 }
 
-/// [`of_image`] of each column of six rows, of which empty ones are zero.
-#[inline(always)]
-fn lines(d: [&[f32]; IN], to: &mut [&mut [f32]; IN], w: usize) {
-    let mut x = 0;
-    while x < w {
-        let n = match w - x {
-            16.. => piece::<16>(d, to, x),
-            8.. => piece::<8>(d, to, x),
-            4.. => piece::<4>(d, to, x),
-            _ => piece::<1>(d, to, x),
-        };
-        x += n;
-    }
-}
-
-#[inline(always)]
-fn piece<const N: usize>(d: [&[f32]; IN], to: &mut [&mut [f32]; IN], x: usize) -> usize {
-    let mut rows = [[0.0; N]; IN];
-    for (row, d) in rows.iter_mut().zip(d) {
-        if !d.is_empty() {
-            row.copy_from_slice(&d[x..x + N]);
-        }
-    }
-    let mut made = [[0.0; N]; IN];
-    for i in 0..N {
-        let column = of_image([
-            rows[0][i], rows[1][i], rows[2][i], rows[3][i], rows[4][i], rows[5][i],
-        ]);
-        for j in 0..IN {
-            made[j][i] = column[j];
-        }
-    }
-    for (to, made) in to.iter_mut().zip(made) {
-        to[x..x + N].copy_from_slice(&made);
-    }
-    N
-}
-
-/// [`of_products`] of each column, in rows of `w` of which there may be fewer than four.
-#[inline(always)]
-fn results(m: [&[f32]; IN], to: &mut [MaybeUninit<f32>], w: usize) {
-    let mut x = 0;
-    while x < w {
-        let n = match w - x {
-            16.. => result::<16>(m, to, w, x),
-            8.. => result::<8>(m, to, w, x),
-            4.. => result::<4>(m, to, w, x),
-            _ => result::<1>(m, to, w, x),
-        };
-        x += n;
-    }
-}
-
-#[inline(always)]
-fn result<const N: usize>(
-    m: [&[f32]; IN],
-    to: &mut [MaybeUninit<f32>],
-    w: usize,
-    x: usize,
-) -> usize {
-    let mut rows = [[0.0; N]; IN];
-    for (row, m) in rows.iter_mut().zip(m) {
-        row.copy_from_slice(&m[x..x + N]);
-    }
-    let mut made = [[0.0; N]; OUT];
-    for i in 0..N {
-        let column = of_products([
-            rows[0][i], rows[1][i], rows[2][i], rows[3][i], rows[4][i], rows[5][i],
-        ]);
-        for j in 0..OUT {
-            made[j][i] = column[j];
-        }
-    }
-    for (to, made) in to.chunks_exact_mut(w).zip(made) {
-        for (to, made) in to[x..x + N].iter_mut().zip(made) {
-            to.write(made);
-        }
-    }
-    N
-}
-
 /// [`of_rows`] of four rows of `len` values, into six that are `stride` apart.
 fn of_gradient(g: &[f32], to: &mut [f32], stride: usize, len: usize) {
     wide(
@@ -462,9 +558,13 @@ fn of_gradient(g: &[f32], to: &mut [f32], stride: usize, len: usize) {
             let (g0, g) = g.split_at(len);
             let (g1, g) = g.split_at(len);
             let (g2, g3) = g.split_at(len);
-            let mut to = to.chunks_mut(stride);
-            let [t0, t1, t2, t3, t4, t5] =
-                core::array::from_fn(|_| &mut to.next().expect("there are six")[..len]);
+            let (t0, to) = to.split_at_mut(stride);
+            let (t1, to) = to.split_at_mut(stride);
+            let (t2, to) = to.split_at_mut(stride);
+            let (t3, to) = to.split_at_mut(stride);
+            let (t4, t5) = to.split_at_mut(stride);
+            let (t0, t1, t2) = (&mut t0[..len], &mut t1[..len], &mut t2[..len]);
+            let (t3, t4, t5) = (&mut t3[..len], &mut t4[..len], &mut t5[..len]);
             let g3 = &g3[..len];
             for i in 0..len {
                 let made = of_rows([g0[i], g1[i], g2[i], g3[i]]);
@@ -490,8 +590,11 @@ mod tests {
             for k in 0..3 {
                 let (mut d, mut w) = ([0.0; IN], [0.0; 3]);
                 (d[i], w[k]) = (1.0, 1.0);
-                let (image, weights) = (of_image(d), of_weights(w));
-                let y = of_products(core::array::from_fn(|j| image[j] * weights[j]));
+                let (image, weights) = (of_image(pulp::Scalar, d), of_weights(w));
+                let y = of_products(
+                    pulp::Scalar,
+                    core::array::from_fn(|j| image[j] * weights[j]),
+                );
                 for (row, y) in y.into_iter().enumerate() {
                     let expected = f32::from(u8::from(row + k == i));
                     assert!((y - expected).abs() < 1e-6, "{i} {k} {row}: {y}");
