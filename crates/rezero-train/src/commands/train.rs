@@ -16,7 +16,7 @@ use crate::fit::{
     launch, load, obey_a_sweep, on_a_big_stack, on_signal,
 };
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{Environment, NewRun, Opening, Stage, State, checkpoint, run_dir};
+use crate::record::{Environment, NewRun, Opening, RunDir, Stage, State, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
@@ -197,6 +197,8 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     }
     if let Some(saved) = &plan.saved {
         let dir = plan.place.path();
+        // Another process that trains it would remove checkpoints between their list and their reading.
+        let _held = RunDir::open(&dir)?;
         // An imported or grown run that has not been trained.
         let last = checkpoint::list(&dir)?.pop_last();
         let at_start = last.is_some_and(|(step, _)| step == 0);
