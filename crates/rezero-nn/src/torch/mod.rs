@@ -13,17 +13,19 @@ mod guard;
 mod weights;
 
 pub use choose::{LoadRules, Loaded};
-pub use weights::{TorchTensor, TorchTensors, TorchWeights};
 pub(crate) use weights::renamed;
+pub use weights::{TorchTensor, TorchTensors, TorchWeights};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData, bf16};
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
+
+use crate::vocabulary::vocabulary;
 
 /// A module whose parameters have names in PyTorch.
 ///
@@ -251,6 +253,17 @@ pub fn load_with<M: TorchNames>(
     }
 }
 
+vocabulary! {
+    "type of stored weights";
+    /// The type of a file's numbers.
+    pub enum StoredAs {
+        /// 4 bytes: as they are.
+        F32 = "f32",
+        /// 2 bytes: rounded to 8 significant bits.
+        Bf16 = "bf16",
+    }
+}
+
 /// A module's weights as the bytes of a safetensors file: PyTorch's layout, f32, with `metadata`
 /// beside `format = pt`. [`load`] reads the same weights from it, bit for bit.
 ///
@@ -261,6 +274,19 @@ pub fn export<M: TorchNames>(
     module: &M,
     metadata: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Vec<u8>, ImportError> {
+    export_as(module, StoredAs::F32, metadata)
+}
+
+/// As [`export`], with numbers of another type.
+///
+/// # Errors
+///
+/// As [`export`].
+pub fn export_as<M: TorchNames>(
+    module: &M,
+    stored: StoredAs,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<u8>, ImportError> {
     let slots = slots(module);
     let mut read = Values::default();
     module.visit(&mut read);
@@ -269,13 +295,23 @@ pub fn export<M: TorchNames>(
             (true, &[rows, columns]) => transpose(&values, rows, columns),
             _ => values,
         };
-        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+        match stored {
+            StoredAs::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            StoredAs::Bf16 => {
+                let rounded = values.iter().map(|v| bf16::from_f32(*v));
+                rounded.flat_map(bf16::to_le_bytes).collect()
+            }
+        }
     });
+    let dtype = match stored {
+        StoredAs::F32 => Dtype::F32,
+        StoredAs::Bf16 => Dtype::BF16,
+    };
     let bytes: Vec<Vec<u8>> = transposed.collect();
     let fail = |e: safetensors::SafeTensorError| ImportError::Write(e.to_string());
     let mut views = Vec::new();
     for (slot, bytes) in slots.iter().zip(&bytes) {
-        let view = TensorView::new(Dtype::F32, slot.shape.clone(), bytes).map_err(fail)?;
+        let view = TensorView::new(dtype, slot.shape.clone(), bytes).map_err(fail)?;
         views.push((slot.name.name.clone(), view));
     }
     let format = [("format".to_owned(), "pt".to_owned())];

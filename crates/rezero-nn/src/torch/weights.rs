@@ -562,10 +562,7 @@ fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> 
 }
 
 /// Gives tensors other names, component by component. A name that is taken stays as it is.
-pub(crate) fn renamed(
-    tensors: &mut TorchTensors,
-    rename: impl Fn(&[&str]) -> Option<String>,
-) {
+pub(crate) fn renamed(tensors: &mut TorchTensors, rename: impl Fn(&[&str]) -> Option<String>) {
     let names: Vec<(String, String)> = tensors
         .keys()
         .filter_map(|name| {

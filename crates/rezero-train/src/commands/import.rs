@@ -4,18 +4,17 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::str::FromStr;
 
-use burn::optim::lr_scheduler::LrScheduler;
 use rezero_data::Split;
 use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
 
+use super::step_zero::begin_at_zero;
 use super::train::reads_text;
 use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say, short};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Model, Rates, Scheduler, Trainee, build_optimizer};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
-use crate::record::{Environment, Opening, State, checkpoint};
+use crate::record::Environment;
 use crate::task::{Domain, Images, Places, Text};
 use crate::zoo::{self, Families, Recognised, Zoo};
 use crate::{words, zoo::images, zoo::text};
@@ -202,37 +201,14 @@ fn begin<D: Domain>(
         let set = D::open(&of.data, &places, Split::Train)?;
         data = described_data(&set, &fingerprint(of, &places)?);
     }
-    // Step 0 of a run that has not begun: it can be scored, sampled, exported, and trained on.
-    let state = State {
-        recipe: recipe.fingerprint(),
-        ..State::default()
-    };
-    let rates = Rates::default();
-    let trainee = Trainee::new(network.clone(), &settings.train);
-    let optimizer = build_optimizer(&settings.optimizer, &settings.gates, &rates, &trainee);
-    let schedule = Scheduler::new(settings, settings.run.steps, 1, rates);
-    let parameters = rezero_nn::parameter_count(&network);
     let environment = Environment {
         text,
         data,
         device: device::in_words(&[device]),
-        parameters,
-        task: Some(D::task().described()),
         ..Environment::here(None)
     };
-    let write = |run: &Path| {
-        let writer = checkpoint::Writer::new(run, identity.clone(), parameters, settings.run.keep);
-        let optimizer = || optimizer.to_record();
-        writer.save(
-            &state,
-            network.to_weights(),
-            None,
-            optimizer,
-            schedule.to_record(),
-        )
-    };
-    let (name, text, seed) = (&resolved.name, recipe.to_toml(), settings.train.seed);
-    let run = Opening::new(place).begin_with(name, &text, seed, &environment, write)?;
+    let run = begin_at_zero(place, &resolved.name, recipe, of, &network, environment)?;
+    let parameters = rezero_nn::parameter_count(&network);
     let dir = run.path();
     say!(
         "{identity} · {parameters} parameters from {} to {}",

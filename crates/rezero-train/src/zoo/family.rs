@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
-use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchNames, TorchWeights};
+use rezero_nn::torch::{ImportError, LoadRules, Loaded, StoredAs, TorchNames, TorchWeights};
 use rezero_nn::vit::LayersShape;
 use rezero_nn::{GrowError, Jacobian, JacobianError, NormKind, Place, ResidualScheme};
 use schemars::JsonSchema;
@@ -289,10 +289,14 @@ pub trait Zoo: fit::Model {
         rules: &LoadRules,
     ) -> Result<(Self, Loaded), ImportError>;
 
-    /// The weights as a safetensors file, see [`export`](rezero_nn::torch::export).
+    /// The weights as a safetensors file, see [`export_as`](rezero_nn::torch::export_as).
     ///
     /// # Errors
     ///
-    /// As `export`.
-    fn to_torch(&self, metadata: Vec<(String, String)>) -> Result<Vec<u8>, ImportError>;
+    /// As `export_as`.
+    fn to_torch(
+        &self,
+        stored: StoredAs,
+        metadata: Vec<(String, String)>,
+    ) -> Result<Vec<u8>, ImportError>;
 }

@@ -40,7 +40,7 @@ macro_rules! families {
                 use burn::optim::GradientsParams;
                 use burn::store::ModuleRecord;
                 use burn::tensor::Device;
-                use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
+                use rezero_nn::torch::{ImportError, LoadRules, Loaded, StoredAs, TorchWeights};
                 use rezero_nn::{
                     Gate, GrowError, Jacobian, JacobianError, Place, ResidualScheme,
                 };
@@ -220,10 +220,11 @@ macro_rules! families {
 
                     fn to_torch(
                         &self,
+                        stored: StoredAs,
                         metadata: Vec<(String, String)>,
                     ) -> Result<Vec<u8>, ImportError> {
                         match self {
-                            $(Self::$Variant(net) => rezero_nn::torch::export(net, metadata)),+
+                            $(Self::$Variant(net) => rezero_nn::torch::export_as(net, stored, metadata)),+
                         }
                     }
 

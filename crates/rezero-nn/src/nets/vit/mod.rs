@@ -37,9 +37,9 @@ mod positions;
 mod torch;
 
 pub use super::patches::PatchEmbedding;
-pub use net::{Pooling, Vit, VitConfig};
-pub use positions::PatchPositions;
 #[cfg(feature = "import")]
 pub use super::timm::LayersShape;
+pub use net::{Pooling, Vit, VitConfig};
+pub use positions::PatchPositions;
 #[cfg(feature = "import")]
 pub use torch::{VitShape, vit_shape};

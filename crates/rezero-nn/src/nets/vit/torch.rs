@@ -69,7 +69,11 @@ impl TorchNames for Vit {
     fn torch_name(&self, path: &[String]) -> TorchName {
         let parts: Vec<&str> = path.iter().map(String::as_str).collect();
         let one_more = |ones: usize, extents: Vec<usize>| Some([vec![1; ones], extents].concat());
-        let layer = |i: &str| i.parse().ok().and_then(|i: usize| self.encoder.layers.get(i));
+        let layer = |i: &str| {
+            i.parse()
+                .ok()
+                .and_then(|i: usize| self.encoder.layers.get(i))
+        };
         let (name, shape) = match parts[..] {
             ["patches", "linear", leaf] => {
                 return timm::patches("patch_embed.proj", &self.patches, leaf);
