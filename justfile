@@ -62,6 +62,11 @@ test-outside:
     cargo build --release
     scripts/test-outside.sh
 
+# CIFAR ResNets from PyTorch and back, scored by both on the CIFAR-10 in DIR; $REZERO_PYTHON is a Python with torch 2.9.1
+check-import DIR:
+    cargo build --release
+    PYTHON="${REZERO_PYTHON:-python3}" scripts/check-import.sh {{DIR}}
+
 # `just test-DEVICE`: what must hold on every backend (docs/BACKENDS.md), built with Flex and that backend.
 # FEATURES=ndarray,vulkan,tch builds one binary for several.
 
@@ -150,6 +155,8 @@ golden:
     python3 crates/rezero-nn/tests/fixtures/generate.py
     python3 crates/rezero-nn/tests/fixtures/generate_transformer.py
     python3 crates/rezero-nn/tests/fixtures/generate_import.py
+    python3 crates/rezero-nn/tests/fixtures/generate_import_images.py
+    python3 crates/rezero-nn/tests/fixtures/generate_import_odd.py
     python3 crates/rezero-nn/tests/fixtures/generate_mlp.py
     python3 crates/rezero-nn/tests/fixtures/generate_vit.py
     python3 crates/rezero-nn/tests/fixtures/generate_mixer.py

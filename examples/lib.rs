@@ -3,6 +3,7 @@
 //!
 //! - `rezero_block`: train a 50-layer network of ReZero blocks
 //! - `classify`: load the network of a run and classify images
+//! - `load_pytorch`: load a language model from a PyTorch file, and time it
 //! - `reverse`: an encoder–decoder learns to reverse sequences
 //! - `sequence_classifier`: a classifier over an encoder, with padding
 //! - `own_model`: train your own module on your own data, with resume and a report

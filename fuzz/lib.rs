@@ -92,8 +92,9 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
 
 /// A checkpoint of [`model`] with these bytes in the files `names`, and its seeds in the others.
 pub fn checkpoint(names: &[&str], bytes: &[u8]) -> Option<Reader> {
-    let seeds: [(&str, &[u8]); 4] = [
+    let seeds: [(&str, &[u8]); 5] = [
         ("model.bpk", WHOLE),
+        ("ema.bpk", WHOLE),
         (
             "optimizer.bpk",
             include_bytes!("corpus/optimizer/moments").as_slice(),
@@ -129,15 +130,22 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// Reads a file of weights, and puts it into a small language model.
 pub fn torch(fixed: usize, bytes: &[u8]) {
+    use rezero_nn::mixer::mixer_shape;
+    use rezero_nn::mlp::mlp_shape;
+    use rezero_nn::resnet::{cifar_resnet_shape, preact_resnet_shape};
     use rezero_nn::torch::{TorchWeights, load};
     use rezero_nn::transformer::lm_shape;
+    use rezero_nn::vit::vit_shape;
 
     let path = file("weights", bytes);
     within(fixed, bytes, || {
         if let Ok(weights) = TorchWeights::open(&path) {
-            let _ = lm_shape(&weights);
+            let _ = (lm_shape(&weights), mlp_shape(&weights));
+            let _ = (cifar_resnet_shape(&weights), preact_resnet_shape(&weights));
+            let _ = (vit_shape(&weights), mixer_shape(&weights));
             let _ = load(model(), &weights).map_err(|e| e.to_string());
         }
+        let _ = TorchWeights::from_bytes(bytes).map_err(|e| e.to_string());
     });
 }
 

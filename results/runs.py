@@ -64,6 +64,8 @@ REPORTED = {
     "resnet20": ("ResNet-20, one epoch", "vanilla", None),
     "resnet56": ("ResNet-56, one epoch", None, None),
     "resnet110": ("ResNet-110, one epoch", None, None),
+    "vit": ("Vision Transformers of 12 layers", "pre-norm", None),
+    "mixer": ("MLP-Mixers of 12 layers", "pre-norm", None),
     "growth": ("Growing", "12 layers", "3.0"),
     "alpha-lm": ("Gates of 12 layers", None, None),
     "alpha-resnet": ("Gates of ResNet-20", None, None),

@@ -21,7 +21,13 @@ fuzz_target!(|bytes: &[u8]| {
         for channels in 1..=4 {
             if let Ok(image) = read(channels, Sizing::Exactly { height, width }) {
                 assert_eq!(image.shape, ImageShape::new(channels, height, width));
-                let cut = read(channels, Sizing::Crop { height: 9, width: 30 });
+                let cut = read(
+                    channels,
+                    Sizing::Crop {
+                        height: 9,
+                        width: 30,
+                    },
+                );
                 assert_eq!(cut.map(|image| image.pixels.len()), Ok(channels * 9 * 30));
             }
         }

@@ -188,23 +188,15 @@ pub enum DataError {
         remedy: String,
     },
 
-    /// The images of a folder do not fit into memory.
+    /// The pixels of an image file are no longer those that they were when its set was opened.
     #[error(
-        "{}: {images} images of {shape} (channels, height, width) take {bytes} bytes, and {limit} are free: \
-         choose a smaller data.size, or fewer images with data.train_items and data.valid_items",
-        dir.display()
+        "{} has changed since the set was opened: a run sees the same pixels in every epoch; put the old file back, \
+         or begin a new run",
+        file.display()
     )]
-    Memory {
-        /// The folder.
-        dir: PathBuf,
-        /// The number of images of the split.
-        images: usize,
-        /// The shape of each.
-        shape: ImageShape,
-        /// The bytes that they take.
-        bytes: u64,
-        /// The bytes that they may take.
-        limit: u64,
+    ChangedPicture {
+        /// The file.
+        file: PathBuf,
     },
 
     /// A file changed between its check and its reading.

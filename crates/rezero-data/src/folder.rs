@@ -9,6 +9,11 @@
 //! Records are in the order of their files' names, whatever their class, and of equal names in the
 //! order of the classes. So numbers as names, `00000.png` and so on, decide the order.
 //!
+//! The images are decoded when the folder is read, and held in memory if they fit ([`Options::memory`]).
+//! If not, each is decoded once to check it and then again whenever it is asked for, by the
+//! [loader](crate::ImageLoader) on all cores: the same pixels, or an error that names a file that has
+//! changed since.
+//!
 //! Names that begin with a dot are ignored, and files that are no images. Refused are images in other
 //! formats, folders in class folders, class folders without an image, two classes whose names differ in
 //! case alone, a class whose name is not UTF-8, and links that lead out of the folder.
@@ -17,13 +22,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use sha2::{Digest, Sha256};
 
-use crate::image_set::{ImageSet, ImageShape, MAX_CLASSES};
+use crate::files::{self, Files};
+use crate::image_set::{ImageSet, ImageShape, MAX_CLASSES, Pixels};
 use crate::picture::{self, Preparation, Sizing};
 use crate::{DataError, Result, Split, found};
 
@@ -58,7 +61,8 @@ pub struct Options {
     pub skip_corrupt: bool,
     /// The most images to decode, the first of the split; 0: all.
     pub limit: usize,
-    /// The most bytes that the decoded images may take, if there is a limit.
+    /// The most bytes that the decoded images may take in memory, if there is a limit. Images that
+    /// take more are decoded each time that they are asked for.
     pub memory: Option<u64>,
 }
 
@@ -88,13 +92,34 @@ struct Entry {
     label: u16,
 }
 
-/// Reads and decodes one split of the folder `dir`, on all cores, into memory.
+/// The files of a split and what is to be made of them, before they are decoded.
+#[derive(Debug)]
+pub struct Found<'a> {
+    options: &'a Options,
+    listing: Listing,
+    name: String,
+    split: Split,
+    preparation: Preparation,
+    shape: ImageShape,
+    skipped: Vec<PathBuf>,
+}
+
+/// Reads and decodes one split of the folder `dir`, on all cores: [`find`], and [`Found::load`].
 ///
 /// # Errors
 ///
-/// As [`list`] and [`picture::read`], or if the images take more memory than [`Options::memory`]. An
-/// error names its file.
+/// As these.
 pub fn load(dir: &Path, split: Split, options: &Options) -> Result<Loaded> {
+    find(dir, split, options)?.load()
+}
+
+/// Lists the files of one split of the folder `dir`, and decodes those that tell the size of the
+/// images, if it is not given.
+///
+/// # Errors
+///
+/// As [`list`] and [`picture::read`]. An error names its file.
+pub fn find<'a>(dir: &Path, split: Split, options: &'a Options) -> Result<Found<'a>> {
     let mut listing = list(dir, split, options)?;
     if options.limit > 0 {
         listing.files.truncate(options.limit);
@@ -112,44 +137,94 @@ pub fn load(dir: &Path, split: Split, options: &Options) -> Result<Loaded> {
         }
     };
     let (height, width) = preparation.sizing.size().unwrap_or_default();
-    let shape = ImageShape::new(preparation.channels, height, width);
-    let bytes = (shape.bytes() as u64).saturating_mul(listing.len() as u64);
-    if let Some(limit) = options.memory.filter(|limit| bytes > *limit) {
-        return Err(DataError::Memory {
-            dir: dir.to_path_buf(),
-            images: listing.len(),
+    Ok(Found {
+        options,
+        listing,
+        name,
+        split,
+        preparation,
+        shape: ImageShape::new(preparation.channels, height, width),
+        skipped,
+    })
+}
+
+impl Found<'_> {
+    /// The number of images.
+    pub fn images(&self) -> usize {
+        self.listing.len()
+    }
+
+    /// The bytes that they take in memory. A product that exceeds `u64` is [`u64::MAX`].
+    pub fn bytes(&self) -> u64 {
+        (self.shape.bytes() as u64).saturating_mul(self.listing.len() as u64)
+    }
+
+    /// Whether they are held in memory: whether their bytes are at most [`Options::memory`].
+    pub fn fits(&self) -> bool {
+        self.options
+            .memory
+            .is_none_or(|limit| self.bytes() <= limit)
+    }
+
+    /// Decodes the images: into memory if they fit, else to check them.
+    ///
+    /// # Errors
+    ///
+    /// As [`picture::read`], of the first file that cannot be read, and if a class is left without an
+    /// image to train on.
+    pub fn load(self) -> Result<Loaded> {
+        let (bytes, skip) = (self.shape.bytes(), self.options.skip_corrupt);
+        let fits = self.fits();
+        let Self {
+            options,
+            listing,
+            name,
+            split,
+            preparation,
             shape,
-            bytes,
-            limit,
-        });
-    }
-    let (pixels, failed) = listing.decode(shape.bytes(), &preparation, options.skip_corrupt)?;
-    let mut pixels = pixels;
-    let mut labels: Vec<u16> = listing.files.iter().map(|file| file.label).collect();
-    if !failed.is_empty() {
-        close_gaps(&mut labels, 1, &failed);
-        close_gaps(&mut pixels, shape.bytes(), &failed);
-    }
-    skipped.extend(failed.iter().map(|&i| listing.path(i)));
-    if labels.is_empty() {
-        return Err(no_whole_image(&listing.root));
-    }
-    if split == Split::Train && options.limit == 0 {
-        let mut seen = vec![false; listing.class_names.len()];
-        for &label in &labels {
-            seen[usize::from(label)] = true;
+            mut skipped,
+        } = self;
+        let Listing {
+            class_names, root, ..
+        } = &listing;
+        let (class_names, root) = (class_names.clone(), root.clone());
+        let mut labels: Vec<u16> = listing.labels().collect();
+        let pixels = match fits {
+            true => {
+                let read = |i: usize| picture::read(&listing.path(i), &preparation);
+                let (mut pixels, failed) = files::decode(listing.len(), bytes, read, skip)?;
+                close_gaps(&mut labels, 1, &failed);
+                close_gaps(&mut pixels, bytes, &failed);
+                skipped.extend(failed.iter().map(|&i| listing.path(i)));
+                Pixels::Held(pixels)
+            }
+            false => {
+                let (files, corrupt) = Files::survey(listing, shape, preparation, skip)?;
+                labels = files.labels();
+                skipped.extend(corrupt);
+                Pixels::Files(files)
+            }
+        };
+        if labels.is_empty() {
+            return Err(no_whole_image(&root));
         }
-        if let Some(class) = seen.iter().position(|seen| !seen) {
-            let name = &listing.class_names[class];
-            return Err(layout(
-                &listing.root,
-                format!("has no whole training image of the class {name:?}"),
-                "add some, or hold out fewer (valid_share, test_share)",
-            ));
+        if split == Split::Train && options.limit == 0 {
+            let mut seen = vec![false; class_names.len()];
+            for &label in &labels {
+                seen[usize::from(label)] = true;
+            }
+            if let Some(class) = seen.iter().position(|seen| !seen) {
+                let name = &class_names[class];
+                return Err(layout(
+                    &root,
+                    format!("has no whole training image of the class {name:?}"),
+                    "add some, or hold out fewer (valid_share, test_share)",
+                ));
+            }
         }
+        let set = ImageSet::of(name, shape, pixels, labels, class_names, 0)?;
+        Ok(Loaded { set, skipped })
     }
-    let set = ImageSet::from_raw(name, shape, pixels, labels, listing.class_names, 0)?;
-    Ok(Loaded { set, skipped })
 }
 
 /// Lists the files of one split of the folder `dir`, without opening them.
@@ -263,74 +338,25 @@ impl Listing {
         Err(no_whole_image(&self.root))
     }
 
-    /// The pixels of all files, `bytes` each, and the files that were skipped, in order.
-    fn decode(
-        &self,
-        bytes: usize,
-        preparation: &Preparation,
-        skip_corrupt: bool,
-    ) -> Result<(Vec<u8>, Vec<usize>)> {
-        /// Files that a thread takes at a time.
-        const AT_A_TIME: usize = 32;
+    /// The label of each file.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = u16> {
+        self.files.iter().map(|file| file.label)
+    }
 
-        let mut pixels = vec![0; bytes * self.len()];
-        let parts = Mutex::new(pixels.chunks_mut(bytes * AT_A_TIME).enumerate());
-        let stopped = AtomicBool::new(false);
-        // Parts are taken in order and each is finished up to its first error, so that the first error
-        // of all is always among those that are found.
-        let work = || {
-            let mut failed = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                let part = parts.lock().unwrap_or_else(|e| e.into_inner()).next();
-                let Some((part, to)) = part else {
-                    break;
-                };
-                for (k, to) in to.chunks_exact_mut(bytes).enumerate() {
-                    let i = part * AT_A_TIME + k;
-                    match picture::read(&self.path(i), preparation) {
-                        Ok(picture) => to.copy_from_slice(&picture.pixels),
-                        Err(error) => {
-                            let skip =
-                                skip_corrupt && matches!(error, DataError::CorruptPicture { .. });
-                            failed.push((i, error));
-                            if !skip {
-                                stopped.store(true, Ordering::Relaxed);
-                                break;
-                            }
-                        }
-                    }
-                }
-            }
-            failed
-        };
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        let mut failed = thread::scope(|scope| {
-            // A thread that cannot be started is one that does not help.
-            let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
-            let others: Vec<_> = (1..threads).filter_map(spawn).collect();
-            let mut failed = work();
-            for other in others {
-                match other.join() {
-                    Ok(more) => failed.extend(more),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            failed
-        });
-        failed.sort_unstable_by_key(|(i, _)| *i);
-        let corrupt = |error: &DataError| matches!(error, DataError::CorruptPicture { .. });
-        if let Some(at) = failed
-            .iter()
-            .position(|(_, e)| !(skip_corrupt && corrupt(e)))
-        {
-            return Err(failed.swap_remove(at).1);
-        }
-        Ok((pixels, failed.into_iter().map(|(i, _)| i).collect()))
+    /// Leaves out the files at the places `gaps`, which rise.
+    pub(crate) fn leave_out(&mut self, gaps: &[usize]) {
+        let mut gaps = gaps.iter().peekable();
+        let mut at = 0..;
+        self.files
+            .retain(|_| gaps.next_if(|gap| at.next() == Some(**gap)).is_none());
     }
 }
 
 /// Removes the items at the places `gaps`, which rise; an item is `size` elements.
 fn close_gaps<T: Copy>(items: &mut Vec<T>, size: usize, gaps: &[usize]) {
+    if gaps.is_empty() {
+        return;
+    }
     let mut to = 0;
     let mut gaps = gaps.iter().peekable();
     for i in 0..items.len() / size {

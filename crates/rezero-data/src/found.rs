@@ -39,7 +39,10 @@ pub(crate) fn folder(dir: &Path) -> String {
         .filter(|name| self::names(&dir.join(name)).iter().any(|n| is_image(n)))
         .collect();
     match (classes.is_empty(), names.is_empty()) {
-        (false, _) => format!("holds folders of image files ({})", listed(&classes)),
+        (false, _) => format!(
+            "holds folders of image files ({}), which data=folder reads",
+            listed(&classes)
+        ),
         (true, true) => "is empty".to_owned(),
         (true, false) => format!("holds {}", listed(&names.iter().collect::<Vec<_>>())),
     }
@@ -97,7 +100,7 @@ mod tests {
             ),
             (
                 &["cat/1.png", "dog/2.png"],
-                "holds folders of image files (cat, dog)",
+                "holds folders of image files (cat, dog), which data=folder reads",
             ),
             (
                 &["data_batch_1", "batches.meta"],

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -5,7 +6,9 @@ use std::sync::Arc;
 use burn::data::dataset::{Dataset, DatasetError};
 use sha2::{Digest, Sha256};
 
+use crate::files::Files;
 use crate::hash::hex;
+use crate::normalization::Counts;
 use crate::{DataError, Result};
 
 /// The shape of every image of a set.
@@ -49,18 +52,28 @@ impl fmt::Display for ImageShape {
 /// The most classes of a set: a label is a `u16`.
 pub const MAX_CLASSES: usize = 1 << 16;
 
+/// The pixels of a set.
+#[derive(Debug)]
+pub(crate) enum Pixels {
+    /// In memory.
+    Held(Vec<u8>),
+    /// In files, to be decoded.
+    Files(Files),
+}
+
 #[derive(Debug)]
 struct Storage {
     name: String,
     shape: ImageShape,
-    pixels: Vec<u8>,
+    pixels: Pixels,
     labels: Vec<u16>,
     class_names: Arc<[String]>,
 }
 
-/// The images and labels of one split, in memory. All images have one shape.
+/// The images and labels of one split. All images have one shape.
 ///
-/// Pixels are bytes in the order `[record, channel, row, column]`. A clone shares the memory.
+/// Pixels are bytes in the order `[record, channel, row, column]`. They are in memory, which a clone
+/// shares, or in the files of a [`folder`](mod@crate::folder) that memory does not hold.
 ///
 /// [`ImageLoader`](crate::ImageLoader) makes batches of it. It is also a Burn [`Dataset`] of
 /// [`ImageItem`]s, for Burn's own data loader and transforms:
@@ -138,9 +151,28 @@ impl ImageSet {
         class_names: impl IntoIterator<Item = N>,
         official_len: usize,
     ) -> Result<Self> {
-        let name = name.into();
-        let class_names: Arc<[String]> = class_names.into_iter().map(Into::into).collect();
-        let labels: Vec<u16> = labels.into_iter().map(Into::into).collect();
+        let class_names = class_names.into_iter().map(Into::into).collect();
+        let labels = labels.into_iter().map(Into::into).collect();
+        let pixels = Pixels::Held(pixels);
+        Self::of(
+            name.into(),
+            shape,
+            pixels,
+            labels,
+            class_names,
+            official_len,
+        )
+    }
+
+    /// As [`from_raw`](Self::from_raw).
+    pub(crate) fn of(
+        name: String,
+        shape: ImageShape,
+        pixels: Pixels,
+        labels: Vec<u16>,
+        class_names: Vec<String>,
+        official_len: usize,
+    ) -> Result<Self> {
         DataError::require(
             class_names.len() <= MAX_CLASSES,
             "the number of classes",
@@ -153,7 +185,9 @@ impl ImageSet {
             "at least 1 × 1 × 1 (channels, height, width)",
             &shape,
         )?;
-        if labels.len().checked_mul(shape.bytes()) != Some(pixels.len()) {
+        if let Pixels::Held(pixels) = &pixels
+            && labels.len().checked_mul(shape.bytes()) != Some(pixels.len())
+        {
             return Err(DataError::PixelCount {
                 name,
                 shape,
@@ -178,7 +212,7 @@ impl ImageSet {
             shape,
             pixels,
             labels,
-            class_names,
+            class_names: class_names.into(),
         });
         Ok(Self {
             storage,
@@ -202,15 +236,48 @@ impl ImageSet {
         self.len == 0
     }
 
+    /// Whether the pixels are in memory. If not, each call that reads some decodes their files.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.storage.pixels, Pixels::Held(_))
+    }
+
     /// The pixel bytes of record `i`, `[channel, row, column]`.
+    ///
+    /// # Errors
+    ///
+    /// If they are in a file that can no longer be read, or has changed since the set was opened.
+    /// Pixels in memory give no error.
     ///
     /// # Panics
     ///
     /// If `i` is not below [`len`](Self::len).
-    pub fn pixels(&self, i: usize) -> &[u8] {
+    pub fn pixels(&self, i: usize) -> Result<Cow<'_, [u8]>> {
         assert!(i < self.len, "record {i} of an image set of {}", self.len);
+        match &self.storage.pixels {
+            Pixels::Held(pixels) => Ok(Cow::Borrowed(self.held(pixels, i))),
+            Pixels::Files(files) => files.read(i).map(Cow::Owned),
+        }
+    }
+
+    fn held<'a>(&self, pixels: &'a [u8], i: usize) -> &'a [u8] {
         let bytes = self.storage.shape.bytes();
-        &self.storage.pixels[i * bytes..][..bytes]
+        &pixels[i * bytes..][..bytes]
+    }
+
+    /// The pixel bytes of several records, decoded on all cores where they are in files.
+    pub(crate) fn read(&self, records: &[u32]) -> Result<Vec<Cow<'_, [u8]>>> {
+        let bytes = self.storage.shape.bytes();
+        Ok(match &self.storage.pixels {
+            Pixels::Held(pixels) => {
+                let held = |&i: &u32| Cow::Borrowed(self.held(pixels, i as usize));
+                records.iter().map(held).collect()
+            }
+            Pixels::Files(files) => {
+                let read = files.read_all(records)?;
+                let each = read.chunks_exact(bytes);
+                each.map(|pixels| Cow::Owned(pixels.to_vec())).collect()
+            }
+        })
     }
 
     /// The label of record `i`, below [`num_classes`](Self::num_classes).
@@ -266,17 +333,51 @@ impl ImageSet {
     /// The SHA-256, in hexadecimal, of all labels followed by all pixels: two sets of one shape
     /// with the same fingerprint hold the same records in the same order. A label is one byte; of
     /// more than 256 classes it is two, the low one first.
-    pub fn fingerprint(&self) -> String {
+    ///
+    /// # Errors
+    ///
+    /// As [`pixels`](Self::pixels).
+    pub fn fingerprint(&self) -> Result<String> {
+        if let Some(files) = self.all_files() {
+            return Ok(files.fingerprint().to_owned());
+        }
         let mut hasher = Sha256::new();
-        let wide = self.num_classes() > 1 << 8;
-        let labels = self.labels().iter().flat_map(|label| {
-            let [low, high] = label.to_le_bytes();
-            [Some(low), wide.then_some(high)].into_iter().flatten()
-        });
-        hasher.update(labels.collect::<Vec<u8>>());
-        hasher.update(&self.storage.pixels[..self.len * self.storage.shape.bytes()]);
-        hex(&hasher.finalize())
+        hasher.update(label_bytes(self.labels(), self.num_classes()));
+        self.each(|pixels| hasher.update(pixels))?;
+        Ok(hex(&hasher.finalize()))
     }
+
+    /// How often each byte is in each channel.
+    pub(crate) fn counts(&self) -> Result<Cow<'_, Counts>> {
+        if let Some(files) = self.all_files() {
+            return Ok(Cow::Borrowed(files.counts()));
+        }
+        let mut counts = Counts::new(self.shape());
+        self.each(|pixels| counts.add(pixels))?;
+        Ok(Cow::Owned(counts))
+    }
+
+    /// The files of a set that was not cut: what was found when they were surveyed is true of it.
+    fn all_files(&self) -> Option<&Files> {
+        match &self.storage.pixels {
+            Pixels::Files(files) if self.len == self.storage.labels.len() => Some(files),
+            Pixels::Files(_) | Pixels::Held(_) => None,
+        }
+    }
+
+    fn each(&self, mut look: impl FnMut(&[u8])) -> Result<()> {
+        (0..self.len).try_for_each(|i| self.pixels(i).map(|pixels| look(&pixels)))
+    }
+}
+
+/// The bytes of labels in a fingerprint.
+pub(crate) fn label_bytes(labels: &[u16], classes: usize) -> Vec<u8> {
+    let wide = classes > 1 << 8;
+    let bytes = labels.iter().flat_map(|label| {
+        let [low, high] = label.to_le_bytes();
+        [Some(low), wide.then_some(high)].into_iter().flatten()
+    });
+    bytes.collect()
 }
 
 /// The number of records, and for a subset of how many: `cifar10: 4500 records, a subset of 45000`.
@@ -313,14 +414,14 @@ pub struct ImageItem {
 }
 
 impl Dataset<ImageItem> for ImageSet {
-    /// Record `i`. It never returns an error, since all records are in memory.
+    /// Record `i`. An error is that of [`ImageSet::pixels`].
     ///
     /// # Panics
     ///
     /// If `i` is not below [`len`](ImageSet::len).
     fn get(&self, i: usize) -> Result<ImageItem, DatasetError> {
         Ok(ImageItem {
-            pixels: self.pixels(i).to_vec(),
+            pixels: self.pixels(i).map_err(DatasetError::new)?.into_owned(),
             shape: self.shape(),
             label: self.label(i),
         })

@@ -89,11 +89,13 @@ pub mod cifar100;
 pub mod corpus;
 mod error;
 pub mod fetch;
+mod files;
 pub mod folder;
 mod found;
 mod hash;
 pub mod idx;
 mod image_set;
+mod jpeg;
 mod loader;
 pub mod mnist;
 mod nearest;
@@ -111,7 +113,8 @@ mod unpack;
 mod wiki;
 
 pub use augment::{
-    Augment, Augmentation, Crop, Cutout, Flip, Mixup, RandAugment, rand_augment::Operation,
+    Augment, Augmentation, Crop, Cutout, Flip, Jitter, Mixup, RandAugment, Rotate,
+    rand_augment::Operation,
 };
 pub use error::{BoxError, Causes, DataError, Result};
 pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};

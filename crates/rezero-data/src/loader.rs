@@ -290,15 +290,16 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn batch(&self, i: usize) -> HostBatch {
+    fn batch(&self, i: usize) -> Result<HostBatch> {
         let from = i * self.batch_size;
         let to = (from + self.batch_size).min(self.order.len());
         let records = &self.order[from..to];
         let mut images = Vec::with_capacity(records.len() * self.set.shape().bytes());
         let mut targets = Vec::with_capacity(records.len());
         let mut canvas = Canvas::new(&self.cutter);
-        for &record in records {
-            canvas.begin(self.set.pixels(record as usize));
+        let read = self.set.read(records)?;
+        for (&record, pixels) in records.iter().zip(&read) {
+            canvas.begin(pixels);
             self.augment
                 .apply(self.seed, self.epoch, record, &mut canvas);
             canvas.finish(&mut images);
@@ -307,11 +308,11 @@ impl Assembly {
         let mixup = self.augment.mixup();
         let pairs = mixup.map(|mixup| mixup.pairs(self.seed, self.epoch, records));
         if pairs.is_none() && self.label_smoothing == 0.0 {
-            return HostBatch {
+            return Ok(HostBatch {
                 images,
                 targets,
                 soft: None,
-            };
+            });
         }
         let soft = self.soft(&targets, pairs.as_deref());
         if let Some(pairs) = pairs {
@@ -322,11 +323,11 @@ impl Assembly {
             };
             targets = pairs.iter().enumerate().map(larger).collect();
         }
-        HostBatch {
+        Ok(HostBatch {
             images,
             targets,
             soft: Some(soft),
-        }
+        })
     }
 
     /// The share of each class in each row.
@@ -349,7 +350,7 @@ impl Assembly {
 
 /// One epoch of an [`ImageLoader`], or what is left of it.
 pub struct ImageIterator {
-    source: Prefetch<HostBatch>,
+    source: Prefetch<Result<HostBatch>>,
     device: Device,
     shape: ImageShape,
     classes: usize,
@@ -365,7 +366,7 @@ impl Iterator for ImageIterator {
             images,
             targets,
             soft,
-        } = match self.source.next()? {
+        } = match self.source.next()?.flatten() {
             Ok(batch) => batch,
             Err(error) => return Some(Err(DatasetError::new(error))),
         };

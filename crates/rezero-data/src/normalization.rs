@@ -1,4 +1,4 @@
-use crate::image_set::ImageSet;
+use crate::image_set::{ImageSet, ImageShape};
 use crate::{DataError, Result};
 
 /// Per-channel normalisation of pixels in `[0, 1]`: `(byte / 255 − mean) / std`.
@@ -32,19 +32,14 @@ impl Normalization {
     /// digits after the point. A channel without any variation has the standard deviation 1.
     ///
     /// They are sums of integers, which do not depend on the order of the records.
-    pub fn of(set: &ImageSet) -> Self {
-        let shape = set.shape();
-        let plane = shape.height * shape.width;
-        let mut counts = vec![[0u64; 256]; shape.channels];
-        for i in 0..set.len() {
-            for (counts, plane) in counts.iter_mut().zip(set.pixels(i).chunks_exact(plane)) {
-                for &byte in plane {
-                    counts[usize::from(byte)] += 1;
-                }
-            }
-        }
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageSet::pixels`].
+    pub fn of(set: &ImageSet) -> Result<Self> {
+        let counts = set.counts()?;
         let rounded = |value: f64| ((value * 1e6).round() / 1e6) as f32;
-        let moments = counts.iter().map(|counts| {
+        let moments = counts.of_channels.iter().map(|counts| {
             let n = counts.iter().sum::<u64>().max(1) as f64;
             let sum = |of: &dyn Fn(f64) -> f64| -> f64 {
                 let terms = (0u8..=255).zip(counts);
@@ -64,7 +59,7 @@ impl Normalization {
             )
         });
         let (mean, std) = moments.unzip();
-        Self { mean, std }
+        Ok(Self { mean, std })
     }
 
     /// Checks that images of `channels` channels can be normalised.
@@ -96,5 +91,33 @@ impl Normalization {
             std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
         };
         self.mean.iter().zip(&self.std).map(channel).collect()
+    }
+}
+
+/// How often each byte is in each channel of some images.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    /// Pixels of a channel.
+    plane: usize,
+    of_channels: Vec<[u64; 256]>,
+}
+
+impl Counts {
+    /// Those of no image.
+    pub(crate) fn new(shape: ImageShape) -> Self {
+        Self {
+            plane: shape.height * shape.width,
+            of_channels: vec![[0; 256]; shape.channels],
+        }
+    }
+
+    /// Counts the bytes of an image.
+    pub(crate) fn add(&mut self, pixels: &[u8]) {
+        let planes = pixels.chunks_exact(self.plane);
+        for (counts, plane) in self.of_channels.iter_mut().zip(planes) {
+            for &byte in plane {
+                counts[usize::from(byte)] += 1;
+            }
+        }
     }
 }

@@ -104,7 +104,7 @@ fn an_operation_needs_grey_or_colours() {
     assert!(apply(2, 3, 24).contains("of 1 or 3 channels"));
     assert!(apply(3, 31, 36).contains("at most 30, got 31"));
     assert!(apply(3, 30, 35).contains("must be 36, as of 3 × 3 × 4, got 35"));
-    for text in ["rand-augment", "crop:padding=3,rand-augment"] {
+    for text in ["rand-augment", "crop:padding=3,jitter"] {
         let set = numbered(3, ImageShape::new(4, 8, 8));
         let error = ImageLoader::new(set, unshuffled(text, 2, 4), &Device::flex());
         let error = error.err().unwrap().to_string();
@@ -120,7 +120,8 @@ fn a_list_survives_its_text() {
     let all = Augment::new(Augmentation::all()).unwrap();
     assert_eq!(
         all.to_string(),
-        "crop:padding=4,flip,cutout:size=16,rand-augment:magnitude=9:n=2,mixup:alpha=1.0"
+        "crop:padding=4,flip,cutout:size=16,jitter:brightness=0.25:contrast=0.25:saturation=0.25,\
+         rotate:degrees=2.0,rand-augment:magnitude=9:n=2,mixup:alpha=1.0"
     );
     for text in [
         "none",
@@ -128,6 +129,7 @@ fn a_list_survives_its_text() {
         "cutout:size=3,crop:padding=9",
         "rand-augment:magnitude=30:n=14",
         "mixup:alpha=0.2",
+        "jitter:brightness=0.0:contrast=1.0:saturation=0.1,rotate:degrees=180.0",
     ] {
         assert_eq!(list(text).to_string(), text);
         let table = toml::Table::try_from(config_of(text)).unwrap();
@@ -157,6 +159,14 @@ fn a_list_survives_its_text() {
         "none,flip",
         "Crop",
         "crop:=3",
+        "jitter:brightness=1.01",
+        "jitter:contrast=-0.1",
+        "jitter:saturation=nan",
+        "jitter:brightness=0:contrast=0:saturation=0",
+        "jitter:hue=0.1",
+        "rotate:degrees=0",
+        "rotate:degrees=181",
+        "rotate:degrees=nan",
     ] {
         assert!(wrong.parse::<Augment>().is_err(), "{wrong}");
     }
@@ -188,7 +198,9 @@ fn the_order_of_a_list_counts() {
     }
     assert!((60..140).contains(&mirrored), "{mirrored}");
     // The same as the list on images that were mirrored before.
-    let turned: Vec<u8> = (0..200).flat_map(|i| flip(set.pixels(i))).collect();
+    let turned: Vec<u8> = (0..200)
+        .flat_map(|i| flip(&set.pixels(i).unwrap()))
+        .collect();
     let turned = ImageSet::from_raw("turned", SHAPE, turned, vec![0u8; 200], ["0"], 0).unwrap();
     let reverse = bytes(&loader(&set, unshuffled("flip,crop", 50, 3)), 0);
     let (mut own, mut other) = (0, 0);
@@ -199,7 +211,7 @@ fn the_order_of_a_list_counts() {
                 .into_iter()
                 .any(|(down, right)| shifted(pixels, down, right) == *reverse)
         };
-        let found = (is(set.pixels(i)), is(turned.pixels(i)));
+        let found = (is(&set.pixels(i).unwrap()), is(&turned.pixels(i).unwrap()));
         assert!(found.0 || found.1, "{i}");
         own += usize::from(found.0);
         other += usize::from(found.1);
@@ -297,7 +309,7 @@ fn rand_augment_chooses_every_operation() {
         let mut found = false;
         for operation in Operation::ALL {
             for negative in [false, true] {
-                let mut expected = set.pixels(i).to_vec();
+                let mut expected = set.pixels(i).unwrap().to_vec();
                 operation.apply(&mut expected, SHAPE, 20, negative).unwrap();
                 if expected == *image {
                     found = true;
@@ -310,10 +322,59 @@ fn rand_augment_chooses_every_operation() {
     assert_eq!(seen.len(), 2 * Operation::ALL.len());
 }
 
+/// On an image of one colour, brightness alone multiplies by a factor. All factors of the range are
+/// equally likely.
+#[test]
+fn the_factors_of_jitter_are_uniform() {
+    const RECORDS: usize = 4000;
+    let grey = vec![100u8; RECORDS * SHAPE.bytes()];
+    let set = ImageSet::from_raw("grey", SHAPE, grey, vec![0u8; RECORDS], ["0"], 0).unwrap();
+    let text = "jitter:brightness=0.2:contrast=0:saturation=0";
+    let mut counts = [0usize; 41];
+    for image in bytes(&loader(&set, unshuffled(text, 500, 3)), 0) {
+        assert!(image.iter().all(|byte| *byte == image[0]));
+        counts[usize::from(image[0]) - 80] += 1;
+    }
+    // 80 to 119 with probability 1/40 each, 120 if a factor is rounded to 1.2.
+    assert!(counts[40] < 3, "{counts:?}");
+    let square = |n: &usize| (*n as f64 - 100.0).powi(2) / 100.0;
+    let chi: f64 = counts[..40].iter().map(square).sum();
+    // Of 39 degrees of freedom: above 72.1 with probability 0.001.
+    assert!(chi < 72.1, "{chi} {counts:?}");
+}
+
+/// Both of the pixels at the ends of a long image are where an angle within the range puts them.
+#[test]
+fn an_image_is_rotated_up_to_the_angle_in_both_directions() {
+    let shape = ImageShape::new(1, 61, 61);
+    let mut image = vec![0u8; shape.bytes()];
+    image[30 * 61..31 * 61].fill(255);
+    let set = ImageSet::from_raw("line", shape, image.repeat(400), vec![0u8; 400], ["0"], 0);
+    let set = set.unwrap();
+    let mut angles = Vec::new();
+    for image in bytes(&loader(&set, unshuffled("rotate:degrees=10", 100, 1)), 0) {
+        // The line in column 55, 25 pixels to the right of the middle.
+        let row = (0..61).find(|y| image[y * 61 + 55] == 255).unwrap();
+        angles.push(((30 - row as i32) as f64 / 25.0).atan().to_degrees());
+    }
+    let (low, high) = angles
+        .iter()
+        .fold((0f64, 0f64), |(l, h), a| (l.min(*a), h.max(*a)));
+    assert!(
+        (-11.0..-8.0).contains(&low) && (8.0..11.0).contains(&high),
+        "{low} {high}"
+    );
+    let mean = angles.iter().sum::<f64>() / 400.0;
+    // The mean of 400 has a standard deviation of 0.29 degrees.
+    assert!(mean.abs() < 1.0, "{mean}");
+    let large = angles.iter().filter(|a| a.abs() > 5.0).count();
+    assert!((150..250).contains(&large), "{large}");
+}
+
 #[test]
 fn an_image_depends_on_seed_epoch_and_record_alone() {
     let set = numbered(60, SHAPE);
-    let text = "crop,flip,cutout:size=4,rand-augment";
+    let text = "crop,jitter,rotate:degrees=20,flip,cutout:size=4,rand-augment";
     let one = loader(&set, unshuffled(text, 60, 3));
     let epochs = [bytes(&one, 0), bytes(&one, 1)];
     assert_ne!(epochs[0], epochs[1]);

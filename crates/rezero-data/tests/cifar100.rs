@@ -34,6 +34,7 @@ fn the_fine_label_is_the_class() {
             assert_eq!(usize::from(set.label(i)), (first + i) % 100);
             assert!(
                 set.pixels(i)
+                    .unwrap()
                     .iter()
                     .all(|&byte| usize::from(byte) == first + i)
             );

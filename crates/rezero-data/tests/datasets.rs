@@ -29,7 +29,7 @@ fn items_are_the_records() {
         let items: Vec<ImageItem> = set.iter().map(Result::unwrap).collect();
         assert_eq!(items.len(), 10);
         for (i, item) in items.iter().enumerate() {
-            assert_eq!(item.pixels, set.pixels(i));
+            assert_eq!(item.pixels, *set.pixels(i).unwrap());
             assert_eq!((item.shape, item.label), (shape, set.label(i)));
         }
         let two: Vec<ImageItem> = set.get_many(vec![7, 2]).unwrap();

@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use image::{ExtendedColorType, save_buffer};
 use rezero_data::folder::{self, Loaded, Options};
 use rezero_data::picture::{Preparation, Sizing};
-use rezero_data::{DataError, ImageSet, ImageShape, Normalization, Split};
+use rezero_data::{
+    Augment, DataError, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization,
+    Split,
+};
 
 use crate::support::moments;
 
@@ -63,7 +67,7 @@ fn load(dir: &Path, split: Split, options: &Options) -> Result<ImageSet, String>
 /// The value and the label of each record.
 fn records(set: &ImageSet) -> Vec<(u8, u16)> {
     let record = |i| {
-        let pixels = set.pixels(i);
+        let pixels = set.pixels(i).unwrap();
         assert!(pixels.iter().all(|&byte| byte == pixels[0]));
         (pixels[0], set.label(i))
     };
@@ -407,27 +411,147 @@ fn the_first_error_is_the_same_each_time() {
     }
 }
 
+/// All batches of two epochs: pixels, labels and shares.
+fn batches(set: &ImageSet, prefetch: usize) -> Vec<(Vec<f32>, Vec<i64>, Vec<f32>)> {
+    let config = LoaderConfig {
+        batch_size: 7,
+        seed: 3,
+        shuffle: true,
+        drop_last: false,
+        augment: "crop:padding=1,flip,cutout:size=2,mixup".parse().unwrap(),
+        label_smoothing: 0.1,
+        normalization: Normalization::of(set).unwrap(),
+        prefetch,
+    };
+    let loader = ImageLoader::new(set.clone(), config, &Device::flex()).unwrap();
+    let epochs = (0..2).flat_map(|epoch| loader.epoch(epoch, 0));
+    let numbers = |batch: ImageBatch| {
+        let images = batch.images.into_data().iter::<f32>().collect();
+        let targets = batch.targets.into_data().iter::<i64>().collect();
+        let soft = batch.soft.unwrap().into_data().iter::<f32>().collect();
+        (images, targets, soft)
+    };
+    epochs.map(|batch| numbers(batch.unwrap())).collect()
+}
+
+/// 60 PNG files of noise of 6 × 5 in three classes, and two corrupt ones.
+fn noise() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..60u64 {
+        let path = image(dir.path(), &format!("{}/{i:02}.png", i % 3), 0, (1, 1));
+        let pixels: Vec<u8> = (0..90)
+            .map(|at| (rezero_data::rng::order(i, at, 256)[0]) as u8)
+            .collect();
+        save_buffer(&path, &pixels, 5, 6, ExtendedColorType::Rgb8).unwrap();
+    }
+    for name in ["1/155.png", "2/00.png"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    dir
+}
+
+/// The same pixels in the same order, whether memory holds them or not.
 #[test]
-fn images_that_do_not_fit_are_refused_before_they_are_decoded() {
-    let dir = images(&["a/1.png", "a/2.png"]);
+fn images_that_do_not_fit_are_decoded_for_each_batch() {
+    let dir = noise();
     let limited = |memory| Options {
         memory: Some(memory),
+        skip_corrupt: true,
         ..options()
     };
+    // 62 files, of which 60 are images.
+    let held = folder::load(dir.path(), Split::Train, &limited(62 * 90)).unwrap();
+    let read = folder::load(dir.path(), Split::Train, &limited(62 * 90 - 1)).unwrap();
+    assert_eq!(read.skipped, held.skipped);
+    assert_eq!(read.skipped.len(), 2);
+    let (held, read) = (held.set, read.set);
+    assert!(held.is_in_memory() && !read.is_in_memory());
+    assert_eq!(read.labels(), held.labels());
+    for (read, held) in [(&read, &held), (&read.take(7), &held.take(7))] {
+        assert_eq!(read.len(), held.len());
+        assert_eq!(read.fingerprint().unwrap(), held.fingerprint().unwrap());
+        assert_eq!(
+            Normalization::of(read).unwrap(),
+            Normalization::of(held).unwrap()
+        );
+        for i in 0..held.len() {
+            assert_eq!(read.pixels(i).unwrap(), held.pixels(i).unwrap());
+        }
+        let expected = batches(held, 0);
+        for prefetch in [0, 3] {
+            assert!(batches(read, prefetch) == expected, "prefetch={prefetch}");
+        }
+    }
+    // What is to be said before it takes its time.
+    let options = limited(5);
+    let found = folder::find(dir.path(), Split::Train, &options).unwrap();
     assert_eq!(
-        load(dir.path(), Split::Train, &limited(72)).unwrap().len(),
-        2
+        (found.images(), found.bytes(), found.fits()),
+        (62, 62 * 90, false)
     );
-    refused(
-        dir.path(),
-        Split::Train,
-        &limited(71),
-        &[
-            "2 images of 3 × 4 × 3",
-            "take 72 bytes, and 71 are free",
-            "data.size",
-        ],
-    );
+    // Without leave to skip, the first corrupt file is the error here as well.
+    let strict = Options {
+        memory: Some(1),
+        ..options
+    };
+    let strict = Options {
+        skip_corrupt: false,
+        ..strict
+    };
+    let dir_without = noise();
+    fs::remove_file(dir_without.path().join("2/00.png")).unwrap();
+    let error = folder::load(dir_without.path(), Split::Train, &strict).unwrap_err();
+    assert!(error.to_string().contains("155.png is no whole image"));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_needed_is_an_error_with_its_name() {
+    let dir = noise();
+    let small = Options {
+        memory: Some(1),
+        skip_corrupt: true,
+        ..options()
+    };
+    let set = folder::load(dir.path(), Split::Train, &small).unwrap().set;
+    let path = dir.path().join("0/30.png");
+    let before = fs::read(&path).unwrap();
+    let said = || {
+        let config = LoaderConfig {
+            batch_size: 60,
+            seed: 0,
+            shuffle: true,
+            drop_last: false,
+            augment: Augment::NONE,
+            label_smoothing: 0.0,
+            normalization: Normalization::half(3),
+            prefetch: 1,
+        };
+        let loader = ImageLoader::new(set.clone(), config, &Device::flex()).unwrap();
+        let batch = loader.epoch(0, 0).next().unwrap();
+        let of_batch = batch.map(|_| ()).map_err(|e| e.to_string());
+        // Burn's data set says the same.
+        let item = burn::data::dataset::Dataset::get(&set, 30);
+        let of_item = item.map(|_| ()).map_err(|e| e.to_string());
+        assert_eq!(of_batch, of_item);
+        of_batch
+    };
+    assert_eq!(said(), Ok(()));
+    let is = |part: &str| {
+        let message = said().unwrap_err();
+        assert!(message.contains("0/30.png"), "{message}");
+        assert!(message.contains(part), "{message}");
+    };
+    fs::remove_file(&path).unwrap();
+    is("no such file");
+    fs::write(&path, &before[..before.len() / 2]).unwrap();
+    is("no whole image");
+    image(dir.path(), "0/30.png", 9, (6, 5));
+    is("has changed since the set was opened");
+    image(dir.path(), "0/30.png", 9, (5, 6));
+    is("is 5 × 6 pixels");
+    // The same pixels are the same image, whenever they were written.
+    fs::write(&path, &before).unwrap();
+    assert_eq!(said(), Ok(()));
 }
 
 #[test]
@@ -437,14 +561,14 @@ fn the_mean_of_a_set_is_that_of_its_pixels() {
         image(dir.path(), &format!("b/{value}.png"), value, (4, 3));
     }
     let set = load(dir.path(), Split::Train, &options()).unwrap();
-    let found = Normalization::of(&set);
+    let found = Normalization::of(&set).unwrap();
     for (c, (mean, std)) in moments(&set).into_iter().enumerate() {
         assert!((mean - f64::from(found.mean[c])).abs() < 1e-6);
         assert!((std - f64::from(found.std[c])).abs() < 1e-6);
     }
     found.check(3).unwrap();
     // Images without any variation.
-    let flat = Normalization::of(&set.take(1));
+    let flat = Normalization::of(&set.take(1)).unwrap();
     assert_eq!((flat.mean, flat.std), (vec![0.0; 3], vec![1.0; 3]));
 }
 
@@ -560,7 +684,7 @@ fn fifty_thousand_images_are_decoded_in_seconds() {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
     for i in 0..IMAGES {
-        let planes = set.pixels(i);
+        let planes = set.pixels(i).unwrap();
         let pixels: Vec<u8> = (0..1024)
             .flat_map(|at| [planes[at], planes[1024 + at], planes[2048 + at]])
             .collect();
@@ -577,7 +701,35 @@ fn fifty_thousand_images_are_decoded_in_seconds() {
             IMAGES as f64 / seconds
         );
         for i in [0, 1, IMAGES - 1] {
-            assert_eq!(read.pixels(i), set.pixels(i));
+            assert_eq!(read.pixels(i).unwrap(), set.pixels(i).unwrap());
+        }
+    }
+    let small = Options {
+        memory: Some(1),
+        ..options()
+    };
+    let started = std::time::Instant::now();
+    let read = load(dir.path(), Split::Train, &small).unwrap();
+    let rate = |since: std::time::Instant| IMAGES as f64 / since.elapsed().as_secs_f64();
+    println!("checked on demand: {:.0} images/s", rate(started));
+    for (name, set) in [("on demand", &read), ("in memory", &set)] {
+        let config = LoaderConfig {
+            batch_size: 128,
+            seed: 0,
+            shuffle: true,
+            drop_last: false,
+            augment: Augment::STANDARD,
+            label_smoothing: 0.0,
+            normalization: Normalization::half(3),
+            prefetch: 4,
+        };
+        let loader = ImageLoader::new(set.clone(), config, &Device::flex()).unwrap();
+        for epoch in 0..3 {
+            let started = std::time::Instant::now();
+            for batch in loader.epoch(epoch, 0) {
+                batch.unwrap();
+            }
+            println!("batches {name}: {:.0} images/s", rate(started));
         }
     }
 }

@@ -24,7 +24,7 @@ fn the_first_official_records_are_as_published() {
     assert_eq!(train.labels()[..10], [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]);
     assert_eq!(test.labels()[..10], [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]);
     // The first image is the frog whose first red, green and blue values are 59, 62 and 63.
-    let frog = train.pixels(0);
+    let frog = train.pixels(0).unwrap();
     assert_eq!([frog[0], frog[1024], frog[2048]], [59, 62, 63]);
 
     // 5,000 of 50,000 images: their moments are near those of all.

@@ -151,7 +151,7 @@ pub fn moments(set: &ImageSet) -> Vec<(f64, f64)> {
     let of_channel = |c: usize| {
         let (mut sum, mut square) = (0.0, 0.0);
         for i in 0..set.len() {
-            for &byte in &set.pixels(i)[c * plane..][..plane] {
+            for &byte in &set.pixels(i).unwrap()[c * plane..][..plane] {
                 let value = f64::from(byte) / 255.0;
                 sum += value;
                 square += value * value;

@@ -22,6 +22,7 @@
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
+//! | [`transpose`], [`all_finite`], [`FileFloat`] | on values in memory, for readers of weights |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
@@ -47,6 +48,7 @@ mod gelu;
 mod linear;
 mod mixed;
 mod optim;
+mod values;
 
 pub use attention::{Rotation, SelfAttention};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
@@ -57,3 +59,4 @@ pub use gelu::gelu;
 pub use linear::{Epilogue, gated_linear, linear};
 pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, LionStep, SgdStep};
+pub use values::{FileFloat, all_finite, transpose};

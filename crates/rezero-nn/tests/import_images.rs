@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rezero_nn::mixer::{MixerConfig, MixerShape, mixer_shape};
 use rezero_nn::resnet::{
     CifarResNetConfig, CifarResNetShape, Definition, PreActDepth, PreActResNetConfig,
     PreActResNetShape, cifar_resnet_shape, preact_resnet_shape,
 };
 use rezero_nn::torch::{ImportError, LoadRules, TorchNames, TorchWeights, export, load, load_with};
+use rezero_nn::transformer::{Activation, RztxEncoderConfig, RztxLmConfig, lm_shape};
+use rezero_nn::vit::{LayersShape, Pooling, VitConfig, VitShape, vit_shape};
 use rezero_nn::{Mlp, MlpConfig, ResidualConfig, ResidualScheme, mlp};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -161,6 +164,136 @@ fn other_image_networks_give_pytorchs_logits() {
     assert_eq!(mlp::mlp_shape(&weights), Some(shape));
 }
 
+/// The residual connections of two layers.
+fn layers(scheme: ResidualScheme) -> LayersShape {
+    let none = LayersShape {
+        n_layers: 2,
+        gates: 0,
+        gate_per_channel: false,
+        layer_scale: false,
+        norms: 2,
+        rms: false,
+        final_norm: true,
+    };
+    match scheme {
+        ResidualScheme::LayerScale => LayersShape {
+            gates: 2,
+            gate_per_channel: true,
+            layer_scale: true,
+            ..none
+        },
+        ResidualScheme::ReZero => LayersShape {
+            gates: 1,
+            norms: 0,
+            final_norm: false,
+            ..none
+        },
+        _ => none,
+    }
+}
+
+#[test]
+fn vision_transformers_give_pytorchs_logits() {
+    let device = Device::flex();
+    for (case, scheme, pooling) in [
+        ("vit", ResidualScheme::PreNorm, Pooling::Token),
+        ("vit_rezero", ResidualScheme::ReZero, Pooling::Mean),
+        ("vit_scale", ResidualScheme::LayerScale, Pooling::Token),
+        ("vit_vision", ResidualScheme::PreNorm, Pooling::Token),
+    ] {
+        let encoder = RztxEncoderConfig::new(8, 12, 2, 2)
+            .with_activation(Activation::Gelu)
+            .with_residual(ResidualConfig::new(scheme));
+        let net = VitConfig::new(encoder, [12, 12], 4).with_pooling(pooling);
+        let same_names = case != "vit_vision";
+        check(case, net.init(&device), same_names, |net, x| net.forward(x));
+        let weights = TorchWeights::from_bytes(&state_dict(case, str::to_owned)).unwrap();
+        let shape = VitShape {
+            layers: layers(scheme),
+            d_model: 8,
+            d_ff: 12,
+            swiglu: false,
+            patch_size: 4,
+            in_channels: 3,
+            num_classes: 10,
+            class_token: pooling == Pooling::Token,
+            patches: Some(9),
+        };
+        assert_eq!(vit_shape(&weights), Some(shape), "{case}");
+        assert_eq!(shape.layers.scheme(), scheme);
+        assert_eq!(mixer_shape(&weights), None, "{case}");
+        assert_eq!(cifar_resnet_shape(&weights), None, "{case}");
+    }
+}
+
+#[test]
+fn mixers_give_pytorchs_logits() {
+    let device = Device::flex();
+    for (case, scheme) in [
+        ("mixer", ResidualScheme::PreNorm),
+        ("mixer_rezero", ResidualScheme::ReZero),
+    ] {
+        let net = MixerConfig::new(8, 5, 12, 2, [12, 12], 4)
+            .with_residual(ResidualConfig::new(scheme))
+            .init(&device);
+        check(case, net, true, |net, x| net.forward(x));
+        let weights = TorchWeights::from_bytes(&state_dict(case, str::to_owned)).unwrap();
+        let shape = MixerShape {
+            layers: layers(scheme),
+            d_model: 8,
+            d_tokens: 5,
+            d_channels: 12,
+            swiglu: false,
+            patch_size: 4,
+            patches: 9,
+            in_channels: 3,
+            num_classes: 10,
+        };
+        assert_eq!(mixer_shape(&weights), Some(shape), "{case}");
+        assert_eq!(vit_shape(&weights), None, "{case}");
+    }
+}
+
+/// Every scheme, with gates of each branch and SwiGLU, keeps its weights; the file tells the scheme, or one
+/// with the same parameters.
+#[test]
+fn every_scheme_has_names_of_its_own_for_each_tensor() {
+    let device = Device::flex();
+    for scheme in RztxEncoderConfig::SCHEMES {
+        for share in [true, false] {
+            let residual = ResidualConfig::new(*scheme).with_share_alpha(share);
+            let encoder = RztxEncoderConfig::new(8, 12, 2, 2)
+                .with_activation(Activation::SwiGlu)
+                .with_residual(residual.clone());
+            let net = VitConfig::new(encoder, [8, 8], 4).init(&device);
+            let bytes = export(&net, []).unwrap();
+            let weights = TorchWeights::from_bytes(&bytes).unwrap();
+            let back = load(net, &weights).unwrap();
+            assert_eq!(export(&back, []).unwrap(), bytes, "vit {scheme}");
+            let shape = vit_shape(&weights).unwrap();
+            assert!(shape.swiglu && shape.d_ff == 12);
+            let found = match scheme {
+                ResidualScheme::Gated | ResidualScheme::SkipInit => ResidualScheme::ReZero,
+                ResidualScheme::DeepNorm | ResidualScheme::Gpt2Norm => ResidualScheme::PostNorm,
+                ResidualScheme::Plain => ResidualScheme::Residual,
+                other => *other,
+            };
+            assert_eq!(shape.layers.scheme(), found, "vit {scheme}");
+
+            let net = MixerConfig::new(8, 5, 12, 2, [8, 8], 4)
+                .with_activation(Activation::SwiGlu)
+                .with_residual(residual)
+                .init(&device);
+            let bytes = export(&net, []).unwrap();
+            let weights = TorchWeights::from_bytes(&bytes).unwrap();
+            let back = load(net, &weights).unwrap();
+            assert_eq!(export(&back, []).unwrap(), bytes, "mixer {scheme}");
+            let shape = mixer_shape(&weights).unwrap();
+            assert_eq!(shape.layers.scheme(), found, "mixer {scheme}");
+        }
+    }
+}
+
 #[test]
 fn names_behind_a_prefix_are_found() {
     let bytes = state_dict("table", |name| format!("module.net.{name}"));
@@ -223,8 +356,6 @@ fn weights_beside_other_things_are_found() {
         ("defaultdict", "state_dict."),
         ("average", "model."),
         ("scalar", ""),
-        // `torch.save(model)`: the module's own parameters, and nothing of its class.
-        ("module", ""),
     ] {
         let weights = TorchWeights::open(odd(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (net, loaded) = load_with(small(), &weights, &LoadRules::default())
@@ -240,6 +371,16 @@ fn weights_beside_other_things_are_found() {
             export(&net, []).unwrap(),
             "{name}"
         );
+    }
+}
+
+/// `torch.save(model)`, and a dictionary with a module in it.
+#[test]
+fn a_whole_module_is_refused_with_the_remedy() {
+    for name in ["module", "module_in_dict"] {
+        let error = TorchWeights::open(odd(name)).unwrap_err().to_string();
+        let expected = "it holds a whole module, and must hold weights alone: save model.state_dict() with torch.save";
+        assert!(error.ends_with(expected), "{error}");
     }
 }
 
@@ -296,6 +437,49 @@ fn constants_are_left_out_and_other_tensors_are_not() {
     let (net, loaded) = load_with(small(), &weights, &rules).unwrap();
     assert_loaded(&net, 0.0);
     assert_eq!(loaded.left_out, ["aux_head.weight"]);
+}
+
+/// Output layers that are tied to the embedding and saved twice, with a bias or without, and one without a bias.
+#[test]
+fn output_layers_of_several_forms_are_read() {
+    let device = Device::flex();
+    let golden = Fixture::parse(include_bytes!("fixtures/odd/lm_logits.safetensors"));
+    let tokens = Tensor::<1, Int>::arange(0..8, &device).reshape([1, 8]);
+    let rules = |ignore: &str| LoadRules {
+        prefix: None,
+        ignore: vec![ignore.to_owned()],
+    };
+    for (name, tied, ignore, zeros) in [
+        ("lm_tied", true, "", &[][..]),
+        ("lm_tied", true, "head.weight", &[]),
+        // A network whose output layer has weights of its own.
+        ("lm_tied", false, "", &["head.bias"]),
+        ("lm_tied_bias", false, "", &[]),
+        ("lm_tied_bias", false, "head.weight", &[]),
+        ("lm_no_bias", false, "", &["head.bias"]),
+    ] {
+        let weights = TorchWeights::open(odd(name)).unwrap();
+        let found = lm_shape(&weights).map(|shape| shape.tied);
+        assert_eq!(found, Some(name == "lm_tied"), "{name}");
+        let encoder = RztxEncoderConfig::new(4, 6, 2, 1).with_activation(Activation::Gelu);
+        let net = RztxLmConfig::new(encoder, 8).with_tied(tied).init(&device);
+        let (net, loaded) =
+            load_with(net, &weights, &rules(ignore)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(loaded.zeros, zeros, "{name}");
+        let left_out: Vec<&str> = loaded.left_out.iter().map(String::as_str).collect();
+        assert_eq!(left_out.join(" "), ignore, "{name}");
+        let expected = golden.get(name).tensor::<3>(&device);
+        let largest = expected.clone().abs().max().into_scalar::<f32>();
+        let far = (net.forward(tokens.clone()) - expected).abs().max();
+        let far = far.into_scalar::<f32>() / largest;
+        assert!(far < 1e-5, "{name}, {ignore}: {far}");
+    }
+    // Weights that only look like the embedding's are not tied to it.
+    let weights = TorchWeights::open(odd("lm_no_bias")).unwrap();
+    let encoder = RztxEncoderConfig::new(4, 6, 2, 1).with_activation(Activation::Gelu);
+    let net = RztxLmConfig::new(encoder, 8).with_tied(true).init(&device);
+    let error = load(net, &weights).unwrap_err().to_string();
+    assert!(error.contains("head.weight: unknown"), "{error}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn names_are_read_as_they_are_written() {
     check_names(Activation::ALL, &["relu", "gelu", "silu", "swiglu"]);
     check_names(NormKind::ALL, &["auto", "layer", "rms"]);
     check_names(Positions::ALL, &["learned", "sinusoidal", "rotary", "none"]);
-    check_names(Definition::ALL, &["notebook", "table"]);
+    check_names(Definition::ALL, &["notebook", "table", "projection"]);
     check_names(WeightInit::ALL, &["pytorch", "notebook"]);
     check_names(PreActDepth::ALL, &["18", "34", "50"]);
 }

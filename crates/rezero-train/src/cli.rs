@@ -182,6 +182,9 @@ pub struct Train {
     /// Be a child of `rezero sweep`, which stops it by way of standard input
     #[arg(long, hide = true)]
     pub of_sweep: bool,
+    /// The hash of the data that the sweep's other trials have
+    #[arg(long, hide = true)]
+    pub data_of_sweep: Option<String>,
 }
 
 /// Arguments of `rezero sweep`.
@@ -422,7 +425,7 @@ fn parse_byte(text: &str) -> Result<u8, String> {
 /// Arguments of `rezero fetch`.
 #[derive(Debug, clap::Args)]
 pub struct Fetch {
-    /// Data sets to fetch [default: all]
+    /// Data sets to fetch [default: those of the built-in recipes]
     pub datasets: Vec<String>,
     /// Where to put them
     #[arg(long, value_name = "DIR", default_value = crate::task::DEFAULT_DIR)]

@@ -169,6 +169,14 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// A number of things, which `plural` names with an s at its end: `1 image`, `2 images`.
+pub fn counted(n: usize, plural: &str) -> String {
+    match (n, plural.strip_suffix('s')) {
+        (1, Some(singular)) => format!("1 {singular}"),
+        _ => format!("{n} {plural}"),
+    }
+}
+
 /// A size with decimal units: `812 B`, `3.4 MB`.
 pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -189,6 +197,13 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(counted(1, "training images"), "1 training image");
+        assert_eq!(counted(0, "images"), "0 images");
+        assert_eq!(counted(2, "bytes"), "2 bytes");
+    }
 
     #[test]
     fn words_are_quoted_for_a_shell() {

@@ -6,8 +6,8 @@ use rezero_train::recipe::{Recipe, TaskRecipe};
 use burn::tensor::Device;
 
 use crate::support::{
-    cifar_layout, families, has_batch_norm, network, of_split, recipe, resolve, rows, scratch,
-    succeed,
+    cifar_layout, families, has_batch_norm, last, network, of_split, recipe, resolve, rewind, rows,
+    scratch, succeed,
 };
 
 /// The sizes that make a family's network small, and where its data is.
@@ -87,6 +87,90 @@ fn two_devices_train_as_one() {
     }
     // FixUp and SkipInit of the ResNets, and all schemes of the other families.
     assert_eq!(compared, 2 + 7 + 3 * 11);
+}
+
+/// Of each family of images: a resumed run is the whole run; `eval` scores it; a deeper network has its
+/// loss; `jacobian` takes it; half precision trains another network that is near it.
+#[test]
+fn the_commands_take_every_family_of_images() {
+    let dir = scratch();
+    let dir = dir.path();
+    cifar_layout(dir, 8);
+    let mut families = families();
+    // Eighteen layers take long.
+    families.retain(|family| !family.of_text && family.name != "preact-resnet");
+    assert_eq!(families.len(), 4);
+    for family in &families {
+        let name = family.name.as_str();
+        let model = format!("model={name}");
+        let train = |run: &str, more: &[&str]| {
+            let mut args = vec!["train"];
+            args.extend(small(false, name));
+            args.extend([
+                model.as_str(),
+                "scheme=rezero",
+                "batch=8",
+                "steps=4",
+                "lr=0.01",
+            ]);
+            args.extend([
+                "log_every=1",
+                "eval_every=2",
+                "checkpoint_every=2",
+                "--plain",
+            ]);
+            args.extend(["--run-dir", run]);
+            args.extend(more);
+            succeed(dir, &args);
+            (rows(&dir.join(run)), last(&dir.join(run)))
+        };
+        let whole = train(name, &[]);
+        rewind(&dir.join(name), 2);
+        let again = train(name, &["--resume"]);
+        assert_eq!(again.0, whole.0, "{name}");
+        assert!(again.1 == whole.1, "{name}: other weights after a resume");
+
+        let half = format!("{name}-half");
+        let (half, _) = train(&half, &["dtype=bf16"]);
+        let (half, full) = (of_split(&half, "train"), of_split(&whole.0, "train"));
+        assert_eq!(half.len(), full.len(), "{name}");
+        assert_ne!(half[3].loss, full[3].loss, "{name}");
+        for (half, full) in half.iter().zip(&full) {
+            assert!(
+                (half.loss / full.loss - 1.0).abs() < 0.05,
+                "{name}: {half:?}, {full:?}"
+            );
+        }
+
+        let loss = |run: &str| -> f64 {
+            let mut args = vec!["eval", run, "--split", "test", "--data-dir", "data"];
+            args.extend(["--checkpoint", "last", "--json"]);
+            let said = succeed(dir, &args);
+            let scored: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            scored["loss"].as_f64().unwrap()
+        };
+        let before = loss(name);
+        assert!(before.is_finite(), "{name}");
+        let grown = format!("{name}-grown");
+        succeed(
+            dir,
+            &[
+                "grow",
+                name,
+                "--layers",
+                "14",
+                "--only",
+                "--run-dir",
+                &grown,
+            ],
+        );
+        assert_eq!(loss(&grown), before, "{name}: a new layer is the identity");
+        // The Jacobian of a fully connected network is of all 3,072 values of an image: minutes.
+        if name != "mlp" {
+            let args = ["jacobian", name, "--inputs", "1", "--data-dir", "data"];
+            succeed(dir, &args);
+        }
+    }
 }
 
 /// A run's recipe.toml is the recipe with which it began.

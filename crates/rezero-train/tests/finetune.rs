@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use burn::tensor::{Device, Tensor, TensorData};
+use rezero_nn::transformer::RztxEncoderConfig;
+use rezero_nn::vit::VitConfig;
 use rezero_train::recipe::Recipe;
 use rezero_train::record::{checkpoint, run_dir};
 
@@ -11,7 +14,11 @@ use crate::support::{cifar_layout, fail, rows, run, scratch, succeed};
 
 /// Every tensor of a checkpoint's weights by name, as its shape and bytes.
 fn tensors(checkpoint: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    let reader = burn_pack::Reader::from_file(checkpoint.join("model.bpk")).unwrap();
+    tensors_of(checkpoint, "model.bpk")
+}
+
+fn tensors_of(checkpoint: &Path, file: &str) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+    let reader = burn_pack::Reader::from_file(checkpoint.join(file)).unwrap();
     let all = reader.into_tensors().unwrap().into_iter();
     all.map(|tensor| {
         let shape = tensor.shape.iter().copied().collect();
@@ -459,6 +466,109 @@ fn a_folder_of_other_classes_is_fine_tuned_on_and_swept() {
     );
 }
 
+/// A Vision Transformer goes on with images of another size: its learned positions are interpolated, also
+/// those of as many patches in other rows and columns.
+#[test]
+fn a_vision_transformer_takes_another_image_size() {
+    let dir = scratch();
+    let dir = dir.path();
+    for (label, class) in ["cat", "dog"].into_iter().enumerate() {
+        let class = dir.join("images").join(class);
+        fs::create_dir_all(&class).unwrap();
+        for i in 0..12u8 {
+            let file = class.join(format!("{i}.png"));
+            let pixels: Vec<u8> = (0..3 * 24 * 24)
+                .map(|p| (p * (7 + label) + 9 * i as usize) as u8)
+                .collect();
+            image::save_buffer(file, &pixels, 24, 24, image::ExtendedColorType::Rgb8).unwrap();
+        }
+    }
+    let train = |name: &str, own: &[&str]| {
+        let first = [
+            "train",
+            "cifar10-vit",
+            "--data-dir",
+            "images",
+            "--run-dir",
+            name,
+            "--plain",
+            "data=folder",
+            "normalization=auto",
+            "resize=stretch",
+            "valid_share=0.25",
+            "depth=2",
+            "d_model=8",
+            "d_ff=12",
+            "n_heads=2",
+            "patch_size=4",
+            "batch=6",
+            "steps=3",
+            "epochs=1",
+            "augment=none",
+            "checkpoint_every=1",
+            "keep=9",
+            "warmup_epochs=0",
+            "lr=0.01",
+        ];
+        succeed(dir, &[&first[..], own].concat())
+    };
+    let floats = |(shape, bytes): &(Vec<usize>, Vec<u8>)| -> TensorData {
+        let values = bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        TensorData::new(values.collect::<Vec<f32>>(), shape.clone())
+    };
+    for (pooling, token) in [("mean", 0), ("token", 1)] {
+        let source = format!("{pooling}-source");
+        let pooled = format!("pooling={pooling}");
+        train(&source, &["size=[8,16]", "ema=0.5", &pooled]);
+        let from = format!("train.from={source}/checkpoints/step-3");
+        let best = tensors_of(
+            &checkpoint::list(&dir.join(&source)).unwrap()[&3],
+            "ema.bpk",
+        );
+        for size in [[16, 24], [16, 8]] {
+            let name = format!("{pooling}-{}", size[1]);
+            let sized = format!("size=[{},{}]", size[0], size[1]);
+            let said = train(&name, &[&sized, "seed=7", &from, &pooled]);
+            let rows = size[0] * size[1] / 16 + token;
+            let line = format!(
+                "interpolated: position_table [{}, 8] -> [{rows}, 8]",
+                8 + token
+            );
+            assert!(said.err.contains(&line), "{}", said.err);
+            assert!(!said.err.contains("made anew"), "{}", said.err);
+            let (first, last) = (at(&dir.join(&name), 0), at(&dir.join(&name), 3));
+            for (name, value) in &first {
+                assert_eq!(*value == best[name], name != "position_table", "{name}");
+            }
+            // rezero-nn's own, which is compared with PyTorch's bicubic interpolation there.
+            let device = Device::flex();
+            let encoder = RztxEncoderConfig::new(8, 12, 2, 1);
+            let config = VitConfig::new(encoder, [8, 16], 4).with_pooling(pooling.parse().unwrap());
+            let mut net = config.init(&device);
+            let table = Tensor::from_data(floats(&best["position_table"]), &device);
+            net.position_table = net.position_table.map(|own| own.map(|_| table));
+            let net = net.with_image_size(size);
+            let expected = net.position_table.unwrap().val().into_data();
+            assert_eq!(floats(&first["position_table"]), expected, "{name}");
+            // They are trained further.
+            assert_ne!(first["position_table"], last["position_table"], "{name}");
+        }
+    }
+    // Without learned positions there is nothing to interpolate.
+    train("waves", &["size=8", "positions=sinusoidal"]);
+    let said = train(
+        "other",
+        &["size=16", "positions=sinusoidal", "train.from=waves"],
+    );
+    assert!(
+        !said.err.contains("interpolated") && !said.err.contains("made anew"),
+        "{}",
+        said.err
+    );
+}
+
 /// `predict` takes the network that `eval` scores.
 #[test]
 fn predictions_are_those_of_the_average() {
@@ -482,4 +592,38 @@ fn predictions_are_those_of_the_average() {
     assert_ne!(predicted, of("predict", &["--raw"]));
     assert!(predicted["accuracy"].is_number(), "{predicted}");
     assert_eq!(predicted["accuracy"], of("eval", &[])["accuracy"]);
+}
+
+#[test]
+fn patterns_are_a_text_or_a_list_and_leave_something_to_train() {
+    let of = |word: &str| {
+        let resolved = crate::support::resolve("cifar10-resnet20", &[word]);
+        resolved.unwrap().recipe.settings.train.freeze
+    };
+    let both = ["conv.*", "norm.*"];
+    for word in [
+        "freeze=conv.*,norm.*",
+        "freeze=\"conv.*, norm.*\"",
+        "freeze=['conv.*','norm.*']",
+    ] {
+        assert_eq!(of(word), both, "{word}");
+    }
+    let dir = scratch();
+    let all = "train quickstart depth=8 steps=2 batch=4 --plain";
+    let refused = |more: &str, parts: &[&str]| {
+        let args = format!("{all} {more}");
+        let args: Vec<&str> = args.split(' ').collect();
+        let said = fail(dir.path(), &args, 1, parts);
+        assert!(!said.err.contains("to continue it"), "{said:?}");
+    };
+    refused("freeze=*", &["train.freeze", "nothing is trained"]);
+    refused("optimizer=muon freeze=blocks.*", &["train.freeze"]);
+    refused(
+        "optimizer=muon freeze=*.conv1.*,*.conv2.*",
+        &["train.freeze", "every matrix that optimizer=muon updates"],
+    );
+    refused(
+        "augment=mixup batch=1",
+        &["data.augment", "batch=1 has one"],
+    );
 }

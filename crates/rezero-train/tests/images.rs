@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use image::{ExtendedColorType, save_buffer};
@@ -12,8 +13,8 @@ use rezero_train::task::{Domain, Images, class_names};
 use serde_json::Value;
 
 use crate::support::{
-    cifar_layout, drawing, fail, families, last, network, of_images, resolve, rows, scratch,
-    succeed,
+    Said, cifar_layout, drawing, fail, families, last, network, of_images, resolve, rezero, rows,
+    scratch, succeed,
 };
 
 /// Writes images as PNG files, `dir/CLASS/NUMBER.png`.
@@ -21,7 +22,7 @@ fn as_files(set: &ImageSet, dir: &Path) {
     let shape = set.shape();
     let plane = shape.height * shape.width;
     for i in 0..set.len() {
-        let planes = set.pixels(i);
+        let planes = &set.pixels(i).unwrap();
         let pixel = |at| (0..shape.channels).map(move |c| planes[c * plane + at]);
         let pixels: Vec<u8> = (0..plane).flat_map(pixel).collect();
         let class = dir.join(&set.class_names()[usize::from(set.label(i))]);
@@ -121,7 +122,7 @@ fn a_run_records_what_it_found_in_its_folder() {
     // Four classes of grey images of 20 × 12.
     let shape = rezero_data::ImageShape::new(1, 20, 12);
     let pixels = (0..60)
-        .flat_map(|i| set.pixels(i)[..shape.bytes()].to_vec())
+        .flat_map(|i| set.pixels(i).unwrap()[..shape.bytes()].to_vec())
         .collect();
     let labels: Vec<u16> = set.labels().iter().map(|label| label % 4).collect();
     let names = ["b c", "\"d\"", "ä", "e"];
@@ -171,7 +172,7 @@ fn a_run_records_what_it_found_in_its_folder() {
         Split::Train,
     )
     .unwrap();
-    let found = rezero_data::Normalization::of(&train);
+    let found = rezero_data::Normalization::of(&train).unwrap();
     assert_eq!(
         [data.mean[0] as f32, data.std[0] as f32],
         [found.mean[0], found.std[0]]
@@ -277,6 +278,102 @@ fn a_run_records_what_it_found_in_its_folder() {
         1,
         &["data"],
     );
+}
+
+/// A run whose images are decoded anew for each batch is the run whose images are in memory, bit for bit; and an image
+/// that disappears ends it with its name, after which it goes on from its checkpoint.
+#[test]
+fn a_folder_that_memory_does_not_hold_gives_the_same_run() {
+    let dir = scratch();
+    let binary = cifar_layout(dir.path(), 30);
+    let folder = cifar_as_folder(&binary, &dir.path().join("folder"));
+    let run = |name: &str| dir.path().join(name);
+    let keys = |run: &Path, more: &[&'static str]| -> Vec<String> {
+        let keys = ["data=folder", "size=64", "resize=stretch", "log_every=1"];
+        let of_run = ["--data-dir", text(&folder), "--run-dir", text(run)];
+        let model = [
+            "train",
+            "cifar10-resnet20",
+            "depth=8",
+            "batch=16",
+            "epochs=4",
+            "--plain",
+        ];
+        let all = model.iter().chain(&keys).chain(&of_run).chain(more);
+        all.map(|&key| key.to_owned()).collect()
+    };
+    let train = |run: &Path, more: &[&'static str]| {
+        let keys = keys(run, more);
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        succeed(dir.path(), &keys)
+    };
+    let (held, read) = (run("held"), run("read"));
+    let said = train(&held, &[]);
+    assert!(!said.err.contains("decoded once now"), "{said:?}");
+    let said = train(&read, &["image_memory=1"]);
+    let told = said
+        .err
+        .matches("decoded once now and again for every batch")
+        .count();
+    assert_eq!(told, 1, "{said:?}");
+    assert!(
+        said.err
+            .contains("train: 135 images of 1.7 MB decoded, and 1.0 MB are"),
+        "{said:?}"
+    );
+    assert_eq!(rows(&read), rows(&held));
+    assert!(last(&read) == last(&held));
+    assert_eq!(
+        scored(dir.path(), &[text(&read), "--split", "test"]),
+        scored(dir.path(), &[text(&held), "--split", "test"])
+    );
+    fail(
+        dir.path(),
+        &["train", "quickstart", "image_memory=1"],
+        1,
+        &["run.image_memory", "no effect", "data=folder"],
+    );
+
+    // An image that is gone in the middle of a run, as soon as there is a checkpoint.
+    let cut = run("cut");
+    let args = keys(
+        &cut,
+        &["image_memory=1", "checkpoint_every=3", "prefetch=0"],
+    );
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut child = rezero(dir.path(), &args);
+    let child = child
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = cut.join("checkpoints/step-3/manifest.json");
+    let class = fs::read_dir(folder.join("train"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let image = fs::read_dir(class).unwrap().next().unwrap().unwrap().path();
+    let away = dir.path().join("away.png");
+    let since = std::time::Instant::now();
+    while !(checkpoint.exists() || since.elapsed().as_secs() > 120) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::rename(&image, &away).unwrap();
+    let said = Said::from(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.err.contains(text(&image)) && said.err.contains("no such file"),
+        "{said:?}"
+    );
+    assert!(last(&cut).step >= 3);
+    // It resumes when the image is back.
+    fs::rename(&away, &image).unwrap();
+    let said = succeed(dir.path(), &["train", text(&cut), "--resume", "--plain"]);
+    assert!(said.err.contains("continuing from step"), "{said:?}");
+    assert_eq!(rows(&cut), rows(&held));
+    assert!(last(&cut) == last(&held));
 }
 
 #[test]
@@ -415,7 +512,7 @@ fn keys_of_a_folder_are_checked() {
         )
         .unwrap();
     }
-    let parts = ["1 corrupt images are left out", "data.augment", "at most 2"];
+    let parts = ["1 corrupt image left out", "data.augment", "at most 2"];
     fail(
         dir.path(),
         &short(&[&folder[..], &skip].concat()),

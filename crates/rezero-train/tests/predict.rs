@@ -23,7 +23,7 @@ fn files(dir: &Path, count: usize) -> Vec<PathBuf> {
     let set = shapes::generate(Split::Test, 1_000, 0);
     let (side, plane) = (32, 32 * 32);
     let save = |i: usize| {
-        let pixels = set.pixels(i);
+        let pixels = set.pixels(i).unwrap();
         let rgb: Vec<u8> = (0..plane)
             .flat_map(|at| [0, 1, 2].map(|c| pixels[c * plane + at]))
             .collect();
@@ -277,7 +277,14 @@ fn texts_are_scored_in_bits_per_byte() {
 
     fs::write(dir.join("empty.txt"), "").unwrap();
     for (args, parts) in [
-        (&["empty.txt"][..], &["empty.txt"][..]),
+        (
+            &["empty.txt"][..],
+            &["empty.txt", "is empty: a score needs at least one byte"][..],
+        ),
+        (
+            &["test.txt", "--raw"],
+            &["keeps no average", "--raw has no effect"],
+        ),
         (&["."], &["is a folder"]),
         (&["absent"], &["absent"]),
         (&["-"], &["standard input is empty"]),

@@ -245,6 +245,18 @@ fn bad_values_name_the_key_and_the_remedy() {
             &["augment=rand-augment:n=0"],
             &["`data.augment`", "from 1 to 14", "0"],
         ),
+        (
+            &["augment=jitter:contrast=1.5"],
+            &["`data.augment`", "jitter contrast", "from 0 to 1", "1.5"],
+        ),
+        (
+            &["augment=jitter:brightness=0:contrast=0:saturation=0"],
+            &["`data.augment`", "above 0", "no effect"],
+        ),
+        (
+            &["augment=rotate:degrees=200"],
+            &["`data.augment`", "at most 180", "200"],
+        ),
         (&["augment="], &["`data.augment`", "there are crop, flip"]),
         (&["augment=[]"], &["`data.augment`", "string"]),
         (

@@ -576,6 +576,7 @@ fn figures_and_pages_are_as_they_were() {
                 name: "with a band".to_owned(),
                 points: vec![(0.0, 100.0), (1.0, 10.0), (2.0, 1.0)],
                 band: vec![(0.0, 80.0, 120.0), (1.0, 8.0, 12.0), (2.0, 0.8, 1.2)],
+                beyond: Vec::new(),
             },
             Series::new(
                 "a gap",

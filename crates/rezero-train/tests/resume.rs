@@ -640,7 +640,7 @@ fn a_resumed_run_repeats_its_augmentations() {
     let run = dir.path().join("run");
     let mut arguments = args(data.to_str().unwrap(), run.to_str().unwrap());
     arguments.extend([
-        "augment=crop,flip,cutout:size=8,rand-augment,mixup:alpha=0.3",
+        "augment=crop,jitter,rotate,flip,cutout:size=8,rand-augment,mixup:alpha=0.3",
         "label_smoothing=0.1",
         "steps=20",
         "log_every=1",

@@ -138,10 +138,20 @@ fn a_command_says_where_its_run_is_and_what_resume_means() {
     let lines: Vec<&str> = first.err.lines().collect();
     let name = lines[0].strip_prefix("run ").unwrap();
     assert!(dir.path().join(name).join("DONE").exists(), "{first:?}");
+    let hint = format!("train {name} --resume");
+    let at = lines.iter().position(|line| line.ends_with(&hint)).unwrap();
     assert!(
-        lines[1].ends_with(&format!("train {name} --resume")),
+        lines[at].starts_with("to continue it after a stop: "),
         "{first:?}"
     );
+    // What fails before the run begins tells of no run to continue.
+    let none = fail(
+        dir.path(),
+        &text(&["steps=2", "d_model=16", "n_heads=3"]),
+        1,
+        &[],
+    );
+    assert!(!none.err.contains("to continue it"), "{none:?}");
     let second = succeed(dir.path(), &text(&["steps=2"]));
     let expected = format!("run {name}-2: a new one; {name} is there: done");
     assert!(second.err.starts_with(&expected), "{second:?}");

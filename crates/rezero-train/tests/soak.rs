@@ -50,6 +50,7 @@ fn resumed_runs_equal_undisturbed_runs() {
                 format!("model={}", family.name),
                 format!("optimizer={optimizer}"),
                 format!("dtype={}", ["f16", "f32"][i % 2]),
+                format!("ema={}", [0.0, 0.9][i / 2 % 2]),
             ]);
             args.extend(
                 [

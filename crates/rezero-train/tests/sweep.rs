@@ -465,7 +465,14 @@ fn the_report_compares_arms_at_their_own_best_values() {
     );
     let csv = fs::read_to_string(dir.join("r/tuning.csv")).unwrap();
     assert_eq!(csv.lines().count(), 7);
-    assert!(dir.join("r/tuning.svg").exists());
+    // The values at which trials diverged are in the figure.
+    let page = fs::read_to_string(dir.join("r/report.md")).unwrap();
+    assert!(page.contains("A cross at the upper edge"), "{page}");
+    let svg = fs::read_to_string(dir.join("r/tuning.svg")).unwrap();
+    for colour in ["#0072B2", "#D55E00"] {
+        let of_a_cross = |line: &&str| line.starts_with("<line") && line.contains(colour);
+        assert_eq!(svg.lines().filter(of_a_cross).count(), 2, "{colour}");
+    }
     for page in ["r/index.html", "r/report.md"] {
         let page = fs::read_to_string(dir.join(page)).unwrap();
         assert!(page.contains("Tuning") && page.contains("Each arm at its best"));
@@ -594,4 +601,83 @@ fn directories_from_others_are_read_with_care() {
         let said = run(dir, &["report", "s"]);
         assert_eq!(said.code, Some(1), "{said:?}");
     }
+}
+
+#[test]
+fn thousands_of_trials_are_planned_in_seconds() {
+    let dir = scratch();
+    let begun = Instant::now();
+    let args = "sweep cifar10-resnet20 lr=1e-3,1e-2,0.1,0.2,0.3 scheme=rezero,residual seed=1..1000 epochs=3 --dry-run";
+    let said = succeed(dir.path(), &args.split(' ').collect::<Vec<_>>());
+    println!("10,000 trials: {:.1} s", begun.elapsed().as_secs_f64());
+    // The machine may do much else at the same time.
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(lines.len(), 10_001);
+    // What all have in common is said once.
+    assert_eq!(lines[0], "all trials: run.epochs=3");
+    assert_eq!(
+        lines[10_000],
+        "residual_lr=0.3_seed=1000 (new): model.scheme=residual optimizer.lr=0.3 train.seed=1000"
+    );
+}
+
+#[test]
+fn each_device_gets_trials_of_its_own() {
+    let dir = scratch();
+    let dir = dir.path();
+    with_text(dir);
+    // Two names of the same device, which the trials' recipes tell apart.
+    let all = words(&[
+        "seed=1..6",
+        "--dir",
+        "s",
+        "--device",
+        "auto,flex",
+        "--threads",
+        "1",
+    ]);
+    succeed(dir, &all);
+    let plan = Plan::read(&dir.join("s")).unwrap();
+    let on = |device: &str| {
+        let line = format!("device = \"{device}\"");
+        let has = |name: &String| {
+            let recipe = fs::read_to_string(dir.join("s").join(name).join("recipe.toml"));
+            recipe.unwrap().lines().any(|other| other == line)
+        };
+        plan.trials.iter().filter(|trial| has(&trial.name)).count()
+    };
+    let (auto, flex) = (on("auto"), on("flex"));
+    assert!(auto > 0 && flex > 0 && auto + flex == 6, "{auto} {flex}");
+}
+
+#[test]
+fn a_sweep_is_not_continued_with_other_data() {
+    let dir = scratch();
+    let dir = dir.path();
+    with_text(dir);
+    let sweep = |seeds: &str| {
+        let all = words(&["lr=1e-3", seeds, "--dir", "s"]);
+        run(dir, &all)
+    };
+    assert_eq!(sweep("seed=1..1").code, Some(0));
+    let before = fs::read(dir.join("text")).unwrap();
+    fs::write(
+        dir.join("text"),
+        "another text, of other words. ".repeat(500),
+    )
+    .unwrap();
+    let said = sweep("seed=1..2");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.err.contains("other data than the trials of its sweep"),
+        "{said:?}"
+    );
+    assert!(!dir.join("s/enwik8-tiny_seed=2").exists());
+    fs::write(dir.join("text"), before).unwrap();
+    let said = sweep("seed=1..2");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // The trial's command can be given again without the sweep.
+    let env = fs::read_to_string(dir.join("s/enwik8-tiny_seed=2/env.json")).unwrap();
+    assert!(!env.contains("of-sweep"), "{env}");
 }

@@ -133,4 +133,14 @@ fn the_event_file_has_the_rows_of_the_run_and_no_others() {
     ];
     succeed(dir.path(), &off);
     assert!(files(&run).is_empty());
+    // A run that is over takes no more rows.
+    let said = succeed(
+        dir.path(),
+        &["train", "run", "--resume", "--plain", "tensorboard=true"],
+    );
+    assert!(
+        said.err.contains("for its event file: ") && said.err.contains("report run --tensorboard"),
+        "{said:?}"
+    );
+    assert!(files(&run).is_empty());
 }

@@ -501,6 +501,32 @@ fn networks_of_images_are_exported_and_imported() {
             &["depth=3", "width=8"],
             "a mlp, depth=3 width=8 scheme=rezero (3072 inputs, 10 classes)",
         ),
+        (
+            "cifar10-vit",
+            &[
+                "depth=2",
+                "d_model=8",
+                "d_ff=12",
+                "n_heads=2",
+                "scheme=skipinit",
+                "warmup_epochs=0",
+            ],
+            "a vit, depth=2 scheme=rezero alpha_shared=false alpha_per_channel=false d_model=8 d_ff=12 \
+             patch_size=4 pooling=mean positions=learned (3 channels, 64 patches, 10 classes)",
+        ),
+        (
+            "cifar10-mixer",
+            &[
+                "depth=2",
+                "d_model=8",
+                "d_tokens=4",
+                "d_channels=12",
+                "scheme=pre-norm",
+                "warmup_epochs=0",
+            ],
+            "a mixer, depth=2 scheme=pre-norm d_model=8 d_tokens=4 d_channels=12 patch_size=4 (3 channels, \
+             64 patches, 10 classes)",
+        ),
     ] {
         let run = format!("{recipe}-run");
         let train = [
@@ -554,12 +580,17 @@ fn networks_of_images_are_exported_and_imported() {
             "import",
             &file,
             "data=shapes",
-            "depth=50",
+            match recipe {
+                "cifar10-preact18" => "depth=34",
+                _ => "depth=50",
+            },
             "--run-dir",
             "other",
         ];
-        fail(here, &other, 1, &["depth=50"]);
+        let said = fail(here, &other, 1, &["the file says depth="]);
+        assert!(!here.join("other").exists(), "{}", said.err);
     }
+    files_with_more_in_them(here);
     // What the file does not tell is named only where it matters.
     fs::write(here.join("none.safetensors"), b"").unwrap();
     fail(
@@ -567,5 +598,77 @@ fn networks_of_images_are_exported_and_imported() {
         &["import", "none.safetensors"],
         1,
         &["none.safetensors"],
+    );
+}
+
+/// A file as others save one: every name behind `module.`, a counter, a loss's weights, and a second output
+/// layer.
+fn files_with_more_in_them(here: &Path) {
+    use safetensors::tensor::{Dtype, TensorView};
+    let bytes = fs::read(here.join("cifar10-resnet20.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let zeros = [0; 80];
+    let view = |dtype, shape: &[usize], bytes: usize| {
+        TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).unwrap()
+    };
+    let mut tensors: Vec<(String, TensorView)> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (format!("module.{name}"), view))
+        .collect();
+    for (name, view) in [
+        ("module.bn1.num_batches_tracked", view(Dtype::I64, &[], 8)),
+        ("criterion.pos_weight", view(Dtype::F32, &[10], 40)),
+        ("module.aux.weight", view(Dtype::F32, &[2, 10], 80)),
+    ] {
+        tensors.push((name.to_owned(), view));
+    }
+    let file = safetensors::serialize(tensors, None).unwrap();
+    fs::write(here.join("more.safetensors"), file).unwrap();
+
+    let mut args = vec!["import", "more.safetensors", "data=shapes"];
+    args.extend(["--run-dir", "more"]);
+    let said = fail(here, &args, 1, &["1 tensors differ"]);
+    let first: Vec<&str> = said.err.lines().take(2).collect();
+    let expected = [
+        "more.safetensors: a cifar-resnet, depth=8 scheme=rezero definition=projection (3 channels, 10 classes)",
+        "no floating-point values, so left out: module.bn1.num_batches_tracked",
+    ];
+    assert_eq!(first, expected, "{}", said.err);
+    assert!(said.err.contains("aux.weight: unknown, found [2, 10]"));
+    args.extend(["--ignore", "*aux.*"]);
+    let said = succeed(here, &args);
+    for line in [
+        "its names begin with module.",
+        "left out: criterion.pos_weight, module.aux.weight",
+        "the file does not tell scheme=rezero;",
+    ] {
+        assert!(said.err.contains(line), "{line}: {}", said.err);
+    }
+    succeed(here, &["export", "more", "--out", "less.safetensors"]);
+    let exported = fs::read(here.join("less.safetensors")).unwrap();
+    let exported = safetensors::SafeTensors::deserialize(&exported).unwrap();
+    let original = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(exported.len(), original.len());
+    for (name, view) in original.tensors() {
+        assert_eq!(
+            exported.tensor(&name).unwrap().data(),
+            view.data(),
+            "{name}"
+        );
+    }
+
+    // A prefix that no name has, a part of several, and a whole module's file that holds no weights.
+    let mut prefixed = args.clone();
+    prefixed.extend(["--prefix", "net."]);
+    let none = "no tensor's name begins with \"net.\"; names begin with criterion, module";
+    fail(here, &prefixed, 1, &[none]);
+    let part = "model-00001-of-00002.safetensors";
+    fs::write(here.join(part), &bytes).unwrap();
+    fail(
+        here,
+        &["import", part],
+        1,
+        &["it is part 1 of 2: name the index"],
     );
 }

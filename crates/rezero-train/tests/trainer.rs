@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::data::dataset::InMemDataset;
+use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig, Relu};
 use burn::tensor::{Device, Int, Tensor};
 use burn::train::Interrupter;
 use rezero_nn::{ReZeroBlock, ReZeroConfig};
 use rezero_train::error::{Error, Result};
-use rezero_train::fit::{DatasetSource, Finished, Model, Sums, Task, Trainer};
+use rezero_train::fit::{Batches, DatasetSource, Finished, Model, Source, Sums, Task, Trainer};
 use rezero_train::recipe::Settings;
 use rezero_train::report::{Report, group, read};
 
@@ -330,5 +330,98 @@ fn what_goes_wrong_is_said() {
     let error = error.map(|f| f.state).unwrap_err().to_string();
     for part in ["accuracy", "correct", "Sums"] {
         assert!(error.contains(part), "no `{part}` in: {error}");
+    }
+}
+
+/// Points of which one cannot be read, while the data set is broken.
+struct Broken {
+    points: InMemDataset<Point>,
+    /// The item that is an error.
+    bad: Option<usize>,
+    /// How many items there are, of those that `len` tells.
+    there: usize,
+}
+
+impl Dataset<Point> for Broken {
+    fn get(&self, index: usize) -> std::result::Result<Point, DatasetError> {
+        match Some(index) == self.bad {
+            true => Err(DatasetError::new(std::io::Error::other(format!(
+                "item {index} is unreadable"
+            )))),
+            false => self.points.get(index),
+        }
+    }
+
+    fn get_many(&self, indices: Vec<usize>) -> std::result::Result<Vec<Point>, DatasetError> {
+        let there = indices.into_iter().filter(|i| *i < self.there);
+        there.map(|i| self.get(i)).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.points.len()
+    }
+}
+
+/// A source with fewer batches than it says.
+struct Short(DatasetSource<Point, (Tensor<2>, Tensor<1, Int>)>);
+
+impl Source for Short {
+    type Batch = (Tensor<2>, Tensor<1, Int>);
+
+    fn batches_per_epoch(&self) -> usize {
+        self.0.batches_per_epoch() + 3
+    }
+
+    fn rows_per_epoch(&self) -> usize {
+        self.0.rows_per_epoch()
+    }
+
+    fn batches_from(&self, step: usize, device: &Device) -> Batches<Self::Batch> {
+        self.0
+            .batches_from(step.min(self.0.batches_per_epoch() - 1), device)
+    }
+}
+
+/// A data set that ends early or has an error in the middle ends the run with a message; its checkpoints stay, and it goes on
+/// when the data is whole.
+#[test]
+fn data_that_fails_in_the_middle_of_a_run_is_named_and_costs_no_checkpoint() {
+    let dir = scratch();
+    for prefetch in [0, 4] {
+        let settings = settings(&format!(
+            "epochs = 3\ncheckpoint_every = 1\nprefetch = {prefetch}"
+        ));
+        let at = |name: &str| dir.path().join(format!("{name}-{prefetch}"));
+        done(trainer(&at("whole"), &settings), &settings);
+        let order = rezero_data::rng::order(settings.train.seed, 1, 70);
+        let _lock = drawing();
+        for (name, bad, there, part) in [
+            // In the fourth batch of the second epoch; the first epoch has it too.
+            ("bad", Some(order[35] as usize), 70, "is unreadable"),
+            ("early", None, 69, "get_many gave 9 of 10"),
+        ] {
+            let points = points(0..70);
+            let broken = Broken { points, bad, there };
+            let train = DatasetSource::training(broken, &settings, batch);
+            let valid = DatasetSource::scoring(self::points(70..90), &settings, batch);
+            let run = at(name);
+            let result = trainer(&run, &settings).fit(|device| Net::new(3, device), train, valid);
+            let error = result.map(|f| f.state).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            // A failure in the first batch leaves no checkpoint.
+            let train = DatasetSource::training(self::points(0..70), &settings, batch);
+            let valid = DatasetSource::scoring(self::points(70..90), &settings, batch);
+            let again = trainer(&run, &settings).with_resume(true);
+            again
+                .fit(|device| Net::new(3, device), train, valid)
+                .unwrap();
+            assert_eq!(rows(&run), rows(&at("whole")), "{name}");
+        }
+        let train = Short(DatasetSource::training(points(0..70), &settings, batch));
+        let valid = DatasetSource::scoring(points(70..90), &settings, batch);
+        let result =
+            trainer(&at("short"), &settings).fit(|device| Net::new(3, device), train, valid);
+        let error = result.map(|f| f.state).unwrap_err().to_string();
+        assert!(error.contains("the data ended early"), "{error}");
     }
 }

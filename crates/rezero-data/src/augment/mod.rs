@@ -1,11 +1,17 @@
 //! Random changes of training images: a list of steps, each in a file of its own.
 
+mod affine;
 mod canvas;
+mod colour;
 mod crop;
 mod cutout;
 mod flip;
+#[cfg(test)]
+mod golden;
+mod jitter;
 mod mixup;
 pub mod rand_augment;
+mod rotate;
 mod window;
 
 use std::borrow::Cow;
@@ -16,8 +22,10 @@ use std::str::FromStr;
 pub use crop::Crop;
 pub use cutout::Cutout;
 pub use flip::Flip;
+pub use jitter::Jitter;
 pub use mixup::Mixup;
 pub use rand_augment::RandAugment;
+pub use rotate::Rotate;
 
 pub(crate) use canvas::Canvas;
 pub(crate) use mixup::{Pair, mixed};
@@ -90,6 +98,8 @@ augmentations! {
     "crop" Crop "a random window of the image in a black frame of `padding` pixels",
     "flip" Flip "mirrored left to right with probability ½",
     "cutout" Cutout "a square of `size` pixels around a random pixel is hidden (DeVries and Taylor 2017)",
+    "jitter" Jitter "brightness, contrast and saturation are changed by up to these shares, in a random order",
+    "rotate" Rotate "turned by up to `degrees` in both directions",
     "rand-augment" RandAugment "`n` random operations of a `magnitude` from 0 to 30 (Cubuk et al. 2019)",
     "mixup" Mixup "mixed with another image of the batch, and the label likewise; the share has the \
         distribution Beta(alpha, alpha); last of a list (Zhang et al. 2017)",

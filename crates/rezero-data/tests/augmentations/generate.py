@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Writes rand_augment.bin.gz for tests/augmentations.rs: what Pillow makes of two images with the operations of RandAugment.
-Needs Pillow (written with 13.0.0).
+"""Writes what Pillow makes of two images: rand_augment.bin.gz for tests/augmentations.rs, jitter.bin.gz and rotate.bin.gz for
+src/augment/jitter.rs and src/augment/rotate.rs. Needs Pillow (written with 13.0.0).
 
-The file holds, for the RGB image and for the grey image, its pixels, then those of every result in the order of the loops
-below; all as bytes [channel, row, column]. The ranges are those of torchvision.transforms.RandAugment with 31 magnitudes.
+Each file holds, for the RGB image and for the grey image, its pixels, then those of every result in the order of the loops
+below; all as bytes [channel, row, column]. In jitter.bin.gz and rotate.bin.gz a result comes after its factors or its angle,
+as floats of four bytes. The ranges of RandAugment are those of torchvision.transforms.RandAugment with 31 magnitudes;
+jitter and rotation are what torchvision's ColorJitter and RandomRotation call for PIL images.
 """
 
 import gzip
+import itertools
 import math
+import random
+import struct
 from pathlib import Path
 
 from PIL import Image, ImageEnhance, ImageOps
@@ -67,16 +72,65 @@ def planes(image):
     return b"".join(band.tobytes() for band in image.split())
 
 
-def main():
+def images():
+    yield scene()
+    yield scene().convert("L")
+
+
+def write(name, out):
+    Path(__file__).with_name(name).write_bytes(gzip.compress(bytes(out), 9, mtime=0))
+
+
+def rand_augment():
     out = bytearray()
-    for image in (scene(), scene().convert("L")):
+    for image in images():
         out += planes(image)
         for name in NAMES:
             for magnitude in MAGNITUDES:
                 for sign in (1, -1):
                     out += planes(change(image, name, magnitude, sign))
-    file = Path(__file__).with_name("rand_augment.bin.gz")
-    file.write_bytes(gzip.compress(bytes(out), 9, mtime=0))
+    write("rand_augment.bin.gz", out)
 
 
-main()
+def floats(*values):
+    """The values as floats of four bytes, and their bytes."""
+    data = struct.pack(f"<{len(values)}f", *values)
+    return struct.unpack(f"<{len(values)}f", data), data
+
+
+def jitter():
+    """48 results of three factors each. Factors from 0 to 2; those of the first cases are the ends and 1."""
+    draw = random.Random(1)
+    orders = list(itertools.permutations(range(3), 3))
+    out = bytearray()
+    for image in images():
+        out += planes(image)
+        for case in range(48):
+            drawn = [draw.uniform(0.75, 1.25) if case < 36 else draw.uniform(0, 2) for _ in range(3)]
+            if case < 12:
+                drawn[case % 3] = [0, 1, 2, 1.25][case // 3]
+            factors, data = floats(*drawn)
+            result = image
+            # The order of torchvision's names: brightness, contrast, saturation.
+            for part in orders[case % 6]:
+                enhance = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color][part]
+                result = enhance(result).enhance(factors[part])
+            out += data + planes(result)
+    write("jitter.bin.gz", out)
+
+
+def rotate():
+    """48 angles: up to 2 degrees, then up to 180."""
+    draw = random.Random(2)
+    out = bytearray()
+    for image in images():
+        out += planes(image)
+        for case in range(48):
+            (angle,), data = floats(draw.uniform(-2, 2) if case < 32 else draw.uniform(-180, 180))
+            out += data + planes(image.rotate(angle, Image.Resampling.NEAREST, fillcolor=0))
+    write("rotate.bin.gz", out)
+
+
+rand_augment()
+jitter()
+rotate()

@@ -126,10 +126,7 @@ impl TorchWeights {
         }
         let Some((score, _)) = best.first() else {
             let prefix = rules.prefix.clone().unwrap_or_default();
-            return Err(ImportError::Prefix {
-                prefix,
-                found: self.components().into_iter().map(str::to_owned).collect(),
-            });
+            return Err(self.no_such(prefix));
         };
         let usual = |chosen: &Chosen| USUAL.iter().position(|usual| chosen.prefix == *usual);
         // Without a prefix that helps, all of the file is the module's, and what differs is told.

@@ -99,9 +99,13 @@ fn check_zip(path: &Path) -> Result<Vec<Patch>, String> {
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
     for i in 0..archive.len() {
         let entry = archive.by_index_raw(i).map_err(failed)?;
+        let name = entry.name().map_err(failed)?;
+        // TorchScript keeps a program beside the weights.
+        if name.split('/').nth(1) == Some("code") {
+            return Err(whole_module());
+        }
         // A small entry could decompress to any size, once per tensor that reads it.
         if entry.compression() != CompressionMethod::Stored {
-            let name = entry.name().map_err(failed)?;
             return Err(format!(
                 "its entry {name:?} is compressed, which torch.save never does: load it in PyTorch \
                  and save it again"
@@ -154,6 +158,11 @@ fn too_large() -> String {
         "its pickle must be read with {MAX_MEMORY} bytes of memory and needs more: save \
          model.state_dict() alone"
     )
+}
+
+fn whole_module() -> String {
+    "it holds a whole module, and must hold weights alone: save model.state_dict() with torch.save"
+        .to_owned()
 }
 
 fn damaged() -> String {
@@ -210,7 +219,13 @@ struct Sizes {
     default: bool,
     /// Where the class `defaultdict` is in the memo.
     defaults: HashSet<u32>,
+    /// Which of [`OF_A_MODULE`] were read.
+    fields: [bool; 2],
 }
+
+/// Two fields of every `torch.nn.Module`, which no `state_dict` has. Its class says how they become weights, and no
+/// class is known here.
+const OF_A_MODULE: [&[u8]; 2] = [b"_parameters", b"_modules"];
 
 /// Names of a class, which have the same length.
 const DEFAULT_DICT: &[u8] = b"collections\ndefaultdict\n";
@@ -385,8 +400,14 @@ impl Sizes {
 
     fn text(&mut self, bytes: &mut &[u8], length: u64) -> Result<(), String> {
         let n = usize::try_from(length).map_err(|_| damaged())?;
-        let (_, rest) = bytes.split_at_checked(n).ok_or_else(damaged)?;
+        let (text, rest) = bytes.split_at_checked(n).ok_or_else(damaged)?;
         *bytes = rest;
+        for (read, name) in self.fields.iter_mut().zip(OF_A_MODULE) {
+            *read |= text == name;
+        }
+        if self.fields == [true; 2] {
+            return Err(whole_module());
+        }
         self.push(Size::text(length))
     }
 

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, bf16};
+use rezero_kernels::{all_finite, transpose};
 use safetensors::serialize;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -446,7 +447,7 @@ impl ModuleMapper for Fill {
                 return param;
             }
         };
-        if values.iter().any(|v| !v.is_finite()) {
+        if !all_finite(&values) {
             let wrong = format!("{name}: holds values that are not finite");
             self.wrong.push(wrong);
             return param;
@@ -459,30 +460,13 @@ impl ModuleMapper for Fill {
             }
             _ => TensorData::new(values, own),
         };
-        param.map(|old| {
-            let new = Tensor::<D>::from_data(data, (&old.device(), old.dtype()));
-            match old.is_require_grad() {
-                true => new.require_grad(),
-                false => new,
-            }
-        })
+        let id = param.id;
+        let device = param.lazy_device();
+        // Initial values that are not used are not sampled.
+        let new = match param.is_initialized() {
+            true => Tensor::<D>::from_data(data, (&device, param.val().dtype())),
+            false => Tensor::<D>::from_data(data, &device),
+        };
+        param.transform_for_load(new, id)
     }
-}
-
-/// A row-major matrix of `rows` × `columns`, transposed. In blocks, since a whole column of a large matrix
-/// lies in as many cache lines as it has rows.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const BLOCK: usize = 16;
-    let mut out = vec![0.0; values.len()];
-    for top in (0..rows).step_by(BLOCK) {
-        let bottom = rows.min(top + BLOCK);
-        for left in (0..columns).step_by(BLOCK) {
-            for column in left..columns.min(left + BLOCK) {
-                for row in top..bottom {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
 }

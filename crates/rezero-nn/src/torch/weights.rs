@@ -7,8 +7,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{bf16, f16};
 use pytorch_reader::{DType, PytorchReader};
+use rezero_kernels::FileFloat;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::{ImportError, guard};
@@ -26,6 +26,10 @@ const MAX_INDEX: u64 = 64 << 20;
 /// allowed, since layers may share weights; a limit is needed, since a view of one number may claim
 /// any size.
 const MAX_SHARING: u64 = 32;
+
+/// The number of bytes that are read and converted at a time: a multiple of every type's size, and less
+/// than a core's cache.
+const BUFFER: usize = 1 << 18;
 
 /// Reads the values of a tensor.
 type Read32 = dyn Fn() -> Result<Vec<f32>, String> + Send + Sync;
@@ -168,14 +172,14 @@ impl TorchWeights {
     /// files must stay as they are until a module is loaded.
     ///
     /// Nothing in a file is ever executed. A pickle is parsed as data: only the names of the
-    /// functions that it would call are read. Of a whole module, `torch.save(model)`, the parameters
-    /// and buffers are read under the names of its `state_dict`. `f64`, `f16` and `bf16` become `f32`.
+    /// functions that it would call are read. `f64`, `f16` and `bf16` become `f32`.
     ///
     /// # Errors
     ///
     /// If the file cannot be read, has another format, is damaged, claims data that it does not
-    /// hold, would need much more memory than its size justifies, is one of several parts, or holds
-    /// no floating-point tensor. Files with compressed entries, which `torch.save` never writes, and
+    /// hold, would need much more memory than its size justifies, is one of several parts, holds a
+    /// whole module (`torch.save(model)` in place of `torch.save(model.state_dict())`), or holds no
+    /// floating-point tensor. Files with compressed entries, which `torch.save` never writes, and
     /// archives older than PyTorch 0.1.10 are refused.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImportError> {
         let path = path.as_ref();
@@ -253,7 +257,10 @@ impl TorchWeights {
             Some(length) => {
                 let bytes: Arc<[u8]> = bytes.into();
                 let header = header(&bytes[8..][..length], bytes.len() as u64).map_err(fail)?;
-                header.weights(move |start, length| Ok(bytes[start..][..length].to_vec()))
+                header.weights(move |start, to| {
+                    to.copy_from_slice(&bytes[start..][..to.len()]);
+                    Ok(())
+                })
             }
             None => {
                 let io = |e: std::io::Error| fail(e.to_string());
@@ -326,15 +333,32 @@ impl TorchWeights {
         }
     }
 
+    /// As [`under`](Self::under), unless there is no such tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportError::Prefix`], with the beginnings of names that there are.
+    pub fn only(&self, prefix: &str) -> Result<Self, ImportError> {
+        let part = self.under(prefix);
+        match part.tensors.is_empty() {
+            false => Ok(part),
+            true => Err(self.no_such(prefix.to_owned())),
+        }
+    }
+
     /// The metadata in a safetensors file, such as that given to [`export`](super::export).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The first components of all names.
-    pub(super) fn components(&self) -> BTreeSet<&str> {
+    /// That no name begins with `prefix`.
+    pub(super) fn no_such(&self, prefix: String) -> ImportError {
         let names = self.tensors.keys();
-        names.filter_map(|name| name.split('.').next()).collect()
+        let found: BTreeSet<&str> = names.filter_map(|name| name.split('.').next()).collect();
+        ImportError::Prefix {
+            prefix,
+            found: found.into_iter().map(str::to_owned).collect(),
+        }
     }
 }
 
@@ -439,12 +463,10 @@ fn from_safetensors(mut file: File, length: usize, size: u64) -> Result<TorchWei
     file.read_exact(&mut text).map_err(io)?;
     let header = header(&text, size)?;
     let file = Mutex::new(file);
-    Ok(header.weights(move |start, length| {
-        let mut bytes = vec![0; length];
+    Ok(header.weights(move |start, bytes| {
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(start as u64)).map_err(io)?;
-        file.read_exact(&mut bytes).map_err(io)?;
-        Ok(bytes)
+        file.read_exact(bytes).map_err(io)
     }))
 }
 
@@ -474,10 +496,10 @@ fn header(text: &[u8], size: u64) -> Result<Header, String> {
 }
 
 impl Header {
-    /// The tensors; `read` gives so many bytes of the file from a place on.
+    /// The tensors; `read` fills a buffer with the bytes of the file from a place on.
     fn weights(
         &self,
-        read: impl Fn(usize, usize) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+        read: impl Fn(usize, &mut [u8]) -> Result<(), String> + Send + Sync + 'static,
     ) -> TorchWeights {
         let read = Arc::new(read);
         let metadata = self.metadata.metadata().clone().unwrap_or_default();
@@ -486,11 +508,11 @@ impl Header {
             ..TorchWeights::default()
         };
         for (name, info) in self.metadata.tensors() {
-            let convert: fn(&[u8]) -> Vec<f32> = match info.dtype {
-                Dtype::F32 => |data| convert(data, f32::from_le_bytes),
-                Dtype::F64 => |data| convert(data, |b| f64::from_le_bytes(b) as f32),
-                Dtype::F16 => |data| convert(data, |b| f16::from_le_bytes(b).to_f32()),
-                Dtype::BF16 => |data| convert(data, |b| bf16::from_le_bytes(b).to_f32()),
+            let kind = match info.dtype {
+                Dtype::F32 => FileFloat::F32,
+                Dtype::F64 => FileFloat::F64,
+                Dtype::F16 => FileFloat::F16,
+                Dtype::BF16 => FileFloat::Bf16,
                 // Counters and masks are no weights.
                 _ => {
                     weights.ignored.push(name);
@@ -498,9 +520,17 @@ impl Header {
                 }
             };
             let (from, to) = info.data_offsets;
-            let (at, length, read) = (self.start + from, to - from, read.clone());
-            let tensor =
-                TorchTensor::new(info.shape.clone(), move || Ok(convert(&read(at, length)?)));
+            let (from, to, read) = (self.start + from, self.start + to, read.clone());
+            let tensor = TorchTensor::new(info.shape.clone(), move || {
+                let mut values = Vec::with_capacity((to - from) / kind.size());
+                let mut buffer = vec![0; BUFFER.min(to - from)];
+                for at in (from..to).step_by(BUFFER) {
+                    let bytes = &mut buffer[..BUFFER.min(to - at)];
+                    read(at, bytes)?;
+                    kind.append_le(bytes, &mut values);
+                }
+                Ok(values)
+            });
             weights.tensors.insert(name, tensor);
         }
         weights.ignored.sort();
@@ -534,11 +564,11 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
     }
     let mut weights = TorchWeights::default();
     for (name, tensor) in reader.into_tensors() {
-        let convert: fn(&[u8]) -> Vec<f32> = match tensor.dtype() {
-            DType::F32 => |data| convert(data, f32::from_ne_bytes),
-            DType::F64 => |data| convert(data, |b| f64::from_ne_bytes(b) as f32),
-            DType::F16 => |data| convert(data, |b| f16::from_ne_bytes(b).to_f32()),
-            DType::BF16 => |data| convert(data, |b| bf16::from_ne_bytes(b).to_f32()),
+        let kind = match tensor.dtype() {
+            DType::F32 => FileFloat::F32,
+            DType::F64 => FileFloat::F64,
+            DType::F16 => FileFloat::F16,
+            DType::BF16 => FileFloat::Bf16,
             // Counters and masks are no weights.
             _ => {
                 weights.ignored.push(name);
@@ -548,17 +578,14 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
         let shape = tensor.shape().to_vec();
         let read = move || {
             let bytes = tensor.read().map_err(|e| e.to_string())?;
-            Ok(convert(&bytes))
+            let mut values = Vec::new();
+            kind.append_ne(&bytes, &mut values);
+            Ok(values)
         };
         weights.tensors.insert(name, TorchTensor::new(shape, read));
     }
     weights.ignored.sort();
     Ok(weights)
-}
-
-fn convert<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let (chunks, _) = data.as_chunks::<N>();
-    chunks.iter().map(|chunk| f(*chunk)).collect()
 }
 
 /// Gives tensors other names, component by component. A name that is taken stays as it is.

@@ -57,12 +57,13 @@ fn score<D: Domain>(
         text: args.text.clone(),
         dir: args.data_dir.clone(),
         offline: args.offline,
+        image_memory: settings.run.image_memory,
     };
     let places = places(run, trained, saved.as_ref(), given, name)?;
     let set = D::open(&of.data, &places, args.split)?;
     let (data, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);
-    let model = scored(&reader, model, args.raw)?;
+    let model = scored(&args.run, &reader, model, args.raw)?;
     let started = Instant::now();
     let totals = totals(of, settings, set, &model, &device)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -99,11 +100,11 @@ fn score<D: Domain>(
         ""
     };
     out!("{identity} · step {step}{which} · {data} {split}");
-    let words = extra.into_iter().map(|(_, _, text)| text);
+    let results = extra.into_iter().map(|(_, _, text)| text);
     out!(
-        "{}   {items} {}   {seconds:.1} s",
-        words.collect::<Vec<_>>().join("   "),
-        task.items
+        "{}   {}   {seconds:.1} s",
+        results.collect::<Vec<_>>().join("   "),
+        words::counted(items, task.items)
     );
     Ok(())
 }

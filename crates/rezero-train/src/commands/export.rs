@@ -28,6 +28,7 @@ fn write<D: Domain>(args: &Export, run: &Path, recipe: &Recipe, of: &TaskOf<D>) 
     let device = device::select("auto")?;
     let reader = choose(run, &args.checkpoint, &identity)?;
     let network = scored(
+        &args.run,
         &reader,
         zoo::draw(of, settings, &D::form(&of.data), &device),
         args.raw,

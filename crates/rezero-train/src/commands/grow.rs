@@ -97,6 +97,7 @@ pub fn run(args: Grow) -> Result<()> {
         plain: args.plain,
         on_term: args.on_term,
         of_sweep: false,
+        data_of_sweep: None,
     })
 }
 

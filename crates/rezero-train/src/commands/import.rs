@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
 use crate::record::Environment;
 use crate::task::{Domain, Images, Places, Text};
-use crate::zoo::{self, Families, Recognised, Zoo};
+use crate::zoo::{Families, Recognised, Zoo};
 use crate::{words, zoo::images, zoo::text};
 
 /// The most names of a list that are shown.
@@ -25,7 +25,10 @@ const SHOWN: usize = 5;
 pub fn run(args: &Import) -> Result<()> {
     let weights = TorchWeights::open(&args.weights)?;
     let part = match &args.prefix {
-        Some(prefix) => weights.under(prefix),
+        Some(prefix) => weights.only(prefix).map_err(|source| Error::Import {
+            source,
+            hint: String::new(),
+        })?,
         None => weights.clone(),
     };
     let found = recognised(&part);
@@ -34,6 +37,8 @@ pub fn run(args: &Import) -> Result<()> {
         Some((family, _, told)) => say!("{of_file}: a {family}, {}", in_words(told)),
         None => say!("{of_file}: no network that is known by its names"),
     }
+    let counters: Vec<String> = part.ignored().map(str::to_owned).collect();
+    list("no floating-point values, so left out", &counters);
     let (recipe, mut given) = named(args);
     let recipe = match (recipe, &found) {
         (Some(recipe), _) => recipe,
@@ -175,7 +180,8 @@ fn begin<D: Domain>(
         .gives("run.device")
         .then_some(settings.run.device.as_str());
     let device = device::select(device::chosen(chosen, &settings.run.device)?)?;
-    let network = zoo::draw(of, settings, &D::form(&of.data), &device);
+    // Its initial values are never sampled, as every parameter is in the file.
+    let network = of.model.init(&settings.gates, &D::form(&of.data), &device);
     let rules = LoadRules {
         prefix: args.prefix.clone(),
         ignore: args.ignore.clone(),
@@ -268,22 +274,16 @@ fn tell(loaded: &Loaded) {
     if !loaded.prefix.is_empty() {
         say!("its names begin with {}", loaded.prefix);
     }
-    for (what, names) in [
-        ("left out", &loaded.left_out),
-        ("not in the file, so 0", &loaded.zeros),
-    ] {
-        if names.is_empty() {
-            continue;
-        }
-        let shown = names
-            .iter()
-            .take(SHOWN)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        match names.len().saturating_sub(SHOWN) {
-            0 => say!("{what}: {shown}"),
-            more => say!("{what}: {shown} and {more} more"),
-        }
+    list("left out", &loaded.left_out);
+    list("not in the file, so 0", &loaded.zeros);
+}
+
+/// Says the first of some names, if there are any.
+fn list(what: &str, names: &[String]) {
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 if names.is_empty() => {}
+        0 => say!("{what}: {shown}"),
+        more => say!("{what}: {shown} and {more} more"),
     }
 }

@@ -160,6 +160,7 @@ fn measure_run(args: &Jacobian, run: &Path) -> Result<Vec<Record>> {
         text: args.text.clone(),
         dir: args.data_dir.clone(),
         offline: args.offline,
+        ..Places::default()
     };
     of_run(run, &args.checkpoint, given, args.inputs, device)
 }

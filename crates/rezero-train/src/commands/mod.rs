@@ -113,7 +113,7 @@ fn places<D: Domain>(
     let places = Places {
         text: given.text.or_else(|| saved.text.clone()),
         dir: given.dir.or_else(|| saved.data_dir.clone()),
-        offline: given.offline,
+        ..given
     };
     let Some(path) = path else {
         return Ok(places);
@@ -149,13 +149,24 @@ fn described_data(train: &impl DataSet, print: &str) -> String {
 
 /// SHA-256 of the training and the validation data.
 fn fingerprint<D: Domain>(of: &TaskOf<D>, places: &Places) -> Result<String> {
-    let print = |split| Ok::<_, Error>(D::open(&of.data, places, split)?.fingerprint());
+    let print = |split| D::open(&of.data, places, split)?.fingerprint();
     Ok(format!("{}+{}", print(Split::Train)?, print(Split::Valid)?))
 }
 
 /// `model` as validation has scored it, with the average of a checkpoint's weights if the run keeps one, or
 /// with the `raw` weights.
-fn scored<M: Model>(checkpoint: &Reader, model: M, raw: bool) -> Result<M> {
+///
+/// # Errors
+///
+/// As [`load`], or if `raw` has no effect.
+fn scored<M: Model>(run: &Path, checkpoint: &Reader, model: M, raw: bool) -> Result<M> {
+    if raw && !checkpoint.has_average() {
+        return Err(Error::Run {
+            dir: run.to_owned(),
+            message: "keeps no average of its weights (train.ema), so that --raw has no effect; leave it out"
+                .to_owned(),
+        });
+    }
     match raw {
         true => load(checkpoint, model),
         false => load_average(checkpoint, model),

@@ -36,6 +36,7 @@ pub fn run(args: &Sample) -> Result<()> {
     let device = device::select(device)?;
     let reader = choose(source.dir(), &args.checkpoint, &recipe.identity())?;
     let Network::ByteLm(model) = scored(
+        &args.run,
         &reader,
         zoo::draw(of, settings, &Text::form(&of.data), &device),
         args.raw,

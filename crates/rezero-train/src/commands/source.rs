@@ -4,19 +4,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use rezero_nn::pretrained::{self, Pretrained, PretrainedError};
 use rezero_nn::torch::{LoadRules, TorchWeights};
 use tempfile::TempDir;
 
 use super::export::RECIPE;
 use super::step_zero::begin_at_zero;
-use super::{RUNS, absolute, say};
+use super::{RUNS, absolute, say, scored};
 use crate::error::{Error, Result};
 use crate::fit::Model;
 use crate::recipe::{Recipe, TaskOf, with_task};
-use crate::record::{BeganWith, Environment, NewRun, checkpoint};
+use crate::record::{BeganWith, Environment, NewRun, Reader, checkpoint};
 use crate::task::Domain;
-use crate::zoo::Zoo;
+use crate::zoo::{Families, Zoo};
 use crate::{device, words, zoo};
 
 /// What stands before the name of a model that has weights.
@@ -123,7 +124,8 @@ pub(super) fn begin_with<D: Domain>(
     let (named, which) = run_at(Path::new(from));
     let source = NamedRun::find(&named)?;
     let run = source.dir();
-    let before = Recipe::of_run(run)?.recipe.identity();
+    let trained = Recipe::of_run(run)?.recipe;
+    let before = trained.identity();
     let fail = |message: String| Error::Run {
         dir: named.clone(),
         message,
@@ -135,9 +137,20 @@ pub(super) fn begin_with<D: Domain>(
     }
     let reader = checkpoint::choose(run, &which, &before)?;
     let step = reader.state()?.step;
-    let shared = reader.weights_for(&model)?;
+    let mut shared = reader.weights_for(&model)?;
     if shared.loaded.is_empty() {
         return Err(fail("has no weights that fit".to_owned()));
+    }
+    let model = model
+        .with_weights(shared.record)
+        .map_err(|e| reader.unfit(e))?;
+    let (model, interpolated) = interpolated(run, &reader, of, trained, model)?;
+    for (name, shape) in shared
+        .loaded
+        .extract_if(.., |(name, _)| interpolated.contains(&name.as_str()))
+    {
+        // Of the same shape, but of another grid.
+        shared.remade.push((name, shape.clone(), Some(shape)));
     }
     say!("weights of {} at step {step}", words::path(&named));
     say!(
@@ -145,9 +158,13 @@ pub(super) fn begin_with<D: Domain>(
         in_groups(shared.loaded.iter().map(|(name, shape)| (name, shape)))
     );
     for (name, shape, before) in &shared.remade {
+        let how = match interpolated.contains(&name.as_str()) {
+            true => "interpolated",
+            false => "made anew",
+        };
         match before {
-            Some(before) => say!("  made anew: {name} {before:?} -> {shape:?}"),
-            None => say!("  made anew: {name} {shape:?}"),
+            Some(before) => say!("  {how}: {name} {before:?} -> {shape:?}"),
+            None => say!("  {how}: {name} {shape:?}"),
         }
     }
     if !shared.left_out.is_empty() {
@@ -162,10 +179,32 @@ pub(super) fn begin_with<D: Domain>(
         step,
         sha256: reader.weights_hash()?.to_owned(),
     };
-    let model = model
-        .with_weights(shared.record)
-        .map_err(|e| reader.unfit(e))?;
     Ok((model, began_with))
+}
+
+/// `model` with the parameters that are made of those of `trained`, whose data has another form, and their
+/// names.
+fn interpolated<D: Domain>(
+    run: &Path,
+    reader: &Reader,
+    of: &TaskOf<D>,
+    trained: Recipe,
+    model: D::Network,
+) -> Result<(D::Network, &'static [&'static str])> {
+    let (Some(before), Some(device)) = (D::of_task(trained.task), model.devices().first().cloned())
+    else {
+        return Ok((model, &[]));
+    };
+    let form = D::form(&before.data);
+    let names = of.model.interpolates(&form, &D::form(&of.data));
+    if names.is_empty() {
+        return Ok((model, names));
+    }
+    let source = zoo::draw(&before, &trained.settings, &form, &device);
+    Ok((
+        model.interpolate(scored(run, reader, source, false)?),
+        names,
+    ))
 }
 
 /// Tensors by the first part of their names: `conv1 (1), layers (60): 269,731 numbers`.

@@ -45,7 +45,7 @@ pub(super) fn begin_at_zero<D: Domain>(
         let optimizer = || optimizer.to_record();
         writer.save(
             &state,
-            network.clone().to_weights(),
+            network.to_weights(),
             None,
             optimizer,
             schedule.to_record(),

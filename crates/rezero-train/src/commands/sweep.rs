@@ -1,6 +1,6 @@
 //! `rezero sweep`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::fit::{on_signal, stop_status};
 use crate::recipe::{Override, Recipe};
 use crate::record::listing::{self, Listed};
 use crate::record::sweep::{Plan, SweepDir, Trial, folder};
-use crate::record::{OF_A_SWEEP, Stage, run_dir};
+use crate::record::{DATA_OF_A_SWEEP, OF_A_SWEEP, Stage, run_dir};
 use crate::sweep::{self, Described, Ended, Grid, Job, Slot, Word, agree, overrides};
 use crate::{device, fit, words};
 
@@ -171,11 +171,14 @@ fn slots(args: &Sweep) -> Result<Vec<Slot>> {
 /// Starts the trials that have not ended.
 fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> Result<()> {
     let (mut jobs, mut ended, mut stages) = (Vec::new(), 0, BTreeMap::new());
+    let known = known_data(dir, plan);
+    let mut begun_before = BTreeSet::new();
     for (index, trial) in plan.trials.iter().enumerate() {
         let run = folder(dir, trial)?;
         let begun = run.join("recipe.toml").exists();
         if begun {
             must_be_of(grid, trial, &run)?;
+            begun_before.insert(index);
             let stage = Stage::of(&run);
             if matches!(stage, Stage::Done | Stage::Diverged) {
                 ended += 1;
@@ -185,7 +188,7 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
         }
         jobs.push(Job {
             index,
-            words: command(args, grid, trial, &run, begun)?,
+            words: command(args, grid, trial, &run, begun, &known)?,
         });
     }
     let (all, left) = (plan.trials.len(), jobs.len());
@@ -193,7 +196,7 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
         say!("{ended} of {all} trials have ended before");
     }
     let interrupter = on_signal(fit::OnTerm::default());
-    let (mut spent, mut here, mut failed) = (Duration::ZERO, 0, Vec::new());
+    let (mut spent, mut whole, mut here, mut failed) = (Duration::ZERO, 0u32, 0, Vec::new());
     let stopped = sweep::run(jobs, slots, &interrupter, |event: Ended| {
         let trial = &plan.trials[event.index];
         let result = match event.code {
@@ -222,13 +225,16 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
                 return;
             }
         };
-        (ended, here, spent) = (ended + 1, here + 1, spent + event.took);
-        let rest = (left - here) as u32;
-        let eta = match rest {
-            0 => String::new(),
-            n => {
+        (ended, here) = (ended + 1, here + 1);
+        // A trial that is continued takes less time than a whole one.
+        if !begun_before.contains(&event.index) {
+            (whole, spent) = (whole + 1, spent + event.took);
+        }
+        let eta = match ((left - here) as u32, whole) {
+            (0, _) | (_, 0) => String::new(),
+            (n, whole) => {
                 let busy = slots.len().min(left) as u32;
-                let time = spent / here as u32 * n / busy;
+                let time = spent / whole * n / busy;
                 format!(", about {} left", words::duration(time))
             }
         };
@@ -280,7 +286,33 @@ fn must_be_of(grid: &Grid, trial: &Trial, run: &Path) -> Result<()> {
     }
 }
 
-/// A sweep may be continued with other data by mistake: its trials cannot be compared then.
+/// What a trial sets of its data.
+fn data_keys(trial: &Trial) -> Vec<String> {
+    let set = trial.set.iter();
+    let of_data = set.filter(|(key, _)| key.starts_with("data."));
+    of_data
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
+}
+
+/// The hashes of the data of trials that have begun, by what they set of it: the trials to come must have the same.
+fn known_data(dir: &Path, plan: &Plan) -> BTreeMap<Vec<String>, String> {
+    let mut known = BTreeMap::new();
+    for trial in &plan.trials {
+        let Some(environment) = run_dir::environment(&dir.join(&trial.name)) else {
+            continue;
+        };
+        // The last word of `described_data`; it may come from somebody else.
+        let hash = environment.data.rsplit(' ').next().unwrap_or_default();
+        if !hash.is_empty() && hash.chars().all(|c| c.is_ascii_hexdigit() || c == '+') {
+            known.entry(data_keys(trial)).or_insert(hash.to_owned());
+        }
+    }
+    known
+}
+
+/// Trials of one sweep may have different data, if a key says so or its directory comes from several machines: they
+/// cannot be compared then.
 pub(super) fn warn_of_other_data(dir: &Path, plan: &Plan) {
     let runs = plan.trials.iter().map(|trial| dir.join(&trial.name));
     let mut data: Vec<String> = runs
@@ -304,6 +336,7 @@ fn command(
     trial: &Trial,
     run: &Path,
     begun: bool,
+    known: &BTreeMap<Vec<String>, String>,
 ) -> Result<Vec<OsString>> {
     let mut all: Vec<OsString> = vec!["train".into(), grid.recipe.clone()];
     all.extend(trial.set.iter().map(|(k, v)| format!("{k}={v}").into()));
@@ -318,6 +351,10 @@ fn command(
             all.extend([flag.into(), absolute(path)?.into()]);
         }
     }
+    // A trial that is continued compares the data with its own.
+    if let Some(data) = known.get(&data_keys(trial)).filter(|_| !begun) {
+        all.push(format!("{DATA_OF_A_SWEEP}={data}").into());
+    }
     for (flag, given) in [("--offline", args.offline), ("--resume", begun)] {
         if given {
             all.push(flag.into());
@@ -328,14 +365,31 @@ fn command(
 
 /// Prints the trials, as lines or as JSON.
 fn list(dir: &Path, plan: &Plan, as_json: bool) -> Result<()> {
-    let runs = listing::list([dir]);
+    let runs = listing::list([dir]).into_iter();
+    let runs: BTreeMap<PathBuf, Listed> = runs.map(|run| (run.dir.clone(), run)).collect();
+    // What all trials share is said once.
+    let first = plan.trials.first().filter(|_| plan.trials.len() > 1);
+    let mut common = first.map_or_else(BTreeMap::new, |trial| trial.set.clone());
+    for trial in &plan.trials {
+        common.retain(|key, value| trial.set.get(key) == Some(value));
+    }
+    let words = |set: &mut dyn Iterator<Item = (&String, &String)>| {
+        let words: Vec<String> = set.map(|(k, v)| format!("{k}={v}")).collect();
+        words.join(" ")
+    };
+    if !as_json && !common.is_empty() {
+        out!("all trials: {}", words(&mut common.iter()));
+    }
     for trial in &plan.trials {
         let path = folder(dir, trial)?;
-        let run: Option<&Listed> = runs.iter().find(|run| run.dir == path);
-        let words: Vec<String> = trial.set.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let run = runs.get(&path);
         if !as_json {
             let stage = run.map_or("new", |run| run.stage.name());
-            out!("{} ({stage}): {}", trial.name, words.join(" "));
+            let mut own = trial
+                .set
+                .iter()
+                .filter(|(key, _)| !common.contains_key(*key));
+            out!("{} ({stage}): {}", trial.name, words(&mut own));
             continue;
         }
         let tuned: BTreeMap<&String, &String> = plan.tuned.iter().zip(&trial.values).collect();

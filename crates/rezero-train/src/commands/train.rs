@@ -29,9 +29,6 @@ pub fn run(args: &Train) -> Result<()> {
         let plan = resolve(args)?;
         let dir = plan.place.path();
         say!("run {}{}", dir.display(), plan.note);
-        if plan.saved.is_none() {
-            say!("to continue it after a stop: {}", resume(&dir));
-        }
         for change in &plan.resolved.changes {
             say!("{change}");
         }
@@ -229,6 +226,7 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         text,
         dir,
         offline: args.offline,
+        image_memory: settings.run.image_memory,
     };
     let places = places(
         &plan.place.path(),
@@ -241,21 +239,20 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
     let train = D::open(&of.data, &places, Split::Train)?;
     let of = TaskOf::<D> {
         model: of.model.clone(),
-        data: D::complete(&of.data, &train),
+        data: D::complete(&of.data, &train)?,
     };
     let valid = D::open(&of.data, &places, Split::Valid)?;
     say!(
-        "{}: {} training {items}{}, {} validation {items}{}{}",
+        "{}: {}{}, {}{}{}",
         train.name(),
-        train.len(),
+        words::counted(train.len(), &format!("training {}", D::task().items)),
         limit("train_items", most_to_train, train.len()),
-        valid.len(),
+        words::counted(valid.len(), &format!("validation {}", D::task().items)),
         limit("valid_items", most_to_validate, valid.len()),
         match train.is_subset() {
             true if !D::reads_a_file(&of.data) => " (a subset of the official set)",
             _ => "",
-        },
-        items = D::task().items
+        }
     );
     let recipe = Recipe {
         task: D::task_recipe(of.clone()),
@@ -313,7 +310,19 @@ fn complete(plan: &Plan, state: &State) -> String {
         0 => format!("for a longer run: {}", with("epochs=N")),
         _ => format!("for a longer run: {}", with("steps=N")),
     };
-    format!("{} is complete already; {more}", dir.display())
+    let asks_for_events = settings.run.tensorboard
+        && plan
+            .saved
+            .as_ref()
+            .is_some_and(|saved| !saved.settings.run.tensorboard);
+    let events = match asks_for_events {
+        true => format!(
+            "; for its event file: {}",
+            words::command("report", &dir, &["--tensorboard"])
+        ),
+        false => String::new(),
+    };
+    format!("{} is complete already; {more}{events}", dir.display())
 }
 
 /// Trains in a run directory that holds its recipe and environment before the first step.
@@ -336,7 +345,19 @@ fn fit<D: Domain>(
     let Some(device) = devices.first().cloned() else {
         return Err(Error::Training("no device".to_owned()));
     };
-    let print = format!("{}+{}", train.fingerprint(), valid.fingerprint());
+    let print = format!("{}+{}", train.fingerprint()?, valid.fingerprint()?);
+    if args
+        .data_of_sweep
+        .as_ref()
+        .is_some_and(|data| *data != print)
+    {
+        return Err(Error::Run {
+            dir: plan.place.path(),
+            message: "would have other data than the trials of its sweep that have begun, so that they could not be \
+                      compared: give the same data with --data-dir or --text, or begin another sweep with --dir"
+                .to_owned(),
+        });
+    }
     let fingerprints = [recipe.fingerprint(), print.clone()];
     opening.continues([&fingerprints[0], &fingerprints[1]])?;
     let environment = Environment {
@@ -371,7 +392,7 @@ fn fit<D: Domain>(
         }
     }
     if !settings.train.freeze.is_empty() {
-        let frozen = check_freeze(&model, &settings.train.freeze)?;
+        let frozen = check_freeze(&model, settings)?;
         say!(
             "frozen: {} of {} tensors, {} of {} numbers; running statistics go on following the data",
             frozen.tensors[0],
@@ -405,6 +426,9 @@ fn fit<D: Domain>(
             "run {}: another process began the other",
             run.path().display()
         );
+    }
+    if plan.saved.is_none() {
+        say!("to continue it after a stop: {}", resume(run.path()));
     }
     say!(
         "{} · {} parameters · {}{}",
@@ -483,6 +507,8 @@ fn finish<D: Domain>(
     say!("done in {:.0} s: {summary}", finished.seconds);
     let eval = words::command("eval", dir, &["--split", "test"]);
     say!("score it with: {eval}");
+    let report = words::command("report", dir, &[]);
+    say!("see its curves with: {report}; with more runs behind it they are compared");
     if let Some(line) = D::next_command(of, dir) {
         say!("{line}");
     }

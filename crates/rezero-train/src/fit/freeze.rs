@@ -7,11 +7,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::optimizer::hidden_matrices;
 use crate::error::{Error, Result};
+use crate::recipe::{Optimizer, Settings};
 
 /// The numbers of the parameters that are frozen.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +57,9 @@ impl Frozen {
 ///
 /// # Errors
 ///
-/// If a pattern matches no parameter, or nothing is left to train.
-pub(crate) fn check_freeze<M: Module>(model: &M, patterns: &[String]) -> Result<FrozenCount> {
+/// If a pattern matches no parameter, or nothing is left to train, or nothing that Muon trains.
+pub(crate) fn check_freeze<M: Module>(model: &M, settings: &Settings) -> Result<FrozenCount> {
+    let patterns = &settings.train.freeze;
     let all = Trainable::of(model).0;
     let bad = |message: String| Error::RecipeValue {
         key: "train.freeze".to_owned(),
@@ -92,6 +95,17 @@ pub(crate) fn check_freeze<M: Module>(model: &M, patterns: &[String]) -> Result<
         return Err(bad(
             "matches every parameter, so that nothing is trained".to_owned()
         ));
+    }
+    if let Optimizer::Muon(_) = settings.optimizer {
+        let matrices = hidden_matrices(model);
+        let is_frozen = |id: &ParamId| all.iter().any(|part| part.id == id.val() && frozen(&part));
+        if !matrices.is_empty() && matrices.iter().all(is_frozen) {
+            return Err(bad(
+                "matches every matrix that optimizer=muon updates, those of the residual layers; choose another \
+                 optimizer, or freeze fewer"
+                    .to_owned(),
+            ));
+        }
     }
     Ok(FrozenCount {
         tensors: [some, every],

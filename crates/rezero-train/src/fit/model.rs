@@ -11,6 +11,7 @@ use rezero_nn::{Gate, in_precision};
 
 use super::diagnose::diagnose;
 use super::parts::PartUpdate;
+use crate::record::Weights;
 
 /// A module that the loop can train: it computes the loss of a batch.
 ///
@@ -100,9 +101,9 @@ pub trait Model: Module + ModuleDisplay + 'static {
         diagnose(self, gradients)
     }
 
-    /// The record that a checkpoint stores.
-    fn to_weights(self) -> ModuleRecord {
-        self.into_record()
+    /// The weights that a checkpoint stores.
+    fn to_weights(&self) -> Weights {
+        Weights::of(self)
     }
 
     /// The model with the weights of a record.

@@ -146,6 +146,13 @@ impl<M: Model> Session<M> {
             }
         }
         drop(batches);
+        let (step, all) = (self.start.state.step, self.start.plan.steps_per_epoch);
+        if !self.at_the_end() && !self.interrupter.should_stop() && !step.is_multiple_of(all) {
+            return Err(Error::Training(format!(
+                "the data ended early: epoch {epoch} has {all} batches (Source::batches_per_epoch), and there were {}",
+                step % all
+            )));
+        }
         self.event(LearnerEvent::EndSplit(epoch))?;
 
         let mut interrupted = self.interrupter.should_stop() && !self.at_the_end();
@@ -387,6 +394,11 @@ impl<M: Model> Session<M> {
             }
         }
         self.event_valid(LearnerEvent::EndSplit(epoch))?;
+        if total.items == 0 {
+            return Err(Error::Training(
+                "the data ended early: there was no batch to validate on".to_owned(),
+            ));
+        }
         let step = self.start.state.step;
         if !total.mean_loss().is_finite() {
             self.diverged(&Row {
@@ -454,7 +466,7 @@ impl<M: Model> Session<M> {
     fn save(&mut self) -> Result<()> {
         // Makes batch norm write back the statistics of its last update.
         let weights = self.trainee().valid().model.to_weights();
-        let average = self.averaged().cloned().map(Model::to_weights);
+        let average = self.averaged().map(Model::to_weights);
         let Start {
             moving,
             state,

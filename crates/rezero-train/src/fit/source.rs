@@ -10,6 +10,7 @@ use rezero_data::{Prefetch, rng::order};
 
 use super::model::Batch;
 use super::step::Input;
+use crate::error::Error;
 use crate::recipe::Settings;
 
 /// The batches of a run. Each is a function of the seed and the step, so that a resumed run gets
@@ -134,8 +135,16 @@ impl<I: Send + 'static, B: Batch> Source for DatasetSource<I, B> {
         };
         let dataset = self.dataset.clone();
         let read = move |i: usize| {
-            let indices = order[i * size..order.len().min((i + 1) * size)].iter();
-            dataset.get_many(indices.map(|i| *i as usize).collect())
+            let indices = &order[i * size..order.len().min((i + 1) * size)];
+            let items = dataset.get_many(indices.iter().map(|i| *i as usize).collect())?;
+            match items.len() == indices.len() {
+                true => Ok(items),
+                false => Err(DatasetError::new(Error::Training(format!(
+                    "the data set has {len} items by its len(), and get_many gave {} of {}",
+                    items.len(),
+                    indices.len()
+                )))),
+            }
         };
         Box::new(DatasetBatches {
             items: Prefetch::start(read, batch..self.batches_per_epoch(), self.prefetch),

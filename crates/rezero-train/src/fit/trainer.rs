@@ -270,7 +270,7 @@ fn may_train<M: Model>(model: &M, settings: &Settings) -> Result<()> {
             "has no effect: the program makes its model, and may load weights into it",
         );
     }
-    check_freeze(model, &settings.train.freeze)?;
+    check_freeze(model, settings)?;
     if settings.train.recompute && !settings.train.freeze.is_empty() {
         return bad(
             "train.freeze",

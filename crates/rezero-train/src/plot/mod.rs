@@ -67,6 +67,8 @@ pub enum Scale {
     /// Linearly.
     #[default]
     Linear,
+    /// Linearly, with labels at whole numbers alone: of what is counted.
+    Whole,
     /// By their logarithm; values that are not above 0 are left out.
     Log,
 }
@@ -89,6 +91,8 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
     /// `(x, low, high)` of a band around it, or empty.
     pub band: Vec<(f64, f64, f64)>,
+    /// The x of values that no axis has, such as those of runs that diverged: crosses at the upper edge.
+    pub beyond: Vec<f64>,
 }
 
 /// Lines over a common axis.
@@ -130,6 +134,14 @@ impl Axis {
         }
     }
 
+    /// A linear axis of what is counted.
+    pub fn whole(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            scale: Scale::Whole,
+        }
+    }
+
     /// A logarithmic axis.
     pub fn log(label: &str) -> Self {
         Self {
@@ -146,6 +158,7 @@ impl Series {
             name: name.to_owned(),
             points,
             band: Vec::new(),
+            beyond: Vec::new(),
         }
     }
 }
@@ -160,7 +173,7 @@ struct Coordinate {
 impl Coordinate {
     fn over(scale: Scale, values: impl Iterator<Item = f64>) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-        for value in values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0)) {
+        for value in values.filter(|v| v.is_finite() && (scale != Scale::Log || *v > 0.0)) {
             low = low.min(value);
             high = high.max(value);
         }
@@ -168,7 +181,7 @@ impl Coordinate {
             (low, high) = (1.0, 2.0);
         }
         let range = match scale {
-            Scale::Linear => {
+            Scale::Linear | Scale::Whole => {
                 let pad = match high - low {
                     0.0 => low.abs().max(1.0) * 0.05,
                     width => width * 0.03,
@@ -186,13 +199,13 @@ impl Coordinate {
     }
 
     fn keeps(&self, value: f64) -> bool {
-        value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
+        value.is_finite() && (self.scale != Scale::Log || value > 0.0)
     }
 
     fn place(&self, value: f64) -> f64 {
         let Range { start, end } = self.range;
         match self.scale {
-            Scale::Linear => (value - start) / (end - start),
+            Scale::Linear | Scale::Whole => (value - start) / (end - start),
             Scale::Log => (value / start).ln() / (end / start).ln(),
         }
     }
@@ -244,8 +257,12 @@ fn ticks(scale: Scale, range: &Range<f64>, most: usize) -> Vec<f64> {
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
         .map(|factor| factor * power)
-        .find(|step| *step >= raw)
+        .find(|step| *step >= raw && (scale != Scale::Whole || step.fract() == 0.0))
         .unwrap_or(raw);
+    let step = match scale {
+        Scale::Whole => step.max(1.0).round(),
+        Scale::Linear | Scale::Log => step,
+    };
     let first = (range.start / step).ceil() as i64;
     let last = (range.end / step).floor() as i64;
     (first..=last).map(|i| i as f64 * step).collect()
@@ -297,7 +314,9 @@ impl Lines {
             let (left, right) = area.split_horizontally(SIZE.0 - LEGEND);
             let points = || self.series.iter().flat_map(|s| s.points.iter().copied());
             let bands = || self.series.iter().flat_map(|s| s.band.iter().copied());
-            let x = Coordinate::over(self.x.scale, points().map(|(x, _)| x));
+            let beyond = self.series.iter().flat_map(|s| s.beyond.iter().copied());
+            let all_x = points().map(|(x, _)| x).chain(beyond);
+            let x = Coordinate::over(self.x.scale, all_x);
             let y = Coordinate::over(
                 self.y.scale,
                 points()
@@ -350,6 +369,9 @@ impl Lines {
                         }
                     }
                 }
+                let crosses = series.beyond.iter().filter(|at| x.keeps(**at));
+                let crosses = crosses.map(|at| Cross::new((*at, y.range.end), 6, style));
+                chart.draw_series(crosses)?;
                 if top > SIZE.1 as i32 - 40 && i + 1 < self.series.len() {
                     let style = text(14).pos(Pos::new(HPos::Left, VPos::Center));
                     let more = format!("and {} more", self.series.len() - i);

@@ -15,10 +15,10 @@ pub fn described(only: Option<&str>) -> String {
     };
     // `optimizer.lr` is the key of that section.
     if let Some((section, key)) = only.split_once('.') {
-        let within: Vec<Spec> = all().into_iter().filter(|s| s.section == section).collect();
+        let within: Vec<&Spec> = all().into_iter().filter(|s| s.section == section).collect();
         return blocks(&within, Some(key)).collect();
     }
-    let (whole, rest): (Vec<Spec>, Vec<Spec>) = all()
+    let (whole, rest): (Vec<&Spec>, Vec<&Spec>) = all()
         .into_iter()
         .partition(|spec| only == spec.section || only == spec.kind);
     match whole.as_slice() {
@@ -30,7 +30,7 @@ pub fn described(only: Option<&str>) -> String {
     }
 }
 
-fn all() -> Vec<Spec> {
+fn all() -> Vec<&'static Spec> {
     OF_A_RECIPE
         .iter()
         .flat_map(|section| specs(section))
@@ -50,7 +50,10 @@ fn overview() -> String {
     };
     line("sections", &OF_A_RECIPE.join(", "));
     for &section in OF_A_RECIPE {
-        let kinds: Vec<String> = specs(section).into_iter().map(|spec| spec.kind).collect();
+        let kinds: Vec<&str> = specs(section)
+            .iter()
+            .map(|spec| spec.kind.as_str())
+            .collect();
         if kinds.len() > 1 {
             line(&format!("kinds of [{section}]"), &kinds.join(", "));
         }
@@ -66,7 +69,7 @@ fn overview() -> String {
 
 /// The end of a family's list: the sections that its recipes have too.
 fn companions(family: &Spec) -> String {
-    let data = match zoo::is_of_text(&family.defaults()) {
+    let data = match zoo::is_of_text(&family.defaults) {
         true => "text",
         false => "images",
     };
@@ -93,15 +96,15 @@ pub(crate) fn similar_part(name: &str) -> Option<String> {
 /// The names that [`described`] can be narrowed to.
 pub fn parts() -> Vec<String> {
     let of = |&section: &&'static str| {
-        let kinds = specs(section).into_iter().map(|spec| spec.kind);
+        let kinds = specs(section).iter().map(|spec| spec.kind.clone());
         std::iter::once(section.to_owned()).chain(kinds)
     };
     OF_A_RECIPE.iter().flat_map(of).collect()
 }
 
 /// Sections of one kind each, or one key of those that have it.
-fn blocks(specs: &[Spec], only: Option<&str>) -> impl Iterator<Item = String> {
-    let has = move |spec: &&Spec| only.is_none_or(|key| spec.defaults().contains_key(key));
+fn blocks(specs: &[&Spec], only: Option<&str>) -> impl Iterator<Item = String> {
+    let has = move |spec: &&&Spec| only.is_none_or(|key| spec.defaults.contains_key(key));
     specs.iter().filter(has).map(move |spec| block(spec, only))
 }
 
@@ -117,11 +120,10 @@ fn block(spec: &Spec, only: Option<&str>) -> String {
     text.push_str(&format!("# ===== {} =====\n", spec.titled()));
     about(&mut text, schema);
     text.push_str(&format!("[{}]\n", spec.section));
-    let defaults = spec.defaults();
     if let Some(tag) = spec.tag {
         text.push_str(&format!("{tag} = \"{}\"\n\n", spec.kind));
     }
-    for (key, default) in &defaults {
+    for (key, default) in &spec.defaults {
         if Some(key.as_str()) == spec.tag || only.is_some_and(|only| only != key) {
             continue;
         }

@@ -1,6 +1,7 @@
 //! From the text of a file and `key=value`s to complete sections.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use rezero_data::nearest;
 use schemars::JsonSchema;
@@ -31,6 +32,8 @@ pub(crate) const OF_A_RECIPE: &[&str] = &[
 /// The sections that a user's own model has.
 pub(super) const OF_SETTINGS: &[&str] = &["optimizer", "gates", "schedule", "train", "run"];
 
+type Complete = fn(Table) -> Result<Table, String>;
+
 /// A section, or one of its kinds: what keys there are.
 pub(super) struct Spec {
     /// The section.
@@ -40,9 +43,11 @@ pub(super) struct Spec {
     /// The kind.
     pub kind: String,
     /// A table of some keys with all others at their defaults, or why it cannot be read.
-    complete: fn(Table) -> Result<Table, String>,
+    complete: Complete,
     /// The JSON schema of all kinds.
     pub schema: serde_json::Value,
+    /// All keys at their defaults.
+    pub defaults: Table,
 }
 
 /// A key that has no effect, given the other keys, and why.
@@ -90,24 +95,39 @@ pub(crate) fn schema_of<S: JsonSchema>() -> serde_json::Value {
 }
 
 /// The kinds of a section. `[data]` has one for each task.
-pub(super) fn specs(section: &'static str) -> Vec<Spec> {
-    let one = |kind: &str, complete, schema| Spec {
-        section,
-        tag: None,
-        kind: kind.to_owned(),
-        complete,
-        schema,
+pub(super) fn specs(section: &str) -> &'static [Spec] {
+    // They are made once: a sweep completes thousands of recipes.
+    static ALL: LazyLock<Vec<(&str, Vec<Spec>)>> = LazyLock::new(|| {
+        let all = OF_A_RECIPE.iter();
+        all.map(|section| (*section, made(section))).collect()
+    });
+    let found = ALL.iter().find(|(name, _)| *name == section);
+    &found
+        .unwrap_or_else(|| panic!("there is no section {section}"))
+        .1
+}
+
+/// What [`specs`] returns.
+fn made(section: &'static str) -> Vec<Spec> {
+    let of = |tag: Option<&'static str>, kind: String, complete: Complete, schema| {
+        let mut base = Table::new();
+        if let Some(tag) = tag {
+            base.insert(tag.to_owned(), Value::String(kind.clone()));
+        }
+        Spec {
+            section,
+            tag,
+            kind,
+            complete,
+            schema,
+            defaults: complete(base).expect("a kind has defaults"),
+        }
     };
-    let tagged = |tag: &'static str, complete, schema: serde_json::Value| {
+    let one = |kind: &str, complete: Complete, schema| of(None, kind.to_owned(), complete, schema);
+    let tagged = |tag: &'static str, complete: Complete, schema: serde_json::Value| {
         let kinds = kinds(&schema, tag).into_iter();
         kinds
-            .map(|kind| Spec {
-                section,
-                tag: Some(tag),
-                kind,
-                complete,
-                schema: schema.clone(),
-            })
+            .map(|kind| of(Some(tag), kind, complete, schema.clone()))
             .collect()
     };
     match section {
@@ -130,11 +150,11 @@ pub(super) fn names(sections: &[&'static str]) -> Vec<String> {
     let mut all = Vec::new();
     for &section in sections {
         let specs = specs(section);
-        if of_its_name(section, &specs).is_some() {
+        if of_its_name(section, specs).is_some() {
             all.push(section.to_owned());
         }
-        for spec in &specs {
-            all.extend(spec.defaults().keys().cloned());
+        for spec in specs {
+            all.extend(spec.defaults.keys().cloned());
         }
     }
     all
@@ -157,11 +177,6 @@ fn kinds(schema: &serde_json::Value, tag: &str) -> Vec<String> {
 }
 
 impl Spec {
-    /// All keys at their defaults.
-    pub fn defaults(&self) -> Table {
-        (self.complete)(self.base()).expect("a kind has defaults")
-    }
-
     /// The schema of this kind alone.
     pub fn own_schema(&self) -> &serde_json::Value {
         let Some(tag) = self.tag else {
@@ -367,7 +382,7 @@ impl Draft {
             let file = self.file.get(section).unwrap_or(&none);
             let given = self.given.get(section).unwrap_or(&none);
             let spec = self.spec(section, tables.get("model"), file, given)?;
-            let mut table = spec.defaults();
+            let mut table = spec.defaults.clone();
             for (key, value) in file {
                 // The tag is read, and what the command line gives replaces what the file says.
                 if Some(key.as_str()) == spec.tag || given.contains_key(key) {
@@ -395,7 +410,7 @@ impl Draft {
         model: Option<&Table>,
         file: &Table,
         given: &Table,
-    ) -> Result<Spec> {
+    ) -> Result<&'static Spec> {
         let all = specs(section);
         let tag = all.first().and_then(|spec| spec.tag);
         let wanted = match (tag, model) {
@@ -416,7 +431,7 @@ impl Draft {
             (None, _) => None,
         };
         let names: Vec<String> = all.iter().map(|spec| spec.kind.clone()).collect();
-        let mut all = all.into_iter();
+        let mut all = all.iter();
         let found = match wanted {
             Some(wanted) => all.find(|spec| spec.kind == wanted),
             None => all.next(),
@@ -451,10 +466,10 @@ impl Draft {
         let mut found: Vec<&'static str> = Vec::new();
         for &section in self.sections {
             let specs = specs(section);
-            if let (true, Some(key)) = (section == name, of_its_name(section, &specs)) {
+            if let (true, Some(key)) = (section == name, of_its_name(section, specs)) {
                 return Ok((section, key.to_owned()));
             }
-            if specs.iter().any(|spec| spec.defaults().contains_key(name)) {
+            if specs.iter().any(|spec| spec.defaults.contains_key(name)) {
                 found.push(section);
             }
         }
@@ -536,7 +551,7 @@ impl Spec {
         }
         let others: Vec<String> = specs(self.section)
             .iter()
-            .filter(|spec| spec.defaults().contains_key(key))
+            .filter(|spec| spec.defaults.contains_key(key))
             .map(Self::called)
             .collect();
         let own: Vec<String> = table.keys().cloned().collect();

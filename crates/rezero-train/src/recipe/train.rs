@@ -38,9 +38,31 @@ pub struct Train {
     /// checkpoints. It has the same network but for the data that goes in and the classes that come
     /// out. Empty: initial weights.
     pub from: String,
-    /// The parameters that keep their values, by name: in a pattern, `*` stands for any characters
-    /// and `?` for one.
+    /// The parameters that keep their values, by name: patterns with commas between them, such as
+    /// "conv.*,norm.*", in which `*` stands for any characters and `?` for one.
+    #[serde(deserialize_with = "patterns")]
+    #[schemars(with = "Patterns")]
     pub freeze: Vec<String>,
+}
+
+/// Patterns as they may be written: as a text, which a shell and a name of a run have no trouble with, or as the list
+/// that a run's recipe has.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected patterns with commas between them")]
+enum Patterns {
+    Text(String),
+    List(Vec<String>),
+}
+
+fn patterns<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    let parts = |text: &str| -> Vec<String> {
+        let parts = text.split(',').map(str::trim).map(str::to_owned);
+        parts.filter(|part| !part.is_empty()).collect()
+    };
+    Ok(match Patterns::deserialize(d)? {
+        Patterns::Text(text) => parts(&text),
+        Patterns::List(list) => list.iter().flat_map(|text| parts(text)).collect(),
+    })
 }
 
 /// The number type of matrix products and convolutions. Gates, norms, the residual stream, the loss

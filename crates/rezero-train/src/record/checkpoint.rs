@@ -35,6 +35,7 @@ use super::inside::{self, SMALL, is_file, is_there, must_be};
 use super::parts::Parts;
 use super::run_dir::LOCK;
 use super::state::{MOST_STEPS, State};
+use super::weights::Weights;
 use super::write::write_atomic;
 use crate::error::{Error, Result};
 
@@ -656,8 +657,8 @@ impl Writer {
     pub fn save(
         &self,
         state: &State,
-        weights: ModuleRecord,
-        average: Option<ModuleRecord>,
+        weights: Weights,
+        average: Option<Weights>,
         optimizer: impl FnOnce() -> OptimizerRecord,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
@@ -700,10 +701,10 @@ impl Writer {
         let text = |e: RecordError| fail(e.to_string());
         optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
-        weights.save(dir.join(MODEL)).map_err(text)?;
+        weights.save(&dir.join(MODEL)).map_err(text)?;
         let also = average.as_ref().map(|_| EMA);
         if let Some(average) = average {
-            average.save(dir.join(EMA)).map_err(text)?;
+            average.save(&dir.join(EMA)).map_err(text)?;
         }
         let json = serde_json::to_vec_pretty(state).expect("a state is JSON");
         write_atomic(&dir.join(STATE), &json)?;

@@ -52,6 +52,8 @@ pub struct BeganWith {
 
 /// The flag of a process that a sweep started, and that ends with it.
 pub(crate) const OF_A_SWEEP: &str = "--of-sweep";
+/// The option of such a process that says which data the sweep's other trials have.
+pub(crate) const DATA_OF_A_SWEEP: &str = "--data-of-sweep";
 
 impl Environment {
     /// The environment of this process. If it continues a run, `before` is the run's environment:
@@ -61,7 +63,8 @@ impl Environment {
         // Arguments that are no text are marked by the replacement character.
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
         // The word by which a sweep starts its trials: alone, a trial would wait for the sweep.
-        let arguments = arguments.filter(|word| word != OF_A_SWEEP);
+        let arguments =
+            arguments.filter(|word| word != OF_A_SWEEP && !word.starts_with(DATA_OF_A_SWEEP));
         environment.commands.push(arguments.collect());
         environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
         environment

@@ -12,15 +12,17 @@ mod parts;
 pub mod run_dir;
 mod state;
 pub mod sweep;
+mod weights;
 mod write;
 
 pub use checkpoint::Reader;
-pub(crate) use environment::OF_A_SWEEP;
 pub use environment::{BeganWith, Described, Environment};
+pub(crate) use environment::{DATA_OF_A_SWEEP, OF_A_SWEEP};
 pub use listing::Stage;
 pub use metrics::Row;
 pub use opening::Opening;
 pub use run_dir::{NewRun, RunDir};
 pub use state::{LossScale, Reached, Score, State, Totals};
+pub use weights::Weights;
 pub use write::write_atomic;
 pub(crate) use write::{alone_in, write_named};

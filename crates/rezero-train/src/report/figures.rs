@@ -109,7 +109,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             caption: format!("Magnitude of the gates at the end by layer{over}."),
             svg: Lines {
                 title: format!("{}: |α| at the end", report.title),
-                x: Axis::linear("layer, 0 next to the input"),
+                x: Axis::whole("layer, 0 next to the input"),
                 y: Axis::linear("|α|"),
                 series: depth,
             }
@@ -131,7 +131,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
             ),
             svg: Lines {
                 title: format!("{}: gradient norm by layer", report.title),
-                x: Axis::linear("layer, 0 next to the input"),
+                x: Axis::whole("layer, 0 next to the input"),
                 y: Axis::log("gradient norm"),
                 series: norms,
             }
@@ -275,6 +275,7 @@ pub(super) fn mean_curve(
             1 => Vec::new(),
             _ => points.iter().map(|(x, y, e)| (*x, y - e, y + e)).collect(),
         },
+        beyond: Vec::new(),
         points: points.into_iter().map(|(x, y, _)| (x, y)).collect(),
     }
 }
@@ -310,6 +311,7 @@ fn by_depth(group: &Group, of: impl Fn(&Row) -> Vec<f32>) -> Series {
         name: name(group),
         points,
         band,
+        beyond: Vec::new(),
     }
 }
 

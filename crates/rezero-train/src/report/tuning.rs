@@ -255,14 +255,17 @@ fn edges(keys: &[String], settings: &[Setting]) -> Vec<String> {
             let (Some(all), Some(value)) = (all, number(&setting.values[i])) else {
                 continue;
             };
-            let (low, high) = (
-                all.iter().copied().fold(f64::INFINITY, f64::min),
-                all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            );
+            let mut all = all;
+            all.sort_by(f64::total_cmp);
+            all.dedup();
+            // Of two values each is at an edge, which says nothing.
+            let [low, _, .., high] = all[..] else {
+                continue;
+            };
             let (edge, beyond) = match () {
-                () if low == high => continue,
                 () if value == high => ("largest", "larger"),
-                () if value == low => ("smallest", "smaller"),
+                // No key that is tuned has a meaning below 0.
+                () if value == low && low > 0.0 => ("smallest", "smaller"),
                 () => continue,
             };
             notes.push(format!(
@@ -421,18 +424,22 @@ impl Tuning {
         };
         // The means of an arm by value, and the value itself.
         type Means = BTreeMap<u64, (f64, Mean)>;
-        let mut arms: Vec<(&str, Means)> = Vec::new();
+        // An arm, its means, and the values at which trials diverged.
+        let mut arms: Vec<(&str, Means, Vec<f64>)> = Vec::new();
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for setting in &self.settings {
             let x = number(&setting.values[0])?;
             (low, high) = (low.min(x), high.max(x));
             let at = arms
                 .iter()
-                .position(|(arm, _)| *arm == setting.arm)
+                .position(|(arm, ..)| *arm == setting.arm)
                 .unwrap_or_else(|| {
-                    arms.push((&setting.arm, BTreeMap::new()));
+                    arms.push((&setting.arm, BTreeMap::new(), Vec::new()));
                     arms.len() - 1
                 });
+            if setting.diverged > 0 {
+                arms[at].2.push(x);
+            }
             if let Some(mean) = Mean::of(&setting.last) {
                 // In the order of the numbers, also of those below 0.
                 let order = x.to_bits() ^ (((x.to_bits() as i64 >> 63) as u64) | 1 << 63);
@@ -442,7 +449,8 @@ impl Tuning {
         if low == high {
             return None;
         }
-        let series = arms.into_iter().map(|(arm, points)| {
+        let any_diverged = arms.iter().any(|(.., diverged)| !diverged.is_empty());
+        let series = arms.into_iter().map(|(arm, points, beyond)| {
             let band = |(x, mean): &(f64, Mean)| {
                 let sd = deviation(mean)?;
                 Some((*x, mean.mean - sd, mean.mean + sd))
@@ -456,6 +464,7 @@ impl Tuning {
                     .collect::<Option<_>>()
                     .unwrap_or_default(),
                 points: points.iter().map(|(x, mean)| (*x, mean.mean)).collect(),
+                beyond,
             }
         });
         let lines = Lines {
@@ -473,7 +482,12 @@ impl Tuning {
         Some(Figure {
             name: "tuning".to_owned(),
             caption: format!(
-                "Last validation by {key}; mean over the seeds that did not diverge, the band one standard deviation."
+                "Last validation by {key}; mean over the seeds that did not diverge, the band one standard deviation.{}",
+                match any_diverged {
+                    true =>
+                        " A cross at the upper edge: trials of this arm diverged at this value.",
+                    false => "",
+                }
             ),
             svg: lines.svg(),
         })
@@ -513,5 +527,35 @@ impl Report {
         self.tuning
             .as_ref()
             .map_or_else(Vec::new, |tuning| tuning.notes(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_best_value_at_an_edge_is_told_where_that_says_something() {
+        let of = |values: &[&str], chosen: usize| {
+            let settings: Vec<Setting> = values
+                .iter()
+                .enumerate()
+                .map(|(i, value)| Setting {
+                    arm: "a".to_owned(),
+                    values: vec![(*value).to_owned()],
+                    chosen: i == chosen,
+                    ..Setting::default()
+                })
+                .collect();
+            edges(&["lr".to_owned()], &settings).join("")
+        };
+        assert!(of(&["1", "2", "4"], 2).contains("lr=4 is the largest value of the grid"));
+        assert!(of(&["1", "2", "4"], 0).contains("lr=1 is the smallest value of the grid"));
+        assert_eq!(of(&["1", "2", "4"], 1), "");
+        assert_eq!(of(&["1", "2"], 0) + &of(&["1", "2"], 1), "");
+        // The same number twice is one value.
+        assert_eq!(of(&["1", "1.0", "2"], 2), "");
+        // Nothing is below 0.
+        assert_eq!(of(&["0", "0.1", "0.2"], 0), "");
     }
 }

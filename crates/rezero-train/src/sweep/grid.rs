@@ -258,21 +258,25 @@ struct Arm {
     set: BTreeMap<String, String>,
 }
 
-/// The names of the trials that a sweep has already.
-struct Known<'a>(&'a [Trial]);
+/// The names of the trials that a sweep has already, by their settings.
+struct Known(BTreeMap<String, String>);
 
-impl<'a> Known<'a> {
-    fn of(plan: Option<&'a Plan>) -> Self {
-        Self(plan.map_or(&[], |plan| &plan.trials))
+impl Known {
+    fn of(plan: Option<&Plan>) -> Self {
+        let trials = plan.map_or(&[][..], |plan| &plan.trials);
+        let all = trials.iter().rev();
+        Self(
+            all.map(|trial| (parsed(trial), trial.name.clone()))
+                .collect(),
+        )
     }
 
     fn names(&self) -> BTreeSet<String> {
-        self.0.iter().map(|trial| trial.name.clone()).collect()
+        self.0.values().cloned().collect()
     }
 
     fn name(&self, trial: &Trial) -> Option<String> {
-        let found = self.0.iter().find(|old| same(old, trial));
-        found.map(|old| old.name.clone())
+        self.0.get(&parsed(trial)).cloned()
     }
 }
 
@@ -290,14 +294,14 @@ pub fn overrides(set: &BTreeMap<String, String>) -> Vec<Override> {
     set.map(|(key, value)| Override::new(key, value)).collect()
 }
 
-/// Whether two trials have the same settings, however their numbers are written.
-fn same(a: &Trial, b: &Trial) -> bool {
-    let parsed = |trial: &Trial| -> Vec<(String, toml::Value)> {
-        let all = trial.set.iter();
-        all.map(|(key, value)| (key.clone(), Override::new(key, value).parsed()))
-            .collect()
-    };
-    parsed(a) == parsed(b)
+/// The settings of a trial as a text: the same for two trials with the same settings, however their numbers are
+/// written.
+fn parsed(trial: &Trial) -> String {
+    let all = trial.set.iter();
+    let all: toml::Table = all
+        .map(|(key, value)| (key.clone(), Override::new(key, value).parsed()))
+        .collect();
+    all.to_string()
 }
 
 /// Checks that the sweep `now` is the one in `dir`, or has all its trials and more. Returns how many more.

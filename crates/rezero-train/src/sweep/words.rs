@@ -1,5 +1,7 @@
 //! `KEY=VALUE,VALUE,…`
 
+use std::collections::BTreeSet;
+
 /// A key with one value or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
@@ -33,9 +35,9 @@ impl std::str::FromStr for Word {
                 None => all.push(part.to_owned()),
             }
         }
-        let twice = (1..all.len()).find(|i| all[..*i].contains(&all[*i]));
-        if let Some(i) = twice {
-            return Err(format!("{key} has the value {} twice", all[i]));
+        let mut seen = BTreeSet::new();
+        if let Some(value) = all.iter().find(|value| !seen.insert(*value)) {
+            return Err(format!("{key} has the value {value} twice"));
         }
         Ok(Self {
             key: key.to_owned(),

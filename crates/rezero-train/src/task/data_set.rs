@@ -18,6 +18,9 @@ pub struct Places {
     pub dir: Option<PathBuf>,
     /// `--offline`: never use the network.
     pub offline: bool,
+    /// `run.image_memory`: the most megabytes of a split of a folder that are held decoded; 0: most of what
+    /// is free.
+    pub image_memory: usize,
 }
 
 impl Places {
@@ -70,7 +73,11 @@ pub trait DataSet: Clone {
     fn is_subset(&self) -> bool;
 
     /// SHA-256 of the data.
-    fn fingerprint(&self) -> String;
+    ///
+    /// # Errors
+    ///
+    /// If the data is in files that can no longer be read.
+    fn fingerprint(&self) -> Result<String>;
 
     /// The first `n` items.
     #[must_use]
@@ -78,7 +85,7 @@ pub trait DataSet: Clone {
 }
 
 macro_rules! data_set {
-    ($($set:ty),*) => {$(
+    ($($set:ty: $print:expr;)*) => {$(
         impl DataSet for $set {
             fn name(&self) -> &str {
                 Self::name(self)
@@ -92,8 +99,9 @@ macro_rules! data_set {
                 Self::is_subset(self)
             }
 
-            fn fingerprint(&self) -> String {
-                Self::fingerprint(self)
+            fn fingerprint(&self) -> Result<String> {
+                let print: fn(&Self) -> Result<String> = $print;
+                print(self)
             }
 
             fn first(&self, n: usize) -> Self {
@@ -102,7 +110,10 @@ macro_rules! data_set {
         }
     )*};
 }
-data_set!(ImageSet, Text);
+data_set! {
+    ImageSet: |set| Ok(Self::fingerprint(set)?);
+    Text: |text| Ok(Self::fingerprint(text));
+}
 
 /// `set`, or its first `limit` items if there is a limit.
 pub(super) fn limited<S: DataSet>(set: S, limit: usize) -> S {

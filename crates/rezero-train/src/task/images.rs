@@ -20,7 +20,7 @@ use crate::recipe::check::{check, in_f32};
 use crate::recipe::{ImageData, ImageSource, Pixels, Resize, Settings, TaskOf, TaskRecipe};
 use crate::record::Totals;
 use crate::say::say;
-use crate::zoo;
+use crate::{words, zoo};
 
 /// The number of images of `shapes`: training, validation, test.
 const SHAPES: [usize; 3] = [10_000, 1_000, 1_000];
@@ -149,6 +149,7 @@ pub fn preparation(data: &ImageData) -> Preparation {
 fn open_folder(data: &ImageData, places: &Places, split: Split) -> Result<ImageSet> {
     // What the network and its optimizer take comes on top.
     const SHARE: f64 = 0.8;
+    const MB: u64 = 1_000_000;
 
     let dir = places.dir.as_ref().ok_or_else(|| Error::RecipeValue {
         key: "data.set".to_owned(),
@@ -167,13 +168,26 @@ fn open_folder(data: &ImageData, places: &Places, split: Split) -> Result<ImageS
             Split::Valid => data.valid_items,
             Split::Test => 0,
         },
-        memory: fit::available_memory().map(|bytes| (SHARE * bytes as f64) as u64),
+        memory: match places.image_memory {
+            0 => fit::available_memory().map(|bytes| (SHARE * bytes as f64) as u64),
+            given => Some((given as u64).saturating_mul(MB)),
+        },
     };
-    let folder::Loaded { set, skipped } = folder::load(dir, split, &options)?;
+    let found = folder::find(dir, split, &options)?;
+    if !found.fits() {
+        say!(
+            "{split}: {} of {} decoded, and {} are there for them (run.image_memory), so that each is \
+             decoded once now and again for every batch",
+            words::counted(found.images(), "images"),
+            words::bytes(found.bytes()),
+            words::bytes(options.memory.unwrap_or(u64::MAX))
+        );
+    }
+    let folder::Loaded { set, skipped } = found.load()?;
     if let Some(first) = skipped.first() {
         say!(
-            "{split}: {} corrupt images are left out, the first is {}",
-            skipped.len(),
+            "{split}: {} left out, the first is {}",
+            words::counted(skipped.len(), "corrupt images"),
             first.display()
         );
     }
@@ -252,11 +266,11 @@ impl Domain for Images {
         data.set != ImageSource::Folder || (found && normal)
     }
 
-    fn complete(data: &ImageData, train: &ImageSet) -> ImageData {
+    fn complete(data: &ImageData, train: &ImageSet) -> Result<ImageData> {
         if Self::is_complete(data) {
-            return data.clone();
+            return Ok(data.clone());
         }
-        let (shape, moments) = (train.shape(), Normalization::of(train));
+        let (shape, moments) = (train.shape(), Normalization::of(train)?);
         // The shortest digits that name the number.
         let digits = |values: Vec<f32>| -> Vec<f64> {
             let texts = values.iter().map(ToString::to_string);
@@ -269,7 +283,7 @@ impl Domain for Images {
             std: digits(moments.std),
             ..data.clone()
         };
-        Self::complete_as(data, &found)
+        Ok(Self::complete_as(data, &found))
     }
 
     fn complete_as(data: &ImageData, before: &ImageData) -> ImageData {
@@ -293,6 +307,13 @@ impl Domain for Images {
 
     fn task_recipe(of: TaskOf<Self>) -> TaskRecipe {
         TaskRecipe::Images(of)
+    }
+
+    fn of_task(task: TaskRecipe) -> Option<TaskOf<Self>> {
+        match task {
+            TaskRecipe::Images(of) => Some(of),
+            TaskRecipe::Text(_) => None,
+        }
     }
 
     fn epochs(settings: &Settings) -> usize {
@@ -338,8 +359,14 @@ impl Domain for Images {
         Ok(ImageLoader::new(set, config, device)?)
     }
 
-    fn check(of: &TaskOf<Self>, _settings: &Settings) -> Result<()> {
+    fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()> {
         of.data.check()?;
+        check(
+            of.data.augment.mixup().is_none() || settings.train.batch > 1,
+            "data.augment",
+            "mixup mixes the images of a batch, and batch=1 has one: give a larger train.batch, or leave mixup out"
+                .to_owned(),
+        )?;
         if !Self::is_complete(&of.data) {
             return Ok(());
         }
@@ -363,6 +390,7 @@ impl Domain for Images {
     fn idle(data: &ImageData) -> Vec<(&'static str, String)> {
         let all = ImageData::OF_A_FOLDER.into_iter();
         if data.set != ImageSource::Folder {
+            let all = all.chain(["run.image_memory"]);
             let why = "is for data=folder; other sets have their own";
             return all.map(|key| (key, why.to_owned())).collect();
         }

@@ -80,13 +80,20 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     fn is_complete(data: &Self::Data) -> bool;
 
     /// The section with the values that it leaves to the data, found in the training split.
-    fn complete(data: &Self::Data, train: &Self::Set) -> Self::Data;
+    ///
+    /// # Errors
+    ///
+    /// If the data can no longer be read.
+    fn complete(data: &Self::Data, train: &Self::Set) -> Result<Self::Data>;
 
     /// The section with the values that it leaves to the data, as `before` has them.
     fn complete_as(data: &Self::Data, before: &Self::Data) -> Self::Data;
 
     /// The sections of this task as those of any task.
     fn task_recipe(of: TaskOf<Self>) -> TaskRecipe;
+
+    /// The sections of any task, if they are of this one.
+    fn of_task(task: TaskRecipe) -> Option<TaskOf<Self>>;
 
     /// The number of passes over the training batches in a run with these settings.
     fn epochs(settings: &Settings) -> usize;

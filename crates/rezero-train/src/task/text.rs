@@ -120,8 +120,8 @@ impl Domain for Text {
         true
     }
 
-    fn complete(data: &TextData, _train: &rezero_data::Text) -> TextData {
-        data.clone()
+    fn complete(data: &TextData, _train: &rezero_data::Text) -> Result<TextData> {
+        Ok(data.clone())
     }
 
     fn complete_as(data: &TextData, _before: &TextData) -> TextData {
@@ -130,6 +130,13 @@ impl Domain for Text {
 
     fn task_recipe(of: TaskOf<Self>) -> TaskRecipe {
         TaskRecipe::Text(of)
+    }
+
+    fn of_task(task: TaskRecipe) -> Option<TaskOf<Self>> {
+        match task {
+            TaskRecipe::Text(of) => Some(of),
+            TaskRecipe::Images(_) => None,
+        }
     }
 
     /// One epoch of `run.steps` steps.
@@ -201,10 +208,13 @@ impl Domain for Text {
     }
 
     fn idle(_data: &TextData) -> Vec<(&'static str, String)> {
-        vec![(
-            "run.epochs",
-            "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
-        )]
+        vec![
+            (
+                "run.epochs",
+                "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
+            ),
+            ("run.image_memory", "a text has no images".to_owned()),
+        ]
     }
 
     fn may_score(trained: &TaskOf<Self>, wanted: &TaskOf<Self>) -> Result<()> {

@@ -291,13 +291,15 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
-        &[
-            "model.n_heads",
-            "model.activation",
-            "model.positions",
-            "model.embedding_scale",
-        ]
+    fn untold(&self) -> Vec<&'static str> {
+        let mut untold = vec!["model.n_heads", "model.embedding_scale", "model.scheme"];
+        if self.activation != Activation::SwiGlu {
+            untold.push("model.activation");
+        }
+        if self.positions != Positions::Learned {
+            untold.push("model.positions");
+        }
+        untold
     }
 
     /// The package `rezero` 0.1.0 has the authors' layers.

@@ -147,8 +147,8 @@ impl Family for Section {
     }
 
     /// A gated block has the parameters of ReZero's, and zero-γ those of a plain ResNet.
-    fn untold(&self) -> &'static [&'static str] {
-        &["model.scheme"]
+    fn untold(&self) -> Vec<&'static str> {
+        vec!["model.scheme"]
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use rezero_nn::torch::{ImportError, LoadRules, Loaded, StoredAs, TorchNames, TorchWeights};
+use rezero_nn::transformer::Activation;
 use rezero_nn::vit::LayersShape;
 use rezero_nn::{GrowError, Jacobian, JacobianError, NormKind, Place, ResidualScheme};
 use schemars::JsonSchema;
@@ -100,6 +101,24 @@ pub trait Family:
         place: Place,
     ) -> Result<Self::Network, GrowError>;
 
+    /// The parameters, by name, that a network for data of the form `after` gets by
+    /// [`interpolate`](Self::interpolate) when it begins with the weights of one for `before`.
+    fn interpolates(
+        &self,
+        before: &<Self::Domain as Domain>::Form,
+        after: &<Self::Domain as Domain>::Form,
+    ) -> &'static [&'static str] {
+        let _ = (before, after);
+        &[]
+    }
+
+    /// `network` with those parameters, made of those of `source`, a network of the same section for
+    /// data of another form.
+    fn interpolate(network: Self::Network, source: Self::Network) -> Self::Network {
+        let _ = source;
+        network
+    }
+
     /// The logits of a batch.
     fn logits(
         network: &Self::Network,
@@ -138,7 +157,7 @@ pub trait Family:
 
     /// The keys among them that no shape of a file tells, or not for certain: wrong values give wrong
     /// numbers without an error.
-    fn untold(&self) -> &'static [&'static str];
+    fn untold(&self) -> Vec<&'static str>;
 
     /// What the family's usual code in PyTorch does not know of this section.
     fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
@@ -195,6 +214,25 @@ pub(super) fn of_layers(layers: &LayersShape) -> Vec<(&'static str, String)> {
         settings.push(("gates.alpha_per_channel", per_channel));
     }
     settings
+}
+
+/// The keys of layers of patches that no shape tells for certain.
+pub(super) fn untold_of_layers(
+    scheme: ResidualScheme,
+    activation: Activation,
+) -> Vec<&'static str> {
+    let mut untold = Vec::new();
+    if activation != Activation::SwiGlu {
+        untold.push("model.activation");
+    }
+    // The number of norms and the names of gates.
+    if !matches!(
+        scheme,
+        ResidualScheme::PreNorm | ResidualScheme::PreNormNotebook | ResidualScheme::LayerScale
+    ) {
+        untold.push("model.scheme");
+    }
+    untold
 }
 
 /// The `[model]` sections of a task's families as one type.
@@ -258,9 +296,11 @@ pub trait Families<D: Domain>:
     /// See [`Family::described`].
     fn described(&self, gates: &Gates) -> Vec<(&'static str, String)>;
     /// See [`Family::untold`].
-    fn untold(&self) -> &'static [&'static str];
+    fn untold(&self) -> Vec<&'static str>;
     /// See [`Family::unknown_in_pytorch`].
     fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String>;
+    /// See [`Family::interpolates`].
+    fn interpolates(&self, before: &D::Form, after: &D::Form) -> &'static [&'static str];
 }
 
 /// A network of any of a task's families.
@@ -270,6 +310,10 @@ pub trait Zoo: fit::Model {
 
     /// See [`Family::logits`].
     fn logits(&self, batch: &Self::Batch) -> Self::Logits;
+
+    /// See [`Family::interpolate`]. A network of another family gives nothing.
+    #[must_use]
+    fn interpolate(self, source: Self) -> Self;
 
     /// See [`Family::jacobians`].
     ///

@@ -11,7 +11,7 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -217,8 +217,8 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
-        &["model.activation", "model.scheme"]
+    fn untold(&self) -> Vec<&'static str> {
+        untold_of_layers(self.scheme, self.activation)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {
@@ -237,13 +237,15 @@ impl Family for Section {
         let mut jacobians = Vec::new();
         for i in 0..images {
             let x = x.clone().narrow(0, i, 1);
-            let others = x.clone().narrow(1, first, patches - first);
+            // None, if all patches fit.
+            let others = (first < patches).then(|| x.clone().narrow(1, first, patches - first));
             let hidden = |net: &Network, x: Tensor<3>| {
                 let [rows, ..] = x.dims();
-                let others = Tensor::from_inner(others.clone());
-                let others = others.expand([rows, patches - first, d_model]);
-                net.hidden(Tensor::cat(vec![x, others], 1))
-                    .narrow(1, 0, first)
+                let others = others.clone().map(|others| {
+                    Tensor::from_inner(others).expand([rows, patches - first, d_model])
+                });
+                let all = [x].into_iter().chain(others).collect();
+                net.hidden(Tensor::cat(all, 1)).narrow(1, 0, first)
             };
             jacobians.extend(JacobianProbe::new().run_module(
                 network,

@@ -164,10 +164,10 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
+    fn untold(&self) -> Vec<&'static str> {
         match self.scheme.has_gate() {
-            true => &[],
-            false => &["model.scheme"],
+            true => vec![],
+            false => vec!["model.scheme"],
         }
     }
 

@@ -14,7 +14,7 @@ mod vit;
 pub use byte_lm::Section as ByteLm;
 pub use family::{Families, Family, Recognised, Zoo};
 
-use family::of_layers;
+use family::{of_layers, untold_of_layers};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -49,6 +49,7 @@ macro_rules! families {
                 use crate::error::Result;
                 use crate::fit::{self, PartUpdate, Pass, Sums};
                 use crate::recipe::{Gates, Train};
+                use crate::record::Weights;
                 use crate::task::{$Domain as Task, Domain};
 
                 /// The `[model]` section of a family of this task.
@@ -185,13 +186,23 @@ macro_rules! families {
                         match self { $(Self::$Variant(section) => section.described(gates)),+ }
                     }
 
-                    fn untold(&self) -> &'static [&'static str] {
+                    fn untold(&self) -> Vec<&'static str> {
                         match self { $(Self::$Variant(section) => section.untold()),+ }
                     }
 
                     fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
                         match self {
                             $(Self::$Variant(section) => section.unknown_in_pytorch(gates)),+
+                        }
+                    }
+
+                    fn interpolates(
+                        &self,
+                        before: &<Task as Domain>::Form,
+                        after: &<Task as Domain>::Form,
+                    ) -> &'static [&'static str] {
+                        match self {
+                            $(Self::$Variant(section) => section.interpolates(before, after)),+
                         }
                     }
                 }
@@ -225,6 +236,16 @@ macro_rules! families {
                     ) -> Result<Vec<u8>, ImportError> {
                         match self {
                             $(Self::$Variant(net) => rezero_nn::torch::export_as(net, stored, metadata)),+
+                        }
+                    }
+
+                    fn interpolate(self, source: Self) -> Self {
+                        match (self, source) {
+                            $((Self::$Variant(network), Self::$Variant(source)) => Self::$Variant(
+                                super::$file::Section::interpolate(network, source),
+                            ),)+
+                            #[allow(unreachable_patterns)]
+                            (network, _) => network,
                         }
                     }
 
@@ -294,10 +315,10 @@ macro_rules! families {
                         match self { $(Self::$Variant(net) => fit::diagnose(net, gradients)),+ }
                     }
 
-                    /// The record of the inner network, so that a checkpoint's paths are those of
+                    /// The weights of the inner network, so that a checkpoint's paths are those of
                     /// rezero-nn.
-                    fn to_weights(self) -> ModuleRecord {
-                        match self { $(Self::$Variant(net) => net.into_record()),+ }
+                    fn to_weights(&self) -> Weights {
+                        match self { $(Self::$Variant(net) => Weights::of(net)),+ }
                     }
 
                     fn with_weights(self, record: ModuleRecord) -> Result<Self, String> {

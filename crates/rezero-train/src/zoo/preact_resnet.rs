@@ -145,10 +145,10 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
+    fn untold(&self) -> Vec<&'static str> {
         match self.scheme.has_gate() {
-            true => &["model.scheme"],
-            false => &[],
+            true => vec!["model.scheme"],
+            false => vec![],
         }
     }
 

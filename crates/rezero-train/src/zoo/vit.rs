@@ -11,7 +11,7 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers};
+use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -269,16 +269,31 @@ impl Family for Section {
         all
     }
 
-    fn untold(&self) -> &'static [&'static str] {
-        match self.positions {
-            PatchPositions::Learned => &["model.n_heads", "model.activation", "model.scheme"],
-            PatchPositions::Sinusoidal | PatchPositions::None => &[
-                "model.n_heads",
-                "model.activation",
-                "model.scheme",
-                "model.positions",
-            ],
+    fn untold(&self) -> Vec<&'static str> {
+        let mut untold = vec!["model.n_heads"];
+        untold.extend(untold_of_layers(self.scheme, self.activation));
+        if self.positions != PatchPositions::Learned {
+            untold.push("model.positions");
         }
+        untold
+    }
+
+    /// Positions are trained for a grid of patches.
+    fn interpolates(&self, before: &ImageForm, after: &ImageForm) -> &'static [&'static str] {
+        let size = |form: &ImageForm| [form.shape.height, form.shape.width];
+        match self.positions {
+            PatchPositions::Learned if size(before) != size(after) => &["position_table"],
+            PatchPositions::Learned | PatchPositions::Sinusoidal | PatchPositions::None => &[],
+        }
+    }
+
+    fn interpolate(mut network: Network, source: Network) -> Network {
+        let size = network.grid.map(|n| n * network.patches.patch_size);
+        let made = source.with_image_size(size).position_table;
+        if let (Some(own), Some(made)) = (network.position_table.take(), made) {
+            network.position_table = Some(own.map(|_| made.val()));
+        }
+        network
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

@@ -140,9 +140,9 @@ fn of_split(
 ) -> Result<ImageSet> {
     let saved = run_dir::environment(run);
     let given = Places {
-        text: None,
         dir: args.data_dir.clone(),
         offline: args.offline,
+        ..Places::default()
     };
     let places = places(run, of, saved.as_ref(), given, device)?;
     let data = ImageData {
@@ -262,7 +262,7 @@ impl Report {
                 let label = label.map(usize::from);
                 if self.with_tiles && self.tiles.len() < TILES {
                     self.tiles
-                        .push(self.tile(set, record, &classes, &name, label));
+                        .push(self.tile(set, record, &classes, &name, label)?);
                 }
                 classes.truncate(self.top);
                 self.predictions.push(Prediction {
@@ -287,13 +287,13 @@ impl Report {
         classes: &[(usize, f32)],
         name: &str,
         label: Option<usize>,
-    ) -> Tile {
+    ) -> Result<Tile> {
         let ImageShape {
             channels,
             height,
             width,
         } = set.shape();
-        let (pixels, size) = (set.pixels(record), height * width);
+        let (pixels, size) = (set.pixels(record)?, height * width);
         // Grey, or red, green and blue; what follows is alpha.
         let plane = |c: usize| if channels < 3 { 0 } else { c * size };
         let rgb = (0..size).flat_map(|i| [0, 1, 2].map(|c| pixels[plane(c) + i]));
@@ -303,7 +303,7 @@ impl Report {
             Some(label) => format!("is {}", self.name(label)),
             None => file.to_string_lossy().into_owned(),
         };
-        Tile {
+        Ok(Tile {
             pixels: rgb.collect(),
             height,
             width,
@@ -312,7 +312,7 @@ impl Report {
                 below,
             ],
             right: label.map(|label| label == class),
-        }
+        })
     }
 
     fn print(&self, args: &Predict, opened: &Opened<Images>, data: Option<&str>) -> Result<()> {

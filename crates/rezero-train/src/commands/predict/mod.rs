@@ -47,7 +47,7 @@ impl<D: Domain> Opened<D> {
         let step = reader.state()?.step;
         let network = zoo::draw(of, settings, &D::form(&of.data), &device);
         Ok(Self {
-            network: scored(&reader, network, args.raw)?,
+            network: scored(&args.run, &reader, network, args.raw)?,
             identity,
             step,
             device,

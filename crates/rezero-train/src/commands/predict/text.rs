@@ -104,5 +104,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     file.take(MOST + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| Error::io("read", path, e))?;
-    Ok(bytes)
+    match bytes.len() as u64 {
+        0 => Err(refused(
+            path,
+            "is empty: a score needs at least one byte".to_owned(),
+        )),
+        n if n > MOST => Err(refused(path, format!("has more than {MOST} bytes"))),
+        _ => Ok(bytes),
+    }
 }

@@ -1,6 +1,17 @@
 //! Operations that leave pixels in their place.
 
 use crate::image_set::ImageShape;
+use crate::{DataError, Result};
+
+/// Whether the operations are defined for such images.
+pub(super) fn fits(images: &'static str, shape: ImageShape) -> Result<()> {
+    DataError::require(
+        [1, 3].contains(&shape.channels),
+        images,
+        "of 1 or 3 channels: its operations are of grey or red, green and blue",
+        &format_args!("{shape} (channels, height, width)"),
+    )
+}
 
 /// `other + factor (byte − other)`, rounded down and cut to 0 … 255.
 fn blend(other: u8, byte: u8, factor: f32) -> u8 {
@@ -9,18 +20,19 @@ fn blend(other: u8, byte: u8, factor: f32) -> u8 {
     (other + factor * (byte - other)) as u8
 }
 
-/// Each byte through a table.
-fn look_up(pixels: &mut [u8], table: &[u8; 256]) {
+/// Each byte through the table of a function.
+fn look_up(pixels: &mut [u8], of: impl Fn(u8) -> u8) {
+    let mut table = [0; 256];
+    for (byte, to) in (0..=255).zip(&mut table) {
+        *to = of(byte);
+    }
     for byte in pixels {
         *byte = table[usize::from(*byte)];
     }
 }
 
 pub(super) fn brightness(pixels: &mut [u8], factor: f32) {
-    look_up(
-        pixels,
-        &std::array::from_fn(|byte| blend(0, byte as u8, factor)),
-    );
+    look_up(pixels, |byte| blend(0, byte, factor));
 }
 
 pub(super) fn posterize(pixels: &mut [u8], bits: u32) {
@@ -31,16 +43,15 @@ pub(super) fn posterize(pixels: &mut [u8], bits: u32) {
 }
 
 pub(super) fn solarize(pixels: &mut [u8], threshold: f64) {
-    let invert = |byte: usize| match (byte as f64) < threshold {
-        true => byte as u8,
-        false => 255 - byte as u8,
-    };
-    look_up(pixels, &std::array::from_fn(invert));
+    look_up(pixels, |byte| match f64::from(byte) < threshold {
+        true => byte,
+        false => 255 - byte,
+    });
 }
 
 /// The luma of Rec. 601.
 fn grey(red: u8, green: u8, blue: u8) -> u8 {
-    let [red, green, blue] = [red, green, blue].map(u32::from);
+    let (red, green, blue) = (u32::from(red), u32::from(green), u32::from(blue));
     ((19595 * red + 38470 * green + 7471 * blue + (1 << 15)) >> 16) as u8
 }
 
@@ -62,9 +73,9 @@ pub(super) fn color(pixels: &mut [u8], shape: ImageShape, factor: f32) {
     };
     for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
         let grey = grey(*red, *green, *blue);
-        for byte in [red, green, blue] {
-            *byte = blend(grey, *byte, factor);
-        }
+        *red = blend(grey, *red, factor);
+        *green = blend(grey, *green, factor);
+        *blue = blend(grey, *blue, factor);
     }
 }
 
@@ -79,10 +90,7 @@ pub(super) fn contrast(pixels: &mut [u8], shape: ImageShape, factor: f32) {
         None => pixels.iter().map(|byte| u64::from(*byte)).sum(),
     };
     let mean = (sum as f64 / size + 0.5) as u8;
-    look_up(
-        pixels,
-        &std::array::from_fn(|byte| blend(mean, byte as u8, factor)),
-    );
+    look_up(pixels, |byte| blend(mean, byte, factor));
 }
 
 pub(super) fn sharpness(pixels: &mut [u8], spare: &mut [u8], shape: ImageShape, factor: f32) {
@@ -130,8 +138,7 @@ pub(super) fn auto_contrast(pixels: &mut [u8], shape: ImageShape) {
         }
         let scale = 255.0 / f64::from(high - low);
         let offset = -f64::from(low) * scale;
-        let stretch = |byte: usize| (byte as f64 * scale + offset) as u8;
-        look_up(plane, &std::array::from_fn(stretch));
+        look_up(plane, |byte| (f64::from(byte) * scale + offset) as u8);
     }
 }
 
@@ -153,6 +160,6 @@ pub(super) fn equalize(pixels: &mut [u8], shape: ImageShape) {
             *value = (below / step).min(255) as u8;
             below += count;
         }
-        look_up(plane, &table);
+        look_up(plane, |byte| table[usize::from(byte)]);
     }
 }

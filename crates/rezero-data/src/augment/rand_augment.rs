@@ -1,10 +1,7 @@
 //! RandAugment and its operations.
 
-mod affine;
-mod colour;
-
 use super::canvas::Canvas;
-use super::{Augmentation, Step};
+use super::{Augmentation, Step, affine, colour};
 use crate::image_set::ImageShape;
 use crate::rng::Rng;
 use crate::{DataError, Result};
@@ -113,8 +110,9 @@ impl Operation {
         magnitude: usize,
         negative: bool,
     ) -> Result<()> {
-        RandAugment { n: 1, magnitude }.check()?;
-        fits(shape)?;
+        let step = RandAugment { n: 1, magnitude };
+        step.check()?;
+        step.fits(shape)?;
         DataError::require(
             pixels.len() == shape.bytes(),
             "the number of bytes of an image",
@@ -159,22 +157,6 @@ impl Operation {
     }
 }
 
-/// Whether the operations are defined for such images.
-fn fits(shape: ImageShape) -> Result<()> {
-    DataError::require(
-        [1, 3].contains(&shape.channels),
-        "images for rand-augment",
-        "of 1 or 3 channels: its operations are of grey or red, green and blue",
-        &format_args!("{shape} (channels, height, width)"),
-    )?;
-    DataError::require(
-        shape.height.max(shape.width) <= affine::MAX_SIDE,
-        "images for rand-augment",
-        &format!("of sides up to {}", affine::MAX_SIDE),
-        &format_args!("{shape} (channels, height, width)"),
-    )
-}
-
 impl Step for RandAugment {
     fn check(&self) -> Result<()> {
         let most = Operation::ALL.len();
@@ -193,7 +175,8 @@ impl Step for RandAugment {
     }
 
     fn fits(&self, shape: ImageShape) -> Result<()> {
-        fits(shape)
+        colour::fits("images for rand-augment", shape)?;
+        affine::fits("images for rand-augment", shape)
     }
 
     fn apply(&self, rng: &mut Rng, canvas: &mut Canvas<'_>) {

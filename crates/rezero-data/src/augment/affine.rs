@@ -1,9 +1,20 @@
 //! Affine maps with the nearest pixel, in steps of 1/65536 of a pixel as Pillow computes them.
 
 use crate::image_set::ImageShape;
+use crate::{DataError, Result};
 
 /// The longest side whose coordinates fit, wherever the maps of this crate lead.
-pub(super) const MAX_SIDE: usize = 1 << 14;
+const MAX_SIDE: usize = 1 << 14;
+
+/// Whether the maps are defined for such images.
+pub(super) fn fits(images: &'static str, shape: ImageShape) -> Result<()> {
+    DataError::require(
+        shape.height.max(shape.width) <= MAX_SIDE,
+        images,
+        &format!("of sides up to {MAX_SIDE}"),
+        &format_args!("{shape} (channels, height, width)"),
+    )
+}
 
 /// `(a, b, c, d, e, f)`: the pixel at (x, y) is read from `(a x + b y + c, d x + e y + f)`.
 pub(super) type Matrix = [f64; 6];
