@@ -5,12 +5,8 @@
 //! | file | how it is read |
 //! | - | - |
 //! | PNG of 1, 2, 4 or 8 bits: grey, RGB, palette, with or without alpha, interlaced or not | exactly |
-//! | JPEG of 8 bits: grey or YCbCr, baseline or progressive | within 2 of 255 levels of libjpeg, see below |
+//! | JPEG of 8 bits: grey, YCbCr or RGB, baseline or progressive | as libjpeg, exactly |
 //! | PNG of 16 bits, JPEG of 12 bits, JPEG in CMYK | refused: a reduction is a choice to make before training |
-//!
-//! The standard of JPEG leaves the rounding to the decoder. Grey and colours of full resolution are within 2 levels of
-//! libjpeg's, of pure noise within 3. Where a file has its colours at half the resolution (4:2:0 and 4:2:2, the usual
-//! kinds), values are within 4 levels.
 //!
 //! The orientation in a file's EXIF data is applied. Colour profiles and gamma are not. Channels are then made as
 //! [`Preparation`] says: grey becomes three equal channels; colours become grey as
@@ -26,7 +22,7 @@ use image::imageops::{self, FilterType};
 use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageError, Limits};
 
 use crate::image_set::ImageShape;
-use crate::jpeg::Jpeg;
+use crate::jpeg::{Fault, Jpeg};
 use crate::{DataError, Result};
 
 /// The most bytes of a file.
@@ -151,16 +147,10 @@ pub fn decode(bytes: &[u8], file: &Path, preparation: &Preparation) -> Result<Pi
         }
         prepare(decoder, file, preparation, failed)
     } else if bytes.starts_with(b"\xff\xd8") {
-        let frame = jpeg_frame(bytes).ok_or_else(|| corrupt("it ends early".to_owned()))?;
-        match (frame.bits, frame.components) {
-            (8, 1 | 3) => {}
-            (8, 4) => return Err(kind("a JPEG in CMYK".to_owned())),
-            (bits, n) => return Err(kind(format!("a JPEG of {bits} bits and {n} channels"))),
-        }
-        if !frame.ends {
-            return Err(corrupt("it ends early".to_owned()));
-        }
-        let decoder = Jpeg::new(bytes, 4 * MAX_PIXELS as usize).map_err(failed)?;
+        let decoder = Jpeg::new(bytes).map_err(|fault| match fault {
+            Fault::Kind(found) => kind(found),
+            Fault::Damaged(why) => corrupt(why.to_owned()),
+        })?;
         prepare(decoder, file, preparation, failed)
     } else if bytes.is_empty() {
         Err(corrupt("it is empty".to_owned()))
@@ -358,54 +348,4 @@ fn scaled(
         pixels.extend(image.into_raw());
     }
     pixels
-}
-
-/// The header of a JPEG's frame.
-struct JpegFrame {
-    bits: u8,
-    components: u8,
-    /// Whether the file has its end marker.
-    ends: bool,
-}
-
-/// Walks through the segments of a JPEG to its first scan. `None` if it ends before that.
-fn jpeg_frame(bytes: &[u8]) -> Option<JpegFrame> {
-    let mut at = 2;
-    let mut frame = None;
-    loop {
-        // Any number of bytes 0xff may stand before a marker.
-        while *bytes.get(at)? != 0xff {
-            at += 1;
-        }
-        while *bytes.get(at)? == 0xff {
-            at += 1;
-        }
-        let marker = *bytes.get(at)?;
-        at += 1;
-        match marker {
-            // Markers without a segment.
-            0x00 | 0x01 | 0xd0..=0xd8 => continue,
-            0xd9 => return None,
-            _ => {}
-        }
-        let length = usize::from(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-        let segment = bytes.get(at + 2..at + length.max(2))?;
-        match marker {
-            // Start of frame, of which 0xc4, 0xc8 and 0xcc are none.
-            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
-                frame = Some((*segment.first()?, *segment.get(5)?));
-            }
-            0xda => {
-                let (bits, components) = frame?;
-                let scans = bytes.get(at + length..)?;
-                return Some(JpegFrame {
-                    bits,
-                    components,
-                    ends: scans.windows(2).any(|two| two == [0xff, 0xd9]),
-                });
-            }
-            _ => {}
-        }
-        at += length.max(2);
-    }
 }

@@ -79,6 +79,15 @@ def adam7(image):
     return rows
 
 
+def noise(width, height):
+    rows = [bytes(hash_of(x, y, c) for x in range(width) for c in range(3)) for y in range(height)]
+    return Image.frombytes("RGB", (width, height), b"".join(rows))
+
+
+def hash_of(x, y, c):
+    return (x * x * 31 + y * y * 17 + x * y * 7 + c * (x * 13 + y * 29) * 5) * 2654435761 >> 13 & 255
+
+
 def oriented(image, orientation, kind="JPEG", **options):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -109,6 +118,16 @@ for subsampling in (0, 1, 2):
     add(f"rgb-{subsampling}.jpg", saved(scene("RGB"), "JPEG", quality=92, subsampling=subsampling))
 add("progressive.jpg", saved(scene("RGB"), "JPEG", quality=85, progressive=True, subsampling=0))
 add("restarts.jpg", saved(scene("RGB", 40, 24), "JPEG", quality=75, restart_marker_blocks=2, subsampling=2))
+add("progressive-2.jpg", saved(noise(64, 48), "JPEG", quality=60, progressive=True, subsampling=2))
+add("uncoded-colours.jpg", saved(scene("RGB"), "JPEG", quality=70, keep_rgb=True))
+add("optimised.jpg", saved(noise(33, 17), "JPEG", quality=30, optimize=True, subsampling=1))
+# Pillow writes none of these samplings: the blocks are those of another one, so that the picture is a jumble.
+for name, subsampling, old, new in (("440", 1, 0x21, 0x12), ("411", 2, 0x22, 0x41)):
+    data = bytearray(saved(noise(32, 32), "JPEG", quality=80, subsampling=subsampling))
+    at = data.index(b"\xff\xc0") + 11
+    assert data[at] == old
+    data[at] = new
+    add(f"colours-{name}.jpg", bytes(data), ("RGB",))
 for orientation in range(1, 9):
     add(f"orientation-{orientation}.jpg", oriented(scene("RGB"), orientation, quality=90, subsampling=0), ("RGB",))
 (HERE / "cmyk.jpg").write_bytes(saved(scene("RGB").convert("CMYK"), "JPEG"))
