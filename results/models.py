@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Makes named models of finished runs: weights, rows of the registry, cards.
 
-    python3 results/models.py make NAME RUN --baseline RUN [--cifar DIR --official DIR | --text FILE] [--dtype bf16]
+    python3 results/models.py make NAME RUN [--baseline RUN] [--cifar DIR --official DIR | --text FILE] [--dtype bf16]
     python3 results/models.py cards                      writes every card again, from results/records/models
 
-`make` exports the best checkpoint of RUN, puts length and SHA-256 into the registry, scores the weights and both runs, and keeps
-the record of both in results/records/models/NAME. DIR of --cifar is the data that the runs have seen; --official is the folder
+`make` exports the best checkpoint of RUN, puts length and SHA-256 into the registry, scores the weights and the runs, and keeps
+their record in results/records/models/NAME. DIR of --cifar is the data that the runs have seen; --official is the folder
 with the official records, if those are other data. The binary is $REZERO, else `cargo run --release`.
 """
 
@@ -76,11 +76,14 @@ def make(args):
         words = ["import", str(weights(args.name)), "--run-dir", str(stored)]
         subprocess.run([*runs.rezero(), *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         for label, run in (("stored", stored), ("run", args.run), ("baseline", args.baseline)):
+            if run is None:
+                continue
             scores[label] = {split: score(run, split, place) for split in ("valid", "test")}
             if args.official:
                 scores[label]["official"] = score(run, "test", ["--data-dir", args.official])
     runs.record(pathlib.Path(args.run), record / "run")
-    runs.record(pathlib.Path(args.baseline), record / "baseline")
+    if args.baseline:
+        runs.record(pathlib.Path(args.baseline), record / "baseline")
     about = {"dtype": args.dtype, "hardware": args.hardware, "scores": scores}
     (record / "scores.json").write_text(json.dumps(about, indent=1) + "\n")
     card(args.name)
@@ -113,9 +116,10 @@ def card(name):
     about = json.loads((record / "scores.json").read_text())
     scores = about["scores"]
     env = json.loads((record / "run" / "env.json").read_text())
-    base = json.loads((record / "baseline" / "env.json").read_text())
+    base = record / "baseline" / "env.json"
+    base = json.loads(base.read_text()) if base.exists() else None
     task = "text" if "bpb" in scores["stored"]["test"] else "images"
-    of_run, of_baseline = rows(record / "run"), rows(record / "baseline")
+    of_run, of_baseline = rows(record / "run"), rows(record / "baseline") if base else []
     data = weights(name).read_bytes()
     command = shlex.join(env["commands"][0])
     scheme = "plain residual network" if task == "images" else "pre-norm"
@@ -129,36 +133,38 @@ def card(name):
         f"| command | `{command}` |",
         f"| version | rezero {env['version']}, commit {env['commit'][:12]}, Burn {env['burn']} |",
         f"| machine | {about['hardware']} |",
-        f"| time | {wall(of_run)}; the baseline {wall(of_baseline)} |",
+        f"| time | {wall(of_run)}" + (f"; the baseline {wall(of_baseline)} |" if base else " |"),
         f"| seed | {env['seed']} |",
         f"| data | `{env['data']}` |",
         "",
         "## Figures",
         "",
-        f"| data | examples | {name} | baseline: {scheme} |",
-        "| - | -: | -: | -: |",
+        f"| data | examples | {name} |" + (f" baseline: {scheme} |" if base else ""),
+        "| - | -: | -: |" + (" -: |" if base else ""),
     ]
     for split, label in (("valid", "validation"), ("test", "test"), ("official", "official test records")):
         if split in scores["stored"]:
             of = scores["stored"][split]
-            lines.append(f"| {label} | {of['items']:,} | {figure(of)} | {figure(scores['baseline'][split])} |")
+            row = f"| {label} | {of['items']:,} | {figure(of)} |"
+            lines.append(row + (f" {figure(scores['baseline'][split])} |" if base else ""))
     if about["dtype"] != "f32":
         lines += ["", f"Before rounding to {about['dtype']}: {figure(scores['run']['test'])} on the test split."]
     if task == "images":
         lines += ["", "± is the standard error of a share among that many images; it says nothing of other seeds."]
     key, scale, digits = ("bpb", 1, 3) if task == "text" else ("accuracy", 100, 2)
     lines += ["", "## Curve", "", f"Validation, {'bits per byte' if task == 'text' else 'accuracy in %'}:", ""]
-    lines += [f"| step | {name} | baseline |", "| -: | -: | -: |"]
+    lines += [f"| step | {name} |" + (" baseline |" if base else ""), "| -: | -: |" + (" -: |" if base else "")]
     other = {row["step"]: row for row in of_baseline if row["split"] == "valid"}
     valid = [row for row in of_run if row["split"] == "valid"]
     every = max(1, len(valid) // 15)
     for row in valid[::-1][::every][::-1]:
         of = other.get(row["step"])
-        lines.append(f"| {row['step']:,} | {scale * row[key]:.{digits}f} | {f'{scale * of[key]:.{digits}f}' if of else '–'} |")
+        cell = f" {f'{scale * of[key]:.{digits}f}' if of else '–'} |" if base else ""
+        lines.append(f"| {row['step']:,} | {scale * row[key]:.{digits}f} |{cell}")
     gates = [row["alpha"] for row in of_run if row.get("alpha")][-1]
     lines += ["", "## Gates", "", "α of each layer at the end of training:", "", ", ".join(f"{v:.3g}" for v in gates) + "."]
-    baseline = shlex.join(base["commands"][0])
-    lines += ["", "## Baseline", "", f"The same recipe and seed: `{baseline}`."]
+    if base:
+        lines += ["", "## Baseline", "", f"The same recipe and seed: `{shlex.join(base['commands'][0])}`."]
     lines += ["", "## Data and its licence", "", DATA[task], "", LICENCE[task], "", "## Limits", "", LIMITS[task], ""]
     (CARDS / f"{name}.md").write_text("\n".join(lines))
 
@@ -174,7 +180,7 @@ def main():
     making = actions.add_parser("make")
     making.add_argument("name")
     making.add_argument("run")
-    making.add_argument("--baseline", required=True)
+    making.add_argument("--baseline")
     making.add_argument("--hardware", required=True)
     making.add_argument("--dtype", default="f32")
     making.add_argument("--cifar")

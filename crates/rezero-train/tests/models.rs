@@ -1,7 +1,7 @@
 //! `rezero models`, and `zoo:NAME` wherever a run is taken.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rezero_nn::pretrained;
 
@@ -128,6 +128,49 @@ fn a_name_stands_wherever_a_run_does() {
         ],
     );
     assert!(dir.join("grown/recipe.toml").is_file());
+}
+
+/// What a card says of official data, scored again. Needs `REZERO_TEST_DATA`, and a clone's `weights/`.
+#[test]
+fn cards_say_what_their_models_score() {
+    let Some(root) = std::env::var_os("REZERO_TEST_DATA").map(PathBuf::from) else {
+        println!("skipped: REZERO_TEST_DATA is not set");
+        return;
+    };
+    let dir = scratch();
+    for one in pretrained::list() {
+        let name = format!("zoo:{}", one.name);
+        let (row, place, data, key, scale) = match one.normalization {
+            Some(_) => (
+                "official test records",
+                "--data-dir",
+                "cifar10-sample",
+                "accuracy",
+                100.0,
+            ),
+            None => ("test", "--text", "enwik8-4mb", "bpb", 1.0),
+        };
+        let data = root.join(data);
+        let args = ["eval", &name, "--split", "test", "--json", place];
+        let said = succeed(dir.path(), &[&args[..], &[data.to_str().unwrap()]].concat());
+        let scored: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        let line = one
+            .card
+            .lines()
+            .find(|line| line.starts_with(&format!("| {row} |")));
+        let cells: Vec<&str> = line.unwrap().split('|').map(str::trim).collect();
+        let told: f64 = cells[3].split(' ').next().unwrap().parse().unwrap();
+        let found = scale * scored[key].as_f64().unwrap();
+        assert!(
+            (found - told).abs() <= 0.0101,
+            "{name}: {found}, and its card has {told}"
+        );
+        assert_eq!(
+            cells[2].replace(',', ""),
+            scored["items"].to_string(),
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -86,17 +86,6 @@ pub(super) static RESNET20_CIFAR10: Pretrained = Pretrained {
     inside: Some(include_bytes!("../../weights/resnet20-cifar10.safetensors")),
 };
 
-pub(super) static RESNET56_CIFAR10: Pretrained = Pretrained {
-    name: "resnet56-cifar10",
-    summary: "ReZero ResNet-56 on CIFAR-10",
-    card: include_str!("cards/resnet56-cifar10.md"),
-    bytes: 3_455_292,
-    sha256: "2a45f5c4e7b6ddec5c3eb6e9822bb6f5061dc50cca90f143dffb6351c4458648",
-    classes: CIFAR10,
-    normalization: Some(NOTEBOOK),
-    inside: None,
-};
-
 pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
     name: "bytes12-enwik8",
     summary: "ReZero Transformer of 12 layers on bytes of enwik8",
@@ -108,21 +97,5 @@ pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
     inside: None,
 };
 
-pub(super) static BYTES48_ENWIK8: Pretrained = Pretrained {
-    name: "bytes48-enwik8",
-    summary: "ReZero Transformer of 48 layers on bytes of enwik8",
-    card: include_str!("cards/bytes48-enwik8.md"),
-    bytes: 4_885_736,
-    sha256: "56809fe8b6c2494b59fdeb1676fbe76085fd03782e45b58b5bd0fd3fc017b71f",
-    classes: &[],
-    normalization: None,
-    inside: None,
-};
-
 /// Every set of weights, by name.
-pub(super) static ALL: &[&Pretrained] = &[
-    &BYTES12_ENWIK8,
-    &BYTES48_ENWIK8,
-    &RESNET20_CIFAR10,
-    &RESNET56_CIFAR10,
-];
+pub(super) static ALL: &[&Pretrained] = &[&BYTES12_ENWIK8, &RESNET20_CIFAR10];

@@ -37,26 +37,10 @@ weights! {
 }
 
 weights! {
-    /// Weights of [`CifarResNet::resnet56_pretrained`].
-    ResNet56 {
-        /// ReZero, CIFAR-10: `resnet56-cifar10`.
-        Cifar10ReZero = RESNET56_CIFAR10,
-    }
-}
-
-weights! {
     /// Weights of [`RztxLm::bytes12_pretrained`].
     Bytes12 {
         /// ReZero, the first 4,000,000 bytes of enwik8: `bytes12-enwik8`.
         Enwik8ReZero = BYTES12_ENWIK8,
-    }
-}
-
-weights! {
-    /// Weights of [`RztxLm::bytes48_pretrained`].
-    Bytes48 {
-        /// ReZero, the first 4,000,000 bytes of enwik8: `bytes48-enwik8`.
-        Enwik8ReZero = BYTES48_ENWIK8,
     }
 }
 
@@ -74,19 +58,6 @@ impl CifarResNet {
         device: &Device,
     ) -> Result<Self, PretrainedError> {
         let config = CifarResNetConfig::resnet20().with_definition(Definition::Notebook);
-        weights.entry().load(config.init(device))
-    }
-
-    /// ResNet-56 with weights, as [`resnet20_pretrained`](Self::resnet20_pretrained).
-    ///
-    /// # Errors
-    ///
-    /// As [`Pretrained::load`](super::Pretrained::load).
-    pub fn resnet56_pretrained(
-        weights: ResNet56,
-        device: &Device,
-    ) -> Result<Self, PretrainedError> {
-        let config = CifarResNetConfig::resnet56().with_definition(Definition::Notebook);
         weights.entry().load(config.init(device))
     }
 
@@ -112,15 +83,6 @@ impl RztxLm {
     /// As [`Pretrained::load`](super::Pretrained::load).
     pub fn bytes12_pretrained(weights: Bytes12, device: &Device) -> Result<Self, PretrainedError> {
         weights.entry().load(bytes(12).init(device))
-    }
-
-    /// A byte language model of 48 layers of width 64 with weights: tokens are bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pretrained::load`](super::Pretrained::load).
-    pub fn bytes48_pretrained(weights: Bytes48, device: &Device) -> Result<Self, PretrainedError> {
-        weights.entry().load(bytes(48).init(device))
     }
 }
 
