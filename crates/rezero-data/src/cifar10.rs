@@ -100,7 +100,7 @@ static SET: RecordSet = RecordSet {
     rule: "CIFAR-10 has five data_batch files, to train and to validate, and test_batch.bin",
     restore: "restore the missing files, or move the folder away and run `rezero fetch cifar10`",
     elsewhere: "fetch it with `rezero fetch cifar10`, or point the data folder at a copy; for \
-                images of your own see docs/OWN_MODEL.md",
+                images of your own see docs/DATA.md, data=folder",
     folder: FOLDER,
     train: &TRAIN_FILES,
     train_layout: BATCH,

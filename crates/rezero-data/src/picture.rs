@@ -138,6 +138,11 @@ pub fn decode(bytes: &[u8], file: &Path, preparation: &Preparation) -> Result<Pi
                 "its palette ends in the middle of a colour".to_owned(),
             ));
         }
+        // Before the decoder asks for memory.
+        if let Some(&[w3, w2, w1, w0, h3, h2, h1, h0]) = bytes.get(16..24) {
+            let [width, height] = [[w3, w2, w1, w0], [h3, h2, h1, h0]].map(u32::from_be_bytes);
+            within_limits(width, height).map_err(kind)?;
+        }
         let mut limits = Limits::default();
         limits.max_alloc = Some(16 * MAX_PIXELS);
         let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(failed)?;
@@ -210,6 +215,15 @@ impl Sizing {
     }
 }
 
+fn within_limits(width: u32, height: u32) -> std::result::Result<(), String> {
+    match u64::from(width) * u64::from(height) <= MAX_PIXELS {
+        true => Ok(()),
+        false => Err(format!(
+            "an image of {width} × {height} pixels, more than {MAX_PIXELS}"
+        )),
+    }
+}
+
 /// Decodes the pixels and makes them what `preparation` says.
 fn prepare(
     mut decoder: impl ImageDecoder,
@@ -221,13 +235,10 @@ fn prepare(
         NoTransforms, Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH,
     };
     let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > MAX_PIXELS {
-        return Err(DataError::PictureKind {
-            file: file.to_path_buf(),
-            found: format!("an image of {width} × {height} pixels, more than {MAX_PIXELS}"),
-        });
-    }
+    within_limits(width, height).map_err(|found| DataError::PictureKind {
+        file: file.to_path_buf(),
+        found,
+    })?;
     // Damaged EXIF data is no reason to refuse the pixels.
     let orientation = decoder.orientation().unwrap_or(NoTransforms);
     let turned = matches!(

@@ -1,6 +1,7 @@
 //! The kernels compared with the same operations composed of Burn's own, with finite differences,
 //! and with themselves on other numbers of threads.
 
+mod activations;
 mod attention;
 mod convolution;
 mod edges;

@@ -2,7 +2,9 @@
 //! it has two tasks, each with a vector and a remainder.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum};
+use rezero_kernels::{
+    AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum, gelu,
+};
 
 use crate::support::{gradient, leaf, random, same, weighed};
 
@@ -54,6 +56,16 @@ fn norm_and_sum() {
             gradient(&x, &gradients),
             gradient(&skip, &gradients),
         ]
+    });
+}
+
+#[test]
+fn activation() {
+    same("gelu", |device| {
+        let x = leaf::<1>(&random([19], 1), device);
+        let y = gelu(x.clone());
+        let gradients = weighed(y.clone()).backward();
+        vec![y.into_data(), gradient(&x, &gradients)]
     });
 }
 

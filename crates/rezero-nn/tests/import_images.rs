@@ -447,7 +447,7 @@ fn output_layers_of_several_forms_are_read() {
     let tokens = Tensor::<1, Int>::arange(0..8, &device).reshape([1, 8]);
     let rules = |ignore: &str| LoadRules {
         prefix: None,
-        ignore: vec![ignore.to_owned()],
+        ignore: ignore.split_whitespace().map(str::to_owned).collect(),
     };
     for (name, tied, ignore, zeros) in [
         ("lm_tied", true, "", &[][..]),

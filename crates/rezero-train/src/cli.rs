@@ -113,9 +113,9 @@ pub(crate) enum Command {
     Predict(Predict),
     /// Let a language model continue a text
     Sample(Sample),
-    /// Import a language model's PyTorch weights as a run
+    /// Import PyTorch weights as a run
     Import(Import),
-    /// Export a language model's weights for PyTorch
+    /// Export a run's weights for PyTorch
     Export(Export),
     /// Download and verify data sets
     Fetch(Fetch),

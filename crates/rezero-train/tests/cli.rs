@@ -498,11 +498,7 @@ fn other_data_is_named_with_what_the_trainer_takes() {
         }
         folder
     };
-    let always = [
-        "data_batch_1.bin",
-        "rezero fetch cifar10",
-        "docs/OWN_MODEL.md",
-    ];
+    let always = ["data_batch_1.bin", "rezero fetch cifar10", "docs/DATA.md"];
     for (files, said) in [
         (
             &["a.png", "b.JPG"][..],

@@ -27,3 +27,4 @@ mod tensorboard;
 mod terminal;
 mod text;
 mod trainer;
+mod weights;

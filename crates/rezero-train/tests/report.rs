@@ -329,8 +329,8 @@ fn a_baseline_may_be_the_beginning_of_a_label() {
     assert_eq!(found("pre-norm"), "pre-norm lr=0.01");
     assert_eq!(found("rezero lr=0.02"), "rezero lr=0.02");
     for (name, message) in [
-        ("rezero", "several groups begin with `rezero`"),
-        ("pre", "there is no group `pre`"),
+        ("rezero", "several arms begin with `rezero`"),
+        ("pre", "there is no arm `pre`"),
     ] {
         let error = of(name).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
@@ -689,10 +689,7 @@ fn the_command_writes_all_and_refuses_what_does_not_fit() {
         args.extend(extra);
         fail(dir.path(), &args, 1, &[expected]);
     };
-    refused(
-        &["--baseline", "post-norm"],
-        "there is no group `post-norm`",
-    );
+    refused(&["--baseline", "post-norm"], "there is no arm `post-norm`");
     refused(
         &["--into", "doc.md", "--name", "other"],
         "has no place for the table",

@@ -282,7 +282,7 @@ impl<'a> Jpeg<'a> {
                     for (component, _) in &scan.components {
                         let of = &mut frame.components[*component];
                         if of.table.is_none() {
-                            of.table = self.tables.quantisation[of.place].clone();
+                            of.table = self.tables.quantisation[of.place];
                         }
                     }
                     let mut bits = Bits::new(self.file.bytes, self.file.at);

@@ -15,6 +15,7 @@ pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod cross_entropy;
 pub(crate) mod gate;
+pub(crate) mod gelu;
 pub(crate) mod linear;
 mod matmul;
 pub(crate) mod optim;

@@ -51,7 +51,7 @@ const BESIDE: [&str; 6] = [
 /// How [`load_with`](super::load_with) reads a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadRules {
-    /// The module's tensors are those whose names begin so, such as `ema.`. Unless it is set, it is the
+    /// The module's tensors are those whose names begin so, such as `ema.`; the point may be left out. Unless it is set, it is the
     /// prefix under which most of the module's parameters are found.
     pub prefix: Option<String>,
     /// Tensors that are left out, by patterns of their names in the file: `*` stands for any text.
@@ -68,6 +68,8 @@ pub struct Loaded {
     /// The names of the module's parameters that the file lacks and that are 0, such as the bias of an
     /// output layer.
     pub zeros: Vec<String>,
+    /// Other prefixes under which the file has as many of the module's parameters.
+    pub others: Vec<String>,
 }
 
 /// The tensors that are meant for a module.
@@ -77,6 +79,7 @@ pub(super) struct Chosen {
     pub tensors: TorchTensors,
     pub prefix: String,
     pub left_out: Vec<String>,
+    pub others: Vec<String>,
 }
 
 /// Changes names of a file to a module's.
@@ -87,17 +90,23 @@ impl TorchWeights {
     ///
     /// # Errors
     ///
-    /// If no name has the prefix of the rules, or two prefixes fit equally.
+    /// If no name has the prefix of the rules or matches a pattern of theirs, or two prefixes fit equally.
     pub(super) fn choose(
         &self,
         translate: &Translate<'_>,
         expected: &BTreeSet<String>,
         rules: &LoadRules,
     ) -> Result<Chosen, ImportError> {
+        let none = |pattern: &&String| !self.tensors.keys().any(|name| matches(pattern, name));
+        if let Some(pattern) = rules.ignore.iter().find(none) {
+            return Err(ImportError::Ignore {
+                pattern: pattern.clone(),
+            });
+        }
         let kept = |name: &str| !rules.ignore.iter().any(|pattern| matches(pattern, name));
         let mut best: Vec<(usize, Chosen)> = Vec::new();
         let prefixes = match &rules.prefix {
-            Some(prefix) => vec![prefix.clone()],
+            Some(prefix) => vec![self.whole_component(prefix)],
             None => self.prefixes(),
         };
         for prefix in prefixes {
@@ -120,6 +129,7 @@ impl TorchWeights {
                     tensors,
                     prefix,
                     left_out,
+                    others: Vec::new(),
                 };
                 best.push((score, chosen));
             }
@@ -145,7 +155,12 @@ impl TorchWeights {
                 })?
             }
         };
-        Ok(best.swap_remove(at).1)
+        let score = *score;
+        let mut chosen = best.swap_remove(at).1;
+        if score > 0 && !chosen.prefix.is_empty() {
+            chosen.others = best.into_iter().map(|(_, other)| other.prefix).collect();
+        }
+        Ok(chosen)
     }
 
     /// The tensors of a module with parameters of these names, if one part of the file has them.
@@ -154,8 +169,23 @@ impl TorchWeights {
         translate: impl Fn(&mut TorchTensors, &BTreeSet<String>),
         expected: &BTreeSet<String>,
     ) -> Option<TorchTensors> {
-        let chosen = self.choose(&translate, expected, &LoadRules::default());
+        let mut rules = LoadRules::default();
+        let mut chosen = self.choose(&translate, expected, &rules);
+        // Which of several networks it is, is asked later.
+        if let Err(ImportError::Ambiguous { prefixes }) = &chosen {
+            rules.prefix = prefixes.first().cloned();
+            chosen = self.choose(&translate, expected, &rules);
+        }
         chosen.ok().map(|chosen| chosen.tensors)
+    }
+
+    /// `prefix`, with the point that ends it in the file's names if it lacks that.
+    pub(super) fn whole_component(&self, prefix: &str) -> String {
+        let pointed = format!("{prefix}.");
+        match !prefix.is_empty() && self.tensors.keys().any(|name| name.starts_with(&pointed)) {
+            true => pointed,
+            false => prefix.to_owned(),
+        }
     }
 
     /// The prefixes of whole components that names have, the shortest and the most frequent first.

@@ -96,7 +96,8 @@ fn check_legacy(bytes: &[u8]) -> Result<(), String> {
 fn check_zip(path: &Path) -> Result<Vec<Patch>, String> {
     let failed = |e: zip::result::ZipError| e.to_string();
     let file = File::open(path).map_err(|e| e.to_string())?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
+    let mut archive = ZipArchive::new(BufReader::new(file))
+        .map_err(|e| format!("it is cut short or damaged: {e}"))?;
     for i in 0..archive.len() {
         let entry = archive.by_index_raw(i).map_err(failed)?;
         let name = entry.name().map_err(failed)?;

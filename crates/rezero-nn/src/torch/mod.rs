@@ -13,8 +13,8 @@ mod guard;
 mod weights;
 
 pub use choose::{LoadRules, Loaded};
-pub(crate) use weights::renamed;
 pub use weights::{TorchTensor, TorchTensors, TorchWeights};
+pub(crate) use weights::{complete_head, renamed};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -111,6 +111,11 @@ pub enum ImportError {
         /// The first components of the names in the file.
         found: Vec<String>,
     },
+    /// No tensor of the file matches a pattern of those that are left out.
+    Ignore {
+        /// The pattern.
+        pattern: String,
+    },
     /// The weights could not be written.
     Write(String),
 }
@@ -129,11 +134,11 @@ impl fmt::Display for ImportError {
                 write!(f, "the weights are of another model")
             }
             Self::Mismatch(tensors) => {
-                write!(
-                    f,
-                    "the weights are of another model, {} tensors differ:",
-                    tensors.len()
-                )?;
+                let n = tensors.len();
+                match n {
+                    1 => write!(f, "the weights are of another model, 1 tensor differs:")?,
+                    _ => write!(f, "the weights are of another model, {n} tensors differ:")?,
+                }
                 tensors
                     .iter()
                     .take(EXAMPLES)
@@ -153,6 +158,11 @@ impl fmt::Display for ImportError {
                 "no tensor's name begins with \"{}\"; names begin with {}",
                 prefix.escape_debug(),
                 listed(found)
+            ),
+            Self::Ignore { pattern } => write!(
+                f,
+                "no tensor's name matches \"{}\", which should be left out",
+                pattern.escape_debug()
             ),
             Self::Write(message) => write!(f, "cannot write weights: {message}"),
         }
@@ -233,6 +243,7 @@ pub fn load_with<M: TorchNames>(
     let loaded = Loaded {
         prefix: chosen.prefix,
         left_out: chosen.left_out,
+        others: chosen.others,
         zeros: made.map(|(name, _)| name.clone()).collect(),
     };
     let names = slots.into_iter().map(|slot| (slot.path, slot.name));

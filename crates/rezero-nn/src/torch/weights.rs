@@ -339,7 +339,7 @@ impl TorchWeights {
     ///
     /// [`ImportError::Prefix`], with the beginnings of names that there are.
     pub fn only(&self, prefix: &str) -> Result<Self, ImportError> {
-        let part = self.under(prefix);
+        let part = self.under(&self.whole_component(prefix));
         match part.tensors.is_empty() {
             false => Ok(part),
             true => Err(self.no_such(prefix.to_owned())),
@@ -586,6 +586,19 @@ fn from_torch(path: &Path, length: u64) -> Result<TorchWeights, String> {
     }
     weights.ignored.sort();
     Ok(weights)
+}
+
+/// Gives the output layer of that name a bias of zeros, if the module has one and the file has none.
+pub(crate) fn complete_head(tensors: &mut TorchTensors, expected: &BTreeSet<String>, layer: &str) {
+    let bias = format!("{layer}.bias");
+    if expected.contains(&bias)
+        && !tensors.contains_key(&bias)
+        && let Some(head) = tensors.get(&format!("{layer}.weight"))
+        && let Some(rows) = head.shape().first()
+    {
+        let zeros = TorchTensor::zeros(vec![*rows]);
+        tensors.insert(bias, zeros);
+    }
 }
 
 /// Gives tensors other names, component by component. A name that is taken stays as it is.

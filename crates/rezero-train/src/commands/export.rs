@@ -46,8 +46,12 @@ fn write<D: Domain>(args: &Export, run: &Path, recipe: &Recipe, of: &TaskOf<D>) 
     metadata.push((RECIPE.to_owned(), shared(recipe).to_toml()));
     let bytes = network.to_torch(args.dtype, metadata)?;
     write_named(&args.out, &bytes)?;
+    let which = match reader.has_average() && !args.raw {
+        true => " · the average of the weights",
+        false => "",
+    };
     say!(
-        "{identity} · step {step} · {} bytes to {}",
+        "{identity} · step {step}{which} · {} bytes to {}",
         bytes.len(),
         args.out.display()
     );

@@ -10,7 +10,7 @@ use super::{described_data, fingerprint, new_run, places, resume, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Model, Rates, Scheduler, load};
+use crate::fit::{Model, Rates, Scheduler, load, load_average};
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, TaskRecipe};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::{Domain, Places};
@@ -125,12 +125,21 @@ fn grow<D: Domain>(
     let network = load(&reader, zoo::draw(of, &old.settings, &form, &device))?;
     let before = rezero_nn::parameter_count(&network);
     let optimizer = reader.optimizer(&network)?;
-    let network = zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| {
-        Error::Run {
+    let grow = |network| {
+        zoo::grow(&deeper, settings, &form, network, args.place.into()).map_err(|e| Error::Run {
             dir: args.run.clone(),
             message: e.to_string(),
+        })
+    };
+    // With the same new layers.
+    let average = match settings.train.ema > 0.0 && reader.has_average() {
+        true => {
+            let network = zoo::draw(of, &old.settings, &form, &device);
+            Some(grow(load_average(&reader, network)?)?)
         }
-    })?;
+        false => None,
+    };
+    let network = grow(network)?;
     let parameters = rezero_nn::parameter_count(&network);
 
     let (base, name) = source.beside()?;
@@ -156,7 +165,7 @@ fn grow<D: Domain>(
         writer.save(
             &state,
             network.to_weights(),
-            None,
+            average.as_ref().map(Model::to_weights),
             || optimizer,
             schedule.to_record(),
         )

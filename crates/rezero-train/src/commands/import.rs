@@ -1,5 +1,6 @@
 //! `rezero import`
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::str::FromStr;
@@ -7,17 +8,20 @@ use std::str::FromStr;
 use rezero_data::Split;
 use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
 
+use super::export::RECIPE;
 use super::step_zero::begin_at_zero;
 use super::train::reads_text;
 use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say, short};
 use crate::cli::Import;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::recipe::{Override, Recipe, Resolved, TaskOf, with_task};
+use crate::recipe::{
+    ImageData, Override, Recipe, Resolved, Run, TaskOf, TaskRecipe, folder_name, with_task,
+};
 use crate::record::Environment;
-use crate::task::{Domain, Images, Places, Text};
+use crate::task::{Domain, Images, Places, Text, data_of_file};
 use crate::zoo::{Families, Recognised, Zoo};
-use crate::{words, zoo::images, zoo::text};
+use crate::{words, zoo};
 
 /// The most names of a list that are shown.
 const SHOWN: usize = 5;
@@ -40,18 +44,14 @@ pub fn run(args: &Import) -> Result<()> {
     let counters: Vec<String> = part.ignored().map(str::to_owned).collect();
     list("no floating-point values, so left out", &counters);
     let (recipe, mut given) = named(args);
-    let recipe = match (recipe, &found) {
-        (Some(recipe), _) => recipe,
-        (None, Some((_, recipe, _))) => OsStr::new(recipe),
-        (None, None) => {
-            return Err(Error::RecipeValue {
-                key: "model.family".to_owned(),
-                message: "cannot be told from the file; name the recipe of its network".to_owned(),
-            });
-        }
+    let name = name_of(&args.weights);
+    let base = match (recipe, exported(&part, &name)?, &found) {
+        (Some(recipe), _, _) => Recipe::resolve(recipe, &[])?,
+        (None, Some(recipe), _) => recipe,
+        (None, None, Some((_, recipe, _))) => Recipe::resolve(recipe, &[])?,
+        (None, None, None) => return Err(unknown(&part)),
     };
     given.extend(reads_text(args.text.as_ref(), &given)?);
-    let base = Recipe::resolve(recipe, &[])?;
     let chosen = |o: &Override| ["family", "model", "model.family"].contains(&o.key.as_str());
     let in_recipe = with_task!(&base.recipe.task, of => of.model.name());
     if let Some((in_file, _, _)) = &found
@@ -61,7 +61,24 @@ pub fn run(args: &Import) -> Result<()> {
         return Err(other_family(in_file, in_recipe));
     }
     let told_by_file = told(&part, found.as_ref().map(|(_, _, told)| told), &given);
-    let resolved = base.with_found(&told_by_file, &given)?;
+    let in_file = found.as_ref().map(|(family, _, _)| *family);
+    let told = found.map(|(_, _, told)| told).unwrap_or_default();
+    // Keys of a folder have an effect once the data is one.
+    let of_a_folder = |o: &&Override| {
+        let keys = || ImageData::OF_A_FOLDER.iter();
+        keys().any(|key| o.key == *key || o.key == short(key))
+    };
+    let others: Vec<Override> = given.iter().filter(|o| !of_a_folder(o)).cloned().collect();
+    let mut resolved = base.clone().with_found(&told_by_file, &others)?;
+    let mut of_data = Vec::new();
+    if let (TaskRecipe::Images(of), Some(images)) = (&resolved.recipe.task, &told.images) {
+        of_data = data_of_file(&of.data, images);
+        of_data.retain(|o| !is_given(&given, &o.key));
+    }
+    if !of_data.is_empty() || others.len() < given.len() {
+        let all = [told_by_file, of_data.clone()].concat();
+        resolved = base.with_found(&all, &given)?;
+    }
     for change in &resolved.changes {
         say!("{change}");
     }
@@ -72,13 +89,77 @@ pub fn run(args: &Import) -> Result<()> {
         });
     }
     let family = with_task!(&resolved.recipe.task, of => of.model.name());
-    if let Some((in_file, _, _)) = &found
-        && *in_file != family
+    if let Some(in_file) = in_file
+        && in_file != family
     {
         return Err(other_family(in_file, family));
     }
-    let told = found.map(|(_, _, told)| told).unwrap_or_default();
-    with_task!(&resolved.recipe.task, of => begin(args, &resolved, of, &weights, &told, &given))
+    with_task!(&resolved.recipe.task, of => begin(args, &resolved, of, &weights, &told, &given))?;
+    if of_data.iter().any(|o| o.key == "data.class_names") {
+        say!(
+            "the file does not tell the names of its classes, so they are numbers: give class_names=[…] in the order of \
+             the labels"
+        );
+    }
+    Ok(())
+}
+
+/// A name for the run: that of the file.
+fn name_of(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = stem.trim_end_matches(".safetensors.index");
+    folder_name(&format!("{stem}_imported"))
+}
+
+/// The recipe that `rezero export` has put beside the weights.
+fn exported(weights: &TorchWeights, name: &str) -> Result<Option<Resolved>> {
+    let Some(text) = weights.metadata().get(RECIPE) else {
+        return Ok(None);
+    };
+    let resolved = Recipe::parse(name, text)?;
+    let device = &resolved.recipe.settings.run.device;
+    if *device != Run::default().device {
+        // The file may come from somebody else, and a device may be another machine.
+        return Err(Error::RecipeValue {
+            key: "run.device".to_owned(),
+            message: format!(
+                "is \"{}\" in the file's recipe; a device is given on the command line: name a recipe",
+                device.escape_debug()
+            ),
+        });
+    }
+    Ok(Some(resolved))
+}
+
+/// That the file's names are those of no family.
+fn unknown(weights: &TorchWeights) -> Error {
+    let names = weights
+        .names()
+        .map(|name| name.split('.').next().unwrap_or_default());
+    let names: BTreeSet<&str> = names.collect();
+    let shown: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    let more = match names.len() > SHOWN {
+        true => ", …",
+        false => "",
+    };
+    Error::RecipeValue {
+        key: "model.family".to_owned(),
+        message: format!(
+            "cannot be told: the names of the tensors begin with {}{more}, as in no family; README, PyTorch's weights, \
+             has the names that are known",
+            shown.join(", ")
+        ),
+    }
+}
+
+fn is_given(given: &[Override], key: &str) -> bool {
+    given
+        .iter()
+        .any(|o| o.key == key || o.key == short(key) || (key == "data.set" && o.key == "data"))
 }
 
 fn other_family(in_file: &str, in_recipe: &str) -> Error {
@@ -90,8 +171,8 @@ fn other_family(in_file: &str, in_recipe: &str) -> Error {
 
 /// The family in a file, its recipe, and what the file tells.
 fn recognised(weights: &TorchWeights) -> Option<(&'static str, &'static str, Recognised)> {
-    <images::Family as Families<Images>>::recognised(weights)
-        .or_else(|| <text::Family as Families<Text>>::recognised(weights))
+    <zoo::images::Family as Families<Images>>::recognised(weights)
+        .or_else(|| <zoo::text::Family as Families<Text>>::recognised(weights))
 }
 
 fn in_words(told: &Recognised) -> String {
@@ -122,7 +203,6 @@ fn told(weights: &TorchWeights, found: Option<&Recognised>, given: &[Override]) 
     let Some(found) = found else {
         return Vec::new();
     };
-    let is_given = |key: &str| given.iter().any(|o| o.key == key || o.key == short(key));
     let mut all = Vec::new();
     for key in &found.keys {
         let by_shape = found.settings.iter().find(|(k, _)| k == key);
@@ -140,7 +220,7 @@ fn told(weights: &TorchWeights, found: Option<&Recognised>, given: &[Override]) 
             all.push(Override::new(*key, value.as_str()));
         }
     }
-    all.retain(|o| !is_given(&o.key));
+    all.retain(|o| !is_given(given, &o.key));
     all
 }
 
@@ -190,12 +270,12 @@ fn begin<D: Domain>(
         network
             .with_torch(weights, &rules)
             .map_err(|source| Error::Import {
+                hint: ignorable(&source).map_or_else(|| hint(told, &described), str::to_owned),
                 source,
-                hint: hint(told, &described),
             })?;
     tell(&loaded);
 
-    let name = format!("{}_imported", resolved.run_name());
+    let name = name_of(&args.weights);
     let place = new_run(args.run_dir.as_ref(), Path::new(RUNS), name);
     let text = args.text.as_deref().map(absolute).transpose()?;
     let mut data = String::new();
@@ -269,10 +349,27 @@ fn hint(told: &Recognised, described: &[(&'static str, String)]) -> String {
     }
 }
 
+/// How to leave out what only the file has, if nothing else differs.
+fn ignorable(error: &ImportError) -> Option<&'static str> {
+    let unknown = |text: &String| text.contains(": unknown, ");
+    match error {
+        ImportError::Mismatch(all) if !all.is_empty() && all.iter().all(unknown) => Some(
+            "the file has tensors that the network lacks; --ignore PATTERN leaves such out, as --ignore 'aux.*'\n",
+        ),
+        _ => None,
+    }
+}
+
 /// Says which tensors were left out, and which parameters the file lacks.
 fn tell(loaded: &Loaded) {
     if !loaded.prefix.is_empty() {
         say!("its names begin with {}", loaded.prefix);
+    }
+    if !loaded.others.is_empty() {
+        say!(
+            "other weights for the same network begin with {}; --prefix chooses them",
+            loaded.others.join(", ")
+        );
     }
     list("left out", &loaded.left_out);
     list("not in the file, so 0", &loaded.zeros);

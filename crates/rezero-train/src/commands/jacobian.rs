@@ -32,7 +32,7 @@ pub fn run(args: &Jacobian) -> Result<()> {
             if !source.dir().is_dir() {
                 return Err(bad(
                     &args.what,
-                    "is neither transformer, mlp, zoo:NAME nor a run directory".to_owned(),
+                    "is neither transformer, mlp, zoo:NAME nor a run directory; networks of other families are measured as runs".to_owned(),
                 ));
             }
             (words::path(named), measure_run(args, source.dir())?)

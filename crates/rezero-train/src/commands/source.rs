@@ -157,7 +157,15 @@ pub(super) fn begin_with<D: Domain>(
         "  loaded: {}",
         in_groups(shared.loaded.iter().map(|(name, shape)| (name, shape)))
     );
-    for (name, shape, before) in &shared.remade {
+    let (alone, many) = match shared.remade.len() {
+        0..=MOST_NAMED => (&shared.remade[..], &[][..]),
+        _ => (&[][..], &shared.remade[..]),
+    };
+    if !many.is_empty() {
+        let all = many.iter().map(|(name, shape, _)| (name, shape));
+        say!("  made anew or interpolated: {}", in_groups(all));
+    }
+    for (name, shape, before) in alone {
         let how = match interpolated.contains(&name.as_str()) {
             true => "interpolated",
             false => "made anew",
@@ -206,6 +214,9 @@ fn interpolated<D: Domain>(
         names,
     ))
 }
+
+/// More tensors that are made anew are shown in groups.
+const MOST_NAMED: usize = 12;
 
 /// Tensors by the first part of their names: `conv1 (1), layers (60): 269,731 numbers`.
 fn in_groups<'a>(all: impl Iterator<Item = (&'a String, &'a Vec<usize>)>) -> String {

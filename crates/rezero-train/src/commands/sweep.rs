@@ -265,7 +265,10 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
         .iter()
         .map(|(name, n)| format!("{n} {name}"))
         .collect();
-    say!("all {all} trials have ended: {}", counts.join(", "));
+    match all {
+        1 => say!("the trial has ended: {}", counts.join(", ")),
+        _ => say!("all {all} trials have ended: {}", counts.join(", ")),
+    }
     warn_of_other_data(dir, plan);
     say!("report it with: {}", words::command("report", dir, &[]));
     Ok(())

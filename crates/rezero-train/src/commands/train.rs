@@ -196,11 +196,16 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         });
     }
     if let Some(saved) = &plan.saved {
+        let dir = plan.place.path();
+        // An imported or grown run that has not been trained.
+        let last = checkpoint::list(&dir)?.pop_last();
+        let at_start = last.is_some_and(|(step, _)| step == 0);
         must_be_same(
-            &plan.place.path(),
+            &dir,
             &saved.to_toml(),
             &recipe.to_tables(),
             settings,
+            at_start,
         )?;
     }
     let given = plan
@@ -508,7 +513,7 @@ fn finish<D: Domain>(
     let eval = words::command("eval", dir, &["--split", "test"]);
     say!("score it with: {eval}");
     let report = words::command("report", dir, &[]);
-    say!("see its curves with: {report}; with more runs behind it they are compared");
+    say!("see its curves with: {report} (and name other runs to compare them)");
     if let Some(line) = D::next_command(of, dir) {
         say!("{line}");
     }

@@ -93,7 +93,7 @@ pub(crate) fn check_freeze<M: Module>(model: &M, settings: &Settings) -> Result<
     );
     if some == every {
         return Err(bad(
-            "matches every parameter, so that nothing is trained".to_owned()
+            "matches every parameter, so that nothing is trained; leave some out".to_owned(),
         ));
     }
     if let Optimizer::Muon(_) = settings.optimizer {

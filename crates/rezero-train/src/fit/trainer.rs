@@ -193,7 +193,7 @@ impl Trainer {
         let opening = match exists {
             true => {
                 let (_, saved) = run_dir::recipe(&self.dir)?;
-                must_be_same(&self.dir, &saved, &sections, settings)?;
+                must_be_same(&self.dir, &saved, &sections, settings, false)?;
                 Opening::resume(&self.dir, &identity)?
             }
             false => Opening::new(NewRun::At(self.dir.clone())),

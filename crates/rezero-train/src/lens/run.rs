@@ -15,7 +15,8 @@ use crate::task::{Domain, Places};
 use crate::zoo::{self, Families, Zoo};
 
 /// The Jacobians of the run's network at the start and at a checkpoint, for `inputs` items of its
-/// validation split, with the average of its weights if the run keeps one. A grown network has no record of its start. From what to what they go is the
+/// validation split, with the average of its weights if the run keeps one. A network that was
+/// grown, imported or begun with another run's weights has no record of its start. From what to what they go is the
 /// family's [`JACOBIAN`](crate::zoo::Family::JACOBIAN).
 ///
 /// # Errors
@@ -64,8 +65,8 @@ fn of_task<D: Domain>(
         Ok(Record::new(name, of, layers, &spectra, 0))
     };
     let mut records = Vec::new();
-    // The initial network of a grown run cannot be made again.
-    if run_dir::environment(run).is_none_or(|e| e.grown_from.is_none()) {
+    // A network with weights from elsewhere is not made again.
+    if run_dir::environment(run).is_none_or(|e| e.began_anew()) {
         records.push(record("start", draw())?);
     }
     let step = checkpoint.state()?.step;

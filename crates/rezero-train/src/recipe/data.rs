@@ -238,11 +238,15 @@ impl ImageData {
         )?;
         let mut names = self.class_names.clone();
         names.sort_unstable();
-        names.dedup();
+        let twice = names.windows(2).find(|two| two[0] == two[1]);
+        let twice = twice.map(|two| format!(": {:?} is there twice", two[0]));
         check(
-            names.len() == self.class_names.len() && names.len() <= MAX_CLASSES,
+            twice.is_none() && names.len() <= MAX_CLASSES,
             "data.class_names",
-            format!("must be at most {MAX_CLASSES} different names"),
+            format!(
+                "must be at most {MAX_CLASSES} different names{}",
+                twice.unwrap_or_default()
+            ),
         )?;
         let fits = |list: &[f64]| list.is_empty() || list.len() == channels;
         for (key, list) in [("data.mean", &self.mean), ("data.std", &self.std)] {
@@ -266,7 +270,8 @@ impl ImageData {
                 (0.0..1.0).contains(&share) && valid + test < 1.0,
                 key,
                 format!(
-                    "must be at least 0 and below 1, with the other share as well, got {share}"
+                    "must be at least 0, and the shares together below 1, got valid_share={valid} and \
+                     test_share={test}"
                 ),
             )?;
         }

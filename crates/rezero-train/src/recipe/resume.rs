@@ -9,12 +9,13 @@ use super::settings::Settings;
 use crate::error::{Error, Result};
 
 /// A resumed run must be the run that was begun: only `[run]` may change, and its length only where the
-/// learning rate of a step does not depend on it. `saved` is the run's recipe.toml.
+/// learning rate of a step does not depend on it, or no step was taken (`at_start`). `saved` is the run's recipe.toml.
 pub(crate) fn must_be_same(
     dir: &Path,
     saved: &str,
     wanted: &Tables,
     settings: &Settings,
+    at_start: bool,
 ) -> Result<()> {
     let saved: Table = saved.parse().map_err(|e: toml::de::Error| Error::Run {
         dir: dir.to_owned(),
@@ -37,7 +38,7 @@ pub(crate) fn must_be_same(
             .filter(|key| old.get(*key) != new.get(*key))
         {
             let length = matches!(key.as_str(), "epochs" | "steps");
-            let fixed = length && settings.schedule.spans_the_run();
+            let fixed = length && settings.schedule.spans_the_run() && !at_start;
             if section == "run" && !fixed {
                 continue;
             }

@@ -224,7 +224,8 @@ impl Schedule {
             key,
             format!(
                 "is {steps} steps, where the whole run has {span}, so that the learning rate would never \
-                 fall; shorten it, or choose schedule=constant"
+                 fall; shorten it ({}=0 is none), or choose schedule=constant",
+                key.trim_start_matches("schedule.")
             ),
         )
     }

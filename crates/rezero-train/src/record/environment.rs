@@ -56,6 +56,12 @@ pub(crate) const OF_A_SWEEP: &str = "--of-sweep";
 pub(crate) const DATA_OF_A_SWEEP: &str = "--data-of-sweep";
 
 impl Environment {
+    /// Whether the run's network began with new weights: not grown, imported, or with another run's.
+    pub fn began_anew(&self) -> bool {
+        let command = self.commands.first().and_then(|words| words.get(1));
+        command.is_some_and(|command| command == "train") && self.began_with.is_none()
+    }
+
     /// The environment of this process. If it continues a run, `before` is the run's environment:
     /// its commands come first, and its paths are taken over.
     pub fn here(before: Option<Self>) -> Self {

@@ -78,7 +78,8 @@ impl Opening {
         if self.start.is_none() {
             return Ok(());
         }
-        if self.state.recipe != recipe {
+        // Before the first step, weights are all that a checkpoint has.
+        if self.state.step > 0 && self.state.recipe != recipe {
             return Err(self.fail(
                 "its last checkpoint is of another recipe than recipe.toml is now; restore it, or \
                  start a new run",

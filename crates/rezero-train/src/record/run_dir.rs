@@ -38,9 +38,13 @@ impl RunDir {
     /// If it cannot be created, holds a run, or is in use.
     pub fn create(path: &Path) -> Result<Self> {
         let run = Self::lock(path)?;
+        if is_abandoned(path) {
+            let all = path.join(checkpoint::DIR);
+            fs::remove_dir_all(&all).map_err(|e| Error::io("remove", &all, e))?;
+        }
         if holds_run(path) {
             return Err(run.fail(
-                "holds a run already; continue it with --resume, or choose another --run-dir",
+                "holds a run already; continue it with `rezero train RUN --resume`, or choose another --run-dir",
             ));
         }
         Ok(run)
@@ -277,6 +281,20 @@ pub(super) fn holds_run(path: &Path) -> bool {
     [RECIPE, metrics::FILE, checkpoint::DIR]
         .iter()
         .any(|name| is_there(&path.join(name)))
+}
+
+/// Whether a process has begun a run with given weights here, and ended before it was one: there is step 0
+/// alone, and nothing that tells what it is of.
+fn is_abandoned(path: &Path) -> bool {
+    let absent = |name: &&str| !is_there(&path.join(name));
+    let is_dir = |at: &Path| fs::symlink_metadata(at).is_ok_and(|meta| meta.is_dir());
+    let all = path.join(checkpoint::DIR);
+    let of_step_0 = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == "step-0" && is_dir(&entry.path()))
+    };
+    [RECIPE, ENV, metrics::FILE].iter().all(absent)
+        && is_dir(&all)
+        && fs::read_dir(&all).is_ok_and(|mut entries| entries.all(of_step_0))
 }
 
 /// The content of `env.json` of the run at `path`, if the file exists and is complete.

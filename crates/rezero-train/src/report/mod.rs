@@ -112,8 +112,8 @@ impl Report {
             Some(name) => Some(find(&groups, name).ok_or_else(|| {
                 let several = groups.iter().any(|group| begins(&group.label, name));
                 let found = match several {
-                    true => "several groups begin with",
-                    false => "there is no group",
+                    true => "several arms begin with",
+                    false => "there is no arm",
                 };
                 Error::Report(format!(
                     "{found} `{name}` to compare with; choose of: {}",

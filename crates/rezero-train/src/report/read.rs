@@ -84,12 +84,8 @@ pub fn read(spec: impl AsRef<OsStr>) -> Result<RunData> {
     let settings = flattened(&recipe).map_err(|e| fail(&format!("its recipe.toml: {e}")))?;
     let environment = run_dir::environment(dir);
     let task = environment.as_ref().and_then(|e| e.task.clone());
-    let began_with = environment.as_ref().and_then(|e| e.began_with.as_ref());
-    // A network that was grown, imported or begun with another run's weights has gates that were trained.
-    let command = environment
-        .as_ref()
-        .and_then(|e| e.commands.first()?.get(1));
-    let is_new = command.is_some_and(|command| command == "train") && began_with.is_none();
+    // Else the gates were trained before.
+    let is_new = environment.as_ref().is_some_and(Environment::began_anew);
     Ok(RunData {
         alpha_init: of_zoo.filter(|_| is_new).as_ref().and_then(first_alpha),
         diverged: !rows.iter().all(Row::is_finite),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use rezero_data::{
-    Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, Normalization, Split,
-    cifar10, cifar100, folder,
+    Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, MAX_CLASSES,
+    Normalization, Split, cifar10, cifar100, folder,
     mnist::{self, FASHION_MNIST, MNIST},
     picture::{Preparation, Sizing},
     shapes,
@@ -17,9 +17,12 @@ use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
 use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
 use crate::recipe::check::{check, in_f32};
-use crate::recipe::{ImageData, ImageSource, Pixels, Resize, Settings, TaskOf, TaskRecipe};
+use crate::recipe::{
+    ImageData, ImageSource, Override, Pixels, Resize, Settings, TaskOf, TaskRecipe,
+};
 use crate::record::Totals;
 use crate::say::say;
+use crate::zoo::ImagesOfFile;
 use crate::{words, zoo};
 
 /// The number of images of `shapes`: training, validation, test.
@@ -126,6 +129,59 @@ fn row(data: &ImageData) -> Row {
             },
         ),
     }
+}
+
+/// The settings that make `data` a folder of images of the form that a file of weights tells, if it is data of
+/// another form. What the file does not tell is as in `data`; the classes have their numbers as names.
+pub(crate) fn data_of_file(data: &ImageData, told: &ImagesOfFile) -> Vec<Override> {
+    let is_folder = data.set == ImageSource::Folder;
+    let row = row(data);
+    let (before, classes) = (row.form.shape, row.form.num_classes);
+    let [height, width] = match (told.side, before.height) {
+        (Some(side), _) => [side; 2],
+        (None, 0) => [OF_CIFAR10.shape.height, OF_CIFAR10.shape.width],
+        _ => [before.height, before.width],
+    };
+    let channels = told.channels.unwrap_or(before.channels);
+    let shape = ImageShape::new(channels, height, width);
+    let is_whole = <Images as Domain>::is_complete(data);
+    if is_whole && (shape, told.classes) == (before, classes) {
+        return Vec::new();
+    }
+    let list = |values: &[f32]| format!("{values:?}");
+    let mut settings = vec![
+        Override::new("data.set", "folder"),
+        Override::new("data.channels", channels.to_string().as_str()),
+        Override::new("data.size", format!("[{height}, {width}]").as_str()),
+    ];
+    if classes != told.classes {
+        let names: Vec<String> = (0..told.classes.min(MAX_CLASSES + 1))
+            .map(|i| i.to_string())
+            .collect();
+        settings.push(Override::new(
+            "data.class_names",
+            format!("{names:?}").as_str(),
+        ));
+    }
+    if data.resize == Resize::No {
+        settings.push(Override::new("data.resize", "crop"));
+    }
+    let tables_fit = channels == 3 || data.normalization == Pixels::Half;
+    if data.normalization == Pixels::Auto || !tables_fit {
+        let of_set = &row.normalization;
+        let (mean, std) = match !is_folder && of_set.mean.len() == channels {
+            true => (of_set.mean.clone(), of_set.std.clone()),
+            false => (vec![0.5; channels], vec![0.5; channels]),
+        };
+        settings.push(Override::new("data.normalization", "auto"));
+        if data.mean.len() != channels {
+            settings.push(Override::new("data.mean", list(&mean).as_str()));
+        }
+        if data.std.len() != channels {
+            settings.push(Override::new("data.std", list(&std).as_str()));
+        }
+    }
+    settings
 }
 
 /// How an image of the data set is made of a PNG or JPEG file.
@@ -391,7 +447,7 @@ impl Domain for Images {
         let all = ImageData::OF_A_FOLDER.into_iter();
         if data.set != ImageSource::Folder {
             let all = all.chain(["run.image_memory"]);
-            let why = "is for data=folder; other sets have their own";
+            let why = "only data=folder has it";
             return all.map(|key| (key, why.to_owned())).collect();
         }
         let why = "the constants of a folder are for normalization=auto";

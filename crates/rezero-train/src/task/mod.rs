@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
+pub(crate) use images::data_of_file;
 pub use images::{ImageForm, Images, class_names, preparation};
 pub use text::{ByteForm, Text, Windows};
 

@@ -263,11 +263,14 @@ impl Family for Section {
         } else {
             not.push(("model.positions", "learned", "sinusoidal, rotary or none"));
         }
+        if shape.norm && !shape.gate {
+            not.push(("model.scheme", "rezero", "post-norm, pre-norm or gpt2-norm"));
+        }
         Some(Recognised {
             settings,
             form: format!("{} tokens", shape.vocab_size),
             not,
-            keys: Vec::new(),
+            ..Recognised::default()
         })
     }
 

@@ -160,10 +160,7 @@ pub trait Family:
     fn untold(&self) -> Vec<&'static str>;
 
     /// What the family's usual code in PyTorch does not know of this section.
-    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
-        let _ = gates;
-        Vec::new()
-    }
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String>;
 
     /// See [`fit::Model::update_by_parts`].
     ///
@@ -188,10 +185,45 @@ pub struct Recognised {
     pub settings: Vec<(&'static str, String)>,
     /// The form of its inputs and outputs in words, such as `3 channels, 10 classes`.
     pub form: String,
+    /// What it tells of images.
+    pub images: Option<ImagesOfFile>,
     /// Settings that the file does not allow, each with those that it does.
     pub not: Vec<(&'static str, &'static str, &'static str)>,
     /// The keys that the metadata of an export may have.
     pub keys: Vec<&'static str>,
+}
+
+/// What a PyTorch file of a network of images tells of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImagesOfFile {
+    /// The channels, if shapes tell them.
+    pub channels: Option<usize>,
+    /// Height and width of square images, if shapes tell them.
+    pub side: Option<usize>,
+    /// The classes.
+    pub classes: usize,
+}
+
+/// The scheme of a network, unless it is the one that the usual code knows, and a bound of its gates.
+pub(super) fn unknown_scheme(
+    scheme: ResidualScheme,
+    known: ResidualScheme,
+    gates: &Gates,
+) -> Vec<String> {
+    let mut unknown = Vec::new();
+    if scheme != known {
+        unknown.push(format!("scheme={scheme}"));
+    }
+    if scheme.has_gate() && gates.alpha_bound != 0.0 {
+        unknown.push(format!("alpha_bound={}", gates.alpha_bound));
+    }
+    unknown
+}
+
+/// The whole number whose square `n` is.
+pub(super) fn root(n: usize) -> Option<usize> {
+    let root = n.isqrt();
+    (root * root == n).then_some(root)
 }
 
 /// The settings of residual connections that a file's layers of patches tell.
@@ -208,7 +240,8 @@ pub(super) fn of_layers(layers: &LayersShape) -> Vec<(&'static str, String)> {
         };
         settings.push(("model.norm", norm.to_string()));
     }
-    if layers.gates > 0 {
+    // LayerScale's gates are always per channel and per sublayer.
+    if layers.gates > 0 && scheme != ResidualScheme::LayerScale {
         settings.push(("gates.alpha_shared", (layers.gates == 1).to_string()));
         let per_channel = layers.gate_per_channel.to_string();
         settings.push(("gates.alpha_per_channel", per_channel));

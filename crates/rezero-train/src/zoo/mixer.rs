@@ -11,7 +11,10 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
+use super::family::{root, unknown_scheme};
+use super::{
+    Family, ImagesOfFile, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers,
+};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -198,6 +201,11 @@ impl Family for Section {
                 "{} channels, {} patches, {} classes",
                 shape.in_channels, shape.patches, shape.num_classes
             ),
+            images: Some(ImagesOfFile {
+                channels: Some(shape.in_channels),
+                side: root(shape.patches).map(|side| side * shape.patch_size),
+                classes: shape.num_classes,
+            }),
             ..Recognised::default()
         })
     }
@@ -219,6 +227,11 @@ impl Family for Section {
 
     fn untold(&self) -> Vec<&'static str> {
         untold_of_layers(self.scheme, self.activation)
+    }
+
+    /// timm's layers.
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+        unknown_scheme(self.scheme, ResidualScheme::PreNorm, gates)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

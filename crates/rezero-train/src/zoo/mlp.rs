@@ -8,7 +8,8 @@ use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, MAX_PARAMETERS, Recognised};
+use super::family::{root, unknown_scheme};
+use super::{Family, ImagesOfFile, MAX_PARAMETERS, Recognised};
 use crate::error::Result;
 use crate::fit::{PartUpdate, Pass, Sums};
 use crate::recipe::check::{check, positive};
@@ -147,9 +148,21 @@ impl Family for Section {
         if shape.gate {
             settings.push(("model.scheme", ResidualScheme::ReZero.to_string()));
         }
+        // Square images in colours or in grey.
+        let of = |channels: usize| {
+            let side =
+                root(shape.d_input / channels).filter(|_| shape.d_input.is_multiple_of(channels));
+            side.map(|side| (channels, side))
+        };
+        let (channels, side) = of(3).or_else(|| of(1)).unzip();
         Some(Recognised {
             settings,
             form: format!("{} inputs, {} classes", shape.d_input, shape.num_classes),
+            images: Some(ImagesOfFile {
+                channels,
+                side,
+                classes: shape.num_classes,
+            }),
             ..Recognised::default()
         })
     }
@@ -169,6 +182,11 @@ impl Family for Section {
             true => vec![],
             false => vec!["model.scheme"],
         }
+    }
+
+    /// The authors' notebook.
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+        unknown_scheme(self.scheme, ResidualScheme::ReZero, gates)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

@@ -12,7 +12,7 @@ mod preact_resnet;
 mod vit;
 
 pub use byte_lm::Section as ByteLm;
-pub use family::{Families, Family, Recognised, Zoo};
+pub use family::{Families, Family, ImagesOfFile, Recognised, Zoo};
 
 use family::{of_layers, untold_of_layers};
 

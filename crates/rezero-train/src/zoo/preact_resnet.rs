@@ -8,7 +8,8 @@ use rezero_nn::{Grow, GrowError, Jacobian, JacobianError, JacobianProbe, Place, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Recognised};
+use super::family::unknown_scheme;
+use super::{Family, ImagesOfFile, Recognised};
 use crate::error::Result;
 use crate::recipe::check::check;
 use crate::recipe::{Gates, Train};
@@ -132,6 +133,11 @@ impl Family for Section {
                 "{} channels, {} classes",
                 shape.in_channels, shape.num_classes
             ),
+            images: Some(ImagesOfFile {
+                channels: Some(shape.in_channels),
+                side: None,
+                classes: shape.num_classes,
+            }),
             ..Recognised::default()
         })
     }
@@ -150,6 +156,11 @@ impl Family for Section {
             true => vec!["model.scheme"],
             false => vec![],
         }
+    }
+
+    /// The usual layers.
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+        unknown_scheme(self.scheme, ResidualScheme::Residual, gates)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

@@ -11,7 +11,10 @@ use rezero_nn::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers};
+use super::family::{root, unknown_scheme};
+use super::{
+    Family, ImagesOfFile, JACOBIAN_ROWS, MAX_PARAMETERS, Recognised, of_layers, untold_of_layers,
+};
 use crate::error::Result;
 use crate::recipe::check::{check, positive};
 use crate::recipe::{Gates, Train};
@@ -247,6 +250,14 @@ impl Family for Section {
                 patches.unwrap_or_default(),
                 shape.num_classes
             ),
+            images: Some(ImagesOfFile {
+                channels: Some(shape.in_channels),
+                side: shape
+                    .patches
+                    .and_then(root)
+                    .map(|side| side * shape.patch_size),
+                classes: shape.num_classes,
+            }),
             not,
             keys: Vec::new(),
         })
@@ -294,6 +305,11 @@ impl Family for Section {
             network.position_table = Some(own.map(|_| made.val()));
         }
         network
+    }
+
+    /// timm's layers.
+    fn unknown_in_pytorch(&self, gates: &Gates) -> Vec<String> {
+        unknown_scheme(self.scheme, ResidualScheme::PreNorm, gates)
     }
 
     fn logits(network: &Network, batch: &ImageBatch) -> Tensor<2> {

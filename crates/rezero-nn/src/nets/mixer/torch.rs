@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Mixer;
 use crate::nets::timm::{self, LayersShape};
-use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, field, renamed};
+use crate::torch::{
+    TorchName, TorchNames, TorchTensors, TorchWeights, complete_head, field, renamed,
+};
 
 /// The form of an MLP-Mixer, from the names and shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ impl TorchNames for Mixer {
 
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         names(tensors, expected);
+        complete_head(tensors, expected, "head");
     }
 }
 

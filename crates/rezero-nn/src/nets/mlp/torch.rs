@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Mlp;
-use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, field};
+use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, complete_head, field};
 
 /// The form of a fully connected network, from the names and shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ impl TorchNames for Mlp {
 
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         names(tensors, expected);
+        complete_head(tensors, expected, "linear_output");
     }
 }
 

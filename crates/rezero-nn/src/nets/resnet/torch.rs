@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{CifarResNet, PreActResNet};
-use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, field, renamed};
+use crate::torch::{
+    TorchName, TorchNames, TorchTensors, TorchWeights, complete_head, field, renamed,
+};
 
 /// The form of a CIFAR ResNet, from the names and shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +158,7 @@ impl TorchNames for CifarResNet {
 
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         cifar_names(tensors, expected);
+        complete_head(tensors, expected, "fc");
     }
 }
 
@@ -194,6 +197,7 @@ impl TorchNames for PreActResNet {
 
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         preact_names(tensors, expected);
+        complete_head(tensors, expected, "linear");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     RztxDecoder, RztxDecoderLayer, RztxEncoder, RztxEncoderLayer, RztxLm, RztxTransformer,
 };
-use crate::torch::{TorchName, TorchNames, TorchTensor, TorchTensors, TorchWeights};
+use crate::torch::{TorchName, TorchNames, TorchTensor, TorchTensors, TorchWeights, complete_head};
 
 /// The sizes of a language model, from the shapes of its tensors. The number of heads is missing,
 /// since no shape depends on it.
@@ -146,6 +146,13 @@ fn torch_name(path: &[String]) -> TorchName {
 /// output layer.
 fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
     notebook_names(tensors);
+    // A table that is a parameter of its own.
+    if expected.contains("positions.weight")
+        && !tensors.contains_key("positions.weight")
+        && let Some(table) = tensors.remove("positions")
+    {
+        tensors.insert("positions.weight".to_owned(), table);
+    }
     join_projections(tensors);
     notebook_norms(tensors, expected);
     head(tensors, expected);
@@ -171,13 +178,7 @@ fn head(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
     if expected.contains(weight) && tensors.contains_key(bias) && !tensors.contains_key(weight) {
         tensors.insert(weight.to_owned(), embedding.clone());
     }
-    if expected.contains(bias)
-        && !tensors.contains_key(bias)
-        && let Some(rows) = tensors.get(weight).and_then(|head| head.shape().first())
-    {
-        let zeros = TorchTensor::zeros(vec![*rows]);
-        tensors.insert(bias.to_owned(), zeros);
-    }
+    complete_head(tensors, expected, "head");
 }
 
 /// Translates the names of the notebook's language model.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Vit;
 use crate::nets::timm::{self, LayersShape};
-use crate::torch::{TorchName, TorchNames, TorchTensors, TorchWeights, field, renamed};
+use crate::torch::{
+    TorchName, TorchNames, TorchTensors, TorchWeights, complete_head, field, renamed,
+};
 
 /// The form of a Vision Transformer, from the names and shapes of its tensors. The number of heads is
 /// missing, since no shape depends on it.
@@ -115,6 +117,7 @@ impl TorchNames for Vit {
 
     fn translate(tensors: &mut TorchTensors, expected: &BTreeSet<String>) {
         names(tensors, expected);
+        complete_head(tensors, expected, "head");
     }
 }
 

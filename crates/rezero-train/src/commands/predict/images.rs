@@ -114,10 +114,10 @@ impl Format {
             #[cfg(not(feature = "png"))]
             "png" => Err(refused(
                 path,
-                "this binary writes no PNG: name a file that ends in .svg, or build it with `--features png`"
+                "is a PNG, which this binary does not write: name a file that ends in .svg, or build it with `--features png`"
                     .to_owned(),
             )),
-            _ => Err(refused(path, "a grid is a file that ends in .svg or .png".to_owned())),
+            _ => Err(refused(path, "must end in .svg or .png".to_owned())),
         }
     }
 

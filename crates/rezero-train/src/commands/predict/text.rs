@@ -1,6 +1,6 @@
 //! The bits per byte of texts.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::Path;
 
@@ -100,6 +100,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
             "is a folder; name the files of text in it".to_owned(),
         ));
     }
+    // A device such as /dev/zero never ends; a pipe may be named, as by a shell's <(…).
+    if !meta.is_file() && !is_pipe(&meta) {
+        return Err(refused(path, "is no file of text".to_owned()));
+    }
     let mut bytes = Vec::new();
     file.take(MOST + 1)
         .read_to_end(&mut bytes)
@@ -112,4 +116,14 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         n if n > MOST => Err(refused(path, format!("has more than {MOST} bytes"))),
         _ => Ok(bytes),
     }
+}
+
+#[cfg(unix)]
+fn is_pipe(meta: &Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&meta.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_meta: &Metadata) -> bool {
+    false
 }
