@@ -16,6 +16,7 @@
 //! | [`gelu`] | `x · Φ(x)` |
 //! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, in training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
+//! | [`layer_norm`], [`rms_norm`] | `γ · (x − μ) / √(σ² + ε) + β`, `γ · x / √(mean(x²) + ε)` of each row |
 //! | [`normalize`] | either of the two with given statistics, outside training |
 //! | [`conv2d`] | a convolution of images |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
@@ -48,6 +49,7 @@ mod gelu;
 mod linear;
 mod mixed;
 mod optim;
+mod row_norm;
 mod values;
 
 pub use attention::{Rotation, SelfAttention};
@@ -59,4 +61,5 @@ pub use gelu::gelu;
 pub use linear::{Epilogue, gated_linear, linear};
 pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, LionStep, SgdStep};
+pub use row_norm::{layer_norm, rms_norm};
 pub use values::{FileFloat, all_finite, transpose};

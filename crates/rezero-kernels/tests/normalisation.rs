@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
-use rezero_kernels::{Epilogue, batch_norm, batch_norm_gated_sum, normalize};
+use rezero_kernels::{Epilogue, batch_norm, batch_norm_gated_sum, layer_norm, normalize, rms_norm};
 
 use crate::support::{
     close, composed, finite_differences, gathered, gradient, leaf, random, same, weighed,
@@ -139,4 +139,77 @@ proptest! {
         let epilogue = if relu { Epilogue::Relu } else { Epilogue::Identity };
         check(shape, epilogue, alpha, 0.5);
     }
+}
+
+/// Rows of several lengths, far means and views: layer norm and RMS norm.
+fn rows(shape: [usize; 3], scale: f32, mean: f32) {
+    let channels = shape[2];
+    same(
+        &format!("norms of rows {shape:?} × {scale} + {mean}"),
+        |device| {
+            let x = leaf::<3>(&random(shape, 1), device);
+            let gamma = leaf::<1>(&random([channels], 2), device);
+            let beta = leaf::<1>(&random([channels], 3), device);
+            let z = x.clone() * scale + mean;
+            let centred = layer_norm(z.clone(), gamma.clone(), beta.clone(), 1e-5);
+            let plain = rms_norm(z, gamma.clone(), 1e-5);
+            let gradients = (weighed(centred.clone()) + weighed(plain.clone() * 0.5)).backward();
+            vec![
+                centred.into_data(),
+                plain.into_data(),
+                gradient(&x, &gradients),
+                gradient(&gamma, &gradients),
+                gradient(&beta, &gradients),
+            ]
+        },
+    );
+}
+
+#[test]
+fn rows_of_the_models() {
+    for shape in [[2, 3, 5], [3, 17, 64], [16, 64, 128], [1, 2, 40_001]] {
+        rows(shape, 1.0, 0.0);
+        rows(shape, 3.0, 0.5);
+    }
+}
+
+#[test]
+fn rows_of_a_view() {
+    same("layer norm of a view", |device| {
+        let x = leaf::<3>(&random([4, 6, 10], 2), device);
+        let gamma = leaf::<1>(&random([4], 4), device);
+        let y = layer_norm(
+            x.clone().swap_dims(0, 2).flip([1]),
+            gamma.clone(),
+            gamma.clone(),
+            1e-5,
+        );
+        let gradients = weighed(y.clone()).backward();
+        vec![
+            y.into_data(),
+            gradient(&x, &gradients),
+            gradient(&gamma, &gradients),
+        ]
+    });
+}
+
+#[test]
+fn the_slopes_of_the_norms_of_rows() {
+    finite_differences(
+        "layer norm",
+        [random([6 * 7], 1), random([7], 2), random([7], 3)],
+        |[x, gamma, beta]| {
+            weighed(layer_norm(
+                x.clone().reshape([6, 7]),
+                gamma.clone(),
+                beta.clone(),
+                1e-5,
+            ))
+        },
+    );
+    finite_differences(
+        "RMS norm",
+        [random([6 * 7], 1), random([7], 2)],
+        |[x, gamma]| weighed(rms_norm(x.clone().reshape([6, 7]), gamma.clone(), 1e-5)),
+    );
 }

@@ -3,7 +3,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{
-    AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum, gelu,
+    AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum, gelu, layer_norm,
+    rms_norm,
 };
 
 use crate::support::{gradient, leaf, random, same, weighed};
@@ -66,6 +67,22 @@ fn activation() {
         let y = gelu(x.clone());
         let gradients = weighed(y.clone()).backward();
         vec![y.into_data(), gradient(&x, &gradients)]
+    });
+}
+
+#[test]
+fn norms_of_rows() {
+    same("layer norm and RMS norm", |device| {
+        let x = leaf::<2>(&random([3, 19], 1), device);
+        let channels = leaf::<1>(&random([19], 2), device);
+        let y = layer_norm(x.clone(), channels.clone(), channels.clone(), 1e-5);
+        let y = rms_norm(y, channels.clone(), 1e-5);
+        let gradients = weighed(y.clone()).backward();
+        vec![
+            y.into_data(),
+            gradient(&x, &gradients),
+            gradient(&channels, &gradients),
+        ]
     });
 }
 

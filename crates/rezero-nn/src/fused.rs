@@ -1,8 +1,8 @@
 //! Burn's layers, computed by `rezero-kernels`: the same values, from fast kernels on Flex.
 
 use burn::nn::conv::Conv2d;
-use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
-use burn::tensor::{Device, Tensor};
+use burn::nn::{BatchNorm, LayerNorm, Linear, PaddingConfig2d, RmsNorm};
+use burn::tensor::{DType, Device, Tensor};
 use rezero_kernels::{BatchNormed, Epilogue};
 
 /// `act(linear(x))`.
@@ -13,6 +13,28 @@ pub(crate) fn linear<const D: usize>(
 ) -> Tensor<D> {
     let bias = linear.bias.as_ref().map(|bias| bias.val());
     rezero_kernels::linear(x, linear.weight.val(), bias, epilogue)
+}
+
+/// `norm(x)`. Burn computes norms in half precision, whose sums it widens.
+pub(crate) fn layer_norm<const D: usize>(
+    norm: &LayerNorm,
+    x: Tensor<D>,
+    epsilon: f64,
+) -> Tensor<D> {
+    match &norm.beta {
+        Some(beta) if x.dtype() == DType::F32 => {
+            rezero_kernels::layer_norm(x, norm.gamma.val(), beta.val(), epsilon)
+        }
+        _ => norm.forward(x),
+    }
+}
+
+/// `norm(x)`, as [`layer_norm`].
+pub(crate) fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
+    match x.dtype() {
+        DType::F32 => rezero_kernels::rms_norm(x, norm.gamma.val(), norm.epsilon),
+        _ => norm.forward(x),
+    }
 }
 
 /// `conv(x)`. The kernel computes convolutions with one group, equal strides, equal padding on all

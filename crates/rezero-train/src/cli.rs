@@ -521,6 +521,12 @@ pub struct Grow {
     /// The new run's directory [default: beside the old one, with _grown-N]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
+    /// The folder of the data [default: where the run had it]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The text [default: where the run had it]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
     /// Write the new run without training it
     #[arg(long)]
     pub only: bool,

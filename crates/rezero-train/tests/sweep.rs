@@ -253,11 +253,16 @@ fn a_sweep_goes_on_after_signals_and_kills_as_if_nothing_had_happened() {
             let has_a_child = children_in(dir) > 0 || child.try_wait().unwrap().is_some();
             has_a_child && begun(2 * i + 1)
         });
+        let pid = Pid::from_child(&child);
         if i == 0 {
-            // A second sweep on the directory.
-            fail(dir, &all, 1, &["is in use by another sweep"]);
+            // A second sweep on the directory, while the first cannot end.
+            kill_process(pid, Signal::STOP).unwrap();
+            if child.try_wait().unwrap().is_none() {
+                fail(dir, &all, 1, &["is in use by another sweep"]);
+            }
+            kill_process(pid, Signal::CONT).unwrap();
         }
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        kill_process(pid, signal).unwrap();
         let status = child.wait().unwrap();
         let wanted = [Some(143), None, Some(130)][i];
         // It may have ended before the signal came.

@@ -388,6 +388,21 @@ fn a_grown_average_gives_the_same_output() {
             "grown",
         ],
     );
+    // The data may have moved.
+    fs::rename(here.join("data"), here.join("moved")).unwrap();
+    let again = [
+        "grow",
+        "run",
+        "--layers",
+        "14",
+        "--data-dir",
+        "moved",
+        "--plain",
+        "--run-dir",
+        "longer",
+    ];
+    succeed(here, &[&again[..], &["steps=1"]].concat());
+    fs::rename(here.join("moved"), here.join("data")).unwrap();
     let loss = |args: &[&str]| {
         let all = [&["eval"][..], args, &["--data-dir", "data", "--json"]].concat();
         let scored: Value = serde_json::from_str(&succeed(here, &all).out).unwrap();

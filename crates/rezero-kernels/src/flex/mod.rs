@@ -19,5 +19,6 @@ pub(crate) mod gelu;
 pub(crate) mod linear;
 mod matmul;
 pub(crate) mod optim;
+pub(crate) mod row_norm;
 
 pub(crate) use op::{run, values};

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
 
+use crate::fused;
 use crate::vocabulary::vocabulary;
 
 vocabulary! {
@@ -26,6 +27,8 @@ pub struct Norm {
     pub layer_norm: Option<LayerNorm>,
     /// Set for [`NormKind::Rms`].
     pub rms_norm: Option<RmsNorm>,
+    /// ε, which a [`LayerNorm`] keeps to itself.
+    epsilon: f64,
 }
 
 impl Norm {
@@ -37,6 +40,7 @@ impl Norm {
                     .init(device),
             ),
             rms_norm: None,
+            epsilon,
         }
     }
 
@@ -48,6 +52,7 @@ impl Norm {
                     .with_epsilon(epsilon)
                     .init(device),
             ),
+            epsilon,
         }
     }
 
@@ -58,8 +63,8 @@ impl Norm {
     /// - `x` and output: `[.., channels]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match (&self.layer_norm, &self.rms_norm) {
-            (Some(norm), _) => norm.forward(x),
-            (None, Some(norm)) => norm.forward(x),
+            (Some(norm), _) => fused::layer_norm(norm, x, self.epsilon),
+            (None, Some(norm)) => fused::rms_norm(norm, x),
             (None, None) => x,
         }
     }

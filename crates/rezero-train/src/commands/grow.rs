@@ -192,20 +192,26 @@ fn data<D: Domain>(
     device: &str,
 ) -> Result<(Places, String)> {
     let given = Places {
+        text: args.text.as_deref().map(absolute).transpose()?,
+        dir: args.data_dir.as_deref().map(absolute).transpose()?,
         offline: args.offline,
         ..Places::default()
     };
-    let Some(saved) = run_dir::environment(run) else {
-        return Ok((given, String::new()));
-    };
-    let has_a_path = saved.text.is_some() || saved.data_dir.is_some();
+    let is_given = given.text.is_some() || given.dir.is_some();
+    let saved = run_dir::environment(run);
+    let has_a_path = saved
+        .as_ref()
+        .is_some_and(|saved| saved.text.is_some() || saved.data_dir.is_some());
     // The description of another part of the data is another one.
-    if has_a_path && of.data != to.data {
-        let places = places(run, of, Some(&saved), given, device)?;
+    if is_given || (has_a_path && of.data != to.data) {
+        let places = places(run, of, saved.as_ref(), given, device)?;
         let set = D::open(&to.data, &places, Split::Train)?;
         let recorded = described_data(&set, &fingerprint(to, &places)?);
         return Ok((places, recorded));
     }
+    let Some(saved) = saved else {
+        return Ok((given, String::new()));
+    };
     let places = Places {
         text: saved.text,
         dir: saved.data_dir,

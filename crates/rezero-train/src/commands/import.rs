@@ -23,6 +23,9 @@ use crate::task::{Domain, Images, Places, Text, data_of_file};
 use crate::zoo::{Families, Recognised, Zoo};
 use crate::{words, zoo};
 
+/// The most characters of a changed setting that are shown.
+const LONGEST: usize = 160;
+
 /// The most names of a list that are shown.
 const SHOWN: usize = 5;
 
@@ -80,7 +83,11 @@ pub fn run(args: &Import) -> Result<()> {
         resolved = base.with_found(&all, &given)?;
     }
     for change in &resolved.changes {
-        say!("{change}");
+        // A thousand names of classes say no more than the first.
+        match change.char_indices().nth(LONGEST) {
+            Some((end, _)) => say!("{}…", &change[..end]),
+            None => say!("{change}"),
+        }
     }
     if !resolved.recipe.settings.train.from.is_empty() {
         return Err(Error::RecipeValue {

@@ -411,6 +411,12 @@ fn fit<D: Domain>(
     let steps = settings.run.last_step(epochs * per_epoch);
     settings.schedule.must_fit(per_epoch, steps)?;
     opening.must_reach(steps)?;
+    if settings.run.steps > steps {
+        say!(
+            "epochs={epochs} ends the run at step {steps}, before steps={}: give epochs too",
+            settings.run.steps
+        );
+    }
     let environment = Environment {
         parameters: rezero_nn::parameter_count(&model),
         began_with: began_with.or(environment.began_with),

@@ -252,6 +252,9 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
         let below = Path::new("runs").join(path);
         let meant = match path.is_relative() && below.join(RECIPE).exists() {
             true => format!("; did you mean {}?", below.display()),
+            false if path.is_file() => {
+                "; a file of weights becomes a run by `rezero import`".to_owned()
+            }
             false => String::new(),
         };
         return Err(Error::Run {
