@@ -6,7 +6,7 @@ use burn::optim::lr_scheduler::LrScheduler;
 use rezero_data::Split;
 
 use super::source::NamedRun;
-use super::{described_data, fingerprint, new_run, places, resume, say, train};
+use super::{absolute, described_data, fingerprint, new_run, places, resume, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
