@@ -74,6 +74,37 @@ fn png_and_jpeg_are_exactly_what_pillow_reads() {
     assert_eq!(compared, (29, 28));
 }
 
+/// The 2,844 files of `pictures/many.py`, or others: NAME.jpg and the bytes that Pillow reads, NAME.raw.
+#[test]
+#[ignore = "needs the folder that REZERO_JPEG_FILES names, from pictures/many.py"]
+fn many_jpegs_are_exactly_what_pillow_reads() {
+    let folder = std::env::var_os("REZERO_JPEG_FILES").expect("REZERO_JPEG_FILES names a folder");
+    let mut compared = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        let Ok(raw) = fs::read(file.with_extension("raw")) else {
+            continue;
+        };
+        if file.extension().is_none_or(|kind| kind != "jpg") {
+            continue;
+        }
+        let read = |channels| picture::read(&file, &as_it_is(channels)).unwrap();
+        let colours = read(3);
+        let pixels = colours.shape.height * colours.shape.width;
+        let found = match raw.len() == pixels {
+            true => read(1).pixels,
+            false => {
+                let of = |i: usize| colours.pixels[i % 3 * pixels + i / 3];
+                (0..3 * pixels).map(of).collect()
+            }
+        };
+        assert!(found == raw, "{}", file.display());
+        compared += 1;
+    }
+    println!("{compared} files are equal");
+    assert!(compared > 0);
+}
+
 #[test]
 fn images_are_stretched_or_cut_to_a_size() {
     let (large, all) = (folder().join("large.png"), expected());

@@ -309,6 +309,35 @@ fn rules_that_fit_nothing_are_told() {
     );
 }
 
+/// `--dtype bf16`: the upper half of each number, rounded to even, and a run again.
+#[test]
+fn an_export_may_be_bf16() {
+    let dir = scratch();
+    let here = dir.path();
+    cifar_layout(here, 4);
+    train(here, "run", &["cifar10-resnet20", "depth=8", "steps=2"]);
+    succeed(here, &["export", "run", "--out", "whole.safetensors"]);
+    let half = ["export", "run", "--out", "half.safetensors"];
+    succeed(here, &[&half[..], &["--dtype", "bf16"]].concat());
+    let [whole, half] =
+        ["whole", "half"].map(|name| tensors(&here.join(name).with_extension("safetensors")));
+    assert_eq!(whole.len(), half.len());
+    for ((name, shape, values), (of, same, rounded)) in whole.iter().zip(&half) {
+        assert_eq!((name, shape), (of, same));
+        for (value, rounded) in values.chunks_exact(4).zip(rounded.chunks_exact(2)) {
+            let bits = u32::from_le_bytes(value.try_into().unwrap());
+            let expected = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+            assert_eq!(
+                expected as u16,
+                u16::from_le_bytes(rounded.try_into().unwrap()),
+                "{name}"
+            );
+        }
+    }
+    succeed(here, &["import", "half.safetensors", "--run-dir", "back"]);
+    score(here, "back", "data");
+}
+
 /// An imported run has taken no step, so that its length may change under every schedule.
 #[test]
 fn an_imported_run_has_any_length() {

@@ -365,6 +365,7 @@ impl ImageDecoder for Jpeg<'_> {
     fn color_type(&self) -> ColorType {
         match self.frame.components.len() {
             1 => ColorType::L8,
+            // Three: a frame of another number is refused.
             _ => ColorType::Rgb8,
         }
     }
