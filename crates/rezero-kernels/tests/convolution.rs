@@ -58,6 +58,125 @@ fn the_layers_of_a_resnet() {
     }
 }
 
+/// Shapes that Winograd's algorithm serves: heights that are no multiple of four, all paddings and widths of kernels, rows
+/// shorter and longer than a vector, outputs that fill no block, batches of several tasks.
+#[test]
+fn three_rows_of_weights() {
+    for (batch, channels, image, width, padding) in [
+        (16, [16, 16], [8, 8], 3, 1),
+        (17, [5, 7], [9, 33], 3, 1),
+        (16, [16, 18], [7, 5], 3, 2),
+        (16, [16, 17], [10, 12], 3, 0),
+        (33, [12, 4], [6, 17], 1, 0),
+        (16, [9, 8], [5, 20], 5, 2),
+        (16, [9, 8], [6, 20], 4, 1),
+        (40, [8, 21], [3, 3], 3, 1),
+        (16, [3, 70], [13, 40], 3, 1),
+        (2, [40, 40], [40, 15], 2, 1),
+    ] {
+        check(Case {
+            batch,
+            channels,
+            image,
+            kernel: [3, width],
+            stride: 1,
+            padding,
+        });
+    }
+}
+
+/// The largest error of the output and of both gradients, against sums in double precision, relative to the largest value.
+fn error(x: &[f32], w: &[f32], g: &[f32], [n, c, o, h]: [usize; 4]) -> [f64; 3] {
+    let device = crate::support::fast();
+    let data = |values: &[f32], shape: [usize; 4]| TensorData::new(values.to_vec(), shape);
+    let tx = leaf::<4>(&data(x, [n, c, h, h]), &device);
+    let tw = leaf::<4>(&data(w, [o, c, 3, 3]), &device);
+    let y = conv2d(tx.clone(), tw.clone(), 1, 1);
+    let tg = Tensor::<4>::from_data(data(g, [n, o, h, h]), &device);
+    let gradients = (y.clone() * tg).sum().backward();
+    let (mut dy, mut dx, mut dw) = (vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
+    for m in 0..n * o * c * h * h * 9 {
+        let (l, k, m) = (m % 3, m / 3 % 3, m / 9);
+        let (j, i, m) = (m % h, m / h % h, m / h / h);
+        let (a, b, m) = (m % c, m / c % o, m / c / o);
+        let (Some(row), Some(col)) = ((i + k).checked_sub(1), (j + l).checked_sub(1)) else {
+            continue;
+        };
+        if row < h && col < h {
+            let at_y = ((m * o + b) * h + i) * h + j;
+            let at_x = ((m * c + a) * h + row) * h + col;
+            let at_w = (b * c + a) * 9 + k * 3 + l;
+            let [x, w, g] = [x[at_x], w[at_w], g[at_y]].map(f64::from);
+            dy[at_y] += w * x;
+            dx[at_x] += w * g;
+            dw[at_w] += x * g;
+        }
+    }
+    let worst = |found: TensorData, expected: &[f64]| {
+        let scale = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+        let found = found.iter::<f64>();
+        found
+            .zip(expected)
+            .map(|(found, x)| (found - x).abs() / scale)
+            .fold(0.0, f64::max)
+    };
+    [
+        worst(y.into_data(), &dy),
+        worst(gradient(&tx, &gradients), &dx),
+        worst(gradient(&tw, &gradients), &dw),
+    ]
+}
+
+/// Winograd's error stays that of f32 for values that are not random around zero, too.
+#[test]
+fn winograds_error_is_small() {
+    let extents @ [n, c, o, h] = [16, 16, 16, 16];
+    let values = |len: usize, seed| random([len], seed).iter::<f32>().collect::<Vec<_>>();
+    let x = values(n * c * h * h, 1);
+    let (w, g) = (values(o * c * 9, 2), values(n * o * h * h, 3));
+    let of = |f: &dyn Fn(usize, f32) -> f32, x: &[f32]| -> Vec<f32> {
+        x.iter().enumerate().map(|(i, x)| f(i, *x)).collect()
+    };
+    let far = |_: usize, x: f32| 1000.0 + x;
+    // Rows, columns and channels of a million beside ones.
+    let rows = |i: usize, x: f32| if i / h % 5 == 0 { 1e6 * x } else { x };
+    let pixels = |i: usize, x: f32| if i % 7 == 0 { 1e6 * x } else { x };
+    let channels = |i: usize, x: f32| if i / h / h % 3 == 0 { 1e6 * x } else { x };
+    let turns = |i: usize, x: f32| if i / h % 2 == 0 { 100.0 + x } else { x - 100.0 };
+    let huge = |_: usize, x: f32| 1e15 * x;
+    let tiny = |_: usize, x: f32| 1e-15 * x;
+    let kinds: [(&str, &dyn Fn(usize, f32) -> f32); 8] = [
+        ("random", &|_, x| x),
+        ("far from zero", &far),
+        ("rows of another size", &rows),
+        ("pixels of another size", &pixels),
+        ("channels of another size", &channels),
+        ("rows of alternating signs", &turns),
+        ("huge", &huge),
+        ("tiny", &tiny),
+    ];
+    for (name, kind) in kinds {
+        for (what, errors) in [
+            ("images", error(&of(kind, &x), &w, &g, extents)),
+            ("gradients", error(&x, &w, &of(kind, &g), extents)),
+        ] {
+            let [y, dx, dw] = errors;
+            println!("{name} {what}: {y:.1e} {dx:.1e} {dw:.1e}");
+            assert!(
+                errors.iter().all(|e| *e < 1e-5),
+                "{name} {what}: {errors:?}"
+            );
+        }
+    }
+    // Weights that cancel: the result of a constant is the border's alone.
+    let flat: Vec<f32> = of(&|i, x| if i % 9 == 8 { -8.0 } else { 1.0 + 0.0 * x }, &w);
+    let errors = error(&of(&far, &x), &flat, &g, extents);
+    assert!(
+        errors.iter().all(|e| *e < 1e-5),
+        "cancelling weights: {errors:?}"
+    );
+}
+
 #[test]
 fn edges() {
     for (batch, channels, image, kernel, stride, padding) in [

@@ -11,13 +11,16 @@ use crate::support::{gradient, leaf, random, same, weighed};
 
 #[test]
 fn convolution() {
-    for (channels, image, kernel, stride) in
-        [([2, 3], [5, 4], [3, 3], 1), ([1, 9], [5, 5], [3, 2], 2)]
-    {
+    // The last by Winograd's algorithm.
+    for (batch, channels, image, kernel, stride) in [
+        (2, [2, 3], [5, 4], [3, 3], 1),
+        (2, [1, 9], [5, 5], [3, 2], 2),
+        (7, [8, 8], [7, 8], [3, 3], 1),
+    ] {
         same(
             &format!("{channels:?} {image:?} {kernel:?} {stride}"),
             |device| {
-                let x = leaf::<4>(&random([2, channels[0], image[0], image[1]], 1), device);
+                let x = leaf::<4>(&random([batch, channels[0], image[0], image[1]], 1), device);
                 let w = leaf::<4>(
                     &random([channels[1], channels[0], kernel[0], kernel[1]], 2),
                     device,

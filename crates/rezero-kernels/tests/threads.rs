@@ -106,3 +106,27 @@ fn results_do_not_depend_on_the_threads() {
         }
     }
 }
+
+/// All other tests on a narrower instruction set than the processor's. The references are Burn's own operations, on the widest.
+#[test]
+fn every_instruction_set_gives_the_composed_values() {
+    for set in ["avx2", "scalar"] {
+        if set == "avx2" && !(cfg!(target_arch = "x86_64") && supports_avx2()) {
+            continue;
+        }
+        let output = Command::new(std::env::current_exe().expect("a test has a file"))
+            .args(["--skip", "threads::"])
+            .env("REZERO_SIMD", set)
+            .output()
+            .expect("the test can be started");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "REZERO_SIMD={set}:\n{text}");
+    }
+}
+
+fn supports_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

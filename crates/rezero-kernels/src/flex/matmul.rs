@@ -2,9 +2,10 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
+use pulp::Arch;
 
 use super::memory::{Shared, elements};
-use super::parallel::{self, Parts, wide};
+use super::parallel::{self, Parts, arch, wide};
 
 /// A view of a matrix in borrowed memory.
 #[derive(Clone, Copy)]
@@ -232,10 +233,17 @@ pub(super) fn block_product(
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
     assert!(m > 0 && n > 0 && n <= row_stride);
     assert!(reach(m, row_stride, n, 1).is_some_and(|n| n <= held));
+    let gemm = match arch() {
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => narrow::avx2,
+        Arch::Scalar => narrow::scalar,
+        // The crate chooses the widest.
+        _ => gemm::gemm::<f32>,
+    };
     // SAFETY: `out` holds `m` rows of `n` values `row_stride` apart, as asserted; `Mat` has checked
     // that both inputs hold every element that their extents and strides name.
     unsafe {
-        gemm::gemm(
+        gemm(
             m,
             n,
             k,
@@ -257,6 +265,86 @@ pub(super) fn block_product(
             gemm::Parallelism::None,
         );
     }
+}
+
+/// `gemm::gemm` with the loops of one instruction set: the crate itself always takes the widest.
+mod narrow {
+    use gemm_common::gemm::gemm_basic_generic;
+    use gemm_common::simd::MixedSimd;
+    use gemm_f32::microkernel;
+
+    macro_rules! products {
+        ($name:ident, $loops:ident, $simd:ty, $lanes:literal) => {
+            #[allow(clippy::too_many_arguments)]
+            pub unsafe fn $name(
+                m: usize,
+                n: usize,
+                k: usize,
+                dst: *mut f32,
+                dst_cs: isize,
+                dst_rs: isize,
+                read_dst: bool,
+                lhs: *const f32,
+                lhs_cs: isize,
+                lhs_rs: isize,
+                rhs: *const f32,
+                rhs_cs: isize,
+                rhs_rs: isize,
+                alpha: f32,
+                beta: f32,
+                conj_dst: bool,
+                conj_lhs: bool,
+                conj_rhs: bool,
+                parallelism: gemm::Parallelism,
+            ) {
+                use microkernel::$loops::f32::*;
+                // `gemm::gemm` turns its arguments so that the output's columns are contiguous; its loops expect that.
+                // SAFETY: the caller's promises are those of `gemm::gemm`, turned.
+                unsafe {
+                    gemm_basic_generic::<
+                        _,
+                        f32,
+                        $lanes,
+                        { MR_DIV_N * $lanes },
+                        NR,
+                        MR_DIV_N,
+                        H_M,
+                        H_N,
+                    >(
+                        <$simd as MixedSimd<f32, f32, f32, f32>>::try_new()
+                            .expect("`arch` has checked the processor"),
+                        n,
+                        m,
+                        k,
+                        dst,
+                        dst_rs,
+                        dst_cs,
+                        read_dst,
+                        rhs,
+                        rhs_rs,
+                        rhs_cs,
+                        lhs,
+                        lhs_rs,
+                        lhs_cs,
+                        alpha,
+                        beta,
+                        conj_dst,
+                        conj_rhs,
+                        conj_lhs,
+                        |a, b, c| a * b + c,
+                        &UKR,
+                        &H_UKR,
+                        false,
+                        parallelism,
+                    );
+                }
+            }
+        };
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    products!(avx2, fma, gemm_common::simd::V3, 8);
+    products!(scalar, scalar, gemm_common::simd::Scalar, 1);
 }
 
 /// `out[c][r] = values[r][c]` for `rows` rows of `cols` values, `stride` apart. The rows of `out`
@@ -302,7 +390,25 @@ pub(super) fn transpose(
     );
 }
 
-/// Transposes four rows of four values. The compiler turns this form into shuffles.
+/// Transposes four rows of four values.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn turn(from: &[f32], stride: usize, to: &mut [f32], width: usize) {
+    use core::arch::x86_64::*;
+    assert!(3 * stride + 4 <= from.len() && 3 * width + 4 <= to.len());
+    // SAFETY: the assertion bounds all rows; every x86-64 processor has these instructions.
+    unsafe {
+        let row = |i: usize| _mm_loadu_ps(from.as_ptr().add(i * stride));
+        let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        for (i, line) in [a, b, c, d].into_iter().enumerate() {
+            _mm_storeu_ps(to.as_mut_ptr().add(i * width), line);
+        }
+    }
+}
+
+/// As above. The compiler turns this form into shuffles.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn turn(from: &[f32], stride: usize, to: &mut [f32], width: usize) {
     let mut rows = [[0.0; 4]; 4];
