@@ -151,6 +151,9 @@ def card(name):
         lines += ["", f"Before rounding to {about['dtype']}: {figure(scores['run']['test'])} on the test split."]
     if task == "images":
         lines += ["", "± is the standard error of a share among that many images; it says nothing of other seeds."]
+    if task == "text":
+        part = [row["items"] for row in of_run if row["split"] == "valid"][-1]
+        lines += ["", f"`eval` with its default windows. While it trains, a run scores the first {part:,} bytes of the validation split: the curve."]
     key, scale, digits = ("bpb", 1, 3) if task == "text" else ("accuracy", 100, 2)
     lines += ["", "## Curve", "", f"Validation, {'bits per byte' if task == 'text' else 'accuracy in %'}:", ""]
     lines += [f"| step | {name} |" + (" baseline |" if base else ""), "| -: | -: |" + (" -: |" if base else "")]
@@ -164,13 +167,17 @@ def card(name):
     gates = [row["alpha"] for row in of_run if row.get("alpha")][-1]
     lines += ["", "## Gates", "", "α of each layer at the end of training:", "", ", ".join(f"{v:.3g}" for v in gates) + "."]
     if base:
-        lines += ["", "## Baseline", "", f"The same recipe and seed: `{shlex.join(base['commands'][0])}`."]
+        of_base = base["commands"][0]
+        other = ", ".join(f"`{word}`" for word in of_base if word not in env["commands"][0])
+        lines += ["", "## Baseline", "", f"The same command with {other}."]
     lines += ["", "## Data and its licence", "", DATA[task], "", LICENCE[task], "", "## Limits", "", LIMITS[task], ""]
     (CARDS / f"{name}.md").write_text("\n".join(lines))
 
 
 def wall(of):
-    minutes = max(row["seconds"] for row in of) / 60
+    """Hours of all processes that the run took: each counts its seconds from 0."""
+    seconds = [row["seconds"] for row in of]
+    minutes = sum(a for a, b in zip(seconds, [*seconds[1:], 0]) if b < a) / 60
     return f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
 
 

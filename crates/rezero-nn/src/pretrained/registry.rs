@@ -77,7 +77,7 @@ const NOTEBOOK: Normalization = Normalization {
 
 pub(super) static RESNET20_CIFAR10: Pretrained = Pretrained {
     name: "resnet20-cifar10",
-    summary: "ReZero ResNet-20 on CIFAR-10",
+    summary: "ReZero ResNet-20 on CIFAR-10: 87.0 % of the test images",
     card: include_str!("cards/resnet20-cifar10.md"),
     bytes: 1_094_308,
     sha256: "e8add719eae91d89562b74298bcdae2a06eac5f0a92b2595372d27a00e163f35",
@@ -88,7 +88,7 @@ pub(super) static RESNET20_CIFAR10: Pretrained = Pretrained {
 
 pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
     name: "bytes12-enwik8",
-    summary: "ReZero Transformer of 12 layers on bytes of enwik8",
+    summary: "ReZero Transformer of 12 layers on bytes of enwik8: 2.440 bits per byte",
     card: include_str!("cards/bytes12-enwik8.md"),
     bytes: 2_531_416,
     sha256: "ed3f9b923642fedde1edaa43ca779a56b504a9329229deda53dc3471485b4b3a",
