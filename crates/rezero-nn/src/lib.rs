@@ -20,6 +20,7 @@
 //! - [`vit`] holds Vision Transformers.
 //! - [`mixer`] holds MLP-Mixers.
 //! - `torch` (feature `import`) reads and writes PyTorch weights.
+//! - `pretrained` (feature `pretrained`) has named models with weights.
 //! - `JacobianProbe` (feature `jacobian`) measures how a network carries signals: its input–output
 //!   Jacobian and singular values.
 //! - [`Grow`] makes a trained network deeper without changing its output.
@@ -88,6 +89,8 @@ mod init;
 mod lens;
 mod nets;
 mod precision;
+#[cfg(feature = "pretrained")]
+pub mod pretrained;
 mod residual;
 mod rezero;
 #[cfg(feature = "import")]

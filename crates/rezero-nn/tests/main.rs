@@ -19,6 +19,7 @@ mod mixer_golden;
 mod mlp;
 mod mlp_golden;
 mod precision;
+mod pretrained;
 mod recompute;
 mod schemes;
 mod support;

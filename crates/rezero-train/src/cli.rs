@@ -127,6 +127,8 @@ pub(crate) enum Command {
     Report(Report),
     /// List runs with their state, or remove what is no longer needed
     Runs(Runs),
+    /// List the models that have weights, or show a model's card
+    Models(Models),
     /// List the recipes, or show one in full
     Recipes(Recipes),
     /// List the devices that this binary can use, or check them against Flex
@@ -234,7 +236,7 @@ pub struct Sweep {
 /// Arguments of `rezero eval`.
 #[derive(Debug, clap::Args)]
 pub struct Eval {
-    /// A run directory
+    /// A run directory, or zoo:NAME (see `rezero models`)
     pub run: PathBuf,
     /// train, valid or test
     #[arg(long, default_value = "valid")]
@@ -275,7 +277,7 @@ pub struct Eval {
 /// Arguments of `rezero predict`.
 #[derive(Debug, clap::Args)]
 pub struct Predict {
-    /// A run directory
+    /// A run directory, or zoo:NAME (see `rezero models`)
     pub run: PathBuf,
     /// For a run on images: PNG and JPEG files, or folders of them. For a run on text: files. - reads
     /// standard input
@@ -317,7 +319,7 @@ pub struct Predict {
 /// Arguments of `rezero sample`.
 #[derive(Debug, clap::Args)]
 pub struct Sample {
-    /// A run directory
+    /// A run directory, or zoo:NAME (see `rezero models`)
     pub run: PathBuf,
     /// The text to continue, of any bytes; the network sees the end of it that fits the run's
     /// context [default: a newline]
@@ -389,7 +391,7 @@ pub struct Import {
 /// Arguments of `rezero export`.
 #[derive(Debug, clap::Args)]
 pub struct Export {
-    /// A run directory
+    /// A run directory, or zoo:NAME (see `rezero models`)
     pub run: PathBuf,
     /// The file to write, safetensors in PyTorch's layout
     #[arg(long, value_name = "FILE", default_value = "model.safetensors")]
@@ -439,8 +441,8 @@ pub struct Fetch {
 /// Arguments of `rezero jacobian`.
 #[derive(Debug, clap::Args)]
 pub struct Jacobian {
-    /// transformer or mlp, to measure new networks; or a run directory, to measure its network at
-    /// the start and at a checkpoint
+    /// transformer or mlp, to measure new networks; or a run directory or zoo:NAME, to measure its network
+    /// at the start and at a checkpoint
     #[arg(value_name = "MODEL|RUN")]
     pub what: OsString,
     /// Residual schemes of new networks, separated by commas; all stands for every scheme of an MLP, and
@@ -477,6 +479,9 @@ pub struct Jacobian {
     /// Number of inputs from a run's validation split
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     pub inputs: usize,
+    /// The text of a language model's inputs [default: where the run had it]
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
     /// Where the run's data is [default: where the run had it]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -498,7 +503,7 @@ pub struct Jacobian {
 /// Arguments of `rezero grow`.
 #[derive(Debug, clap::Args)]
 pub struct Grow {
-    /// A run directory
+    /// A run directory, or zoo:NAME (see `rezero models`)
     pub run: PathBuf,
     /// The new depth: a value of the recipe's key `depth`
     #[arg(long, alias = "depth", value_name = "N", value_parser = at_least_one)]
@@ -605,6 +610,16 @@ pub struct Runs {
     pub yes: bool,
     /// Print one JSON object per run
     #[arg(long, conflicts_with = "clean")]
+    pub json: bool,
+}
+
+/// Arguments of `rezero models`.
+#[derive(Debug, clap::Args)]
+pub struct Models {
+    /// Show the card of this model, or list those that match a pattern with * and ?
+    pub name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
     pub json: bool,
 }
 

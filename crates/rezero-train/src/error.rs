@@ -120,6 +120,9 @@ pub enum Error {
         /// The settings that would fit the weights, before the tensors that do not; or an empty text.
         hint: String,
     },
+    /// A named model whose weights cannot be had.
+    #[error(transparent)]
+    Pretrained(#[from] rezero_nn::pretrained::PretrainedError),
     /// An argument of `rezero predict` that cannot be used.
     #[error("{} {message}", words::path(.path))]
     Predict {

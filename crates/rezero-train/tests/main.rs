@@ -11,6 +11,7 @@ mod finetune;
 mod hostile;
 mod images;
 mod model;
+mod models;
 mod predict;
 mod recipes;
 mod report;

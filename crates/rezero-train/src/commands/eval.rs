@@ -1,10 +1,12 @@
 //! `rezero eval`
 
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
 use burn::train::InferenceStep;
 
+use super::source::NamedRun;
 use super::{out, places, scored};
 use crate::cli::Eval;
 use crate::device;
@@ -16,12 +18,16 @@ use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
 pub fn run(args: &Eval) -> Result<()> {
-    let trained = Recipe::of_run(&args.run)?;
+    let source = NamedRun::find(&args.run)?;
+    let run = source.dir();
+    let trained = Recipe::of_run(run)?;
     let before = trained.recipe.clone();
     let wanted = trained.with(&overrides(args))?.recipe;
     match (&before.task, &wanted.task) {
-        (TaskRecipe::Images(before), TaskRecipe::Images(of)) => score(args, &wanted, before, of),
-        (TaskRecipe::Text(before), TaskRecipe::Text(of)) => score(args, &wanted, before, of),
+        (TaskRecipe::Images(before), TaskRecipe::Images(of)) => {
+            score(args, run, &wanted, before, of)
+        }
+        (TaskRecipe::Text(before), TaskRecipe::Text(of)) => score(args, run, &wanted, before, of),
         (TaskRecipe::Images(_), TaskRecipe::Text(_))
         | (TaskRecipe::Text(_), TaskRecipe::Images(_)) => Err(Error::RecipeValue {
             key: "model.family".to_owned(),
@@ -33,6 +39,7 @@ pub fn run(args: &Eval) -> Result<()> {
 /// Scores the network of `trained` with the settings of `of`.
 fn score<D: Domain>(
     args: &Eval,
+    run: &Path,
     wanted: &Recipe,
     trained: &TaskOf<D>,
     of: &TaskOf<D>,
@@ -42,17 +49,17 @@ fn score<D: Domain>(
     let identity = zoo::identity(trained, &settings.gates);
     let name = device::chosen(args.device.as_deref(), &settings.run.device)?;
     let device = device::select(name)?;
-    let reader = checkpoint::choose(&args.run, &args.checkpoint, &identity)?;
+    let reader = checkpoint::choose(run, &args.checkpoint, &identity)?;
     let state = reader.state()?;
 
-    let saved = run_dir::environment(&args.run);
+    let saved = run_dir::environment(run);
     let given = Places {
         text: args.text.clone(),
         dir: args.data_dir.clone(),
         offline: args.offline,
         image_memory: settings.run.image_memory,
     };
-    let places = places(&args.run, trained, saved.as_ref(), given, name)?;
+    let places = places(run, trained, saved.as_ref(), given, name)?;
     let set = D::open(&of.data, &places, args.split)?;
     let (data, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::source::NamedRun;
 use super::{say, scored, short};
 use crate::cli::Export;
 use crate::device;
@@ -16,8 +17,9 @@ use crate::zoo::{self, Families, Zoo};
 pub(super) const RECIPE: &str = "recipe";
 
 pub fn run(args: &Export) -> Result<()> {
-    let recipe = Recipe::of_run(&args.run)?.recipe;
-    with_task!(&recipe.task, of => write(args, &args.run, &recipe, of))
+    let source = NamedRun::find(&args.run)?;
+    let recipe = Recipe::of_run(source.dir())?.recipe;
+    with_task!(&recipe.task, of => write(args, source.dir(), &recipe, of))
 }
 
 fn write<D: Domain>(args: &Export, run: &Path, recipe: &Recipe, of: &TaskOf<D>) -> Result<()> {

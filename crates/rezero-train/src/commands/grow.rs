@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::optim::lr_scheduler::LrScheduler;
 use rezero_data::Split;
 
-use super::{RUNS, absolute, described_data, fingerprint, new_run, places, resume, say, train};
+use super::source::NamedRun;
+use super::{absolute, described_data, fingerprint, new_run, places, resume, say, train};
 use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
@@ -16,7 +17,8 @@ use crate::task::{Domain, Places};
 use crate::zoo::{self, Families};
 
 pub fn run(args: Grow) -> Result<()> {
-    let old = Recipe::of_run(&args.run)?;
+    let source = NamedRun::find(&args.run)?;
+    let old = Recipe::of_run(source.dir())?;
     let overridden = |key: &str| {
         let names = args.overrides.iter().map(|o| o.key.as_str());
         names
@@ -60,10 +62,10 @@ pub fn run(args: Grow) -> Result<()> {
     let old = &old.recipe;
     let dir = match (&old.task, &resolved.recipe.task) {
         (TaskRecipe::Images(of), TaskRecipe::Images(to)) => {
-            grow(&args, old, &resolved, [of, to], device)
+            grow(&args, &source, old, &resolved, [of, to], device)
         }
         (TaskRecipe::Text(of), TaskRecipe::Text(to)) => {
-            grow(&args, old, &resolved, [of, to], device)
+            grow(&args, &source, old, &resolved, [of, to], device)
         }
         (TaskRecipe::Images(_), TaskRecipe::Text(_))
         | (TaskRecipe::Text(_), TaskRecipe::Images(_)) => Err(Error::RecipeValue {
@@ -103,6 +105,7 @@ pub fn run(args: Grow) -> Result<()> {
 /// the old run.
 fn grow<D: Domain>(
     args: &Grow,
+    source: &NamedRun,
     old: &Recipe,
     resolved: &Resolved,
     [of, to]: [&TaskOf<D>; 2],
@@ -115,9 +118,9 @@ fn grow<D: Domain>(
         data: of.data.clone(),
     };
     let form = D::form(&of.data);
-    let (data, recorded) = data(args, [of, to], device)?;
+    let (data, recorded) = data(args, source.dir(), [of, to], device)?;
     let device = device::select(device)?;
-    let reader = checkpoint::choose(&args.run, &args.checkpoint, &old.identity())?;
+    let reader = checkpoint::choose(source.dir(), &args.checkpoint, &old.identity())?;
     let step = reader.state()?.step;
     let network = load(&reader, zoo::draw(of, &old.settings, &form, &device))?;
     let before = rezero_nn::parameter_count(&network);
@@ -139,12 +142,9 @@ fn grow<D: Domain>(
     let network = grow(network)?;
     let parameters = rezero_nn::parameter_count(&network);
 
-    // `.` has a name only as an absolute path.
-    let run = absolute(&args.run)?.components().as_path().to_owned();
-    let name = run.file_name().unwrap_or_default().to_string_lossy();
-    let base = run.parent().unwrap_or(Path::new(RUNS));
+    let (base, name) = source.beside()?;
     let name = format!("{name}_grown-{}", args.layers);
-    let place = new_run(args.run_dir.as_ref(), base, name);
+    let place = new_run(args.run_dir.as_ref(), &base, name);
     let state = State {
         recipe: recipe.fingerprint(),
         ..State::default()
@@ -187,6 +187,7 @@ fn grow<D: Domain>(
 /// Where the data of the old run is, and its description, for the `env.json` of the new run.
 fn data<D: Domain>(
     args: &Grow,
+    run: &Path,
     [of, to]: [&TaskOf<D>; 2],
     device: &str,
 ) -> Result<(Places, String)> {
@@ -197,13 +198,13 @@ fn data<D: Domain>(
         ..Places::default()
     };
     let is_given = given.text.is_some() || given.dir.is_some();
-    let saved = run_dir::environment(&args.run);
+    let saved = run_dir::environment(run);
     let has_a_path = saved
         .as_ref()
         .is_some_and(|saved| saved.text.is_some() || saved.data_dir.is_some());
     // The description of another part of the data is another one.
     if is_given || (has_a_path && of.data != to.data) {
-        let places = places(&args.run, of, saved.as_ref(), given, device)?;
+        let places = places(run, of, saved.as_ref(), given, device)?;
         let set = D::open(&to.data, &places, Split::Train)?;
         let recorded = described_data(&set, &fingerprint(to, &places)?);
         return Ok((places, recorded));

@@ -8,6 +8,7 @@ use rezero_data::nearest;
 use rezero_nn::transformer::RztxEncoderConfig;
 use rezero_nn::{MlpConfig, ResidualScheme};
 
+use super::source::{NamedRun, ZOO};
 use super::{out, places, say};
 use crate::cli::Jacobian;
 use crate::device;
@@ -26,20 +27,25 @@ pub fn run(args: &Jacobian) -> Result<()> {
     let (title, records) = match args.what.to_str() {
         Some(model @ ("transformer" | "mlp")) => (model.to_owned(), fresh(args)?),
         _ => {
-            let run = Path::new(&args.what);
-            if !run.is_dir() {
+            let named = Path::new(&args.what);
+            let source = NamedRun::find(named)?;
+            if !source.dir().is_dir() {
                 return Err(bad(
                     &args.what,
-                    "is neither transformer, mlp nor a run directory; networks of other families are measured as runs".to_owned(),
+                    "is neither transformer, mlp, zoo:NAME nor a run directory; networks of other families are measured as runs".to_owned(),
                 ));
             }
-            (words::path(run), measure_run(args, run)?)
+            (words::path(named), measure_run(args, source.dir())?)
         }
     };
     let dir = match (&args.out, Path::new(&args.what)) {
         (Some(dir), _) => dir.clone(),
         (None, run) if run.is_dir() => run.to_owned(),
-        (None, model) => PathBuf::from("jacobian").join(model),
+        (None, model) => {
+            let model = model.to_string_lossy();
+            let name = model.strip_prefix(ZOO).unwrap_or(&model);
+            PathBuf::from("jacobian").join(name)
+        }
     };
     write(&dir, &title, &records)?;
     match args.json {
@@ -151,6 +157,7 @@ fn measure_run(args: &Jacobian, run: &Path) -> Result<Vec<Record>> {
     let recipe = Recipe::of_run(run)?.recipe;
     let device = device::chosen(args.device.as_deref(), &recipe.settings.run.device)?;
     let given = Places {
+        text: args.text.clone(),
         dir: args.data_dir.clone(),
         offline: args.offline,
         ..Places::default()

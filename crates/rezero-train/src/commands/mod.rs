@@ -8,6 +8,7 @@ mod fetch;
 mod grow;
 mod import;
 mod jacobian;
+mod models;
 mod predict;
 mod recipes;
 mod report;
@@ -53,6 +54,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Grow(args) => grow::run(args),
         Command::Report(args) => report::run(&args),
         Command::Runs(args) => runs::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Recipes(args) => recipes::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Serve(args) => serve::run(&args),

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use rezero_nn::transformer::SamplingConfig;
 
 use super::scored;
+use super::source::NamedRun;
 use crate::cli::Sample;
 use crate::device;
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ use crate::words::Shown;
 use crate::zoo::{self, text::Network};
 
 pub fn run(args: &Sample) -> Result<()> {
-    let recipe = Recipe::of_run(&args.run)?.recipe;
+    let source = NamedRun::find(&args.run)?;
+    let recipe = Recipe::of_run(source.dir())?.recipe;
     let TaskRecipe::Text(of) = &recipe.task else {
         return Err(Error::Run {
             dir: args.run.clone(),
@@ -32,7 +34,7 @@ pub fn run(args: &Sample) -> Result<()> {
     let settings = &recipe.settings;
     let device = device::chosen(args.device.as_deref(), &settings.run.device)?;
     let device = device::select(device)?;
-    let reader = choose(&args.run, &args.checkpoint, &recipe.identity())?;
+    let reader = choose(source.dir(), &args.checkpoint, &recipe.identity())?;
     let Network::ByteLm(model) = scored(
         &args.run,
         &reader,

@@ -1,22 +1,106 @@
-//! The run that a path names, and the weights that another run begins with: `train.from`.
+//! The run that an argument names: a directory, or a named model of `rezero_nn::pretrained`. Also the weights
+//! that another run begins with: `train.from`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use rezero_nn::pretrained::{self, Pretrained, PretrainedError};
+use rezero_nn::torch::{LoadRules, TorchWeights};
+use tempfile::TempDir;
 
-use super::{say, scored};
+use super::export::RECIPE;
+use super::step_zero::begin_at_zero;
+use super::{RUNS, absolute, say, scored};
 use crate::error::{Error, Result};
 use crate::fit::Model;
-use crate::recipe::{Recipe, TaskOf};
-use crate::record::{BeganWith, Reader, checkpoint};
+use crate::recipe::{Recipe, TaskOf, with_task};
+use crate::record::{BeganWith, Environment, NewRun, Reader, checkpoint};
 use crate::task::Domain;
 use crate::zoo::{Families, Zoo};
-use crate::{words, zoo};
+use crate::{device, words, zoo};
+
+/// What stands before the name of a model that has weights.
+pub(super) const ZOO: &str = "zoo:";
+
+/// The run that an argument names.
+pub(super) struct NamedRun {
+    dir: PathBuf,
+    /// A named model's run, which ends with the command.
+    made: Option<TempDir>,
+}
+
+impl NamedRun {
+    /// The run at the path `named`, or a run that holds the named model of `zoo:NAME`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no model of that name, or its weights are nowhere or not those of the registry.
+    pub(super) fn find(named: &Path) -> Result<Self> {
+        let (dir, made) = match named.to_str().and_then(|text| text.strip_prefix(ZOO)) {
+            Some(name) => {
+                let model = pretrained::named(name)?;
+                let folder = tempfile::tempdir().map_err(|e| Error::io("create", named, e))?;
+                let dir = folder.path().join(model.name);
+                write_named_model(model, &dir)?;
+                (dir, Some(folder))
+            }
+            None => (named.to_owned(), None),
+        };
+        Ok(Self { dir, made })
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder for a run that is made of this one, and this one's name.
+    pub(super) fn beside(&self) -> Result<(PathBuf, String)> {
+        // `.` has a name only as an absolute path.
+        let run = absolute(&self.dir)?.components().as_path().to_owned();
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        let base = run.parent().unwrap_or(Path::new(RUNS));
+        match self.made.is_some() {
+            true => Ok((PathBuf::from(RUNS), name.into_owned())),
+            false => Ok((base.to_owned(), name.into_owned())),
+        }
+    }
+}
+
+/// Writes a run that holds a named model. The recipe lies beside the weights in the file.
+fn write_named_model(model: &Pretrained, dir: &Path) -> Result<()> {
+    let weights = model.weights()?;
+    let text = weights.metadata().get(RECIPE).map_or("", String::as_str);
+    let resolved = Recipe::parse(model.name, text)?;
+    let recipe = &resolved.recipe;
+    with_task!(&recipe.task, of => write_weights(model.name, dir, recipe, of, &weights))
+}
+
+fn write_weights<D: Domain>(
+    name: &'static str,
+    dir: &Path,
+    recipe: &Recipe,
+    of: &TaskOf<D>,
+    weights: &TorchWeights,
+) -> Result<()> {
+    let device = device::select("auto")?;
+    let network = zoo::draw(of, &recipe.settings, &D::form(&of.data), &device);
+    let (network, _) = network
+        .with_torch(weights, &LoadRules::default())
+        .map_err(|source| PretrainedError::Unfit { name, source })?;
+    let environment = Environment {
+        device: device::in_words(&[device]),
+        ..Environment::here(None)
+    };
+    let place = NewRun::At(dir.to_owned());
+    begin_at_zero(place, name, recipe, of, &network, environment)?;
+    Ok(())
+}
 
 /// The run at a path, and the word for its checkpoint: a run's directory means its best one,
 /// `RUN/checkpoints/step-N` that one.
-pub(super) fn run_at(path: &Path) -> (PathBuf, String) {
+fn run_at(path: &Path) -> (PathBuf, String) {
     let names = || {
         let step = path.file_name()?.to_str()?.strip_prefix("step-")?;
         let folder = path.parent()?;
@@ -37,19 +121,21 @@ pub(super) fn begin_with<D: Domain>(
     identity: &str,
     model: D::Network,
 ) -> Result<(D::Network, BeganWith)> {
-    let (run, which) = run_at(Path::new(from));
-    let trained = Recipe::of_run(&run)?.recipe;
-    let source = trained.identity();
+    let (named, which) = run_at(Path::new(from));
+    let source = NamedRun::find(&named)?;
+    let run = source.dir();
+    let trained = Recipe::of_run(run)?.recipe;
+    let before = trained.identity();
     let fail = |message: String| Error::Run {
-        dir: run.clone(),
+        dir: named.clone(),
         message,
     };
-    if let Some(difference) = zoo::differs(of, identity, &source) {
+    if let Some(difference) = zoo::differs(of, identity, &before) {
         return Err(fail(format!(
             "is of another network: it has {difference}; a run begins with the weights of the same network, on any data"
         )));
     }
-    let reader = checkpoint::choose(&run, &which, &source)?;
+    let reader = checkpoint::choose(run, &which, &before)?;
     let step = reader.state()?.step;
     let mut shared = reader.weights_for(&model)?;
     if shared.loaded.is_empty() {
@@ -58,7 +144,7 @@ pub(super) fn begin_with<D: Domain>(
     let model = model
         .with_weights(shared.record)
         .map_err(|e| reader.unfit(e))?;
-    let (model, interpolated) = interpolated(&run, &reader, of, trained, model)?;
+    let (model, interpolated) = interpolated(run, &reader, of, trained, model)?;
     for (name, shape) in shared
         .loaded
         .extract_if(.., |(name, _)| interpolated.contains(&name.as_str()))
@@ -66,7 +152,7 @@ pub(super) fn begin_with<D: Domain>(
         // Of the same shape, but of another grid.
         shared.remade.push((name, shape.clone(), Some(shape)));
     }
-    say!("weights of {} at step {step}", words::path(&run));
+    say!("weights of {} at step {step}", words::path(&named));
     say!(
         "  loaded: {}",
         in_groups(shared.loaded.iter().map(|(name, shape)| (name, shape)))
@@ -97,7 +183,7 @@ pub(super) fn begin_with<D: Domain>(
         );
     }
     let began_with = BeganWith {
-        run: Some(run),
+        run: Some(named),
         step,
         sha256: reader.weights_hash()?.to_owned(),
     };

@@ -39,7 +39,7 @@ struct Prediction {
     label: Option<usize>,
 }
 
-pub fn run(args: &Predict, of: &TaskOf<Images>, settings: &Settings) -> Result<()> {
+pub fn run(args: &Predict, run: &Path, of: &TaskOf<Images>, settings: &Settings) -> Result<()> {
     once(&args.files)?;
     let top = args.top_k.unwrap_or(TOP);
     if top == 0 || args.items == Some(0) {
@@ -52,7 +52,7 @@ pub fn run(args: &Predict, of: &TaskOf<Images>, settings: &Settings) -> Result<(
     let format = args.grid.as_deref().map(Format::of).transpose()?;
     let mut files = expanded(&args.files)?;
     files.truncate(args.items.unwrap_or(usize::MAX));
-    let opened = Opened::new(args, of, settings)?;
+    let opened = Opened::new(args, run, of, settings)?;
     let names = class_names(&of.data);
     let mut report = Report {
         names,
@@ -63,7 +63,7 @@ pub fn run(args: &Predict, of: &TaskOf<Images>, settings: &Settings) -> Result<(
     };
     let data = match args.split {
         Some(split) => {
-            let set = of_split(args, of, split, &opened.name)?;
+            let set = of_split(args, run, of, split, &opened.name)?;
             let set = set.take(args.items.unwrap_or(usize::MAX));
             report.add(of, settings, &opened, &set, |i| {
                 (format!("#{i}"), Some(set.label(i)))
@@ -131,14 +131,20 @@ impl Format {
 }
 
 /// A split of the run's data, the whole of it.
-fn of_split(args: &Predict, of: &TaskOf<Images>, split: Split, device: &str) -> Result<ImageSet> {
-    let saved = run_dir::environment(&args.run);
+fn of_split(
+    args: &Predict,
+    run: &Path,
+    of: &TaskOf<Images>,
+    split: Split,
+    device: &str,
+) -> Result<ImageSet> {
+    let saved = run_dir::environment(run);
     let given = Places {
         dir: args.data_dir.clone(),
         offline: args.offline,
         ..Places::default()
     };
-    let places = places(&args.run, of, saved.as_ref(), given, device)?;
+    let places = places(run, of, saved.as_ref(), given, device)?;
     let data = ImageData {
         train_items: 0,
         valid_items: 0,

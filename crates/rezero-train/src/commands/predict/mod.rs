@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
+use super::source::NamedRun;
 use super::{out, scored};
 use crate::cli::Predict;
 use crate::device;
@@ -18,10 +19,12 @@ use crate::task::Domain;
 use crate::zoo;
 
 pub fn run(args: &Predict) -> Result<()> {
-    let recipe = Recipe::of_run(&args.run)?.recipe;
+    let source = NamedRun::find(&args.run)?;
+    let run = source.dir();
+    let recipe = Recipe::of_run(run)?.recipe;
     match &recipe.task {
-        TaskRecipe::Images(of) => images::run(args, of, &recipe.settings),
-        TaskRecipe::Text(of) => text::run(args, of, &recipe.settings),
+        TaskRecipe::Images(of) => images::run(args, run, of, &recipe.settings),
+        TaskRecipe::Text(of) => text::run(args, run, of, &recipe.settings),
     }
 }
 
@@ -36,11 +39,11 @@ struct Opened<D: Domain> {
 }
 
 impl<D: Domain> Opened<D> {
-    fn new(args: &Predict, of: &TaskOf<D>, settings: &Settings) -> Result<Self> {
+    fn new(args: &Predict, run: &Path, of: &TaskOf<D>, settings: &Settings) -> Result<Self> {
         let identity = zoo::identity(of, &settings.gates);
         let name = device::chosen(args.device.as_deref(), &settings.run.device)?;
         let device = device::select(name)?;
-        let reader = checkpoint::choose(&args.run, &args.checkpoint, &identity)?;
+        let reader = checkpoint::choose(run, &args.checkpoint, &identity)?;
         let step = reader.state()?.step;
         let network = zoo::draw(of, settings, &D::form(&of.data), &device);
         Ok(Self {

@@ -20,7 +20,7 @@ use crate::words;
 /// The most bytes of a text, which is read into memory.
 const MOST: u64 = 1 << 32;
 
-pub fn run(args: &Predict, of: &TaskOf<Text>, settings: &Settings) -> Result<()> {
+pub fn run(args: &Predict, run: &Path, of: &TaskOf<Text>, settings: &Settings) -> Result<()> {
     let why = "the run's network predicts bytes of text, each file is scored as a whole";
     no_effect(
         args.split.is_some(),
@@ -33,7 +33,7 @@ pub fn run(args: &Predict, of: &TaskOf<Text>, settings: &Settings) -> Result<()>
     no_effect(args.data_dir.is_some(), "--data-dir", why)?;
     no_effect(args.offline, "--offline", why)?;
     once(&args.files)?;
-    let opened = Opened::new(args, of, settings)?;
+    let opened = Opened::new(args, run, of, settings)?;
     let mut rows = Vec::new();
     for file in &args.files {
         let name = file.display().to_string();

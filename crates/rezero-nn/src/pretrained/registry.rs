@@ -1,0 +1,101 @@
+//! The table of named weights.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// A named set of weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Pretrained {
+    /// The name: that of the network and that of the data.
+    pub name: &'static str,
+    /// One line: what it is, and how good.
+    pub summary: &'static str,
+    /// The card, Markdown: how it was trained, its figures, its limits, the licence of the data.
+    pub card: &'static str,
+    /// The length of the file in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of the file, in hexadecimal digits.
+    pub sha256: &'static str,
+    /// The classes, in label order; of text: none.
+    pub classes: &'static [&'static str],
+    /// How pixels become inputs; of text: none.
+    pub normalization: Option<Normalization>,
+    /// The file, if it is part of the crate.
+    pub(super) inside: Option<&'static [u8]>,
+}
+
+/// How a channel's pixel value `p`, from 0 to 1, becomes an input: `(p − mean) / std`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalization {
+    /// The mean of each channel.
+    pub mean: [f32; 3],
+    /// The divisor of each channel.
+    pub std: [f32; 3],
+}
+
+impl Normalization {
+    /// The input of a network: `[1, 3, height, width]`, from the bytes of an image, red, green and blue of one
+    /// pixel after the other, row by row.
+    ///
+    /// # Panics
+    ///
+    /// If `rgb` has not `3 · height · width` bytes.
+    pub fn of_rgb(&self, rgb: &[u8], [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
+        assert_eq!(
+            rgb.len(),
+            3 * height * width,
+            "an image of {height} × {width} pixels has 3 bytes for each pixel"
+        );
+        let channel = |c: usize| {
+            let bytes = rgb.iter().skip(c).step_by(3);
+            bytes.map(move |&p| (f32::from(p) / 255.0 - self.mean[c]) / self.std[c])
+        };
+        let values: Vec<f32> = (0..3).flat_map(channel).collect();
+        Tensor::from_data(TensorData::new(values, [1, 3, height, width]), device)
+    }
+}
+
+/// The classes of CIFAR-10.
+const CIFAR10: &[&str] = &[
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+
+/// That of the recipes `cifar10-resnet*-notebook`.
+const NOTEBOOK: Normalization = Normalization {
+    mean: [0.485, 0.456, 0.406],
+    std: [0.229, 0.224, 0.225],
+};
+
+pub(super) static RESNET20_CIFAR10: Pretrained = Pretrained {
+    name: "resnet20-cifar10",
+    summary: "ReZero ResNet-20 on CIFAR-10: 87.0 % of the test images",
+    card: include_str!("cards/resnet20-cifar10.md"),
+    bytes: 1_094_308,
+    sha256: "e8add719eae91d89562b74298bcdae2a06eac5f0a92b2595372d27a00e163f35",
+    classes: CIFAR10,
+    normalization: Some(NOTEBOOK),
+    inside: Some(include_bytes!("../../weights/resnet20-cifar10.safetensors")),
+};
+
+pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
+    name: "bytes12-enwik8",
+    summary: "ReZero Transformer of 12 layers on bytes of enwik8: 2.440 bits per byte",
+    card: include_str!("cards/bytes12-enwik8.md"),
+    bytes: 2_531_416,
+    sha256: "ed3f9b923642fedde1edaa43ca779a56b504a9329229deda53dc3471485b4b3a",
+    classes: &[],
+    normalization: None,
+    inside: None,
+};
+
+/// Every set of weights, by name.
+pub(super) static ALL: &[&Pretrained] = &[&BYTES12_ENWIK8, &RESNET20_CIFAR10];
