@@ -139,13 +139,32 @@ fn winograds_error_is_small() {
     };
     let far = |_: usize, x: f32| 1000.0 + x;
     // Rows, columns and channels of a million beside ones.
-    let rows = |i: usize, x: f32| if i / h % 5 == 0 { 1e6 * x } else { x };
-    let pixels = |i: usize, x: f32| if i % 7 == 0 { 1e6 * x } else { x };
-    let channels = |i: usize, x: f32| if i / h / h % 3 == 0 { 1e6 * x } else { x };
-    let turns = |i: usize, x: f32| if i / h % 2 == 0 { 100.0 + x } else { x - 100.0 };
+    let rows = |i: usize, x: f32| {
+        if (i / h).is_multiple_of(5) {
+            1e6 * x
+        } else {
+            x
+        }
+    };
+    let pixels = |i: usize, x: f32| if i.is_multiple_of(7) { 1e6 * x } else { x };
+    let channels = |i: usize, x: f32| {
+        if (i / h / h).is_multiple_of(3) {
+            1e6 * x
+        } else {
+            x
+        }
+    };
+    let turns = |i: usize, x: f32| {
+        if (i / h).is_multiple_of(2) {
+            100.0 + x
+        } else {
+            x - 100.0
+        }
+    };
     let huge = |_: usize, x: f32| 1e15 * x;
     let tiny = |_: usize, x: f32| 1e-15 * x;
-    let kinds: [(&str, &dyn Fn(usize, f32) -> f32); 8] = [
+    type Kind<'a> = &'a dyn Fn(usize, f32) -> f32;
+    let kinds: [(&str, Kind); 8] = [
         ("random", &|_, x| x),
         ("far from zero", &far),
         ("rows of another size", &rows),
