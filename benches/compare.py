@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Run `rezero bench` and benches/pytorch.py in turn and write docs/PERFORMANCE.md and docs/performance.svg.
 
-    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--threads N] [--all] [--print]
+    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--threads N] [--compile] [--sets NAMES] [--all] [--print]
 
-A round is one run of each program on each workload, in their own processes, one after the other (A B A B …). A
-workload's ratio is PyTorch's median step over rezero's within a round: above 1, rezero is faster. Text of
-docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept; --print writes no file. PyTorch's interpreter is $REZERO_PYTHON
+A round is one run of each program on each workload, in their own processes, one after the other (A B A B …), for each of the
+machine's instruction sets: AVX-512 and AVX2 where it has both (--sets AVX2 takes one). A workload's ratio is PyTorch's median step over
+rezero's within a round: above 1, rezero is faster. --compile adds torch.compile, of training steps. Text of docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept; --print writes no file. PyTorch's interpreter is $REZERO_PYTHON
 (default python3); cargo builds rezero unless $REZERO_BIN names a binary.
 """
 
@@ -22,13 +22,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = "mlp-64,mlp-1000,lm-small,resnet-20,resnet-56,decode,latency"
-TARGETS = {"mlp-64": 1.3, "mlp-1000": 1.5, "mlp-10000": 1.5, "lm-small": 1.2, "resnet-20": 1.2, "resnet-56": 1.2,
-           "decode": 3.0, "latency": 1.5}
+TARGETS = {"mlp-64": 2.0, "mlp-1000": 2.0, "mlp-10000": 2.0, "lm-small": 1.5, "resnet-20": 1.8, "resnet-56": 1.8,
+           "decode": 5.0, "latency": 5.0}
+# What makes each program use AVX2 where the processor has AVX-512, and torch.compile too.
+AVX2 = {"REZERO_SIMD": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
-def run(command):
+def run(command, more=()):
     try:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **dict(more)})
     except OSError as e:
         sys.exit(f"error: cannot start {command[0]}: {e.strerror}; $REZERO_PYTHON and $REZERO_BIN say what to start")
     if done.returncode:
@@ -58,28 +60,52 @@ def cpu():
         return platform.processor()
 
 
-def measure(names, rounds, options, ours, theirs, peaks):
-    """Results by workload, and the machine's peaks: the best that the command `peaks` prints before and after the rounds."""
-    results = {name: ([], []) for name in names}
-    best = run(peaks)
+def instruction_sets():
+    """The machine's sets by name, each with the environment that chooses it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        flags = []
+    if "avx512f" in flags:
+        return {"AVX-512": {}, "AVX2": AVX2}
+    return {"AVX2" if "avx2" in flags else platform.machine(): {}}
+
+
+def trains(name):
+    return not name.startswith(("decode", "latency"))
+
+
+def measure(names, rounds, options, sets, ours, theirs, compiled):
+    """By instruction set and workload the results of rezero, PyTorch and torch.compile; by set the machine's peaks, the best of
+    those printed before and after the rounds."""
+    results = {of: {name: ([], [], []) for name in names} for of in sets}
+    peaks = [*theirs, "--peaks", *options[2:]]
+    best = {of: run(peaks, more) for of, more in sets.items()}
     for i in range(rounds):
         for name in names:
-            a = run([*ours, "bench", name, "--json", *options])
-            b = run([*theirs, name, *options])
-            results[name][0].append(a)
-            results[name][1].append(b)
-            print(f"round {i + 1} {name}: rezero {a['ms_median']:.2f} ms, PyTorch {b['ms_median']:.2f} ms, "
-                  f"ratio {b['ms_median'] / a['ms_median']:.2f}", flush=True)
+            for of, more in sets.items():
+                a = run([*ours, "bench", name, "--json", *options], more)
+                b = run([*theirs, name, *options], more)
+                results[of][name][0].append(a)
+                results[of][name][1].append(b)
+                said = f"round {i + 1} {name} {of}: rezero {a['ms_median']:.2f} ms, PyTorch {b['ms_median']:.2f} ms"
+                if compiled and trains(name):
+                    c = run([*theirs, name, "--compile", *options], more)
+                    results[of][name][2].append(c)
+                    said += f", compiled {c['ms_median']:.2f} ms"
+                print(f"{said}, ratio {b['ms_median'] / a['ms_median']:.2f}", flush=True)
         # Other work on the machine, and a slow phase of it, can only lower them.
-        now = run(peaks)
-        best = {key: max(value, now[key]) for key, value in best.items()}
+        for of, more in sets.items():
+            now = run(peaks, more)
+            best[of] = {key: max(value, now[key]) for key, value in best[of].items()}
     return results, best
 
 
 def rows(results):
-    for name, (a, b) in results.items():
+    """A row for each workload of one instruction set."""
+    for name, (a, b, c) in results.items():
         ratios = [y["ms_median"] / x["ms_median"] for x, y in zip(a, b)]
-        yield {
+        row = {
             "name": name,
             "ours": statistics.median(x["ms_median"] for x in a),
             "theirs": statistics.median(y["ms_median"] for y in b),
@@ -88,15 +114,24 @@ def rows(results):
             "items": statistics.median(x["items_per_s"] for x in a),
             "gflop": b[0].get("gflop"), "mb_moved": b[0].get("mb_moved"),
         }
+        if c:
+            row["compiled"] = statistics.median(y["ms_median"] for y in c)
+            row["of_compiled"] = statistics.median(y["ms_median"] / x["ms_median"] for x, y in zip(a, c))
+        yield row
 
 
 def table(rows):
-    out = ["| workload | rezero, ms | PyTorch, ms | ratio | over the rounds | target | rezero, MB | PyTorch, MB |",
-           "| - | -: | -: | -: | - | -: | -: | -: |"]
+    compiled = any("compiled" in row for row in rows)
+    more = [" compiled, ms | ratio |", " -: | -: |"] if compiled else ["", ""]
+    out = ["| workload | rezero, ms | PyTorch, ms | ratio | over the rounds | target |" + more[0] + " rezero, MB | PyTorch, MB |",
+           "| - | -: | -: | -: | - | -: |" + more[1] + " -: | -: |"]
     for r in rows:
         target = TARGETS.get(r["name"])
+        more = ""
+        if compiled:
+            more = f" {r['compiled']:.2f} | {r['of_compiled']:.2f} |" if "compiled" in r else " | |"
         out.append(f"| {r['name']} | {r['ours']:.2f} | {r['theirs']:.2f} | **{r['ratio']:.2f}** | "
-                   f"{r['low']:.2f}–{r['high']:.2f} | {target or ''} | {r['our_mb']} | {r['their_mb']} |")
+                   f"{r['low']:.2f}–{r['high']:.2f} | {target or ''} |{more} {r['our_mb']} | {r['their_mb']} |")
     return "\n".join(out)
 
 
@@ -131,8 +166,8 @@ def svg(rows):
         low, high = left + r["low"] * scale, left + r["high"] * scale
         part.append(f'<path d="M{low:.1f} {y + 10}H{high:.1f}M{low:.1f} {y + 6}v8M{high:.1f} {y + 6}v8" '
                     'stroke="black" fill="none"/>')
-        if r["name"] in TARGETS:
-            x = left + TARGETS[r["name"]] * scale
+        if r["target"]:
+            x = left + r["target"] * scale
             part.append(f'<path d="M{x:.1f} {y}v20" stroke="#e45756" stroke-width="2"/>')
         part.append(f'<text x="{high + 6:.1f}" y="{y + 14}">{r["ratio"]:.2f}</text>')
     x = left + scale
@@ -141,7 +176,7 @@ def svg(rows):
     return "\n".join(part) + "\n"
 
 
-def write(rows, peaks, args):
+def write(by_set, peaks, args):
     path = ROOT / "docs" / "PERFORMANCE.md"
     by_hand = ""
     if path.exists() and "<!-- by hand -->" in path.read_text():
@@ -150,6 +185,10 @@ def write(rows, peaks, args):
     dirty = " and uncommitted changes" if text(["git", "status", "--porcelain", "-uno"]) else ""
     version = args.version
     threads = f", {args.threads} threads" if args.threads else ""
+    compiled = "\nCompiled is torch.compile with its defaults; its ratio is beside it.\n" if args.compile else ""
+    tables = "\n\n".join(f"### {of}\n\n{table(rows)}" for of, rows in by_set.items())
+    floors = "\n\n".join(f"### {of}: {peaks[of]['gflop_per_s']} GFLOP/s, {peaks[of]['gb_per_s']} GB/s\n\n{roofline(rows, peaks[of])}"
+                         for of, rows in by_set.items())
     path.write_text(f"""# Performance on the CPU, beside PyTorch
 
 Written by `just bench-vs-pytorch {args.command}`: benches/compare.py runs `rezero bench` and benches/pytorch.py
@@ -160,21 +199,24 @@ A training step is forward, loss, backward and the optimizer's update; it ends w
 `decode` writes 128 bytes (or `length`) greedily from an empty cache; a step of `latency` classifies one image.
 Milliseconds are the median of the rounds' medians. The ratio is PyTorch's time over rezero's within a round: its median
 and its range over the rounds. The target is the ratio that the project aims for. Megabytes are the largest peak of a process.
-
-{table(rows)}
+AVX2 on a processor with AVX-512 is forced by `REZERO_SIMD=avx2`; Burn's own operations keep AVX-512. PyTorch has
+`ATEN_CPU_CAPABILITY=avx2`, `ONEDNN_MAX_CPU_ISA=AVX2` and `MKL_ENABLE_INSTRUCTIONS=AVX2`.
+{compiled}
+{tables}
 
 ![ratios](performance.svg)
 
 ## Roofline
 
-PyTorch measured the machine before the rounds and after each; the best figures count: {peaks["gflop_per_s"]} GFLOP/s in a
-product of 2048 × 2048 matrices, {peaks["gb_per_s"]} GB/s in a copy. The floor of a step is the larger of
+PyTorch measured the machine before the rounds and after each, with each instruction set; the best figures count, of a product of
+2048 × 2048 matrices and of a copy. The floor of a step is the larger of
 
     FLOP / peak,   FLOP  = 2 · Σ weights · places · 3 + 12 · layers · batch · d_model · T (T + 1) / 2
     MB / bandwidth,  MB  = 4 bytes · parameters · (8; Adam: 10)
 
 Σ is over linear layers and convolutions; `places` are the rows or output pixels that the weights are applied to. The
-factor 3 counts forward, input gradient and weight gradient; it is 2 for the layer on the images. The second term is causal
+factor 3 counts forward, input gradient and weight gradient; it is 2 for the layer on the images. It counts the multiplications of the direct
+sum; rezero's convolutions with three rows of weights take half of them. The second term is causal
 attention over T positions, without the masked half. MB counts memory traffic: the forward and the backward pass each read
 a parameter once, its gradient is written and read, and the update reads and writes the parameter and each number of its
 optimizer state. Activations are not counted.
@@ -182,14 +224,17 @@ optimizer state. Activations are not counted.
 The floor is an estimate, not a bound: PyTorch's product does not reach the hardware's peak, and the machine's speed may
 change during the run. A step whose own products are faster, or that runs while the machine is faster, can reach more than 100 %.
 
-{roofline(rows, peaks)}
+{floors}
 
 <!-- by hand -->
 {by_hand}
 <!-- end -->
 """)
-    (ROOT / "docs" / "performance.svg").write_text(svg(rows))
-    print(table(rows))
+    several = len(by_set) > 1
+    bars = [{**row, "name": f"{row['name']}, {of}" if several else row["name"], "target": TARGETS.get(row["name"])}
+            for of, rows in by_set.items() for row in rows]
+    (ROOT / "docs" / "performance.svg").write_text(svg(bars))
+    print(tables)
     print(f"wrote {path.relative_to(ROOT)}")
 
 
@@ -199,6 +244,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, help="threads of both programs")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as well")
+    parser.add_argument("--sets", help="instruction sets, separated by commas")
     parser.add_argument("--print", action="store_true", help="print the table, write no file")
     parser.add_argument("--all", action="store_true", help="mlp-10000 as well: PyTorch takes 17 GB for it")
     args = parser.parse_args()
@@ -214,13 +261,21 @@ def main():
     theirs = [os.environ.get("REZERO_PYTHON", "python3"), "benches/pytorch.py"]
     threads = ["--threads", str(args.threads)] if args.threads else []
     options = ["--steps", str(args.steps), *threads]
-    results, peaks = measure(names, args.rounds, options, [binary], theirs, [*theirs, "--peaks", *threads])
-    first = next(iter(results.values()))
+    sets = instruction_sets()
+    if args.sets:
+        unknown = set(args.sets.split(",")) - set(sets)
+        if unknown:
+            parser.error(f"--sets: this machine has {', '.join(sets)}")
+        sets = {of: sets[of] for of in args.sets.split(",")}
+    results, peaks = measure(names, args.rounds, options, sets, [binary], theirs, args.compile)
+    first = next(iter(next(iter(results.values())).values()))
     args.version = {"ours": first[0][0]["framework"], "theirs": first[1][0]["framework"]}
+    by_set = {of: list(rows(of_set)) for of, of_set in results.items()}
     if args.print:
-        print(table(list(rows(results))))
+        for of, of_set in by_set.items():
+            print(f"{of}\n\n{table(of_set)}\n")
     else:
-        write(list(rows(results)), peaks, args)
+        write(by_set, peaks, args)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{GROUPS, SCRATCH};
+use super::{SCRATCH, groups};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, wide};
@@ -221,9 +221,9 @@ impl Correlation {
 
     /// `dw[o, c, tap] = Σ_{n, i} g[n, o, i] · plane(tap)[n, c, i + shift(tap)]`.
     pub fn weight_gradient(&self, x: &[f32], g: &[f32]) -> Vec<f32> {
-        let images = Parts::new(self.batch, self.batch.div_ceil(GROUPS));
         let columns = self.channels * self.taps.len();
         let outputs = self.outputs.next_multiple_of(Registers::get().lanes);
+        let images = Parts::new(self.batch, self.batch.div_ceil(groups(columns * outputs)));
         let mut partial = vec![0.0; images.count() * columns * outputs];
         let shared = Shared::new(&mut partial);
         let rows = Parts::new(self.grid[0], self.rows_of_task());

@@ -21,8 +21,15 @@ use super::op::Kernel;
 const SCRATCH: usize = 24 << 10;
 /// The most values of a vector.
 const LANES: usize = 16;
-/// Partial sums of the weight gradient, each over a share of the batch.
+/// The most partial sums of the weight gradient, each over a share of the batch.
 const GROUPS: usize = 16;
+/// The values that they may have together, 64 MB, as long as there are four.
+const SUMS: usize = 16 << 20;
+
+/// The number of partial sums that have `len` values each.
+fn groups(len: usize) -> usize {
+    (SUMS / len).clamp(4, GROUPS)
+}
 
 #[derive(Debug)]
 pub(crate) struct Conv2d {

@@ -19,7 +19,7 @@ use core::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{GROUPS, SCRATCH};
+use super::{SCRATCH, groups};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, elements, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, wide};
@@ -202,10 +202,10 @@ impl Winograd {
     /// `dw[o, c, k, l] = Σ_{n, i, x} g[n, o, i, x] · source[n, c, i + k − p, x + l − q]`.
     pub fn weight_gradient(&self, x: &[f32], g: &[f32]) -> Vec<f32> {
         let registers = Registers::get();
-        let images = Parts::new(self.batch, self.batch.div_ceil(GROUPS));
         let columns = self.channels * self.taps;
         let outputs = self.outputs.next_multiple_of(registers.lanes);
         let sums = columns * outputs;
+        let images = Parts::new(self.batch, self.batch.div_ceil(groups(IN * sums)));
         let mut partial = vec![0.0; elements(&[images.count(), IN, columns, outputs])];
         let shared = Shared::new(&mut partial);
         let [h, w] = self.grid;
