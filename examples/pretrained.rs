@@ -1,4 +1,4 @@
-//! Classifies an image file with ResNet-20 by name: `cargo run --release --example pretrained -- FILE`
+//! Classifies a PNG file with ResNet-20 by name: `cargo run --release -p rezero-examples --example pretrained -- FILE`
 
 use burn::tensor::Device;
 use image::imageops::FilterType;

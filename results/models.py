@@ -30,18 +30,19 @@ RECORDS = runs.RECORDS / "models"
 INSIDE = {"resnet20-cifar10"}
 # What a card says of the data, by the data set.
 DATA = {
-    "images": """All 60,000 images of CIFAR-10 with their labels, compressed as JPEG and unpacked: the mean error is 5.8 of 255 per pixel.
+    "images": """All 60,000 images of CIFAR-10 with their labels, compressed as JPEG and unpacked: the mean error is 5.8 of 255 per pixel. These files are not
+published, and `rezero fetch cifar10` gets the images as they are: a repetition of the command has other data.
 The first 45,000 train, the next 5,000 validate and chose the checkpoint, the 10,000 test images do neither.
 "Official" is the first 1,000 records of the official test file, byte for byte.""",
-    "text": """The first 4,000,000 bytes of enwik8: 3,600,000 train, 200,000 validate and chose the checkpoint, 200,000 test.""",
+    "text": """The first 4,000,000 bytes of enwik8 (`head -c 4000000 enwik8`): 3,600,000 train, 200,000 validate and chose the checkpoint, 200,000 test.""",
 }
 LICENCE = {
     "images": "CIFAR-10 (Krizhevsky, 2009) is a labelled part of the 80 Million Tiny Images. Its page asks to cite the technical report and states no licence.",
     "text": "enwik8 is a part of the English Wikipedia of March 2006, whose text was then under the GNU Free Documentation License.",
 }
 LIMITS = {
-    "images": "It knows ten classes and images of 32×32 pixels, and gives every image one of the classes. It has seen recompressed images. One seed.",
-    "text": "It is small: it writes words and markup, not sense. It reads 64 bytes at a time in training. One seed.",
+    "images": "It knows ten classes and images of 32×32 pixels, and gives every image one of the classes. Neither rate nor weight decay was tuned for 30 epochs. It has seen recompressed images. One seed.",
+    "text": "It is small: it writes words and markup, not sense. It reads 64 bytes at a time in training. The rates are those of 400 steps (results/lm12-tune.toml), not of 30,000. One seed.",
 }
 
 
@@ -121,6 +122,7 @@ def card(name):
     task = "text" if "bpb" in scores["stored"]["test"] else "images"
     of_run, of_baseline = rows(record / "run"), rows(record / "baseline") if base else []
     data = weights(name).read_bytes()
+    step = int(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["step"])
     command = shlex.join(env["commands"][0])
     scheme = "plain residual network" if task == "images" else "pre-norm"
     lines = [
@@ -135,7 +137,8 @@ def card(name):
         f"| machine | {about['hardware']} |",
         f"| time | {wall(of_run)}" + (f"; the baseline {wall(of_baseline)} |" if base else " |"),
         f"| seed | {env['seed']} |",
-        f"| data | `{env['data']}` |",
+        f"| checkpoint | step {step:,}, the best on validation |",
+        f"| data | `{env['data']}`: name, training examples, SHA-256 of the training and of the validation part |",
         "",
         "## Figures",
         "",
@@ -164,8 +167,8 @@ def card(name):
         of = other.get(row["step"])
         cell = f" {f'{scale * of[key]:.{digits}f}' if of else '–'} |" if base else ""
         lines.append(f"| {row['step']:,} | {scale * row[key]:.{digits}f} |{cell}")
-    gates = [row["alpha"] for row in of_run if row.get("alpha")][-1]
-    lines += ["", "## Gates", "", "α of each layer at the end of training:", "", ", ".join(f"{v:.3g}" for v in gates) + "."]
+    gates = [row["alpha"] for row in of_run if row.get("alpha") and row["step"] <= step][-1]
+    lines += ["", "## Gates", "", "α of each layer at that checkpoint:", "", ", ".join(f"{v:.3g}" for v in gates) + "."]
     if base:
         of_base = base["commands"][0]
         other = ", ".join(f"`{word}`" for word in of_base if word not in env["commands"][0])

@@ -58,20 +58,20 @@ fn the_layers_of_a_resnet() {
     }
 }
 
-/// Shapes that Winograd's algorithm serves: heights that are no multiple of four, all paddings and widths of kernels, rows
+/// Shapes for which Winograd's algorithm pays: heights that are no multiple of four, all paddings and widths of kernels, rows
 /// shorter and longer than a vector, outputs that fill no block, batches of several tasks.
 #[test]
 fn three_rows_of_weights() {
     for (batch, channels, image, width, padding) in [
         (16, [16, 16], [8, 8], 3, 1),
-        (17, [5, 7], [9, 33], 3, 1),
+        (64, [12, 9], [9, 33], 3, 1),
         (16, [16, 18], [7, 5], 3, 2),
         (16, [16, 17], [10, 12], 3, 0),
-        (33, [12, 4], [6, 17], 1, 0),
-        (16, [9, 8], [5, 20], 5, 2),
+        (16, [20, 16], [10, 17], 1, 0),
+        (32, [16, 16], [7, 20], 5, 2),
         (16, [9, 8], [6, 20], 4, 1),
-        (40, [8, 21], [3, 3], 3, 1),
-        (16, [3, 70], [13, 40], 3, 1),
+        (80, [16, 24], [3, 3], 3, 1),
+        (16, [6, 70], [13, 40], 3, 1),
         (2, [40, 40], [40, 15], 2, 1),
     ] {
         check(Case {

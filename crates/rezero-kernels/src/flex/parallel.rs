@@ -48,16 +48,18 @@ impl Parts {
 /// `avx2` for 256 bits with fused multiply–adds, `scalar` for none.
 pub(super) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
-    *ARCH.get_or_init(|| match std::env::var("REZERO_SIMD").as_deref() {
-        #[cfg(target_arch = "x86_64")]
-        Ok("avx2") => match pulp::x86::V3::try_new() {
-            Some(simd) => Arch::V3(simd),
-            None => panic!("REZERO_SIMD=avx2: this processor has no AVX2"),
+    *ARCH.get_or_init(
+        || match std::env::var_os("REZERO_SIMD").unwrap_or_default().to_str() {
+            #[cfg(target_arch = "x86_64")]
+            Some("avx2") => match pulp::x86::V3::try_new() {
+                Some(simd) => Arch::V3(simd),
+                None => panic!("REZERO_SIMD=avx2: this processor has no AVX2"),
+            },
+            Some("scalar") => Arch::Scalar,
+            Some("") => Arch::new(),
+            other => panic!("REZERO_SIMD must be `avx2` (x86-64) or `scalar`, got {other:?}"),
         },
-        Ok("scalar") => Arch::Scalar,
-        Ok(other) => panic!("REZERO_SIMD must be `avx2` (x86-64) or `scalar`, got {other:?}"),
-        Err(_) => Arch::new(),
-    })
+    )
 }
 
 /// Compiles `f` for each instruction set and runs it with the widest that the processor has. Code

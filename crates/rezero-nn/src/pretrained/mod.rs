@@ -22,7 +22,8 @@
 //! 1. In the crate: ResNet-20.
 //! 2. In the folder that `REZERO_WEIGHTS` names.
 //! 3. In `weights/` of the clone that the crate was built from.
-//! 4. In the user's cache: `rezero/weights` in the system's folder for caches.
+//! 4. In the user's cache: `rezero/weights` in the system's folder for caches, or the folder that `REZERO_WEIGHTS_CACHE`
+//!    names.
 //! 5. Below the address in `REZERO_WEIGHTS_URL`, with feature `download`; the file then goes to the
 //!    cache. Without this variable, the network is never used.
 //!

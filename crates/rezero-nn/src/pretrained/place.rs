@@ -83,7 +83,8 @@ fn read_from(one: &Pretrained, places: &Places) -> Result<Vec<u8>, PretrainedErr
     let bytes = download(one, &url)?;
     check(one, &bytes, || url.clone())?;
     if let Some(cache) = &places.cache {
-        keep(cache, &file, &bytes)?;
+        // Whoever cannot write there has the weights all the same.
+        let _ = keep(cache, &file, &bytes);
     }
     Ok(bytes)
 }
@@ -102,13 +103,23 @@ fn read_file(one: &Pretrained, path: &Path) -> Result<Option<Vec<u8>>, Pretraine
                 message: "is no regular file".to_owned(),
             });
         }
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+        // A clone, or a cache, of another user is no place of this one.
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
             return Ok(None);
         }
         Err(e) => return Err(failed(e)),
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
     file.take(one.bytes + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
@@ -152,19 +163,16 @@ fn check(
 }
 
 /// Puts a checked file into the cache, in one step: another process may do the same.
-fn keep(cache: &Path, name: &str, bytes: &[u8]) -> Result<(), PretrainedError> {
-    let path = cache.join(name);
-    let write = || {
-        fs::create_dir_all(cache)?;
-        let mut file = tempfile::NamedTempFile::new_in(cache)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.persist(&path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e: std::io::Error| PretrainedError::Io {
-        path: path.clone(),
-        message: e.to_string(),
-    })
+fn keep(cache: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    fs::create_dir_all(cache)?;
+    let mut new = tempfile::Builder::new();
+    // Others may read a shared cache.
+    #[cfg(unix)]
+    new.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = new.tempfile_in(cache)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.persist(cache.join(name)).map_err(|e| e.error)?;
+    Ok(())
 }
 
 #[cfg(feature = "download")]
