@@ -24,6 +24,9 @@ const BLOCK: f64 = 2e-5;
 /// Networks: twenty layers deepen float32 PyTorch's own error to 1e-5 and Flex's to 3e-5, mostly in
 /// sums of tens of thousands of terms of both signs; a wrong shortcut, gate or order is above 1e-2.
 const NETWORK: f64 = 1e-4;
+/// For pre-activation ResNets, whose batch of a few images and 512 channels round most: the sum of the gradient of
+/// `layer4.0.conv1` is off by 9.6e-5 with direct convolutions and by 1.1e-4 with Winograd's.
+const PREACT_NETWORK: f64 = 2e-4;
 
 trait Forward: Module + Named {
     fn apply(&self, x: Tensor<4>) -> Tensor<4>;
@@ -366,14 +369,14 @@ fn check_gradient(
     checks.near(&key, &first, &fixture.get(&format!("{case}/{key}")));
 }
 
-fn check_network(case: &str, mut net: impl Classify, device: &Device) {
+fn check_network(case: &str, mut net: impl Classify, tolerance: f64, device: &Device) {
     let fixture = networks();
     let get = |key: &str| fixture.get(&format!("{case}/{key}"));
     let [j, n, side] = fixture.integers(&format!("{case}/data"))[..] else {
         panic!("{case}/data is [j, n, side]");
     };
     set_closed_form(&mut net, false, device);
-    let mut checks = Checks::new(NETWORK);
+    let mut checks = Checks::new(tolerance);
     let inner = device.clone().inner();
     let logits = net.valid().classify(images(j, n, side, &inner));
     checks.near("logits_eval", &Array::of(logits), &get("logits_eval"));
@@ -475,7 +478,7 @@ fn cifar_networks() {
         let config = CifarResNetConfig::new(depth)
             .with_residual(ResidualConfig::new(scheme))
             .with_definition(definition);
-        check_network(case, config.init(&device), &device);
+        check_network(case, config.init(&device), NETWORK, &device);
     }
 }
 
@@ -484,7 +487,7 @@ fn preact_networks() {
     let device = device().autodiff();
     for &(case, depth, scheme) in PREACT_NETWORKS.iter().step_by(every()) {
         let config = PreActResNetConfig::new(depth).with_residual(ResidualConfig::new(scheme));
-        check_network(case, config.init(&device), &device);
+        check_network(case, config.init(&device), PREACT_NETWORK, &device);
     }
 }
 
