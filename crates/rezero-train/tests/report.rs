@@ -781,7 +781,7 @@ fn jacobians_of_new_networks() {
         ),
         (
             &["jacobian", "nothing"],
-            "neither transformer, mlp nor a run",
+            "neither transformer, mlp, zoo:NAME nor a run",
         ),
     ] {
         fail(dir.path(), args, 1, &[expected]);
