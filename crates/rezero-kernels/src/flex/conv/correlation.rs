@@ -13,10 +13,10 @@
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{SCRATCH, groups};
+use super::{SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, with_scratch};
-use crate::flex::parallel::{Parts, arch, each, wide};
+use crate::flex::parallel::{Parts, arch, each};
 
 /// One product of a correlation: a weight times the plane's pixel that lies `shift` rows and
 /// columns further.
@@ -266,15 +266,7 @@ impl Correlation {
                 }
             }
         });
-        let (total, rest) = partial.split_at_mut(columns * outputs);
-        wide(
-            #[inline(always)]
-            || {
-                for group in rest.chunks_exact(columns * outputs) {
-                    total.iter_mut().zip(group).for_each(|(t, x)| *t += x);
-                }
-            },
-        );
+        let total = total(&mut partial, columns * outputs);
         let [per_output, per_channel] = self.weight_strides;
         let mut d_w = vec![0.0; self.outputs * columns];
         for (column, sums) in total.chunks_exact(outputs).enumerate() {

@@ -15,6 +15,7 @@ use self::correlation::{Correlation, Tap};
 use self::winograd::Winograd;
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
 use super::op::Kernel;
+use super::parallel::wide;
 
 /// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
 /// first-level cache are read in shorter pieces and were slower.
@@ -29,6 +30,20 @@ const SUMS: usize = 16 << 20;
 /// The number of partial sums that have `len` values each.
 fn groups(len: usize) -> usize {
     (SUMS / len).clamp(4, GROUPS)
+}
+
+/// The total of partial sums of `len` values each, in their order.
+fn total(partial: &mut [f32], len: usize) -> &[f32] {
+    let (total, rest) = partial.split_at_mut(len);
+    wide(
+        #[inline(always)]
+        || {
+            for part in rest.chunks_exact(len) {
+                total.iter_mut().zip(part).for_each(|(t, x)| *t += x);
+            }
+        },
+    );
+    total
 }
 
 #[derive(Debug)]
