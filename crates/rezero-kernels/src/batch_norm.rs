@@ -2,10 +2,9 @@
 
 #[cfg(feature = "flex")]
 use burn::tensor::DType;
-use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, module};
 
-use crate::linear::Epilogue;
+use crate::activation::Epilogue;
 
 /// A normalised batch and its statistics.
 #[derive(Clone, Debug)]
@@ -17,6 +16,20 @@ pub struct BatchNormed<const D: usize> {
     /// The biased variance of each channel (the sum of squares is divided by the number of values),
     /// `[channels]`, outside autodiff.
     pub variance: Tensor<1>,
+}
+
+impl<const D: usize> BatchNormed<D> {
+    fn map(self, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Self {
+        Self {
+            output: f(self.output),
+            ..self
+        }
+    }
+}
+
+/// Whether the kernel has the activation. The networks here need no other after a batch norm; an operation of its own applies those.
+fn fused(epilogue: Epilogue) -> bool {
+    matches!(epilogue, Epilogue::Identity | Epilogue::Relu)
 }
 
 /// `act(γ · (x − μ) / √(σ² + ε) + β)` with the mean μ and the (biased) variance σ² of each channel
@@ -39,6 +52,10 @@ pub fn batch_norm<const D: usize>(
     epilogue: Epilogue,
 ) -> BatchNormed<D> {
     check(&x, &gamma, &beta);
+    if !fused(epilogue) {
+        let normed = batch_norm(x, gamma, beta, epsilon, Epilogue::Identity);
+        return normed.map(|x| epilogue.apply(x));
+    }
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         x.clone().into_dispatch(),
@@ -83,6 +100,10 @@ pub fn batch_norm_gated_sum<const D: usize>(
         "x and f of a residual sum must have the same shape."
     );
     crate::gate::single(&alpha);
+    if !fused(epilogue) {
+        let normed = batch_norm(f, gamma, beta, epsilon, epilogue);
+        return normed.map(|f| crate::gated_sum(x, f, alpha));
+    }
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         f.clone().into_dispatch(),
@@ -98,11 +119,7 @@ pub fn batch_norm_gated_sum<const D: usize>(
         let (output, statistics) = crate::flex::run(kernel, inputs);
         return with_statistics(output, statistics);
     }
-    let normed = composed(f, gamma, beta, epsilon, epilogue);
-    BatchNormed {
-        output: crate::gated_sum(x, normed.output, alpha),
-        ..normed
-    }
+    composed(f, gamma, beta, epsilon, epilogue).map(|f| crate::gated_sum(x, f, alpha))
 }
 
 /// `act(γ · (x − μ) / √(σ² + ε) + β)` with given statistics μ and σ²: batch norm outside training.
@@ -137,7 +154,7 @@ pub fn normalize<const D: usize>(
         );
     }
     #[cfg(feature = "flex")]
-    {
+    if fused(epilogue) {
         use crate::flex::batch_norm::normalize;
         let channels = [&gamma, &beta, &mean, &variance];
         if let Some(out) = normalize(&x, channels, epsilon as f32, epilogue, sum.as_ref()) {
@@ -145,10 +162,7 @@ pub fn normalize<const D: usize>(
         }
     }
     let out = module::batch_norm(x, gamma, beta, mean, variance, epsilon);
-    let out = match epilogue {
-        Epilogue::Identity => out,
-        Epilogue::Relu => relu(out),
-    };
+    let out = epilogue.apply(out);
     match sum {
         Some((skip, alpha)) => crate::gated_sum(skip, out, alpha),
         None => out,
@@ -164,10 +178,7 @@ fn composed<const D: usize>(
 ) -> BatchNormed<D> {
     let normed = module::batch_norm_train(x, gamma, beta, epsilon);
     BatchNormed {
-        output: match epilogue {
-            Epilogue::Identity => normed.output,
-            Epilogue::Relu => relu(normed.output),
-        },
+        output: epilogue.apply(normed.output),
         mean: normed.mean.detach(),
         variance: normed.variance.detach(),
     }

@@ -13,18 +13,19 @@
 //! | [`linear`] | `act(x W + b)` |
 //! | [`gated_sum`] | `x + α · f` |
 //! | [`gated_linear`] | `x + α · relu(x W + b)` |
-//! | [`gelu`] | `x · Φ(x)` |
+//! | [`gelu`], [`silu`], [`swiglu`] | `x · Φ(x)`, `x · σ(x)`, `silu(x) ⊙ gate` |
 //! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, in training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
 //! | [`layer_norm`], [`rms_norm`] | `γ · (x − μ) / √(σ² + ε) + β`, `γ · x / √(mean(x²) + ε)` of each row |
 //! | [`normalize`] | either of the two with given statistics, outside training |
 //! | [`conv2d`] | a convolution of images |
+//! | [`subsample`] | every s-th pixel, between channels of zeros |
 //! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
 //! | [`transpose`], [`all_finite`], [`FileFloat`] | on values in memory, for readers of weights |
-//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LionStep`] | an optimizer's update of one parameter |
+//! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LambStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
@@ -36,6 +37,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod activation;
 #[cfg(feature = "allocator")]
 pub mod allocator;
 mod attention;
@@ -45,21 +47,22 @@ mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod gate;
-mod gelu;
 mod linear;
 mod mixed;
 mod optim;
 mod row_norm;
+mod shortcut;
 mod values;
 
+pub use activation::{Epilogue, gelu, silu, swiglu};
 pub use attention::{Rotation, SelfAttention};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use gate::gated_sum;
-pub use gelu::gelu;
-pub use linear::{Epilogue, gated_linear, linear};
+pub use linear::{gated_linear, linear};
 pub use mixed::matmul_in;
-pub use optim::{AdaGradStep, AdamStep, LionStep, SgdStep};
+pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
 pub use row_norm::{layer_norm, rms_norm};
+pub use shortcut::subsample;
 pub use values::{FileFloat, all_finite, transpose};

@@ -3,14 +3,7 @@
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, module};
 
-/// The function `act` that an operation applies to its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
-    /// `x` itself.
-    Identity,
-    /// max(x, 0).
-    Relu,
-}
+use crate::activation::Epilogue;
 
 /// `act(x W + b)`.
 ///
@@ -42,21 +35,20 @@ pub fn linear<const D: usize>(
     {
         use crate::flex::{linear::Linear, run, values};
         let (x, w) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
-        let kernel = Linear { epilogue };
         match bias.clone() {
             Some(bias) => {
                 if let Some(inputs) = values([x, w, bias.into_dispatch()]) {
-                    return run(kernel, inputs).0;
+                    return run(Linear::new(epilogue, inputs.tracked()), inputs).0;
                 }
             }
             None => {
                 if let Some(inputs) = values([x, w]) {
-                    return run(kernel, inputs).0;
+                    return run(Linear::new(epilogue, inputs.tracked()), inputs).0;
                 }
             }
         }
     }
-    activate(module::linear(x, weight, bias), epilogue)
+    epilogue.apply(module::linear(x, weight, bias))
 }
 
 fn mixed<const D: usize>(
@@ -71,14 +63,7 @@ fn mixed<const D: usize>(
         Some(bias) => out + bias.unsqueeze(),
         None => out,
     };
-    activate(out, epilogue)
-}
-
-fn activate<const D: usize>(x: Tensor<D>, epilogue: Epilogue) -> Tensor<D> {
-    match epilogue {
-        Epilogue::Identity => x,
-        Epilogue::Relu => relu(x),
-    }
+    epilogue.apply(out)
 }
 
 /// `x + α · relu(x W + b)`: a layer of the paper's fully connected networks (section 4).

@@ -53,6 +53,27 @@ pub struct AdamStep {
     pub time: usize,
 }
 
+/// LAMB: You et al., [arXiv 1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2. With Adam's moments m and v:
+///
+/// `u ← m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε) + λ·w`, `w ← w − lr · ‖w‖ / ‖u‖ · u`,
+///
+/// where the quotient of the norms, over the whole parameter, is 1 if either is 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LambStep {
+    /// The learning rate lr.
+    pub lr: f64,
+    /// β₁.
+    pub beta_1: f64,
+    /// β₂.
+    pub beta_2: f64,
+    /// ε.
+    pub epsilon: f64,
+    /// λ.
+    pub weight_decay: f64,
+    /// The number t of this step, counted from 1.
+    pub time: usize,
+}
+
 /// Lion: Chen et al., [arXiv 2302.06675](https://arxiv.org/abs/2302.06675), algorithm 2:
 ///
 /// `w ← w·(1 − lr·λ) − lr·sign(β₁·m + (1 − β₁)·g)`, `m ← β₂·m + (1 − β₂)·g`, where m starts at 0
@@ -152,10 +173,7 @@ impl AdamStep {
         gradient: Tensor<D>,
         moments: Option<[Tensor<D>; 2]>,
     ) -> (Tensor<D>, [Tensor<D>; 2]) {
-        assert!(
-            self.time > 0,
-            "time must be at least 1: it counts from the first step."
-        );
+        counted(self.time);
         check(&weights, &gradient);
         #[cfg(feature = "flex")]
         {
@@ -197,6 +215,64 @@ impl AdamStep {
     }
 }
 
+impl LambStep {
+    /// The updated weights and moments `[m, v]`.
+    ///
+    /// # Shapes
+    ///
+    /// - all: the same
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ, or `time` is 0.
+    pub fn update<const D: usize>(
+        &self,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        moments: Option<[Tensor<D>; 2]>,
+    ) -> (Tensor<D>, [Tensor<D>; 2]) {
+        counted(self.time);
+        check(&weights, &gradient);
+        #[cfg(feature = "flex")]
+        {
+            let [m, v] = match &moments {
+                Some([m, v]) => [Some(m), Some(v)],
+                None => [None, None],
+            };
+            if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), m, v]) {
+                use crate::flex::optim::{lamb, primitive, tensor_of};
+                let (weights, gradient) = (primitive(weights), primitive(gradient));
+                let moments = moments.map(|moments| moments.map(primitive));
+                let (weights, moments) = lamb(*self, weights, gradient, moments);
+                return (tensor_of(weights), moments.map(tensor_of));
+            }
+        }
+        let fresh = gradient.clone() * (1.0 - self.beta_1);
+        let fresh_squares = gradient.square() * (1.0 - self.beta_2);
+        let (m, v) = match moments {
+            Some([m, v]) => (m * self.beta_1 + fresh, v * self.beta_2 + fresh_squares),
+            None => (fresh, fresh_squares),
+        };
+        let [of_m, of_v] = self.corrections();
+        let step = m.clone() * of_m / ((v.clone() * of_v).sqrt() + self.epsilon);
+        let step = decayed(step, &weights, self.weight_decay);
+        let norm = |x: &Tensor<D>| x.clone().square().sum().sqrt();
+        let (of_weights, of_step) = (norm(&weights), norm(&step));
+        let none = of_weights
+            .clone()
+            .equal_elem(0.0)
+            .bool_or(of_step.clone().equal_elem(0.0));
+        let ratio = (of_weights / of_step).mask_fill(none, 1.0);
+        (weights - step * ratio.unsqueeze() * self.lr, [m, v])
+    }
+
+    /// The factors of m and v that correct the bias of moments that start at zero.
+    pub(crate) fn corrections(&self) -> [f64; 2] {
+        let t = i32::try_from(self.time).unwrap_or(i32::MAX);
+        [self.beta_1, self.beta_2].map(|beta| 1.0 / (1.0 - beta.powi(t)))
+    }
+}
+
 impl LionStep {
     /// The updated weights and momentum m.
     ///
@@ -230,6 +306,13 @@ impl LionStep {
         let weights = weights * (1.0 - self.lr * self.weight_decay);
         (weights - mean.sign() * self.lr, momentum)
     }
+}
+
+fn counted(time: usize) {
+    assert!(
+        time > 0,
+        "time must be at least 1: it counts from the first step."
+    );
 }
 
 fn check<const D: usize>(weights: &Tensor<D>, gradient: &Tensor<D>) {

@@ -1,14 +1,29 @@
 use proptest::prelude::*;
-use rezero_kernels::gelu;
+use rezero_kernels::{gelu, silu, swiglu};
 
 use crate::support::{cases, finite_differences, gradient, leaf, random, same, weighed};
 
 fn check(shape: [usize; 3], scale: f32) {
-    same(&format!("gelu {shape:?} × {scale}"), |device| {
-        let x = leaf::<3>(&random(shape, 1), device);
-        let y = gelu(x.clone() * scale);
+    for (name, act) in [("gelu", gelu::<3> as fn(_) -> _), ("silu", silu::<3>)] {
+        same(&format!("{name} {shape:?} × {scale}"), |device| {
+            let x = leaf::<3>(&random(shape, 1), device);
+            let y = act(x.clone() * scale);
+            let gradients = weighed(y.clone()).backward();
+            vec![y.into_data(), gradient(&x, &gradients)]
+        });
+    }
+    same(&format!("swiglu {shape:?} × {scale}"), |device| {
+        let (x, u) = (
+            leaf::<3>(&random(shape, 1), device),
+            leaf::<3>(&random(shape, 2), device),
+        );
+        let y = swiglu(x.clone() * scale, u.clone());
         let gradients = weighed(y.clone()).backward();
-        vec![y.into_data(), gradient(&x, &gradients)]
+        vec![
+            y.into_data(),
+            gradient(&x, &gradients),
+            gradient(&u, &gradients),
+        ]
     });
 }
 
@@ -24,9 +39,10 @@ fn sizes_and_scales() {
 
 #[test]
 fn views() {
-    same("gelu of a view", |device| {
+    same("activations of views", |device| {
         let x = leaf::<3>(&random([4, 6, 10], 2), device);
-        let y = gelu(x.clone().swap_dims(0, 2).flip([1]));
+        let view = x.clone().swap_dims(0, 2).flip([1]);
+        let y = swiglu(gelu(view.clone()), silu(view.flip([0])));
         let gradients = weighed(y.clone()).backward();
         vec![y.into_data(), gradient(&x, &gradients)]
     });
@@ -36,6 +52,12 @@ fn views() {
 fn the_backward_pass_is_the_slope_of_the_forward_pass() {
     finite_differences("gelu", [random([60], 3)], |[x]| {
         weighed(gelu(x.clone() * 3.0))
+    });
+    finite_differences("silu", [random([60], 3)], |[x]| {
+        weighed(silu(x.clone() * 3.0))
+    });
+    finite_differences("swiglu", [random([60], 3), random([60], 4)], |[x, u]| {
+        weighed(swiglu(x.clone() * 3.0, u.clone()))
     });
 }
 

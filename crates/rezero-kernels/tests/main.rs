@@ -8,6 +8,7 @@ mod edges;
 mod losses;
 mod normalisation;
 mod products;
+mod shortcut;
 mod small;
 mod support;
 mod threads;

@@ -51,6 +51,8 @@ fn check(shape: [usize; 4], epilogue: Epilogue, alpha: f32, offset: f32) {
 
 #[test]
 fn layers_of_a_resnet() {
+    check([3, 5, 4, 6], Epilogue::Gelu, 0.4, 0.0);
+    check([3, 5, 4, 6], Epilogue::Silu, 0.4, 0.0);
     for shape in [[8, 16, 32, 32], [8, 64, 8, 8], [2, 3, 7, 5], [3, 2, 1, 1]] {
         for epilogue in [Epilogue::Identity, Epilogue::Relu] {
             check(shape, epilogue, 0.0, 0.0);
@@ -66,6 +68,7 @@ fn given_statistics() {
         ([3, 4, 5, 7], Epilogue::Identity, true),
         ([1, 2, 1, 1], Epilogue::Relu, false),
         ([2, 16, 8, 8], Epilogue::Identity, false),
+        ([2, 3, 4, 4], Epilogue::Silu, true),
     ] {
         // The kernel serves `normalize` only outside autodiff.
         let run = |device: &Device| {

@@ -4,6 +4,13 @@ use rezero_kernels::{Epilogue, gated_linear, gated_sum, linear};
 
 use crate::support::{finite_differences, gathered, gradient, leaf, random, same, weighed};
 
+const EPILOGUES: [Epilogue; 4] = [
+    Epilogue::Identity,
+    Epilogue::Relu,
+    Epilogue::Gelu,
+    Epilogue::Silu,
+];
+
 fn check_linear(shape: [usize; 3], width: usize, bias: bool, epilogue: Epilogue) {
     let what = format!("linear {shape:?} to {width}, bias {bias}, {epilogue:?}");
     same(&what, |device| {
@@ -68,7 +75,7 @@ fn linear_layers_of_the_models() {
         ([1, 1, 1], 1),
         ([2, 37, 131], 257),
     ] {
-        for epilogue in [Epilogue::Identity, Epilogue::Relu] {
+        for epilogue in EPILOGUES {
             check_linear(shape, width, true, epilogue);
             check_linear(shape, width, false, epilogue);
         }
@@ -147,15 +154,13 @@ fn backward_passes_are_the_slopes_of_forward_passes() {
         random([6], 3),
         random([1], 4),
     ];
-    finite_differences("linear", [x.clone(), w.clone(), b.clone()], |[x, w, b]| {
-        let x: Tensor<2> = x.clone().reshape([4, 6]);
-        weighed(linear(
-            x,
-            w.clone().reshape([6, 6]),
-            Some(b.clone()),
-            Epilogue::Identity,
-        ))
-    });
+    for epilogue in [Epilogue::Identity, Epilogue::Gelu, Epilogue::Silu] {
+        finite_differences("linear", [x.clone(), w.clone(), b.clone()], |[x, w, b]| {
+            let x: Tensor<2> = x.clone().reshape([4, 6]);
+            let w = w.clone().reshape([6, 6]);
+            weighed(linear(x, w, Some(b.clone()), epilogue))
+        });
+    }
     finite_differences(
         "gated linear",
         [x.clone(), w, b, a.clone()],
@@ -180,15 +185,13 @@ fn without_autodiff_the_same_values() {
     let x = Tensor::<2>::from_data(random([7, 12], 1), &device);
     let w = Tensor::<2>::from_data(random([12, 12], 2), &device);
     let b = Tensor::<1>::from_data(random([12], 3), &device);
-    let tracked = |t: Tensor<2>| Tensor::from_inner(t);
-    let plain = linear(x.clone(), w.clone(), Some(b.clone()), Epilogue::Relu);
-    let followed = linear(
-        tracked(x),
-        tracked(w),
-        Some(Tensor::from_inner(b)),
-        Epilogue::Relu,
-    );
-    assert_eq!(plain.into_data(), followed.into_data());
+    let tracked = |t: &Tensor<2>| Tensor::from_inner(t.clone());
+    for epilogue in EPILOGUES {
+        let plain = linear(x.clone(), w.clone(), Some(b.clone()), epilogue);
+        let bias = Some(Tensor::from_inner(b.clone()));
+        let followed = linear(tracked(&x), tracked(&w), bias, epilogue);
+        assert_eq!(plain.into_data(), followed.into_data(), "{epilogue:?}");
+    }
 }
 
 proptest! {
@@ -199,10 +202,9 @@ proptest! {
         shape in prop::array::uniform3(1usize..40),
         width in 1usize..90,
         bias: bool,
-        relu: bool,
+        epilogue in prop::sample::select(EPILOGUES.as_slice()),
         alpha in -2.0f32..2.0,
     ) {
-        let epilogue = if relu { Epilogue::Relu } else { Epilogue::Identity };
         check_linear(shape, width, bias, epilogue);
         check_gated(shape[0] * shape[1], width, alpha);
         check_sum(shape, alpha);

@@ -1,5 +1,5 @@
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdaGradStep, AdamStep, LionStep, SgdStep};
+use rezero_kernels::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
 
 use crate::support::{close, random};
 
@@ -69,6 +69,17 @@ fn adam_like(
     (w, moments.to_vec())
 }
 
+fn lamb(
+    w: Tensor<2>,
+    g: Tensor<2>,
+    state: Vec<Tensor<2>>,
+    time: usize,
+) -> (Tensor<2>, Vec<Tensor<2>>) {
+    let moments: Option<[Tensor<2>; 2]> = state.try_into().ok();
+    let (w, moments) = LambStep { time, ..LAMB }.update(w, g, moments);
+    (w, moments.to_vec())
+}
+
 fn lion(
     w: Tensor<2>,
     g: Tensor<2>,
@@ -83,6 +94,49 @@ fn lion(
     };
     let (w, m) = step.update(w, g, state.into_iter().next());
     (w, vec![m])
+}
+
+const LAMB: LambStep = LambStep {
+    lr: 1e-2,
+    beta_1: 0.9,
+    beta_2: 0.999,
+    epsilon: 1e-6,
+    weight_decay: 0.1,
+    time: 1,
+};
+
+/// The first step by hand: with bias correction, m and v are g and g².
+#[test]
+fn lambs_first_step_is_the_formula() {
+    for device in [Device::flex(), Device::flex().autodiff()] {
+        let (w, g) = ([1.0f32, -2.0, 3.0], [0.1f32, -0.2, 0.3]);
+        let u: Vec<f32> = w
+            .iter()
+            .zip(g)
+            .map(|(w, g)| g / (g.abs() + 1e-6) + 0.1 * w)
+            .collect();
+        let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let rate = 1e-2 * norm(&w) / norm(&u);
+        let expected: Vec<f32> = w.iter().zip(&u).map(|(w, u)| w - rate * u).collect();
+        let tensor = |x: [f32; 3]| Tensor::<1>::from_data(x, &device);
+        let (after, _) = LAMB.update(tensor(w), tensor(g), None);
+        close(
+            "w",
+            &after.into_data(),
+            &TensorData::new(expected, [3]),
+            1e-6,
+        );
+        // A gate of 0 has no norm: its quotient is 1.
+        let (gate, _) = LAMB.update(tensor([0.0; 3]), tensor(g), None);
+        close(
+            "α",
+            &gate.into_data(),
+            &TensorData::new(vec![-1e-2f32, 1e-2, -1e-2], [3]),
+            1e-4,
+        );
+        let (still, _) = LAMB.update(tensor([0.0; 3]), tensor([0.0; 3]), None);
+        assert_eq!(still.into_data(), TensorData::new(vec![0.0f32; 3], [3]));
+    }
 }
 
 #[test]
@@ -112,11 +166,12 @@ fn steps(update: Update, shape: [usize; 2], device: &Device) -> TensorData {
 
 #[test]
 fn five_steps_of_each_optimizer() {
-    let updates: [(&str, Update); 5] = [
+    let updates: [(&str, Update); 6] = [
         ("sgd", sgd),
         ("adagrad", adagrad),
         ("adam", adam),
         ("adamw", adamw),
+        ("lamb", lamb),
         ("lion", lion),
     ];
     for (name, update) in updates {

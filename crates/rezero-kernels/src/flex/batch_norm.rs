@@ -18,7 +18,7 @@ use super::math::{lifted, passed};
 use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
 use super::op::{Kernel, Values};
 use super::parallel::{each, sum, sums, wide};
-use crate::linear::Epilogue;
+use crate::activation::Epilogue;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
 #[derive(Debug)]
@@ -315,6 +315,7 @@ impl BatchNorm {
         match self.epilogue {
             Epilogue::Identity => f32::NEG_INFINITY,
             Epilogue::Relu => 0.0,
+            other => unreachable!("{other:?} is an operation of its own"),
         }
     }
 }

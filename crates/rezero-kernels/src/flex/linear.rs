@@ -3,11 +3,14 @@
 //!
 //! `z = x W + b`, `y = act(z)`. Backward: `dz = g ⊙ act'(z)`, `dx = dz Wᵀ`, `dW = xᵀ dz`,
 //! `db = Σ_rows dz`. The ReLU's derivative is computed from its output, so `z` is not
-//! stored.
+//! stored; for other activations it is.
+
+use core::mem::MaybeUninit;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
+use super::activation::Unary;
 use super::math::{lifted, passed};
 use super::matmul::{Mat, Product, Start};
 use super::memory::{
@@ -16,14 +19,35 @@ use super::memory::{
 };
 use super::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
-use crate::linear::Epilogue;
+use crate::activation::Epilogue;
 
 /// Elements of a block of rows that is summed by columns.
 const CHUNK: usize = 1 << 13;
 
 #[derive(Debug)]
 pub(crate) struct Linear {
-    pub epilogue: Epilogue,
+    act: Act,
+    /// Whether there may be a backward pass, which needs z of some activations.
+    tracked: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Identity,
+    Relu,
+    Unary(Unary),
+}
+
+impl Linear {
+    pub fn new(epilogue: Epilogue, tracked: bool) -> Self {
+        let act = match epilogue {
+            Epilogue::Identity => Act::Identity,
+            Epilogue::Relu => Act::Relu,
+            Epilogue::Gelu => Act::Unary(Unary::Gelu),
+            Epilogue::Silu => Act::Unary(Unary::Silu),
+        };
+        Self { act, tracked }
+    }
 }
 
 /// The values that the backward pass of a linear layer needs.
@@ -31,8 +55,8 @@ pub(crate) struct Linear {
 pub(crate) struct Kept {
     x: FlexTensor,
     weight: FlexTensor,
-    /// The output, if the epilogue's derivative is computed from it.
-    y: Option<FlexTensor>,
+    /// What the activation's derivative is computed from: the output of a ReLU, z of others.
+    of_act: Option<FlexTensor>,
 }
 
 impl Kernel for Linear {
@@ -45,40 +69,51 @@ impl Kernel for Linear {
         let bias = bias.as_ref().map(values);
         let w = Mat::of(&weight);
         let rows = x.shape().num_elements() / w.rows;
-        let mut out = Fresh::new(elements(&[rows, w.cols]));
-        let shared = out.shared();
-        let (n, relu) = (w.cols, self.epilogue == Epilogue::Relu);
+        let n = w.cols;
+        let len = elements(&[rows, n]);
+        // Without a backward pass z is overwritten by the output.
+        let apart = self.tracked && matches!(self.act, Act::Unary(_));
+        let (mut z, mut y) = (Fresh::new(len), Fresh::new(if apart { len } else { 0 }));
+        let (zs, ys) = (z.shared(), y.shared());
         let x_rows = Mat::new(values(&x), rows, w.rows);
-        Product::new(shared, n, Start::Zero, x_rows, w).run(|tile| {
-            if bias.is_none() && !relu {
+        Product::new(zs, n, Start::Zero, x_rows, w).run(|tile| {
+            if bias.is_none() && matches!(self.act, Act::Identity) {
                 return;
             }
             for row in tile.row..tile.row + tile.rows {
+                let from = row * n + tile.col;
                 // SAFETY: tiles are disjoint, and this one's product is done.
-                let out = unsafe { shared.part(row * n + tile.col, tile.cols) };
+                let z = unsafe { zs.part(from, tile.cols) };
+                // SAFETY: as above.
+                let y = apart.then(|| unsafe { ys.fresh_part(from, tile.cols) });
                 let bias = bias.map(|b| &b[tile.col..tile.col + tile.cols]);
                 wide(
                     #[inline(always)]
-                    || finish(out, bias, relu),
+                    || finish(z, y, bias, self.act),
                 );
             }
         });
         let mut shape = x.shape();
         let last = shape.num_dims() - 1;
         shape[last] = n;
-        // SAFETY: the product's tiles cover it.
-        let y = tensor(unsafe { out.written() }, shape);
+        // SAFETY: the product's tiles cover both, or the second is empty.
+        let (z, y) = unsafe { (z.written(), y.written()) };
+        let z = tensor(z, shape.clone());
+        let y = match apart {
+            true => tensor(y, shape),
+            false => z.clone(),
+        };
         let kept = Kept {
             x,
             weight: weight.clone(),
-            y: relu.then(|| y.clone()),
+            of_act: (!matches!(self.act, Act::Identity)).then_some(z),
         };
         (y, kept, ())
     }
 
     fn backward(
         self,
-        Kept { x, weight, y }: Kept,
+        Kept { x, weight, of_act }: Kept,
         grad: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
@@ -87,21 +122,29 @@ impl Kernel for Linear {
         let wants_bias = wanted.get(2).is_some_and(|&w| w);
         let (mut owned, borrowed);
         let mut d_bias = None;
-        let dz: &[f32] = match &y {
-            Some(y) => {
+        let dz: &[f32] = match &of_act {
+            Some(of_act) => {
                 owned = writable(grad);
-                let y = values(y);
+                let of_act = values(of_act);
                 let dz = Shared::new(values_mut(&mut owned));
                 d_bias = Some(column_sums(
-                    y.len() / n,
+                    of_act.len() / n,
                     n,
                     #[inline(always)]
                     |row, sums| {
                         // SAFETY: one task a row.
                         let dz = unsafe { dz.part(row * n, n) };
-                        let y = &y[row * n..(row + 1) * n];
-                        for ((sum, dz), y) in sums.iter_mut().zip(dz).zip(y) {
-                            *dz = passed(*dz, *y, 0.0);
+                        let of_act = &of_act[row * n..(row + 1) * n];
+                        match self.act {
+                            Act::Identity => {}
+                            Act::Relu => {
+                                for (dz, y) in dz.iter_mut().zip(of_act) {
+                                    *dz = passed(*dz, *y, 0.0);
+                                }
+                            }
+                            Act::Unary(act) => act.back(of_act, dz),
+                        }
+                        for (sum, dz) in sums.iter_mut().zip(dz) {
                             *sum += *dz;
                         }
                     },
@@ -282,24 +325,23 @@ impl Kernel for GatedLinear {
     }
 }
 
+/// Adds the bias to a row of a product and applies the activation: in place, or from `z` to `y`.
 #[inline(always)]
-fn finish(out: &mut [f32], bias: Option<&[f32]>, relu: bool) {
-    match (bias, relu) {
-        (Some(bias), true) => {
-            for (out, b) in out.iter_mut().zip(bias) {
-                *out = lifted(*out + b, 0.0);
+fn finish(z: &mut [f32], y: Option<&mut [MaybeUninit<f32>]>, bias: Option<&[f32]>, act: Act) {
+    if let Some(bias) = bias {
+        for (z, b) in z.iter_mut().zip(bias) {
+            *z += b;
+        }
+    }
+    match (act, y) {
+        (Act::Identity, _) => {}
+        (Act::Relu, _) => {
+            for z in z {
+                *z = lifted(*z, 0.0);
             }
         }
-        (Some(bias), false) => {
-            for (out, b) in out.iter_mut().zip(bias) {
-                *out += b;
-            }
-        }
-        (None, _) => {
-            for out in out {
-                *out = lifted(*out, 0.0);
-            }
-        }
+        (Act::Unary(act), Some(y)) => act.apply(z, y),
+        (Act::Unary(act), None) => act.apply_in_place(z),
     }
 }
 

@@ -32,6 +32,12 @@ pub(super) fn exp(x: f32) -> f32 {
     if lowest { 0.0 } else { e * power }
 }
 
+/// The logistic function `σ(x) = 1 / (1 + e^(−x))`. Below −88, where it is not a normal number, it is near 6e-39.
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// The standard normal distribution's share below x, Φ(x), and its density, φ(x), with an absolute error of
 /// 2e-7. Where x is negative, the relative error of Φ is 5e-6 down to −12, of which most is that of x² as f32.
 ///

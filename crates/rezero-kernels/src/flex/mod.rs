@@ -10,15 +10,16 @@ mod op;
 mod parallel;
 mod pool;
 
+pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod cross_entropy;
 pub(crate) mod gate;
-pub(crate) mod gelu;
 pub(crate) mod linear;
 mod matmul;
 pub(crate) mod optim;
 pub(crate) mod row_norm;
+pub(crate) mod shortcut;
 
 pub(crate) use op::{run, values};

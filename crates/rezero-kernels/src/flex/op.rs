@@ -42,6 +42,13 @@ pub(crate) enum Values<const N: usize> {
     Tracked([Tracked; N]),
 }
 
+impl<const N: usize> Values<N> {
+    /// Whether there may be a backward pass.
+    pub fn tracked(&self) -> bool {
+        matches!(self, Self::Tracked(_))
+    }
+}
+
 /// The tensors' Flex primitives. `None` if the kernels do not serve the tensors: another backend or
 /// another type, no elements, or a device with gradient checkpointing, which a kernel would bypass.
 pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Values<N>> {

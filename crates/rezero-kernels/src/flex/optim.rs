@@ -10,8 +10,11 @@ use burn::tensor::{DType, Tensor};
 
 use super::gate::CHUNK;
 use super::memory::{Shared, contiguous, tensor, values, values_mut, writable};
-use super::parallel::{Parts, each, wide};
-use crate::optim::{AdaGradStep, AdamStep, LionStep, SgdStep};
+use super::parallel::{Parts, each, sums, wide};
+use crate::optim::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
+
+/// Values whose directions LAMB holds at a time.
+const BLOCK: usize = 1 << 10;
 
 /// Whether all tensors are f32, on Flex, outside autodiff and not empty.
 pub(crate) fn serves<const D: usize>(tensors: &[Option<&Tensor<D>>]) -> bool {
@@ -58,7 +61,7 @@ pub(crate) fn sgd(
         gradient,
         [velocity],
         #[inline(always)]
-        |w, g, [v]| {
+        |_, w, g, [v]| {
             for ((w, g), v) in w.iter_mut().zip(g).zip(v) {
                 *v = momentum * *v + decayed(*g, *w, decay);
                 *w -= lr * *v;
@@ -81,7 +84,7 @@ pub(crate) fn adagrad(
         gradient,
         [sums],
         #[inline(always)]
-        |w, g, [s]| {
+        |_, w, g, [s]| {
             for ((w, g), s) in w.iter_mut().zip(g).zip(s) {
                 let g = decayed(*g, *w, decay);
                 *s += g * g;
@@ -115,12 +118,108 @@ pub(crate) fn adam(
         gradient,
         moments,
         #[inline(always)]
-        |w, g, [m, v]| {
+        |_, w, g, [m, v]| {
             for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
                 let g = decayed(*g, *w, decay);
                 *m = beta_1 * *m + rest_1 * g;
                 *v = beta_2 * *v + rest_2 * (g * g);
                 *w = shrink * *w - rate * (*m / (v.sqrt() + epsilon));
+            }
+        },
+    )
+}
+
+/// LAMB's u.
+#[derive(Clone, Copy)]
+struct Direction {
+    of_m: f32,
+    of_v: f32,
+    epsilon: f32,
+    decay: f32,
+}
+
+impl Direction {
+    fn of(step: LambStep) -> Self {
+        let [of_m, of_v] = step.corrections().map(|x| x as f32);
+        Self {
+            of_m,
+            of_v,
+            epsilon: step.epsilon as f32,
+            decay: step.weight_decay as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn at(self, w: f32, m: f32, v: f32) -> f32 {
+        let u = (m * self.of_m) / ((v * self.of_v).sqrt() + self.epsilon);
+        decayed(u, w, self.decay)
+    }
+}
+
+/// Two passes: the moments with the norms of w and u, then w. Each computes u.
+pub(crate) fn lamb(
+    step: LambStep,
+    weights: FlexTensor,
+    gradient: FlexTensor,
+    moments: Option<[FlexTensor; 2]>,
+) -> (FlexTensor, [FlexTensor; 2]) {
+    let direction = Direction::of(step);
+    let [beta_1, beta_2] = [step.beta_1 as f32, step.beta_2 as f32];
+    let [rest_1, rest_2] = [(1.0 - step.beta_1) as f32, (1.0 - step.beta_2) as f32];
+    let moments = match moments {
+        Some([m, v]) => [Some(m), Some(v)],
+        None => [None, None],
+    };
+    let parts = Parts::new(weights.shape().num_elements(), CHUNK);
+    let mut squares = vec![0.0; 2 * parts.count()];
+    let shared = Shared::new(&mut squares);
+    let (weights, moments) = update(
+        weights,
+        gradient.clone(),
+        moments,
+        #[inline(always)]
+        |i, w, g, [m, v]| {
+            let mut found = [0.0f32; 2];
+            let blocks = w.chunks(BLOCK).zip(g.chunks(BLOCK));
+            let blocks = blocks.zip(m.chunks_mut(BLOCK).zip(v.chunks_mut(BLOCK)));
+            for ((w, g), (m, v)) in blocks {
+                let mut us = [0.0; BLOCK];
+                let us = &mut us[..w.len()];
+                let moments = m.iter_mut().zip(v);
+                for ((u, (w, g)), (m, v)) in us.iter_mut().zip(w.iter().zip(g)).zip(moments) {
+                    *m = beta_1 * *m + rest_1 * g;
+                    *v = beta_2 * *v + rest_2 * (g * g);
+                    *u = direction.at(*w, *m, *v);
+                }
+                let of_block = sums(
+                    w,
+                    us,
+                    #[inline(always)]
+                    |w, u| [w * w, u * u],
+                );
+                found = [found[0] + of_block[0], found[1] + of_block[1]];
+            }
+            // SAFETY: two sums a part.
+            unsafe { shared.part(2 * i, 2) }.copy_from_slice(&found);
+        },
+    );
+    let norm = |which: usize| {
+        let of_parts = squares.chunks_exact(2).map(|s| f64::from(s[which]));
+        of_parts.sum::<f64>().sqrt()
+    };
+    let (of_weights, of_step) = (norm(0), norm(1));
+    // A comparison in this form leaves NaN, so that divergence stays visible.
+    let none = of_weights == 0.0 || of_step == 0.0;
+    let ratio = if none { 1.0 } else { of_weights / of_step };
+    let rate = (step.lr * ratio) as f32;
+    update(
+        weights,
+        gradient,
+        moments.map(Some),
+        #[inline(always)]
+        |_, w, _, [m, v]| {
+            for ((w, m), v) in w.iter_mut().zip(m).zip(v) {
+                *w -= rate * direction.at(*w, *m, *v);
             }
         },
     )
@@ -141,7 +240,7 @@ pub(crate) fn lion(
         gradient,
         [momentum],
         #[inline(always)]
-        |w, g, [m]| {
+        |_, w, g, [m]| {
             for ((w, g), m) in w.iter_mut().zip(g).zip(m) {
                 let mean = beta_1 * *m + rest_1 * *g;
                 // `signum` of 0 is 1.
@@ -161,13 +260,13 @@ fn decayed(g: f32, w: f32, decay: f32) -> f32 {
     if decay == 0.0 { g } else { g + decay * w }
 }
 
-/// Runs `f(weights, gradient, state)` on parts of the tensors. Missing state starts at zero.
+/// Runs `f(i, weights, gradient, state)` on the i-th part of the tensors. Missing state starts at zero.
 #[inline(always)]
 fn update<const N: usize>(
     weights: FlexTensor,
     gradient: FlexTensor,
     state: [Option<FlexTensor>; N],
-    f: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Sync + Send,
+    f: impl Fn(usize, &mut [f32], &[f32], [&mut [f32]; N]) + Sync + Send,
 ) -> (FlexTensor, [FlexTensor; N]) {
     let shape = weights.shape();
     let gradient = contiguous(&gradient);
@@ -195,7 +294,7 @@ fn update<const N: usize>(
             .map(|state| unsafe { state.part(from, len) });
         wide(
             #[inline(always)]
-            || f(w, g, states),
+            || f(i, w, g, states),
         );
     });
     (weights, state)

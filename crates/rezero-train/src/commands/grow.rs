@@ -166,7 +166,7 @@ fn grow<D: Domain>(
             &state,
             network.to_weights(),
             average.as_ref().map(Model::to_weights),
-            || optimizer,
+            optimizer.into(),
             schedule.to_record(),
         )
     };

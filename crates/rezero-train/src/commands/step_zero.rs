@@ -7,7 +7,7 @@ use burn::optim::lr_scheduler::LrScheduler;
 use crate::error::Result;
 use crate::fit::{Model, Rates, Scheduler, Trainee, build_optimizer};
 use crate::recipe::{Recipe, TaskOf};
-use crate::record::{Environment, NewRun, Opening, RunDir, State, checkpoint};
+use crate::record::{Environment, NewRun, Opening, OptimizerState, RunDir, State, checkpoint};
 use crate::task::Domain;
 
 /// Makes a run at `place` whose step 0 has the weights of `network`: it can be scored, sampled, exported and
@@ -42,7 +42,7 @@ pub(super) fn begin_at_zero<D: Domain>(
     let identity = crate::zoo::identity(of, &settings.gates);
     let write = |run: &Path| {
         let writer = checkpoint::Writer::new(run, identity.clone(), parameters, settings.run.keep);
-        let optimizer = || optimizer.to_record();
+        let optimizer = OptimizerState::of(&optimizer);
         writer.save(
             &state,
             network.to_weights(),

@@ -16,7 +16,9 @@ use crate::fit::{
     launch, load, obey_a_sweep, on_a_big_stack, on_signal,
 };
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{Environment, NewRun, Opening, RunDir, Stage, State, checkpoint, run_dir};
+use crate::record::{
+    Environment, NewRun, Opening, OptimizerState, RunDir, Stage, State, checkpoint, run_dir,
+};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
@@ -495,7 +497,7 @@ fn write_first<M: Model>(
         &state,
         model.valid().to_weights(),
         None,
-        || optimizer.to_record(),
+        OptimizerState::of(&optimizer),
         schedule.to_record(),
     )
 }

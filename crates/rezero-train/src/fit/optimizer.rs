@@ -4,14 +4,15 @@ use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{
-    AdjustLrFn, Lamb, LambConfig, LambState, LearningRate, ModuleOptimizer, Muon, MuonConfig,
-    Optimizer, RecordState, StateSink, StateSource,
+    AdjustLrFn, LearningRate, ModuleOptimizer, Muon, MuonConfig, Optimizer, RecordState, StateSink,
+    StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdaGradStep, AdamStep, LionStep, SgdStep};
+use rezero_kernels::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
 
 use super::schedule::{Rate, Rates};
 use crate::recipe::{self, Betas, GateOptimizer, Gates};
+use crate::record::optimizer_state;
 
 /// PyTorch's AdaGrad ε; Burn's default is 1e-5.
 const ADAGRAD_EPSILON: f64 = 1e-10;
@@ -82,14 +83,10 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
         recipe::Optimizer::AdamW(_) | recipe::Optimizer::Muon(_) => {
             Box::new(Adam::new(lr, betas, weight_decay, true))
         }
-        recipe::Optimizer::Lamb(_) => Box::new(RatedLamb {
-            inner: LambConfig::new()
-                .with_beta_1(betas.beta1 as f32)
-                .with_beta_2(betas.beta2 as f32)
-                .with_epsilon(betas.epsilon as f32)
-                .with_weight_decay(weight_decay as f32)
-                .build(),
+        recipe::Optimizer::Lamb(_) => Box::new(Lamb {
             lr,
+            betas,
+            weight_decay,
         }),
         recipe::Optimizer::Lion(lion) => Box::new(Lion {
             lr,
@@ -200,9 +197,11 @@ impl<const D: usize> State<D> {
 impl<const D: usize> RecordState for State<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "time", self.time.into());
-        let data = self.tensors.iter().map(Tensor::to_data);
-        for (i, data) in data.chain(self.stored.iter().cloned()).enumerate() {
-            out.push_tensor(prefix, &i.to_string(), data);
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            optimizer_state::push(out, prefix, &i.to_string(), tensor);
+        }
+        for (i, data) in self.stored.iter().enumerate() {
+            out.push_tensor(prefix, &(self.tensors.len() + i).to_string(), data.clone());
         }
     }
 
@@ -384,35 +383,38 @@ impl Optimizer for Lion {
     }
 }
 
-/// Burn's LAMB that reads its learning rate from a [`Rate`].
-#[derive(Clone)]
-struct RatedLamb {
-    inner: Lamb,
+/// [`LambStep`] that reads its learning rate from a [`Rate`].
+#[derive(Clone, Debug)]
+struct Lamb {
     lr: Rate,
+    betas: Betas,
+    weight_decay: f64,
 }
 
-impl Optimizer for RatedLamb {
+impl Optimizer for Lamb {
     type State<const D: usize> = State<D>;
 
     fn step<const D: usize>(
         &self,
         _lr: LearningRate,
-        tensor: Tensor<D>,
-        grad: Tensor<D>,
-        state: Option<Self::State<D>>,
-    ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let (moments, next) = State::next(state);
-        let state = moments.map(|[moment_1, moment_2]| LambState {
-            time: next - 1,
-            moment_1,
-            moment_2,
-        });
-        let (tensor, state) = self.inner.step(self.lr.get(), tensor, grad, state);
-        let state = state.map(|s| State::new(s.time, [s.moment_1, s.moment_2]));
-        (tensor, state)
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<State<D>>,
+    ) -> (Tensor<D>, Option<State<D>>) {
+        let (moments, time) = State::next(state);
+        let step = LambStep {
+            lr: self.lr.get(),
+            beta_1: self.betas.beta1,
+            beta_2: self.betas.beta2,
+            epsilon: self.betas.epsilon,
+            weight_decay: self.weight_decay,
+            time,
+        };
+        let (weights, moments) = step.update(weights, gradient, moments);
+        (weights, Some(State::new(time, moments)))
     }
 
-    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+    fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
         state.on(device)
     }
 }

@@ -25,7 +25,9 @@ use super::step::{Input, Output, Trainee};
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::recipe::{GateOptimizer, Settings};
-use crate::record::{LossScale, Reached, Row, Score, State, Totals, checkpoint, metrics};
+use crate::record::{
+    LossScale, OptimizerState, Reached, Row, Score, State, Totals, checkpoint, metrics,
+};
 
 /// The first steps of a process. They compile kernels, choose among them by timing, and allocate
 /// memory, so their speed says nothing about the other steps.
@@ -475,7 +477,7 @@ impl<M: Model> Session<M> {
             ..
         } = &mut self.start;
         state.metrics_bytes = rows.sync()?;
-        let optimizer = || moving.optimizer.to_record();
+        let optimizer = OptimizerState::of(&moving.optimizer);
         let schedule = moving.schedule.to_record();
         writer.save(state, weights, average, optimizer, schedule)
     }

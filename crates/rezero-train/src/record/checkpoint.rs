@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::inside::{self, SMALL, is_file, is_there, must_be};
+use super::optimizer_state::OptimizerState;
 use super::parts::Parts;
 use super::run_dir::LOCK;
 use super::state::{MOST_STEPS, State};
@@ -659,7 +660,7 @@ impl Writer {
         state: &State,
         weights: Weights,
         average: Option<Weights>,
-        optimizer: impl FnOnce() -> OptimizerRecord,
+        optimizer: OptimizerState,
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
         let all = self.run.join(DIR);
@@ -699,7 +700,7 @@ impl Writer {
         };
 
         let text = |e: RecordError| fail(e.to_string());
-        optimizer().save(dir.join(OPTIMIZER)).map_err(text)?;
+        optimizer.save(&dir.join(OPTIMIZER)).map_err(text)?;
         schedule.save(dir.join(SCHEDULER)).map_err(text)?;
         weights.save(&dir.join(MODEL)).map_err(text)?;
         let also = average.as_ref().map(|_| EMA);

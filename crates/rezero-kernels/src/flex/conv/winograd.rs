@@ -312,9 +312,7 @@ impl WithSimd for Fill<'_> {
                 }
                 let at = c * channel + r * pitch;
                 for j in 0..IN {
-                    for zero in &mut self.scratch[j * product + at..][..left] {
-                        *zero = 0.0;
-                    }
+                    clear(&mut self.scratch[j * product + at..][..left]);
                 }
                 let to = self.scratch[at + left..].as_mut_ptr();
                 for x in line.starts() {
@@ -333,6 +331,15 @@ impl WithSimd for Fill<'_> {
                 }
             }
         }
+    }
+}
+
+/// Writes zeros. One is the usual case, for which a call of `memset` takes longer.
+#[inline(always)]
+fn clear(to: &mut [f32]) {
+    match to {
+        [to] => *to = 0.0,
+        to => to.fill(0.0),
     }
 }
 

@@ -5,10 +5,8 @@ use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::activation::relu;
-use burn::tensor::module::avg_pool2d;
-use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::Epilogue;
+use rezero_kernels::{Epilogue, subsample};
 
 use super::cifar::{Definition, SCHEMES};
 use crate::fused;
@@ -245,10 +243,9 @@ impl BasicBranch {
 }
 
 fn normalize(norm: Option<&BatchNorm>, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-    match (norm, epilogue) {
-        (Some(norm), _) => fused::batch_norm(norm, x, epilogue),
-        (None, Epilogue::Relu) => relu(x),
-        (None, Epilogue::Identity) => x,
+    match norm {
+        Some(norm) => fused::batch_norm(norm, x, epilogue),
+        None => epilogue.apply(x),
     }
 }
 
@@ -337,25 +334,14 @@ impl Shortcut {
             let x = fused::conv2d(conv, x);
             return normalize(self.norm.as_ref(), x, Epilogue::Identity);
         }
-        // Pooling, since a slice with steps has no gradient on Burn's libtorch backend.
-        let mut x = match self.stride {
-            1 => x,
-            stride => avg_pool2d(x, AvgPoolOptions::new([1, 1]).with_stride([stride; 2])),
-        };
-        if let Some(norm) = &self.norm {
-            x = norm.forward(x);
+        let zeros = [self.before, self.after];
+        match &self.norm {
+            Some(norm) => {
+                let x =
+                    fused::batch_norm(norm, subsample(x, self.stride, [0, 0]), Epilogue::Identity);
+                subsample(x, 1, zeros)
+            }
+            None => subsample(x, self.stride, zeros),
         }
-        let [batch, _, height, width] = x.dims();
-        let device = x.device();
-        let zeros = |channels| Tensor::zeros([batch, channels, height, width], &device);
-        let mut parts = Vec::with_capacity(3);
-        if self.before > 0 {
-            parts.push(zeros(self.before));
-        }
-        parts.push(x);
-        if self.after > 0 {
-            parts.push(zeros(self.after));
-        }
-        Tensor::cat(parts, 1)
     }
 }

@@ -3,9 +3,8 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::{Epilogue, gelu};
+use rezero_kernels::{Epilogue, swiglu};
 
 use super::drop;
 use super::weights::{RztxInit, linear, scale_columns};
@@ -123,14 +122,14 @@ impl FeedForward {
 
     pub(super) fn run(&self, x: Tensor<3>, forced_dropout: bool) -> Tensor<3> {
         let first = |epilogue| fused::linear(&self.linear1, x.clone(), epilogue);
-        let hidden = match self.activation {
-            Activation::Relu => first(Epilogue::Relu),
-            Activation::Gelu => gelu(first(Epilogue::Identity)),
-            Activation::Silu | Activation::SwiGlu => silu(first(Epilogue::Identity)),
-        };
-        let hidden = match &self.gate {
-            Some(gate) => hidden * fused::linear(gate, x.clone(), Epilogue::Identity),
-            None => hidden,
+        let hidden = match (self.activation, &self.gate) {
+            (Activation::Relu, _) => first(Epilogue::Relu),
+            (Activation::Gelu, _) => first(Epilogue::Gelu),
+            (Activation::SwiGlu, Some(gate)) => {
+                let gate = fused::linear(gate, x.clone(), Epilogue::Identity);
+                swiglu(first(Epilogue::Identity), gate)
+            }
+            (Activation::Silu | Activation::SwiGlu, _) => first(Epilogue::Silu),
         };
         let hidden = drop(&self.dropout, hidden, forced_dropout);
         fused::linear(&self.linear2, hidden, Epilogue::Identity)
