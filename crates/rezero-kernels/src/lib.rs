@@ -27,7 +27,9 @@
 //! | [`transpose`], [`all_finite`], [`FileFloat`] | on values in memory, for readers of weights |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LambStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
-//! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
+//! [`fused`] has the same for Burn's modules: `fused::conv2d(&conv, x)` computes `conv.forward(x)`.
+//!
+//! [`Tasks`] counts the tasks that the kernels make. docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
 #![warn(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -46,12 +48,14 @@ mod conv;
 mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
+pub mod fused;
 mod gate;
 mod linear;
 mod mixed;
 mod optim;
 mod row_norm;
 mod shortcut;
+mod tasks;
 mod values;
 
 pub use activation::{Epilogue, gelu, silu, swiglu};
@@ -65,4 +69,5 @@ pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
 pub use row_norm::{layer_norm, rms_norm};
 pub use shortcut::subsample;
+pub use tasks::Tasks;
 pub use values::{FileFloat, all_finite, transpose};

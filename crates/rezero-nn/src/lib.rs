@@ -83,7 +83,6 @@ struct Readme;
 mod backward;
 mod branch;
 mod fold;
-mod fused;
 mod grow;
 mod init;
 mod lens;

@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 use super::math::{lifted, passed};
 use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
 use super::op::{Kernel, Values};
-use super::parallel::{each, sum, sums, wide};
+use super::parallel::{Parts, each, enough, sum, sums, wide};
 use crate::activation::Epilogue;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
@@ -82,6 +82,18 @@ impl Planes {
         from..from + self.size
     }
 
+    /// Runs `f(n, c)` for every plane, in a task for each image. A small batch is cut by channels, too.
+    fn each(self, f: impl Fn(usize, usize) + Sync + Send) {
+        let shares = enough().div_ceil(self.batch).min(self.channels);
+        let channels = Parts::new(self.channels, self.channels.div_ceil(shares));
+        each(self.batch * channels.count(), |task| {
+            let (from, len) = channels.get(task % channels.count());
+            for c in from..from + len {
+                f(task / channels.count(), c);
+            }
+        });
+    }
+
     /// Runs `f(range, c)` for every plane; it returns `K` sums of the plane. Gives the sums of all
     /// planes, and their totals for each channel.
     fn sums<const K: usize>(
@@ -90,12 +102,10 @@ impl Planes {
     ) -> (Vec<f32>, Vec<[f64; K]>) {
         let mut all = Fresh::new(elements(&[self.batch, self.channels, K]));
         let shared = all.shared();
-        each(self.batch, |n| {
-            for c in 0..self.channels {
-                // SAFETY: each plane has sums of its own.
-                let sums = unsafe { shared.fresh_part((n * self.channels + c) * K, K) };
-                sums.write_copy_of_slice(&f(self.at(n, c), c));
-            }
+        self.each(|n, c| {
+            // SAFETY: each plane has sums of its own.
+            let sums = unsafe { shared.fresh_part((n * self.channels + c) * K, K) };
+            sums.write_copy_of_slice(&f(self.at(n, c), c));
         });
         // SAFETY: the planes cover it.
         let all = unsafe { all.written() };
@@ -180,26 +190,25 @@ impl Kernel for BatchNorm {
         let d_x = wanted[0].then(|| {
             let mut d_x = Fresh::new(xs.len());
             let shared = d_x.shared();
-            each(planes.batch, |n| {
-                for (c, channel) in channels.iter().enumerate() {
-                    let at = planes.at(n, c);
-                    // SAFETY: the planes are disjoint.
-                    let d_x = unsafe { shared.fresh_part(at.start, at.len()) };
-                    let (x, g) = (&xs[at.clone()], &g[at]);
-                    let [total, product, _] = totals[c];
-                    let mean = (total / count) as f32;
-                    let slope = (product / count) as f32 * channel.inverse * channel.inverse;
-                    let scale = channel.scale * factor;
-                    wide(
-                        #[inline(always)]
-                        || {
-                            for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
-                                let g = channel.passed(*x, *g, floor);
-                                d_x.write(scale * (g - mean - (x - channel.mean) * slope));
-                            }
-                        },
-                    );
-                }
+            planes.each(|n, c| {
+                let channel = channels[c];
+                let at = planes.at(n, c);
+                // SAFETY: the planes are disjoint.
+                let d_x = unsafe { shared.fresh_part(at.start, at.len()) };
+                let (x, g) = (&xs[at.clone()], &g[at]);
+                let [total, product, _] = totals[c];
+                let mean = (total / count) as f32;
+                let slope = (product / count) as f32 * channel.inverse * channel.inverse;
+                let scale = channel.scale * factor;
+                wide(
+                    #[inline(always)]
+                    || {
+                        for ((d_x, x), g) in d_x.iter_mut().zip(x).zip(g) {
+                            let g = channel.passed(*x, *g, floor);
+                            d_x.write(scale * (g - mean - (x - channel.mean) * slope));
+                        }
+                    },
+                );
             });
             // SAFETY: the planes cover it.
             tensor(unsafe { d_x.written() }, x.shape())
@@ -282,28 +291,27 @@ fn apply(
 ) -> Vec<f32> {
     let mut out = Fresh::new(xs.len());
     let shared = out.shared();
-    each(planes.batch, |n| {
-        for (c, channel) in channels.iter().enumerate() {
-            let at = planes.at(n, c);
-            // SAFETY: the planes are disjoint.
-            let out = unsafe { shared.fresh_part(at.start, at.len()) };
-            let x = &xs[at.clone()];
-            wide(
-                #[inline(always)]
-                || match sum {
-                    Some((skips, alpha)) => {
-                        for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
-                            out.write(skip + alpha * lifted(channel.z(*x), floor));
-                        }
+    planes.each(|n, c| {
+        let channel = channels[c];
+        let at = planes.at(n, c);
+        // SAFETY: the planes are disjoint.
+        let out = unsafe { shared.fresh_part(at.start, at.len()) };
+        let x = &xs[at.clone()];
+        wide(
+            #[inline(always)]
+            || match sum {
+                Some((skips, alpha)) => {
+                    for ((out, x), skip) in out.iter_mut().zip(x).zip(&skips[at]) {
+                        out.write(skip + alpha * lifted(channel.z(*x), floor));
                     }
-                    None => {
-                        for (out, x) in out.iter_mut().zip(x) {
-                            out.write(lifted(channel.z(*x), floor));
-                        }
+                }
+                None => {
+                    for (out, x) in out.iter_mut().zip(x) {
+                        out.write(lifted(channel.z(*x), floor));
                     }
-                },
-            );
-        }
+                }
+            },
+        );
     });
     // SAFETY: the planes cover it.
     unsafe { out.written() }

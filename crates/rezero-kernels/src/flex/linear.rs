@@ -18,7 +18,7 @@ use super::memory::{
     writable,
 };
 use super::op::Kernel;
-use super::parallel::{Parts, each, sums, wide};
+use super::parallel::{Parts, each, enough, sums, wide};
 use crate::activation::Epilogue;
 
 /// Elements of a block of rows that is summed by columns.
@@ -353,7 +353,7 @@ pub(super) fn column_sums(
     add: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
     // A few blocks even for a small matrix, but so few that adding up their sums takes little time.
-    let blocks = Parts::new(rows, rows.div_ceil((rows * n / CHUNK).clamp(1, 16)));
+    let blocks = Parts::new(rows, rows.div_ceil((rows * n / CHUNK).clamp(1, enough())));
     let mut partial = vec![0.0; blocks.count() * n];
     let shared = Shared::new(&mut partial);
     each(blocks.count(), |i| {

@@ -23,3 +23,4 @@ pub(crate) mod row_norm;
 pub(crate) mod shortcut;
 
 pub(crate) use op::{run, values};
+pub(crate) use pool::tasks;

@@ -1,5 +1,5 @@
-//! Work as tasks. Its shape decides the tasks; only a product's tiles depend on the number of
-//! threads.
+//! Work as tasks. Its shape decides the tasks. On more than eight threads their number decides, too, and with it the order of some
+//! sums ([`enough`]); a product's tiles depend on the threads always, its sums never.
 
 // Loops over registers index plain arrays.
 #![allow(clippy::needless_range_loop)]
@@ -12,11 +12,13 @@ use super::pool;
 
 /// Runs `task(0)` to `task(n - 1)` on several threads.
 pub(super) fn each(n: usize, task: impl Fn(usize) + Sync + Send) {
-    if n == 1 {
-        task(0);
-    } else {
-        pool::run(n, &task);
-    }
+    pool::run(n, &task);
+}
+
+/// How many tasks of equal size are enough, if one can choose: two for each thread, so that none waits long for the last one; at
+/// least 16, so that results are the same, to the bit, on up to eight threads.
+pub(super) fn enough() -> usize {
+    (2 * rayon::current_num_threads()).max(16)
 }
 
 /// `len` elements in parts of about `size`, as `(from, len)`.

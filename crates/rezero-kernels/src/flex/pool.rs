@@ -11,12 +11,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use crate::tasks::Tasks;
+
 /// How long a thread looks for work before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(100);
 
 /// Runs `task(0)` to `task(n - 1)` on this thread and on the threads of the pool. Together they are
 /// as many as rayon's pool has; users set the number there.
 pub(super) fn run(n: usize, task: &(dyn Fn(usize) + Sync)) {
+    if n == 0 {
+        return;
+    }
+    let begun = Instant::now();
     let pool = Pool::global();
     let turn = match pool.turn.try_lock() {
         Ok(turn) => Some(turn),
@@ -25,11 +31,32 @@ pub(super) fn run(n: usize, task: &(dyn Fn(usize) + Sync)) {
         // The pool is busy with another caller's work, or this call comes from one of its tasks.
         Err(TryLockError::WouldBlock) => None,
     };
-    if turn.is_none() || pool.workers == 0 || n <= 1 {
+    if turn.is_none() || pool.workers == 0 || n == 1 {
         (0..n).for_each(task);
-        return;
+    } else {
+        pool.run(n, task);
     }
-    pool.run(n, task);
+    // Else the time belongs to the region that this call is part of, or to another caller's.
+    if turn.is_some() {
+        let kind = n.ilog2().min(5) as usize;
+        let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        REGIONS[kind].fetch_add(1, Ordering::Relaxed);
+        NANOSECONDS[kind].fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+/// The regions with 1 task and from 2, 4, 8, 16 and 32 tasks on, and their time.
+static REGIONS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
+static NANOSECONDS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
+
+/// The regions so far.
+pub(crate) fn tasks() -> Tasks {
+    Tasks {
+        regions: REGIONS.each_ref().map(|n| n.load(Ordering::Relaxed)),
+        seconds: NANOSECONDS
+            .each_ref()
+            .map(|n| n.load(Ordering::Relaxed) as f64 * 1e-9),
+    }
 }
 
 /// One piece of work. Workers may use it until [`Pool::run`] returns.

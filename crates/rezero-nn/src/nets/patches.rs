@@ -5,7 +5,8 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::Epilogue;
 
-use crate::{fused, init};
+use crate::init;
+use rezero_kernels::fused;
 
 /// One linear layer that embeds each square patch of an image, the same for all patches. A
 /// convolution with kernel and stride `patch_size` computes the same.

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
 
-use crate::fused;
 use crate::vocabulary::vocabulary;
+use rezero_kernels::fused;
 
 vocabulary! {
     "norm";

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_data::nearest;
-use rezero_kernels::cross_entropy;
+use rezero_kernels::{Tasks, cross_entropy};
 use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 use rezero_nn::transformer::{Activation, LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
@@ -63,6 +63,8 @@ pub struct Timed {
     pub ms: Vec<f64>,
     /// Images, tokens or rows per step.
     pub items: usize,
+    /// What the kernels ran in the timed steps.
+    pub tasks: Tasks,
 }
 
 /// Splits `a,b:x=1,y=2,c` into workloads: a part with `=` but without `:` belongs to the workload
@@ -438,7 +440,11 @@ fn train<M: Module>(
 fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
     let mut ms = Vec::with_capacity(steps);
     let mut first_ms = 0.0;
+    let mut before = Tasks::so_far();
     for i in 0..WARM_UP + steps {
+        if i == WARM_UP {
+            before = Tasks::so_far();
+        }
         let start = Instant::now();
         step();
         let took = 1e3 * start.elapsed().as_secs_f64();
@@ -452,6 +458,7 @@ fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
         first_ms,
         ms,
         items,
+        tasks: Tasks::so_far().since(&before),
     }
 }
 

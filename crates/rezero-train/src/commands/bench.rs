@@ -27,6 +27,10 @@ struct Line {
     items_per_s: f64,
     /// `None` if the system does not report it.
     peak_rss_mb: Option<u64>,
+    /// Parallel loops of the kernels in a step.
+    regions_per_step: f64,
+    /// The share of their time in loops of at least 16 tasks.
+    share_16_tasks: f64,
 }
 
 pub fn run(args: &Bench) -> Result<()> {
@@ -49,14 +53,16 @@ pub fn run(args: &Bench) -> Result<()> {
     }
     if !args.json {
         out!(
-            "{:24} {:>9} {:>9} {:>9} {:>9} {:>12} {:>9}",
+            "{:24} {:>9} {:>9} {:>9} {:>9} {:>12} {:>9} {:>9} {:>9}",
             "workload",
             "ms first",
             "min",
             "median",
             "max",
             "items/s",
-            "peak MB"
+            "peak MB",
+            "loops",
+            "16 tasks"
         );
     }
     for workload in workloads {
@@ -68,14 +74,16 @@ pub fn run(args: &Bench) -> Result<()> {
             continue;
         }
         out!(
-            "{:24} {:9.2} {:9.2} {:9.2} {:9.2} {:12.1} {:>9}",
+            "{:24} {:9.2} {:9.2} {:9.2} {:9.2} {:12.1} {:>9} {:9.0} {:>9}",
             line.workload,
             line.ms_first,
             line.ms_min,
             line.ms_median,
             line.ms_max,
             line.items_per_s,
-            line.peak_rss_mb.map_or("?".to_owned(), |mb| mb.to_string())
+            line.peak_rss_mb.map_or("?".to_owned(), |mb| mb.to_string()),
+            line.regions_per_step,
+            format!("{:.0} %", 100.0 * line.share_16_tasks)
         );
     }
     Ok(())
@@ -143,6 +151,8 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         ms_max: round(timed.ms[n - 1]),
         items_per_s: round(1e3 * timed.items as f64 / median),
         peak_rss_mb: peak_rss_mb(),
+        regions_per_step: round(timed.tasks.regions.iter().sum::<u64>() as f64 / n as f64),
+        share_16_tasks: round(timed.tasks.share_of(16)),
     };
     let text = words::json(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;
     out!("{text}");

@@ -16,7 +16,7 @@ use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vect
 use super::{SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, with_scratch};
-use crate::flex::parallel::{Parts, arch, each};
+use crate::flex::parallel::{Parts, arch, each, enough};
 
 /// One product of a correlation: a weight times the plane's pixel that lies `shift` rows and
 /// columns further.
@@ -62,7 +62,7 @@ impl Correlation {
         let row = self.channels * self.planes.len() * self.block(1).pitch;
         let fit = (SCRATCH / row).saturating_sub(down).max(1);
         // A small batch is cut into more tasks, so that several cores have work.
-        let wanted = (8 / self.batch).max(1);
+        let wanted = (enough() / 2 / self.batch).max(1);
         let rows = fit.min(self.grid[0].div_ceil(wanted));
         // Blocks of about the same height.
         self.grid[0].div_ceil(self.grid[0].div_ceil(rows))

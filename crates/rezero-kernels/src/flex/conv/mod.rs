@@ -15,34 +15,43 @@ use self::correlation::{Correlation, Tap};
 use self::winograd::Winograd;
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
 use super::op::Kernel;
-use super::parallel::wide;
+use super::parallel::{Parts, each, enough, wide};
 
 /// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
 /// first-level cache are read in shorter pieces and were slower.
 const SCRATCH: usize = 24 << 10;
 /// The most values of a vector.
 const LANES: usize = 16;
-/// The most partial sums of the weight gradient, each over a share of the batch.
-const GROUPS: usize = 16;
-/// The values that they may have together, 64 MB, as long as there are four.
+/// The values that the partial sums of a weight gradient may have together, 64 MB, as long as there are four.
 const SUMS: usize = 16 << 20;
 
-/// The number of partial sums that have `len` values each.
+/// Values of a weight gradient that one task adds up.
+const CHUNK: usize = 1 << 12;
+
+/// The number of partial sums of a weight gradient, each over a share of the batch, that have `len` values each.
 fn groups(len: usize) -> usize {
-    (SUMS / len).clamp(4, GROUPS)
+    (SUMS / len).clamp(4, enough())
 }
 
 /// The total of partial sums of `len` values each, in their order.
 fn total(partial: &mut [f32], len: usize) -> &[f32] {
     let (total, rest) = partial.split_at_mut(len);
-    wide(
-        #[inline(always)]
-        || {
-            for part in rest.chunks_exact(len) {
-                total.iter_mut().zip(part).for_each(|(t, x)| *t += x);
-            }
-        },
-    );
+    let (shared, rest) = (Shared::new(total), &*rest);
+    let parts = Parts::new(len, CHUNK);
+    each(parts.count(), |i| {
+        let (from, size) = parts.get(i);
+        // SAFETY: the parts are disjoint.
+        let total = unsafe { shared.part(from, size) };
+        wide(
+            #[inline(always)]
+            || {
+                for part in rest.chunks_exact(len) {
+                    let part = &part[from..from + size];
+                    total.iter_mut().zip(part).for_each(|(t, x)| *t += x);
+                }
+            },
+        );
+    });
     total
 }
 

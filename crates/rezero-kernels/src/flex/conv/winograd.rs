@@ -22,7 +22,7 @@ use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vect
 use super::{SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, elements, with_scratch};
-use crate::flex::parallel::{Parts, arch, each, wide};
+use crate::flex::parallel::{Parts, arch, each, enough, wide};
 
 /// Rows of the result in a group.
 const OUT: usize = 4;
@@ -96,7 +96,7 @@ impl Winograd {
         let row = IN * self.channels * (self.source[1] + self.padding[1]);
         let fit = (SCRATCH / row).max(1);
         // A small batch is cut into more tasks, so that several cores have work.
-        let rows = fit.min(count.div_ceil(8));
+        let rows = fit.min(count.div_ceil(enough() / 2));
         Parts::new(count, count.div_ceil(count.div_ceil(rows)))
     }
 

@@ -6,12 +6,12 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::Epilogue;
 
-use crate::fused;
 use crate::nets::patches::{PatchEmbedding, grid};
 use crate::nets::transformer::{
     Activation, FeedForward, FeedForwardConfig, RztxEncoderConfig, RztxInit, init_linear,
 };
 use crate::residual::{LayerResiduals, Norm, ResidualConfig, ResidualScheme, Site};
+use rezero_kernels::fused;
 
 /// Configuration to create a [`Mixer`] using the [init function](MixerConfig::init).
 #[derive(Config, Debug)]

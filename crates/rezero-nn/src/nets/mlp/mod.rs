@@ -26,9 +26,9 @@ use burn::nn::{Initializer, Linear};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::Epilogue;
 
-use crate::fused;
 use crate::init::{self, WeightInit};
 use crate::residual::{Norm, Residual, ResidualConfig, ResidualScheme, Site};
+use rezero_kernels::fused;
 
 /// Configuration to create a [`Mlp`] using the [init function](MlpConfig::init).
 ///

@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 
 use super::{Mlp, MlpLayer, input_epilogue};
 use crate::backward::{collected, leaf, product};
-use crate::fused;
 use crate::residual::Norm;
+use rezero_kernels::fused;
 
 /// Updates one part of a network at a time, see [`Mlp::train_by_segments`].
 pub trait Update {

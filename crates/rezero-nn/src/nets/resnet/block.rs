@@ -9,11 +9,11 @@ use burn::tensor::{Device, Tensor};
 use rezero_kernels::{Epilogue, subsample};
 
 use super::cifar::{Definition, SCHEMES};
-use crate::fused;
 use crate::init;
 use crate::residual::{
     Convolutions, Join, LastRelu, Residual, ResidualConfig, ResidualScheme, Site,
 };
+use rezero_kernels::fused;
 
 /// One residual block of a [`CifarResNet`](super::CifarResNet).
 ///

@@ -9,10 +9,10 @@ use burn::tensor::{Device, Tensor};
 use rezero_kernels::Epilogue;
 
 use super::block::{BasicBlock, BasicBlockConfig, weights};
-use crate::fused;
 use crate::init;
 use crate::residual::{Convolutions, ResidualConfig, ResidualScheme};
 use crate::vocabulary::vocabulary;
+use rezero_kernels::fused;
 
 vocabulary! {
     "definition";

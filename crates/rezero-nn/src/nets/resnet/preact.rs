@@ -7,10 +7,10 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::Epilogue;
 
-use crate::fused;
 use crate::init;
 use crate::residual::{Residual, ResidualConfig, ResidualScheme, Site};
 use crate::vocabulary::vocabulary;
+use rezero_kernels::fused;
 
 vocabulary! {
     "depth of a pre-activation ResNet";

@@ -10,7 +10,7 @@ use rezero_kernels::{Epilogue, Rotation, SelfAttention, linear, matmul_in};
 use super::drop;
 use super::mask::{AttentionMask, Bias};
 use super::weights::{RztxInit, linear as init_linear, scale_columns};
-use crate::fused;
+use rezero_kernels::fused;
 
 /// Configuration to create an [`Attention`] using the [init function](AttentionConfig::init).
 #[derive(Config, Debug)]

@@ -8,8 +8,8 @@ use rezero_kernels::{Epilogue, swiglu};
 
 use super::drop;
 use super::weights::{RztxInit, linear, scale_columns};
-use crate::fused;
 use crate::vocabulary::vocabulary;
+use rezero_kernels::fused;
 
 vocabulary! {
     "activation";

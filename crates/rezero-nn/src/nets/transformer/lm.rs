@@ -12,8 +12,8 @@ use super::input::RztxEncoderInput;
 use super::positions::sinusoidal;
 use super::stack::{EncoderCache, RztxEncoder};
 use super::weights::linear;
-use crate::fused;
 use crate::vocabulary::vocabulary;
+use rezero_kernels::fused;
 
 vocabulary! {
     "kind of positions";

@@ -7,12 +7,12 @@ use burn::tensor::{Device, Tensor};
 use rezero_kernels::Epilogue;
 
 use super::positions::{PatchPositions, resized, sinusoidal};
-use crate::fused;
 use crate::nets::patches::{PatchEmbedding, grid};
 use crate::nets::transformer::{
     Activation, RztxEncoder, RztxEncoderConfig, RztxEncoderInput, init_linear,
 };
 use crate::vocabulary::vocabulary;
+use rezero_kernels::fused;
 
 vocabulary! {
     "pooling";
