@@ -188,3 +188,16 @@ pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
         f(&mut scratch[..len])
     })
 }
+
+/// Asks for the cache line of the first value. It has no effect but on time.
+#[inline(always)]
+pub(super) fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, which may be given any address.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}

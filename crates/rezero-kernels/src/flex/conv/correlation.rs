@@ -13,10 +13,10 @@
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{SCRATCH, groups, total};
+use super::{Images, SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, with_scratch};
-use crate::flex::parallel::{Parts, arch, each, enough};
+use crate::flex::parallel::{Parts, arch, each, enough, wide};
 
 /// One product of a correlation: a weight times the plane's pixel that lies `shift` rows and
 /// columns further.
@@ -57,7 +57,7 @@ struct Block {
 
 impl Correlation {
     /// The number of rows of pixels that a task computes.
-    fn rows_of_task(&self) -> usize {
+    pub fn rows_of_task(&self) -> usize {
         let [down, _] = self.reach();
         let row = self.channels * self.planes.len() * self.block(1).pitch;
         let fit = (SCRATCH / row).saturating_sub(down).max(1);
@@ -126,8 +126,9 @@ impl Correlation {
         packed
     }
 
-    /// Writes every pixel of the grid to `shared`, and no other.
-    pub fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
+    /// Writes every pixel of the grid, and no other, in pieces of [`Self::rows_of_task`].
+    pub fn run(&self, x: &[f32], weight: &[f32], result: Images) {
+        let shared = result.values;
         let registers = Registers::get();
         let lanes = registers.lanes;
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
@@ -140,7 +141,8 @@ impl Correlation {
         );
         let [rows_of_target, cols_of_target] = self.target;
         each(self.batch * rows.count(), |task| {
-            let (n, (row, rows)) = (task / rows.count(), rows.get(task % rows.count()));
+            let (parts, part) = (rows.count(), task % rows.count());
+            let (n, (row, rows)) = (task / parts, rows.get(part));
             let block = self.block(rows);
             let vectors = Vectors::new(rows, self.grid[1], block.pitch, lanes);
             let filled = self.channels * block.channel;
@@ -159,7 +161,7 @@ impl Correlation {
                 registers.largest() * vectors.held()
             };
             with_scratch(source + held, |scratch| {
-                let (source, result) = scratch.split_at_mut(source);
+                let (source, held) = scratch.split_at_mut(source);
                 self.fill(
                     &x[n * image..(n + 1) * image],
                     row,
@@ -169,6 +171,20 @@ impl Correlation {
                 source[filled..].fill(0.0);
                 let span = (rows - 1) * cols_of_target + self.grid[1];
                 let offsets = self.offsets(block);
+                // Moments are those of a forward pass, whose grid is the whole image.
+                let sum_up = |o: usize, stored: usize| {
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for o in o..o + stored {
+                                let plane = n * self.outputs + o;
+                                let (piece, at) = (plane * parts + part, first + o * target);
+                                // SAFETY: the task has written these rows of its own.
+                                unsafe { result.sum_up(piece, at, rows * cols_of_target) };
+                            }
+                        },
+                    );
+                };
                 for &(o, size) in &blocks {
                     let weights = &packed[o * per_output..][..size * per_output];
                     let stored = size.min(self.outputs - o);
@@ -180,7 +196,7 @@ impl Correlation {
                             stored,
                         },
                         false => Target {
-                            at: result.as_mut_ptr(),
+                            at: held.as_mut_ptr(),
                             stride: vectors.held(),
                             pitch: vectors.pitch,
                             stored: size,
@@ -200,10 +216,11 @@ impl Correlation {
                         to,
                     });
                     if direct {
+                        sum_up(o, stored);
                         continue;
                     }
                     arch().dispatch(Store {
-                        result,
+                        result: held,
                         from: to,
                         rows,
                         cols: self.grid[1],
@@ -214,6 +231,7 @@ impl Correlation {
                         pitch: self.target_step * cols_of_target,
                         step: self.target_step,
                     });
+                    sum_up(o, stored);
                 }
             });
         });

@@ -19,13 +19,13 @@ use core::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{SCRATCH, groups, total};
+use super::{Images, SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
-use crate::flex::memory::{Shared, elements, with_scratch};
+use crate::flex::memory::{Shared, elements, prefetch, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, enough, wide};
 
 /// Rows of the result in a group.
-const OUT: usize = 4;
+pub(super) const OUT: usize = 4;
 /// Rows of the image that a group needs, and products.
 const IN: usize = 6;
 
@@ -144,8 +144,8 @@ impl Winograd {
         packed
     }
 
-    /// Writes the whole result to `shared`.
-    pub fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
+    /// Writes the whole result, in pieces of a group of rows.
+    pub fn run(&self, x: &[f32], weight: &[f32], result: Images) {
         let registers = Registers::get();
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
         let packed = self.pack(weight, &blocks);
@@ -192,7 +192,7 @@ impl Winograd {
                         first,
                         rows,
                         outputs: [o, stored],
-                        shared,
+                        result,
                     });
                 }
             });
@@ -303,6 +303,14 @@ impl WithSimd for Fill<'_> {
                 let image = &self.x[(n * channels + c) * h * w..][..h * w];
                 let mut d = [self.zeros.as_ptr(); IN];
                 assert_eq!(self.zeros.len(), w);
+                // A plane is often a page, at whose end the processor's own prefetching stops.
+                if c + 1 < channels {
+                    let next = &self.x[(n * channels + c + 1) * h * w..][..h * w];
+                    let from = (group * OUT).min(h) * w;
+                    for line in next[from..(from + OUT * w).min(h * w)].chunks(16) {
+                        prefetch(line);
+                    }
+                }
                 for i in 0..IN {
                     let y = group * OUT + i;
                     if y >= top && y - top < h {
@@ -354,7 +362,7 @@ struct Store<'a> {
     rows: usize,
     /// The first output, and the number.
     outputs: [usize; 2],
-    shared: Shared,
+    result: Images,
 }
 
 impl WithSimd for Store<'_> {
@@ -370,8 +378,9 @@ impl WithSimd for Store<'_> {
                 let (n, group) = ((self.first + r) / groups, (self.first + r) % groups);
                 let i = group * OUT;
                 let rows = OUT.min(h - i);
-                let to = ((n * self.of.outputs + o + m) * h + i) * w;
-                let to = self.shared.start_of(to, rows * w);
+                let plane = n * self.of.outputs + o + m;
+                let at = (plane * h + i) * w;
+                let to = self.result.values.start_of(at, rows * w);
                 let from = m * self.vectors.held() + r * self.vectors.pitch;
                 assert!(from + (IN - 1) * self.product + w <= self.sums.len());
                 let from = self.sums[from..].as_ptr();
@@ -391,6 +400,8 @@ impl WithSimd for Store<'_> {
                         }
                     }
                 }
+                // SAFETY: the group is written, and belongs to this task.
+                unsafe { self.result.sum_up(plane * groups + group, at, rows * w) };
             }
         }
     }

@@ -185,19 +185,20 @@ impl BasicBlock {
                 .forward(x.clone() + scalars.bias1a.val().unsqueeze()),
             _ => self.shortcut.forward(x.clone()),
         };
-        let out = self.branch.convolve(x);
-        let norm = self.branch.norm2.as_ref();
+        let branch = &self.branch;
         let alpha = self.residual.rezero_alpha();
-        match (norm, alpha, self.relu_in_branch) {
+        match (&branch.norm2, alpha, self.relu_in_branch) {
             (Some(norm), Some(alpha), true) => {
-                fused::batch_norm_gated_sum(norm, skip, out, Epilogue::Relu, alpha)
+                let sum = Some((skip, alpha));
+                let x = branch.first(x);
+                fused::conv2d_batch_norm(&branch.conv2, norm, x, Epilogue::Relu, sum)
             }
             (_, _, true) => {
-                let out = normalize(norm, out, Epilogue::Relu);
+                let out = branch.forward(x, Epilogue::Relu);
                 self.residual.combine(skip, out)
             }
             (_, _, false) => {
-                let out = normalize(norm, out, Epilogue::Identity);
+                let out = branch.forward(x, Epilogue::Identity);
                 relu(self.residual.combine(skip, out))
             }
         }
@@ -228,24 +229,28 @@ pub struct BasicBranch {
 }
 
 impl BasicBranch {
-    /// Computes the branch without `norm2`.
-    fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
+    /// `act(F(x))`.
+    fn forward(&self, x: Tensor<4>, act: Epilogue) -> Tensor<4> {
         let Some(fixup) = &self.fixup else {
-            let x = fused::conv2d(&self.conv1, x);
-            let x = normalize(self.norm1.as_ref(), x, Epilogue::Relu);
-            return fused::conv2d(&self.conv2, x);
+            return convolve(&self.conv2, self.norm2.as_ref(), self.first(x), act);
         };
         let x = fused::conv2d(&self.conv1, x + fixup.bias1a.val().unsqueeze());
         let x = relu(x + fixup.bias1b.val().unsqueeze());
         let x = fused::conv2d(&self.conv2, x + fixup.bias2a.val().unsqueeze());
-        x * fixup.scale.val().unsqueeze() + fixup.bias2b.val().unsqueeze()
+        act.apply(x * fixup.scale.val().unsqueeze() + fixup.bias2b.val().unsqueeze())
+    }
+
+    /// `relu(norm1(conv1(x)))`.
+    fn first(&self, x: Tensor<4>) -> Tensor<4> {
+        convolve(&self.conv1, self.norm1.as_ref(), x, Epilogue::Relu)
     }
 }
 
-fn normalize(norm: Option<&BatchNorm>, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+/// `act(norm(conv(x)))`, in the schemes with norm.
+fn convolve(conv: &Conv2d, norm: Option<&BatchNorm>, x: Tensor<4>, act: Epilogue) -> Tensor<4> {
     match norm {
-        Some(norm) => fused::batch_norm(norm, x, epilogue),
-        None => epilogue.apply(x),
+        Some(norm) => fused::conv2d_batch_norm(conv, norm, x, act, None),
+        None => act.apply(fused::conv2d(conv, x)),
     }
 }
 
@@ -331,8 +336,7 @@ impl Shortcut {
             return x;
         }
         if let Some(conv) = &self.conv {
-            let x = fused::conv2d(conv, x);
-            return normalize(self.norm.as_ref(), x, Epilogue::Identity);
+            return convolve(conv, self.norm.as_ref(), x, Epilogue::Identity);
         }
         let zeros = [self.before, self.after];
         match &self.norm {
