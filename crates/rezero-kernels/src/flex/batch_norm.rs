@@ -15,10 +15,13 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
 use super::math::{lifted, passed};
-use super::memory::{Fresh, Shared, contiguous, elements, scalar, tensor, values};
+use super::memory::{Fresh, Shared, contiguous, elements, prefetch, scalar, tensor, values};
 use super::op::{Kernel, Values};
 use super::parallel::{Parts, each, enough, sum, sums, wide};
 use crate::activation::Epilogue;
+
+/// How far a pass looks into the next plane.
+const AHEAD: usize = 256;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
 #[derive(Debug)]
@@ -144,6 +147,8 @@ impl Kernel for BatchNorm {
         let factor = alpha.unwrap_or(1.0);
         // Σ g and Σ g·(x − μ) where the epilogue passes g on, and Σ g·act(z) for α.
         let (_, totals) = planes.sums(|at, c| {
+            prefetch(xs, at.end, AHEAD);
+            prefetch(g, at.end, AHEAD);
             let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
             wide(
                 #[inline(always)]
@@ -170,6 +175,8 @@ impl Kernel for BatchNorm {
             planes.each(|n, c| {
                 let channel = channels[c];
                 let at = planes.at(n, c);
+                prefetch(xs, at.end, AHEAD);
+                prefetch(g, at.end, AHEAD);
                 // SAFETY: the planes are disjoint.
                 let d_x = unsafe { shared.fresh_part(at.start, at.len()) };
                 let (x, g) = (&xs[at.clone()], &g[at]);
@@ -306,6 +313,7 @@ fn apply(
     planes.each(|n, c| {
         let channel = channels[c];
         let at = planes.at(n, c);
+        prefetch(xs, at.end, AHEAD);
         // SAFETY: the planes are disjoint.
         let out = unsafe { shared.fresh_part(at.start, at.len()) };
         let x = &xs[at.clone()];

@@ -189,15 +189,22 @@ pub(super) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     })
 }
 
-/// Asks for the cache line of the first value. It has no effect but on time.
+/// Asks for the cache lines of `len` values from `from` on, as far as there are any. It has no effect but on time: images lie in planes of a
+/// page or less, and processors do not prefetch beyond the end of a page.
 #[inline(always)]
-pub(super) fn prefetch(values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction, which may be given any address.
-    unsafe {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast());
+pub(super) fn prefetch(values: &[f32], from: usize, len: usize) {
+    /// Values of a line.
+    const LINE: usize = 16;
+    let from = from.min(values.len());
+    let part = &values[from..values.len().min(from + len)];
+    for line in part.chunks(LINE) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has the instruction, which may be given any address.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
 }

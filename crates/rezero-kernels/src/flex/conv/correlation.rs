@@ -15,7 +15,7 @@ use pulp::{Simd, WithSimd};
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
 use super::{Images, SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
-use crate::flex::memory::{Shared, with_scratch};
+use crate::flex::memory::{Shared, prefetch, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, enough, wide};
 
 /// One product of a correlation: a weight times the plane's pixel that lies `shift` rows and
@@ -332,6 +332,8 @@ impl WithSimd for Fill<'_> {
                     }
                     clear(simd, &mut line[..from]);
                     clear(simd, &mut line[until..]);
+                    // The same row of the next channel.
+                    prefetch(self.x, (c + 1) * h * w + y as usize * w, w);
                     let first = y as usize * w + ((from * step) as isize + left) as usize;
                     let line = &mut line[from..until];
                     match step {

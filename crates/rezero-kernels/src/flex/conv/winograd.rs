@@ -303,14 +303,9 @@ impl WithSimd for Fill<'_> {
                 let image = &self.x[(n * channels + c) * h * w..][..h * w];
                 let mut d = [self.zeros.as_ptr(); IN];
                 assert_eq!(self.zeros.len(), w);
-                // A plane is often a page, at whose end the processor's own prefetching stops.
-                if c + 1 < channels {
-                    let next = &self.x[(n * channels + c + 1) * h * w..][..h * w];
-                    let from = (group * OUT).min(h) * w;
-                    for line in next[from..(from + OUT * w).min(h * w)].chunks(16) {
-                        prefetch(line);
-                    }
-                }
+                // The same rows of the next channel.
+                let next = (n * channels + c + 1) * h * w + group * OUT * w;
+                prefetch(self.x, next, OUT * w);
                 for i in 0..IN {
                     let y = group * OUT + i;
                     if y >= top && y - top < h {
