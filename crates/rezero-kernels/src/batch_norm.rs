@@ -51,7 +51,7 @@ pub fn batch_norm<const D: usize>(
     epsilon: f64,
     epilogue: Epilogue,
 ) -> BatchNormed<D> {
-    check(x.dims()[1], &gamma, &beta);
+    check(&x, &gamma, &beta);
     if !fused(epilogue) {
         let normed = batch_norm(x, gamma, beta, epsilon, Epilogue::Identity);
         return normed.map(|x| epilogue.apply(x));
@@ -93,7 +93,7 @@ pub fn batch_norm_gated_sum<const D: usize>(
     epilogue: Epilogue,
     alpha: Tensor<1>,
 ) -> BatchNormed<D> {
-    check(f.dims()[1], &gamma, &beta);
+    check(&f, &gamma, &beta);
     assert_eq!(
         x.shape(),
         f.shape(),
@@ -122,69 +122,6 @@ pub fn batch_norm_gated_sum<const D: usize>(
     composed(f, gamma, beta, epsilon, epilogue).map(|f| crate::gated_sum(x, f, alpha))
 }
 
-/// [`batch_norm`] of [`conv2d`](crate::conv2d), with `sum` = `(x₀, α)` the residual sum `x₀ + α · act(bn(conv2d(x)))`: one operation. The kernel
-/// takes the statistics while the convolution's result is in cache.
-///
-/// # Shapes
-///
-/// - `x`: `[batch, c_in, height, width]`
-/// - `weight`: `[c_out, c_in, k_height, k_width]`
-/// - `gamma`, `beta`: `[c_out]`
-/// - `x₀` and output: `[batch, c_out, (height + 2p − k_height) / s + 1, (width + 2p − k_width) / s + 1]` with stride s and padding p
-/// - `α`: `[1]`
-///
-/// # Panics
-///
-/// As [`conv2d`](crate::conv2d), or if the shapes do not fit each other.
-pub fn conv2d_batch_norm(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    [stride, padding]: [usize; 2],
-    [gamma, beta]: [Tensor<1>; 2],
-    epsilon: f64,
-    epilogue: Epilogue,
-    sum: Option<(Tensor<4>, Tensor<1>)>,
-) -> BatchNormed<4> {
-    let [batch, c_out, height, width] = crate::conv::output(&x, &weight, stride, padding);
-    check(c_out, &gamma, &beta);
-    if let Some((skip, alpha)) = &sum {
-        crate::gate::single(alpha);
-        assert_eq!(
-            skip.dims(),
-            [batch, c_out, height, width],
-            "x and f of a residual sum must have the same shape."
-        );
-    }
-    #[cfg(feature = "flex")]
-    if fused(epilogue) {
-        use crate::flex::{batch_norm::BatchNorm, conv::Conv2d, conv_norm::ConvNorm, run, values};
-        let kernel = ConvNorm {
-            conv: Conv2d { stride, padding },
-            norm: BatchNorm {
-                epsilon: epsilon as f32,
-                epilogue,
-            },
-        };
-        let [x, weight] = [&x, &weight].map(|t| t.clone().into_dispatch());
-        let [gamma, beta] = [&gamma, &beta].map(|t| t.clone().into_dispatch());
-        let normed = match &sum {
-            Some((skip, alpha)) => {
-                let (skip, alpha) = (skip.clone().into_dispatch(), alpha.clone().into_dispatch());
-                values([x, weight, gamma, beta, skip, alpha]).map(|inputs| run(kernel, inputs))
-            }
-            None => values([x, weight, gamma, beta]).map(|inputs| run(kernel, inputs)),
-        };
-        if let Some((output, statistics)) = normed {
-            return with_statistics(output, statistics);
-        }
-    }
-    let f = crate::conv2d(x, weight, stride, padding);
-    match sum {
-        Some((skip, alpha)) => batch_norm_gated_sum(skip, f, gamma, beta, epsilon, epilogue, alpha),
-        None => batch_norm(f, gamma, beta, epsilon, epilogue),
-    }
-}
-
 /// `act(γ · (x − μ) / √(σ² + ε) + β)` with given statistics μ and σ²: batch norm outside training.
 ///
 /// With `sum` = `(x₀, α)`, it is the residual sum `x₀ + α · act(…)`. The kernel computes both in
@@ -206,8 +143,8 @@ pub fn normalize<const D: usize>(
     epilogue: Epilogue,
     sum: Option<(Tensor<D>, Tensor<1>)>,
 ) -> Tensor<D> {
-    check(x.dims()[1], &gamma, &beta);
-    check(x.dims()[1], &mean, &variance);
+    check(&x, &gamma, &beta);
+    check(&x, &mean, &variance);
     if let Some((skip, alpha)) = &sum {
         crate::gate::single(alpha);
         assert_eq!(
@@ -261,7 +198,8 @@ fn with_statistics<const D: usize>(
     }
 }
 
-fn check(channels: usize, gamma: &Tensor<1>, beta: &Tensor<1>) {
+fn check<const D: usize>(x: &Tensor<D>, gamma: &Tensor<1>, beta: &Tensor<1>) {
+    let channels = x.dims()[1];
     assert!(
         gamma.dims() == [channels] && beta.dims() == [channels],
         "gamma and beta must have one value for each of {channels} channels, got {:?} and {:?}.",

@@ -19,30 +19,7 @@ use burn::tensor::ops::ConvOptions;
 /// If the channels do not match, the padded image is smaller than the kernel, `stride` is 0,
 /// `stride` or `padding` is above 2³⁰, or the output does not fit into memory.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
-    output(&x, &weight, stride, padding);
-    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
-    if weight.dtype() != x.dtype() {
-        let own = x.dtype();
-        return module::conv2d(x.cast(weight.dtype()), weight, None, options).cast(own);
-    }
-    #[cfg(feature = "flex")]
-    if let Some(inputs) =
-        crate::flex::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
-    {
-        let kernel = crate::flex::conv::Conv2d { stride, padding };
-        return crate::flex::run(kernel, inputs).0;
-    }
-    module::conv2d(x, weight, None, options)
-}
-
-/// The output's shape. Panics if there is none.
-pub(crate) fn output(
-    x: &Tensor<4>,
-    weight: &Tensor<4>,
-    stride: usize,
-    padding: usize,
-) -> [usize; 4] {
-    let ([batch, c, h, w], [c_out, c_in, kh, kw]) = (x.dims(), weight.dims());
+    let ([_, c, h, w], [_, c_in, kh, kw]) = (x.dims(), weight.dims());
     assert_eq!(
         c, c_in,
         "the image must have the {c_in} channels of the weight, got {c}."
@@ -58,6 +35,17 @@ pub(crate) fn output(
         h + 2 * padding,
         w + 2 * padding
     );
-    let extent = |n: usize, k: usize| (n + 2 * padding - k) / stride + 1;
-    [batch, c_out, extent(h, kh), extent(w, kw)]
+    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+    if weight.dtype() != x.dtype() {
+        let own = x.dtype();
+        return module::conv2d(x.cast(weight.dtype()), weight, None, options).cast(own);
+    }
+    #[cfg(feature = "flex")]
+    if let Some(inputs) =
+        crate::flex::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
+    {
+        let kernel = crate::flex::conv::Conv2d { stride, padding };
+        return crate::flex::run(kernel, inputs).0;
+    }
+    module::conv2d(x, weight, None, options)
 }

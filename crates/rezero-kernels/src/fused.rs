@@ -88,64 +88,25 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
 ///
 /// As [`crate::conv2d`].
 pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    match served(conv) {
-        Some([stride, padding]) => crate::conv2d(x, conv.weight.val(), stride, padding),
-        None => {
+    let padding = match conv.padding {
+        PaddingConfig2d::Valid => Some(0),
+        PaddingConfig2d::Explicit(top, left, bottom, right)
+            if top == left && top == bottom && top == right =>
+        {
+            Some(top)
+        }
+        _ => None,
+    };
+    let [stride, other] = conv.stride;
+    match (padding, &conv.bias) {
+        (Some(padding), None) if stride == other && conv.dilation == [1, 1] && conv.groups == 1 => {
+            crate::conv2d(x, conv.weight.val(), stride, padding)
+        }
+        _ => {
             let own = x.dtype();
             let out = conv.forward(x.cast(conv.weight.val().dtype()));
             out.cast(own)
         }
-    }
-}
-
-/// The stride and the padding of a convolution that the kernel computes.
-fn served(conv: &Conv2d) -> Option<[usize; 2]> {
-    let padding = match conv.padding {
-        PaddingConfig2d::Valid => 0,
-        PaddingConfig2d::Explicit(top, left, bottom, right)
-            if top == left && top == bottom && top == right =>
-        {
-            top
-        }
-        _ => return None,
-    };
-    let [stride, other] = conv.stride;
-    let plain = conv.bias.is_none() && conv.dilation == [1, 1] && conv.groups == 1;
-    (plain && stride == other).then_some([stride, padding])
-}
-
-/// `act(norm(conv(x)))`, as [`batch_norm`] of [`conv2d`], in one operation where the batch's statistics are used; with
-/// `sum` = `(x₀, α)` the residual sum `x₀ + α · act(norm(conv(x)))`.
-///
-/// # Shapes
-///
-/// - `x`: `[batch, c_in, height, width]`
-/// - `x₀` and output: `[batch, c_out, height_out, width_out]`
-/// - `α`: `[1]`
-///
-/// # Panics
-///
-/// As [`crate::conv2d_batch_norm`].
-pub fn conv2d_batch_norm(
-    conv: &Conv2d,
-    norm: &BatchNorm,
-    x: Tensor<4>,
-    epilogue: Epilogue,
-    sum: Option<(Tensor<4>, Tensor<1>)>,
-) -> Tensor<4> {
-    let weight = conv.weight.val();
-    if let (true, Some(sizes)) = (trains(norm, &x.device()), served(conv))
-        && weight.dtype() == x.dtype()
-    {
-        let channels = [norm.gamma.val(), norm.beta.val()];
-        let epsilon = norm.epsilon;
-        let normed = crate::conv2d_batch_norm(x, weight, sizes, channels, epsilon, epilogue, sum);
-        return update(norm, normed);
-    }
-    let x = conv2d(conv, x);
-    match sum {
-        Some((skip, alpha)) => batch_norm_gated_sum(norm, skip, x, epilogue, alpha),
-        None => batch_norm(norm, x, epilogue),
     }
 }
 

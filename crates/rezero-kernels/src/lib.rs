@@ -16,7 +16,6 @@
 //! | [`gelu`], [`silu`], [`swiglu`] | `x · Φ(x)`, `x · σ(x)`, `silu(x) ⊙ gate` |
 //! | [`batch_norm`] | `act(γ · (x − μ) / √(σ² + ε) + β)`, in training |
 //! | [`batch_norm_gated_sum`] | `x + α · act(bn(f))` |
-//! | [`conv2d_batch_norm`] | `act(bn(conv2d(x)))`, `x₀ + α · act(bn(conv2d(x)))` |
 //! | [`layer_norm`], [`rms_norm`] | `γ · (x − μ) / √(σ² + ε) + β`, `γ · x / √(mean(x²) + ε)` of each row |
 //! | [`normalize`] | either of the two with given statistics, outside training |
 //! | [`conv2d`] | a convolution of images |
@@ -61,7 +60,7 @@ mod values;
 
 pub use activation::{Epilogue, gelu, silu, swiglu};
 pub use attention::{Rotation, SelfAttention};
-pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, conv2d_batch_norm, normalize};
+pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use gate::gated_sum;

@@ -1,8 +1,6 @@
 use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
-use rezero_kernels::{
-    Epilogue, batch_norm, batch_norm_gated_sum, conv2d_batch_norm, layer_norm, normalize, rms_norm,
-};
+use rezero_kernels::{Epilogue, batch_norm, batch_norm_gated_sum, layer_norm, normalize, rms_norm};
 
 use crate::support::{
     close, composed, finite_differences, gathered, gradient, leaf, random, same, weighed,
@@ -61,87 +59,6 @@ fn layers_of_a_resnet() {
             check(shape, epilogue, -0.7, 0.0);
         }
     }
-}
-
-/// A convolution with the norm after it: channels, size, kernel, stride, padding.
-fn check_conv(batch: usize, sizes: [usize; 6], epilogue: Epilogue, gated: bool, offset: f32) {
-    let [c_in, c_out, size, k, stride, padding] = sizes;
-    let out = (size + 2 * padding - k) / stride + 1;
-    let terms = batch * out * out;
-    let what = format!("conv and norm, batch {batch}, {sizes:?}, {epilogue:?}, {gated}, {offset}");
-    same(&what, |device| {
-        let x = leaf::<4>(&random([batch, c_in, size, size], 1), device);
-        let w = leaf::<4>(&random([c_out, c_in, k, k], 2), device);
-        let gamma = leaf::<1>(&random([c_out], 3), device);
-        let beta = leaf::<1>(&random([c_out], 4), device);
-        let skip = leaf::<4>(&random([batch, c_out, out, out], 5), device);
-        let a = Tensor::<1>::from_floats([-0.6], device).require_grad();
-        let normed = conv2d_batch_norm(
-            x.clone() + offset,
-            w.clone(),
-            [stride, padding],
-            [gamma.clone(), beta.clone()],
-            1e-3,
-            epilogue,
-            gated.then(|| (skip.clone(), a.clone())),
-        );
-        let gradients = weighed(normed.output.clone()).backward();
-        let mut found = vec![
-            normed.output.into_data(),
-            normed.mean.into_data(),
-            normed.variance.into_data(),
-            gradient(&x, &gradients),
-            gradient(&w, &gradients),
-            gathered(&gamma, terms, 1.0, &gradients),
-            gathered(&beta, terms, 1.0, &gradients),
-        ];
-        if gated {
-            found.push(gradient(&skip, &gradients));
-            found.push(gathered(&a, terms * c_out, 1.0, &gradients));
-        }
-        found
-    });
-}
-
-#[test]
-fn a_convolution_and_its_norm() {
-    for gated in [false, true] {
-        // Winograd's, with whole and with short groups; direct; strided; rows that are no whole vectors.
-        check_conv(8, [16, 16, 32, 3, 1, 1], Epilogue::Relu, gated, 0.0);
-        check_conv(5, [32, 20, 9, 3, 1, 1], Epilogue::Identity, gated, 0.0);
-        check_conv(4, [3, 16, 32, 3, 1, 1], Epilogue::Relu, gated, 0.0);
-        check_conv(4, [16, 32, 32, 3, 2, 1], Epilogue::Relu, gated, 0.0);
-        check_conv(3, [5, 7, 11, 1, 1, 0], Epilogue::Gelu, gated, 0.0);
-        check_conv(2, [2, 3, 40, 5, 3, 2], Epilogue::Relu, gated, 0.0);
-    }
-    check_conv(3, [2, 3, 7, 2, 1, 0], Epilogue::Relu, true, 3.0);
-}
-
-#[test]
-fn the_slopes_of_a_convolution_and_its_norm() {
-    finite_differences(
-        "conv and norm",
-        [
-            random([2 * 2 * 6 * 6], 1),
-            random([3 * 2 * 9], 2),
-            random([3], 3),
-            random([2 * 3 * 6 * 6], 4),
-            random([1], 5),
-        ],
-        |[x, w, channels, skip, alpha]| {
-            let sum = (skip.clone().reshape([2, 3, 6, 6]), alpha.clone());
-            let normed = conv2d_batch_norm(
-                x.clone().reshape([2, 2, 6, 6]),
-                w.clone().reshape([3, 2, 3, 3]),
-                [1, 1],
-                [channels.clone(), channels.clone()],
-                1e-2,
-                Epilogue::Identity,
-                Some(sum),
-            );
-            weighed(normed.output)
-        },
-    );
 }
 
 #[test]
@@ -209,18 +126,6 @@ fn the_backward_pass_is_the_slope_of_the_forward_pass() {
         );
         weighed::<4>(normed.output)
     });
-}
-
-proptest! {
-    #![proptest_config(crate::support::cases(24))]
-
-    #[test]
-    fn any_convolution_and_its_norm(
-        batch in 2usize..5, c_in in 1usize..9, c_out in 1usize..20, size in 4usize..24,
-        k in 1usize..5, stride in 1usize..4, padding in 0usize..3, gated: bool,
-    ) {
-        check_conv(batch, [c_in, c_out, size, k, stride, padding], Epilogue::Relu, gated, 0.0);
-    }
 }
 
 proptest! {

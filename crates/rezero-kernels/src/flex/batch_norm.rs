@@ -15,13 +15,10 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Tensor;
 
 use super::math::{lifted, passed};
-use super::memory::{Fresh, Shared, contiguous, elements, prefetch, scalar, tensor, values};
+use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
 use super::op::{Kernel, Values};
 use super::parallel::{Parts, each, enough, sum, sums, wide};
 use crate::activation::Epilogue;
-
-/// How far a pass looks into the next plane.
-const AHEAD: usize = 256;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
 #[derive(Debug)]
@@ -130,7 +127,30 @@ impl Kernel for BatchNorm {
     type Aux = [Vec<f32>; 2];
 
     fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Kept, Self::Aux) {
-        self.with_moments(inputs, None)
+        let (x, gamma, beta) = (
+            contiguous(&inputs[0]),
+            contiguous(&inputs[1]),
+            contiguous(&inputs[2]),
+        );
+        let skip = inputs.get(3).map(contiguous);
+        let alpha = inputs.get(4).map(scalar);
+        let planes = Planes::of(&x);
+        let xs = values(&x);
+        let (mean, variance) = statistics(xs, planes);
+        let channels = channels(
+            values(&gamma),
+            values(&beta),
+            &mean,
+            &variance,
+            self.epsilon,
+        );
+        let sum = match (&skip, alpha) {
+            (Some(skip), Some(alpha)) => Some((values(skip), alpha)),
+            _ => None,
+        };
+        let out = apply(xs, planes, &channels, self.floor(), sum);
+        let out = tensor(out, x.shape());
+        (out, Kept { x, channels, alpha }, [mean, variance])
     }
 
     fn backward(
@@ -147,8 +167,6 @@ impl Kernel for BatchNorm {
         let factor = alpha.unwrap_or(1.0);
         // Σ g and Σ g·(x − μ) where the epilogue passes g on, and Σ g·act(z) for α.
         let (_, totals) = planes.sums(|at, c| {
-            prefetch(xs, at.end, AHEAD);
-            prefetch(g, at.end, AHEAD);
             let (x, g, channel) = (&xs[at.clone()], &g[at.clone()], channels[c]);
             wide(
                 #[inline(always)]
@@ -175,8 +193,6 @@ impl Kernel for BatchNorm {
             planes.each(|n, c| {
                 let channel = channels[c];
                 let at = planes.at(n, c);
-                prefetch(xs, at.end, AHEAD);
-                prefetch(g, at.end, AHEAD);
                 // SAFETY: the planes are disjoint.
                 let d_x = unsafe { shared.fresh_part(at.start, at.len()) };
                 let (x, g) = (&xs[at.clone()], &g[at]);
@@ -213,41 +229,6 @@ impl Kernel for BatchNorm {
             found.push(Some(tensor(vec![d_alpha as f32], [1])));
         }
         found
-    }
-}
-
-impl BatchNorm {
-    /// The forward pass, whose statistics come from `moments` if these are known.
-    pub(super) fn with_moments(
-        &self,
-        inputs: &[FlexTensor],
-        moments: Option<Moments>,
-    ) -> (FlexTensor, Kept, [Vec<f32>; 2]) {
-        let (x, gamma, beta) = (
-            contiguous(&inputs[0]),
-            contiguous(&inputs[1]),
-            contiguous(&inputs[2]),
-        );
-        let skip = inputs.get(3).map(contiguous);
-        let alpha = inputs.get(4).map(scalar);
-        let planes = Planes::of(&x);
-        let xs = values(&x);
-        let moments = moments.unwrap_or_else(|| Moments::of(xs, planes));
-        let [mean, variance] = moments.statistics(planes);
-        let channels = channels(
-            values(&gamma),
-            values(&beta),
-            &mean,
-            &variance,
-            self.epsilon,
-        );
-        let sum = match (&skip, alpha) {
-            (Some(skip), Some(alpha)) => Some((values(skip), alpha)),
-            _ => None,
-        };
-        let out = apply(xs, planes, &channels, self.floor(), sum);
-        let out = tensor(out, x.shape());
-        (out, Kept { x, channels, alpha }, [mean, variance])
     }
 }
 
@@ -313,7 +294,6 @@ fn apply(
     planes.each(|n, c| {
         let channel = channels[c];
         let at = planes.at(n, c);
-        prefetch(xs, at.end, AHEAD);
         // SAFETY: the planes are disjoint.
         let out = unsafe { shared.fresh_part(at.start, at.len()) };
         let x = &xs[at.clone()];
@@ -348,87 +328,56 @@ impl BatchNorm {
     }
 }
 
-/// The moments of the pieces of all planes: a plane is cut into pieces of `size` values, of which the last may have fewer.
-pub(super) struct Moments {
-    size: usize,
-    /// [`moments_of`] each piece, plane after plane.
-    values: Vec<f32>,
-}
-
-impl Moments {
-    pub fn new(size: usize, values: Vec<f32>) -> Self {
-        Self { size, values }
+/// The mean and the variance of each channel.
+fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
+    let size = planes.size as f32;
+    let (of_planes, _) = planes.sums(|at, _| {
+        let x = &x[at];
+        wide(
+            #[inline(always)]
+            || {
+                let total = sum(
+                    x,
+                    #[inline(always)]
+                    |x| x,
+                );
+                // The rounded mean. Any centre near it will do: `rest` corrects the difference.
+                let centre = total / size;
+                let [squares, rest] = sums(
+                    x,
+                    x,
+                    #[inline(always)]
+                    |x, _| [(x - centre) * (x - centre), x - centre],
+                );
+                [centre, squares, rest]
+            },
+        )
+    });
+    let n = f64::from(size);
+    let count = n * planes.batch as f64;
+    let mut means = vec![0.0; planes.channels];
+    let images = || of_planes.chunks_exact(planes.channels * 3);
+    // A plane's mean, and the sum of squared deviations from it.
+    let exact = |sums: &[f32]| {
+        let [centre, squares, rest] = [0, 1, 2].map(|i| f64::from(sums[i]));
+        (centre + rest / n, squares - rest * rest / n)
+    };
+    for image in images() {
+        for (mean, sums) in means.iter_mut().zip(image.chunks_exact(3)) {
+            *mean += exact(sums).0 * (n / count);
+        }
     }
-
-    /// With a piece for each plane.
-    fn of(x: &[f32], planes: Planes) -> Self {
-        let (values, _) = planes.sums(|at, _| {
-            let x = &x[at];
-            wide(
-                #[inline(always)]
-                || moments_of(x),
-            )
-        });
-        Self::new(planes.size, values)
+    // The squared deviations from a channel's mean: those from the planes' means, plus those of the
+    // planes' means.
+    let mut squares = vec![0.0; planes.channels];
+    for image in images() {
+        for (c, sums) in image.chunks_exact(3).enumerate() {
+            let (mean, around) = exact(sums);
+            squares[c] += around + n * (mean - means[c]).powi(2);
+        }
     }
-
-    /// The mean and the variance of each channel.
-    fn statistics(&self, planes: Planes) -> [Vec<f32>; 2] {
-        let pieces = planes.size.div_ceil(self.size);
-        let plane = 3 * pieces;
-        assert_eq!(self.values.len(), planes.batch * planes.channels * plane);
-        let count = (planes.batch * planes.size) as f64;
-        let mut found = vec![0.0; 2 * planes.channels];
-        let shared = Shared::new(&mut found);
-        let of_task = (CHUNK / (planes.batch * plane)).max(1);
-        let parts = Parts::new(planes.channels, of_task);
-        each(parts.count(), |i| {
-            let (first, channels) = parts.get(i);
-            for c in first..first + channels {
-                // The number of values of each piece, their mean, and the sum of their squared deviations from it.
-                let exact = |f: &mut dyn FnMut(f64, f64, f64)| {
-                    for n in 0..planes.batch {
-                        let from = (n * planes.channels + c) * plane;
-                        let values = self.values[from..from + plane].chunks_exact(3);
-                        for (i, of_piece) in values.enumerate() {
-                            let n = self.size.min(planes.size - i * self.size) as f64;
-                            let [centre, squares, rest] = [0, 1, 2].map(|i| f64::from(of_piece[i]));
-                            f(n, centre + rest / n, squares - rest * rest / n);
-                        }
-                    }
-                };
-                let mut mean = 0.0;
-                exact(&mut |n, of_piece, _| mean += of_piece * (n / count));
-                // The squared deviations from the channel's mean: those from the pieces' means, plus those of the pieces' means.
-                let mut squares = 0.0;
-                exact(&mut |n, of_piece, around| squares += around + n * (of_piece - mean).powi(2));
-                // SAFETY: two numbers a channel.
-                unsafe { shared.part(2 * c, 2) }
-                    .copy_from_slice(&[mean as f32, (squares / count) as f32]);
-            }
-        });
-        [0, 1].map(|which| found.iter().skip(which).step_by(2).copied().collect())
-    }
-}
-
-/// Numbers of pieces that one task combines.
-const CHUNK: usize = 1 << 13;
-
-/// The rounded mean m of the values, Σ (x − m)² and Σ (x − m). Any number near the mean would do: the last sum corrects the
-/// difference. Call it inside [`wide`].
-#[inline(always)]
-pub(super) fn moments_of(x: &[f32]) -> [f32; 3] {
-    let total = sum(
-        x,
-        #[inline(always)]
-        |x| x,
-    );
-    let centre = total / x.len() as f32;
-    let [squares, rest] = sums(
-        x,
-        x,
-        #[inline(always)]
-        |x, _| [(x - centre) * (x - centre), x - centre],
-    );
-    [centre, squares, rest]
+    (
+        means.iter().map(|&x| x as f32).collect(),
+        squares.iter().map(|&x| (x / count) as f32).collect(),
+    )
 }

@@ -14,7 +14,6 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
-pub(crate) mod conv_norm;
 pub(crate) mod cross_entropy;
 pub(crate) mod gate;
 pub(crate) mod linear;

@@ -13,10 +13,10 @@
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{Images, SCRATCH, groups, total};
+use super::{SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
-use crate::flex::memory::{Shared, prefetch, with_scratch};
-use crate::flex::parallel::{Parts, arch, each, enough, wide};
+use crate::flex::memory::{Shared, with_scratch};
+use crate::flex::parallel::{Parts, arch, each, enough};
 
 /// One product of a correlation: a weight times the plane's pixel that lies `shift` rows and
 /// columns further.
@@ -57,7 +57,7 @@ struct Block {
 
 impl Correlation {
     /// The number of rows of pixels that a task computes.
-    pub fn rows_of_task(&self) -> usize {
+    fn rows_of_task(&self) -> usize {
         let [down, _] = self.reach();
         let row = self.channels * self.planes.len() * self.block(1).pitch;
         let fit = (SCRATCH / row).saturating_sub(down).max(1);
@@ -126,9 +126,8 @@ impl Correlation {
         packed
     }
 
-    /// Writes every pixel of the grid, and no other, in pieces of [`Self::rows_of_task`].
-    pub fn run(&self, x: &[f32], weight: &[f32], result: Images) {
-        let shared = result.values;
+    /// Writes every pixel of the grid to `shared`, and no other.
+    pub fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
         let registers = Registers::get();
         let lanes = registers.lanes;
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
@@ -141,8 +140,7 @@ impl Correlation {
         );
         let [rows_of_target, cols_of_target] = self.target;
         each(self.batch * rows.count(), |task| {
-            let (parts, part) = (rows.count(), task % rows.count());
-            let (n, (row, rows)) = (task / parts, rows.get(part));
+            let (n, (row, rows)) = (task / rows.count(), rows.get(task % rows.count()));
             let block = self.block(rows);
             let vectors = Vectors::new(rows, self.grid[1], block.pitch, lanes);
             let filled = self.channels * block.channel;
@@ -161,7 +159,7 @@ impl Correlation {
                 registers.largest() * vectors.held()
             };
             with_scratch(source + held, |scratch| {
-                let (source, held) = scratch.split_at_mut(source);
+                let (source, result) = scratch.split_at_mut(source);
                 self.fill(
                     &x[n * image..(n + 1) * image],
                     row,
@@ -171,20 +169,6 @@ impl Correlation {
                 source[filled..].fill(0.0);
                 let span = (rows - 1) * cols_of_target + self.grid[1];
                 let offsets = self.offsets(block);
-                // Moments are those of a forward pass, whose grid is the whole image.
-                let sum_up = |o: usize, stored: usize| {
-                    wide(
-                        #[inline(always)]
-                        || {
-                            for o in o..o + stored {
-                                let plane = n * self.outputs + o;
-                                let (piece, at) = (plane * parts + part, first + o * target);
-                                // SAFETY: the task has written these rows of its own.
-                                unsafe { result.sum_up(piece, at, rows * cols_of_target) };
-                            }
-                        },
-                    );
-                };
                 for &(o, size) in &blocks {
                     let weights = &packed[o * per_output..][..size * per_output];
                     let stored = size.min(self.outputs - o);
@@ -196,7 +180,7 @@ impl Correlation {
                             stored,
                         },
                         false => Target {
-                            at: held.as_mut_ptr(),
+                            at: result.as_mut_ptr(),
                             stride: vectors.held(),
                             pitch: vectors.pitch,
                             stored: size,
@@ -216,11 +200,10 @@ impl Correlation {
                         to,
                     });
                     if direct {
-                        sum_up(o, stored);
                         continue;
                     }
                     arch().dispatch(Store {
-                        result: held,
+                        result,
                         from: to,
                         rows,
                         cols: self.grid[1],
@@ -231,7 +214,6 @@ impl Correlation {
                         pitch: self.target_step * cols_of_target,
                         step: self.target_step,
                     });
-                    sum_up(o, stored);
                 }
             });
         });
@@ -332,8 +314,6 @@ impl WithSimd for Fill<'_> {
                     }
                     clear(simd, &mut line[..from]);
                     clear(simd, &mut line[until..]);
-                    // The same row of the next channel.
-                    prefetch(self.x, (c + 1) * h * w + y as usize * w, w);
                     let first = y as usize * w + ((from * step) as isize + left) as usize;
                     let line = &mut line[from..until];
                     match step {

@@ -13,7 +13,6 @@ use burn::backend::flex::FlexTensor;
 
 use self::correlation::{Correlation, Tap};
 use self::winograd::Winograd;
-use super::batch_norm::{Moments, moments_of};
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
 use super::op::Kernel;
 use super::parallel::{Parts, each, enough, wide};
@@ -67,8 +66,19 @@ impl Kernel for Conv2d {
     type Aux = ();
 
     fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, ()) {
-        let (out, state, _) = self.run(inputs, false);
-        (out, state, ())
+        let (x, weight) = (contiguous(&inputs[0]), contiguous(&inputs[1]));
+        let shape = Shape::of(&x, &weight, self);
+        let extents = [shape.batch, shape.c_out, shape.out_h, shape.out_w];
+        let mut out = Fresh::new(elements(&extents));
+        match shape.winograd_forward() {
+            Some(pass) => pass.run(values(&x), values(&weight), out.shared()),
+            None => shape
+                .forward()
+                .run(values(&x), values(&weight), out.shared()),
+        }
+        // SAFETY: each task has written its rows of every output.
+        let out = tensor(unsafe { out.written() }, extents);
+        (out, (x, weight), ())
     }
 
     fn backward(
@@ -84,7 +94,7 @@ impl Kernel for Conv2d {
             let len = values(&x).len();
             if let Some(pass) = shape.winograd_input_gradient() {
                 let mut d_x = Fresh::new(len);
-                pass.run(g, values(&weight), Images::without_moments(d_x.shared()));
+                pass.run(g, values(&weight), d_x.shared());
                 // SAFETY: each task has written its rows of every channel.
                 return tensor(unsafe { d_x.written() }, x.shape());
             }
@@ -93,17 +103,13 @@ impl Kernel for Conv2d {
             let d_x = if phases.iter().any(|phase| phase.taps.is_empty()) {
                 let mut d_x = vec![0.0; len];
                 for phase in phases.iter().filter(|phase| !phase.taps.is_empty()) {
-                    phase.run(
-                        g,
-                        values(&weight),
-                        Images::without_moments(Shared::new(&mut d_x)),
-                    );
+                    phase.run(g, values(&weight), Shared::new(&mut d_x));
                 }
                 d_x
             } else {
                 let mut d_x = Fresh::new(len);
                 for phase in &phases {
-                    phase.run(g, values(&weight), Images::without_moments(d_x.shared()));
+                    phase.run(g, values(&weight), d_x.shared());
                 }
                 // SAFETY: each pixel belongs to a phase, which has written it.
                 unsafe { d_x.written() }
@@ -118,86 +124,6 @@ impl Kernel for Conv2d {
             tensor(d_w, weight.shape())
         });
         vec![d_x, d_w]
-    }
-}
-
-impl Conv2d {
-    /// The forward pass, with the moments of the result.
-    pub(super) fn with_moments(
-        &self,
-        inputs: &[FlexTensor],
-    ) -> (FlexTensor, <Self as Kernel>::State, Moments) {
-        let (out, state, moments) = self.run(inputs, true);
-        (out, state, moments.expect("asked for"))
-    }
-
-    fn run(
-        &self,
-        inputs: &[FlexTensor],
-        with_moments: bool,
-    ) -> (FlexTensor, <Self as Kernel>::State, Option<Moments>) {
-        let (x, weight) = (contiguous(&inputs[0]), contiguous(&inputs[1]));
-        let shape = Shape::of(&x, &weight, self);
-        let extents = [shape.batch, shape.c_out, shape.out_h, shape.out_w];
-        let mut out = Fresh::new(elements(&extents));
-        let (winograd, direct) = (shape.winograd_forward(), shape.forward());
-        let rows = match &winograd {
-            Some(_) => winograd::OUT,
-            None => direct.rows_of_task(),
-        };
-        let pieces = shape.out_h.div_ceil(rows);
-        let mut moments = Fresh::new(match with_moments {
-            true => elements(&[shape.batch, shape.c_out, pieces, 3]),
-            false => 0,
-        });
-        let result = Images {
-            values: out.shared(),
-            moments: with_moments.then(|| moments.shared()),
-        };
-        match winograd {
-            Some(pass) => pass.run(values(&x), values(&weight), result),
-            None => direct.run(values(&x), values(&weight), result),
-        }
-        // SAFETY: each task has written its rows of every output, and their moments.
-        let (out, moments) = unsafe { (out.written(), moments.written()) };
-        let moments = with_moments.then(|| Moments::new(rows * shape.out_w, moments));
-        (tensor(out, extents), (x, weight), moments)
-    }
-}
-
-/// What a pass writes.
-#[derive(Clone, Copy)]
-struct Images {
-    values: Shared,
-    /// [`moments_of`] each piece, if they are wanted: the rows of a group or of a task, of one output of one image.
-    moments: Option<Shared>,
-}
-
-impl Images {
-    fn without_moments(values: Shared) -> Self {
-        Self {
-            values,
-            moments: None,
-        }
-    }
-
-    /// Writes the moments of piece `piece`, whose `len` values are at `from`, if they are wanted.
-    ///
-    /// # Safety
-    ///
-    /// The values were written, and no other task uses them or the piece.
-    #[inline(always)]
-    unsafe fn sum_up(&self, piece: usize, from: usize, len: usize) {
-        if let Some(moments) = &self.moments {
-            // SAFETY: by the caller's promise.
-            let (values, moments) = unsafe {
-                (
-                    self.values.part(from, len),
-                    moments.fresh_part(3 * piece, 3),
-                )
-            };
-            moments.write_copy_of_slice(&moments_of(values));
-        }
     }
 }
 

@@ -19,13 +19,13 @@ use core::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{Images, SCRATCH, groups, total};
+use super::{SCRATCH, groups, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, elements, prefetch, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, enough, wide};
 
 /// Rows of the result in a group.
-pub(super) const OUT: usize = 4;
+const OUT: usize = 4;
 /// Rows of the image that a group needs, and products.
 const IN: usize = 6;
 
@@ -144,8 +144,8 @@ impl Winograd {
         packed
     }
 
-    /// Writes the whole result, in pieces of a group of rows.
-    pub fn run(&self, x: &[f32], weight: &[f32], result: Images) {
+    /// Writes the whole result to `shared`.
+    pub fn run(&self, x: &[f32], weight: &[f32], shared: Shared) {
         let registers = Registers::get();
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
         let packed = self.pack(weight, &blocks);
@@ -192,7 +192,7 @@ impl Winograd {
                         first,
                         rows,
                         outputs: [o, stored],
-                        result,
+                        shared,
                     });
                 }
             });
@@ -303,9 +303,11 @@ impl WithSimd for Fill<'_> {
                 let image = &self.x[(n * channels + c) * h * w..][..h * w];
                 let mut d = [self.zeros.as_ptr(); IN];
                 assert_eq!(self.zeros.len(), w);
-                // The same rows of the next channel.
-                let next = (n * channels + c + 1) * h * w + group * OUT * w;
-                prefetch(self.x, next, OUT * w);
+                if c + 1 < channels {
+                    // The same rows of the next channel.
+                    let next = (n * channels + c + 1) * h * w + group * OUT * w;
+                    prefetch(self.x, next, OUT * w);
+                }
                 for i in 0..IN {
                     let y = group * OUT + i;
                     if y >= top && y - top < h {
@@ -357,7 +359,7 @@ struct Store<'a> {
     rows: usize,
     /// The first output, and the number.
     outputs: [usize; 2],
-    result: Images,
+    shared: Shared,
 }
 
 impl WithSimd for Store<'_> {
@@ -373,9 +375,8 @@ impl WithSimd for Store<'_> {
                 let (n, group) = ((self.first + r) / groups, (self.first + r) % groups);
                 let i = group * OUT;
                 let rows = OUT.min(h - i);
-                let plane = n * self.of.outputs + o + m;
-                let at = (plane * h + i) * w;
-                let to = self.result.values.start_of(at, rows * w);
+                let to = ((n * self.of.outputs + o + m) * h + i) * w;
+                let to = self.shared.start_of(to, rows * w);
                 let from = m * self.vectors.held() + r * self.vectors.pitch;
                 assert!(from + (IN - 1) * self.product + w <= self.sums.len());
                 let from = self.sums[from..].as_ptr();
@@ -395,8 +396,6 @@ impl WithSimd for Store<'_> {
                         }
                     }
                 }
-                // SAFETY: the group is written, and belongs to this task.
-                unsafe { self.result.sum_up(plane * groups + group, at, rows * w) };
             }
         }
     }

@@ -185,20 +185,19 @@ impl BasicBlock {
                 .forward(x.clone() + scalars.bias1a.val().unsqueeze()),
             _ => self.shortcut.forward(x.clone()),
         };
-        let branch = &self.branch;
+        let out = self.branch.convolve(x);
+        let norm = self.branch.norm2.as_ref();
         let alpha = self.residual.rezero_alpha();
-        match (&branch.norm2, alpha, self.relu_in_branch) {
+        match (norm, alpha, self.relu_in_branch) {
             (Some(norm), Some(alpha), true) => {
-                let sum = Some((skip, alpha));
-                let x = branch.first(x);
-                fused::conv2d_batch_norm(&branch.conv2, norm, x, Epilogue::Relu, sum)
+                fused::batch_norm_gated_sum(norm, skip, out, Epilogue::Relu, alpha)
             }
             (_, _, true) => {
-                let out = branch.forward(x, Epilogue::Relu);
+                let out = normalize(norm, out, Epilogue::Relu);
                 self.residual.combine(skip, out)
             }
             (_, _, false) => {
-                let out = branch.forward(x, Epilogue::Identity);
+                let out = normalize(norm, out, Epilogue::Identity);
                 relu(self.residual.combine(skip, out))
             }
         }
@@ -229,28 +228,24 @@ pub struct BasicBranch {
 }
 
 impl BasicBranch {
-    /// `act(F(x))`.
-    fn forward(&self, x: Tensor<4>, act: Epilogue) -> Tensor<4> {
+    /// Computes the branch without `norm2`.
+    fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let Some(fixup) = &self.fixup else {
-            return convolve(&self.conv2, self.norm2.as_ref(), self.first(x), act);
+            let x = fused::conv2d(&self.conv1, x);
+            let x = normalize(self.norm1.as_ref(), x, Epilogue::Relu);
+            return fused::conv2d(&self.conv2, x);
         };
         let x = fused::conv2d(&self.conv1, x + fixup.bias1a.val().unsqueeze());
         let x = relu(x + fixup.bias1b.val().unsqueeze());
         let x = fused::conv2d(&self.conv2, x + fixup.bias2a.val().unsqueeze());
-        act.apply(x * fixup.scale.val().unsqueeze() + fixup.bias2b.val().unsqueeze())
-    }
-
-    /// `relu(norm1(conv1(x)))`.
-    fn first(&self, x: Tensor<4>) -> Tensor<4> {
-        convolve(&self.conv1, self.norm1.as_ref(), x, Epilogue::Relu)
+        x * fixup.scale.val().unsqueeze() + fixup.bias2b.val().unsqueeze()
     }
 }
 
-/// `act(norm(conv(x)))`, in the schemes with norm.
-fn convolve(conv: &Conv2d, norm: Option<&BatchNorm>, x: Tensor<4>, act: Epilogue) -> Tensor<4> {
+fn normalize(norm: Option<&BatchNorm>, x: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
     match norm {
-        Some(norm) => fused::conv2d_batch_norm(conv, norm, x, act, None),
-        None => act.apply(fused::conv2d(conv, x)),
+        Some(norm) => fused::batch_norm(norm, x, epilogue),
+        None => epilogue.apply(x),
     }
 }
 
@@ -336,7 +331,8 @@ impl Shortcut {
             return x;
         }
         if let Some(conv) = &self.conv {
-            return convolve(conv, self.norm.as_ref(), x, Epilogue::Identity);
+            let x = fused::conv2d(conv, x);
+            return normalize(self.norm.as_ref(), x, Epilogue::Identity);
         }
         let zeros = [self.before, self.after];
         match &self.norm {

@@ -203,11 +203,11 @@ impl CifarResNet {
     /// - `images`: `[batch, in_channels, height, width]`, normalised; 32×32 in the paper
     /// - output: `[batch, num_classes]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let conv = &self.conv;
+        let x = fused::conv2d(&self.conv, images);
         let mut x = match (&self.norm, &self.bias1) {
-            (Some(norm), _) => fused::conv2d_batch_norm(conv, norm, images, Epilogue::Relu, None),
-            (None, Some(bias)) => relu(fused::conv2d(conv, images) + bias.val().unsqueeze()),
-            (None, None) => relu(fused::conv2d(conv, images)),
+            (Some(norm), _) => fused::batch_norm(norm, x, Epilogue::Relu),
+            (None, Some(bias)) => relu(x + bias.val().unsqueeze()),
+            (None, None) => relu(x),
         };
         for block in &self.blocks {
             x = block.forward(x);

@@ -243,23 +243,12 @@ impl PreActBlock {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let mut skip = x.clone();
         let mut out = x;
-        // A norm after a convolution is one operation with it.
-        let mut before: Option<&Conv2d> = None;
-        for (norm, conv) in self.norms.iter().zip(&self.convs) {
-            out = match before {
-                Some(before) => fused::conv2d_batch_norm(before, norm, out, Epilogue::Relu, None),
-                None => {
-                    let out = fused::batch_norm(norm, out, Epilogue::Relu);
-                    if let Some(shortcut) = &self.shortcut {
-                        skip = fused::conv2d(shortcut, out.clone());
-                    }
-                    out
-                }
-            };
-            before = Some(conv);
-        }
-        if let Some(last) = before {
-            out = fused::conv2d(last, out);
+        for (i, (norm, conv)) in self.norms.iter().zip(&self.convs).enumerate() {
+            out = fused::batch_norm(norm, out, Epilogue::Relu);
+            if let (0, Some(shortcut)) = (i, &self.shortcut) {
+                skip = fused::conv2d(shortcut, out.clone());
+            }
+            out = fused::conv2d(conv, out);
         }
         self.residual.combine(skip, out)
     }
