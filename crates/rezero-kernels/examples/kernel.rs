@@ -105,8 +105,10 @@ fn attention(name: &str, causal: bool, rotary: Option<f64>) {
 
 const IMAGES: [usize; 4] = [16, 16, 32, 32];
 
-/// The names, and what runs under each.
-const KERNELS: [(&str, fn(&str)); 24] = [
+/// A name, and what runs under it.
+type Kernel = (&'static str, fn(&str));
+
+const KERNELS: [Kernel; 24] = [
     ("linear", |name| {
         let (x, weight, bias) = (leaf([256, 128]), leaf([128, 384]), leaf([384]));
         both(name, || {
