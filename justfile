@@ -108,13 +108,21 @@ ci-full:
 package:
     scripts/check-consumers.sh
 
-# Type-check for macOS, Windows and Linux on ARM, as far as no C compiler is needed
+# Type-check for macOS, Windows and Linux on ARM, as far as no C compiler is needed, and the kernels for WebAssembly
 check-targets *TARGETS:
     scripts/check-targets.sh {{TARGETS}}
 
-# The pool and the kernels without matrix products under Miri (nightly with miri and rust-src); some ten minutes
+# Instructions of each kernel, counted by valgrind's callgrind, beside benches/guard.json; `just guard --write` writes the table
+guard *ARGS:
+    python3 benches/guard.py {{ARGS}}
+
+# The kernels' tests on ARM's NEON, under qemu (docs/CI.md); builds Burn once for it
+neon *TESTS:
+    scripts/neon.sh {{TESTS}}
+
+# The pool, the convolution and the other kernels without matrix products under Miri (nightly with miri and rust-src); some ten minutes
 miri:
-    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --lib pool
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --lib -- pool:: conv::
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows" cargo +nightly miri test -p rezero-kernels --test kernels small::
 
 # Feed damaged files to a reader: `just fuzz torch 600`; the targets are in fuzz/targets. Needs nightly, cargo-fuzz and a C++ compiler

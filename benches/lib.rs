@@ -5,4 +5,5 @@
 //! - `transformer`: training steps and decoding of the language model
 //! - `training`: the cost of the trainer beside the arithmetic of a step
 //!
+//! `guard.py` compares the instructions of each kernel with a table, `guard.json`.
 //! `compare.py`, `pytorch.py` and `samples.py` time whole training steps beside PyTorch.

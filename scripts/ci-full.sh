@@ -45,6 +45,11 @@ if compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null; then
 else
     echo "conformance on wgpu: left out, there is no Vulkan driver (mesa-vulkan-drivers is one in software)"
 fi
+if command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null; then
+    stage "kernels on NEON" scripts/neon.sh
+else
+    echo "kernels on NEON: left out, it needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user"
+fi
 if rustup run nightly cargo fuzz --version >/dev/null 2>&1; then
     for target in fuzz/targets/*.rs; do
         stage "fuzz, $(basename "$target" .rs)" scripts/fuzz.sh "$(basename "$target" .rs)" 60
@@ -54,7 +59,7 @@ else
 fi
 if rustup run nightly cargo miri --version >/dev/null 2>&1; then
     export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows"
-    stage "miri, pool" cargo +nightly miri test --locked -p rezero-kernels --lib pool
+    stage "miri, pool and convolution" cargo +nightly miri test --locked -p rezero-kernels --lib -- pool:: conv::
     stage "miri, kernels" cargo +nightly miri test --locked -p rezero-kernels --test kernels small::
 else
     echo "miri: left out, it needs the nightly toolchain with miri and rust-src"

@@ -6,7 +6,7 @@ use rezero_kernels::{
     gated_linear, linear,
 };
 
-use crate::support::{composed, fast, random};
+use crate::support::{again, composed, fast, random};
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().iter().collect()
@@ -221,7 +221,7 @@ fn statistics_are_f32_on_a_device_of_halves() {
     // A device's settings last as long as the process, so this test runs in its own process.
     const CHILD: &str = "REZERO_TEST_HALVES";
     if std::env::var_os(CHILD).is_none() {
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
+        let status = again()
             .args(["edges::statistics_are_f32_on_a_device_of_halves", "--exact"])
             .env(CHILD, "1")
             .status();

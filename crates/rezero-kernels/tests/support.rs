@@ -1,10 +1,26 @@
 //! Comparison of an operation's kernel with the same operation composed of Burn's own.
 
+use std::process::Command;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 /// The largest allowed error, relative to the largest value of a tensor.
 pub const TOLERANCE: f32 = 1e-5;
+
+/// Starts this program again, for tests that need a process of their own. The environment variable `REZERO_TEST_RUNNER` names a
+/// program to start it with, an emulator of another processor.
+pub fn again() -> Command {
+    let this = std::env::current_exe().expect("a test has a file");
+    match std::env::var_os("REZERO_TEST_RUNNER") {
+        None => Command::new(this),
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(this);
+            command
+        }
+    }
+}
 
 /// A device on which tensors run the kernels.
 pub fn fast() -> Device {

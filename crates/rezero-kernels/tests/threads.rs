@@ -1,14 +1,12 @@
 //! Results on one, two and four threads, and from run to run. A process has one pool of threads, so
 //! this test runs itself in child processes.
 
-use std::process::Command;
-
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{
     Epilogue, SelfAttention, batch_norm_gated_sum, conv2d, cross_entropy, gated_linear, linear,
 };
 
-use crate::support::{fast, gradient, leaf, random};
+use crate::support::{again, fast, gradient, leaf, random};
 
 /// The environment variable that tells a child process where to write its results.
 const OUT: &str = "REZERO_TEST_RESULTS";
@@ -64,7 +62,7 @@ fn results() -> Vec<f32> {
 fn on(threads: usize) -> Vec<f32> {
     let file =
         std::env::temp_dir().join(format!("rezero-kernels-{}-{threads}", std::process::id()));
-    let status = Command::new(std::env::current_exe().unwrap())
+    let status = again()
         .args(["--exact", "threads::results_do_not_depend_on_the_threads"])
         .env("RAYON_NUM_THREADS", threads.to_string())
         .env(OUT, &file)
@@ -114,7 +112,7 @@ fn every_instruction_set_gives_the_composed_values() {
         if set == "avx2" && !(cfg!(target_arch = "x86_64") && supports_avx2()) {
             continue;
         }
-        let output = Command::new(std::env::current_exe().expect("a test has a file"))
+        let output = again()
             .args(["--skip", "threads::"])
             .env("REZERO_SIMD", set)
             .output()

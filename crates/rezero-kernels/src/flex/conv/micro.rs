@@ -318,7 +318,8 @@ impl Products<'_> {
         let mut held = [[simd.splat_f32s(0.0); V]; C];
         // SAFETY: the asserts above bound every address; vectors may be unaligned.
         unsafe {
-            let mut gradient = self.gradient.as_ptr().add(o);
+            // Ends at most one value past the gradient: `o` is added where it is read.
+            let mut gradient = self.gradient.as_ptr();
             for row in 0..self.rows {
                 let mut at = [self.planes.as_ptr(); C];
                 for m in 0..C {
@@ -327,7 +328,8 @@ impl Products<'_> {
                 for col in 0..self.cols {
                     let mut g = [simd.splat_f32s(0.0); V];
                     for v in 0..V {
-                        g[v] = gradient.add(v * lanes).cast::<S::f32s>().read_unaligned();
+                        let from = gradient.add(o + v * lanes);
+                        g[v] = from.cast::<S::f32s>().read_unaligned();
                     }
                     for m in 0..C {
                         let pixel = simd.splat_f32s(*at[m].add(col));

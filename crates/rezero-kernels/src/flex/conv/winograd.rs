@@ -587,6 +587,110 @@ fn of_gradient(g: &[f32], to: &mut [f32], stride: usize, len: usize) {
 mod tests {
     use super::*;
 
+    /// Values in (−1, 1).
+    fn random(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        core::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+        })
+        .take(len)
+        .collect()
+    }
+
+    #[track_caller]
+    fn close(what: &str, found: &[f32], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        let scale = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let error = (f64::from(*found) - expected).abs() / scale;
+            assert!(
+                error < 1e-6,
+                "{what}: element {i} is {found}, expected {expected}"
+            );
+        }
+    }
+
+    /// Shapes below those that pay, small enough for Miri: groups of fewer than four rows, rows shorter than a vector and with a
+    /// remainder, blocks of outputs that are not full, images that share a task, kernels read in both directions.
+    #[test]
+    fn small_shapes_are_the_direct_sum() {
+        for (batch, channels, outputs, source, taps, padding) in [
+            (1, 1, 1, [3, 1], 1, [0, 0]),
+            (1, 2, 1, [1, 5], 3, [1, 1]),
+            (2, 1, 3, [5, 4], 2, [1, 1]),
+            (2, 2, 9, [6, 9], 3, [1, 2]),
+            (9, 1, 2, [4, 3], 3, [2, 2]),
+        ] {
+            let grid = [
+                source[0] + 2 * padding[0] - 2,
+                source[1] + 2 * padding[1] + 1 - taps,
+            ];
+            for mirrored in [false, true] {
+                let area = 3 * taps;
+                let weight_strides = match mirrored {
+                    false => [channels * area, area],
+                    true => [area, outputs * area],
+                };
+                let pass = Winograd {
+                    batch,
+                    channels,
+                    source,
+                    padding,
+                    outputs,
+                    grid,
+                    taps,
+                    weight_strides,
+                    mirrored,
+                };
+                let what = format!(
+                    "{batch} {channels} {outputs} {source:?} {taps} {padding:?} {mirrored}"
+                );
+                let ([h, w], [rows, cols]) = (source, grid);
+                let x = random(batch * channels * h * w, 1);
+                let weight = random(channels * outputs * area, 2);
+                let g = random(batch * outputs * rows * cols, 3);
+                // The places of each product: in the result, in the source, and among the weights.
+                let mut terms = Vec::new();
+                for (n, o, c) in (0..batch * outputs * channels)
+                    .map(|i| (i / channels / outputs, i / channels % outputs, i % channels))
+                {
+                    for (i, j, k, l) in (0..rows * cols * area)
+                        .map(|i| (i / area / cols, i / area % cols, i % area / taps, i % taps))
+                    {
+                        let (y, x) = (i + k, j + l);
+                        if (padding[0]..padding[0] + h).contains(&y)
+                            && (padding[1]..padding[1] + w).contains(&x)
+                        {
+                            let (k, l) = match mirrored {
+                                false => (k, l),
+                                true => (2 - k, taps - 1 - l),
+                            };
+                            terms.push((
+                                ((n * outputs + o) * rows + i) * cols + j,
+                                ((n * channels + c) * h + y - padding[0]) * w + x - padding[1],
+                                o * weight_strides[0] + c * weight_strides[1] + k * taps + l,
+                            ));
+                        }
+                    }
+                }
+                let product = |a: f32, b: f32| f64::from(a) * f64::from(b);
+                let mut y = vec![0.0; g.len()];
+                let mut d_w = vec![0.0; weight.len()];
+                for (to, from, at) in terms {
+                    y[to] += product(x[from], weight[at]);
+                    d_w[at] += product(x[from], g[to]);
+                }
+                let mut found = vec![f32::NAN; g.len()];
+                pass.run(&x, &weight, Shared::new(&mut found));
+                close(&what, &found, &y);
+                if !mirrored {
+                    close(&what, &pass.weight_gradient(&x, &g), &d_w);
+                }
+            }
+        }
+    }
+
     /// Correlation and its gradients are exact for the unit vectors, but for the rounding of the coefficients.
     #[test]
     fn a_group_is_the_direct_sum() {
