@@ -1,9 +1,9 @@
 use proptest::prelude::*;
-use rezero_kernels::SelfAttention;
+use rezero_kernels::DotProductAttention;
 
 use crate::support::{finite_differences, gradient, leaf, random, same, weighed};
 
-fn check(batch: usize, length: usize, width: usize, attention: SelfAttention) {
+fn check(batch: usize, length: usize, width: usize, attention: DotProductAttention) {
     let shape = [batch, length, 3 * attention.n_heads * width];
     same(&format!("{attention:?} on {shape:?}"), |device| {
         let qkv = leaf::<3>(&random(shape, 1), device);
@@ -24,7 +24,7 @@ fn heads_of_the_models() {
                 (3, 33, 2, 6),
                 (1, 200, 3, 64),
             ] {
-                let attention = SelfAttention {
+                let attention = DotProductAttention {
                     n_heads,
                     causal,
                     rotary,
@@ -37,7 +37,7 @@ fn heads_of_the_models() {
 
 #[test]
 fn the_backward_pass_is_the_slope_of_the_forward_pass() {
-    let attention = SelfAttention {
+    let attention = DotProductAttention {
         n_heads: 2,
         causal: true,
         rotary: Some(100.0),
@@ -49,7 +49,7 @@ fn the_backward_pass_is_the_slope_of_the_forward_pass() {
 
 #[test]
 fn what_follows_a_position_does_not_change_it() {
-    let attention = SelfAttention {
+    let attention = DotProductAttention {
         n_heads: 2,
         causal: true,
         rotary: None,
@@ -74,6 +74,6 @@ proptest! {
         turned: bool,
     ) {
         let rotary = turned.then_some(50.0);
-        check(batch, length, 2 * half, SelfAttention { n_heads, causal, rotary });
+        check(batch, length, 2 * half, DotProductAttention { n_heads, causal, rotary });
     }
 }

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, DeviceConfig, Distribution, FloatDType, Int, Tensor};
 use rezero_kernels::{
-    AdaGradStep, AdamStep, Epilogue, SelfAttention, SgdStep, batch_norm, conv2d, cross_entropy,
-    gated_linear, linear,
+    AdaGradStep, AdamStep, DotProductAttention, Epilogue, SgdStep, batch_norm, conv2d,
+    cross_entropy, gated_linear, linear,
 };
 
 use crate::support::{composed, fast, random};
@@ -89,7 +89,7 @@ fn attentions_weights_sum_to_one_in_the_backward_pass() {
     for score in [1.0f32, 1e4, 1e6, 1e8] {
         let row = [score.sqrt(), score.sqrt(), 1.0];
         let qkv = Tensor::<3>::from_floats([[row; 4]], &device).require_grad();
-        let attention = SelfAttention {
+        let attention = DotProductAttention {
             n_heads: 1,
             causal: false,
             rotary: None,
@@ -192,7 +192,7 @@ fn attention_to_nothing_is_empty() {
     for device in [fast(), composed()] {
         for shape in [[0, 3, 6], [2, 0, 6], [2, 3, 0]] {
             let qkv = Tensor::<3>::zeros(shape, &device).require_grad();
-            let attention = SelfAttention {
+            let attention = DotProductAttention {
                 n_heads: 1,
                 causal: true,
                 rotary: None,

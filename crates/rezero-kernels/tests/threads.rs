@@ -5,7 +5,8 @@ use std::process::Command;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{
-    Epilogue, SelfAttention, batch_norm_gated_sum, conv2d, cross_entropy, gated_linear, linear,
+    DotProductAttention, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_linear,
+    linear,
 };
 
 use crate::support::{fast, gradient, leaf, random};
@@ -24,7 +25,7 @@ fn results() -> Vec<f32> {
     let alpha = leaf::<1>(&random([1], 6), &device);
     let kernel = leaf::<4>(&random([12, 12, 3, 3], 7), &device);
     let channels = leaf::<1>(&random([12], 8), &device);
-    let attention = SelfAttention {
+    let attention = DotProductAttention {
         n_heads: 4,
         causal: true,
         rotary: Some(1e4),
