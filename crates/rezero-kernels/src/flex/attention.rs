@@ -11,6 +11,7 @@
 //! A task reads its head's part of the inputs' rows. Under rotary positions, and for the backward pass, it copies
 //! them, and it transposes the keys, in the backward pass the values too, because `gemm` packs these faster.
 
+use core::mem::MaybeUninit;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -28,8 +29,11 @@ use crate::attention::{DotProductAttention, angle};
 /// Queries of a block. More would waste time: under a causal mask, half of the scores on a block's
 /// last `QUERIES` keys are masked.
 const QUERIES: usize = 32;
-/// Up to so many queries, a transposed copy of the keys takes longer than it saves.
-const FEW: usize = 8;
+/// Up to so many queries, products read keys and values in place, a query at a time: packing them would take longer
+/// than the products.
+const FEW: usize = 4;
+/// Multiply–adds of a call with few queries from which on several threads share it.
+const SHARED: usize = 1 << 17;
 
 #[derive(Debug)]
 pub(crate) struct Attention {
@@ -372,14 +376,15 @@ impl Kernel for Attention {
         let mut kept = Fresh::new(elements(&[2, heads.batch, heads.n, queries]));
         let (outs, all_sums) = (out.shared(), kept.shared());
         let (q_size, k_size) = (elements(&[queries, width]), elements(&[heads.keys, width]));
-        let transposed = if queries > FEW { k_size } else { 0 };
+        let few = queries <= FEW;
+        let transposed = if few { 0 } else { k_size };
         let turned = if table.is_some() {
             (q_size, k_size)
         } else {
             (0, 0)
         };
         let block = elements(&[QUERIES.min(queries), heads.keys]);
-        each(heads.batch * heads.n, |task| {
+        let work = |task: usize| {
             let head = (task / heads.n, task % heads.n);
             let forbidden = self.mask.as_ref().map(|mask| mask.sequence(head.0));
             with_scratch(turned.0 + turned.1 + transposed + block, |scratch| {
@@ -397,7 +402,7 @@ impl Kernel for Attention {
                         (q, q_rows.row, k, k_rows.row)
                     }
                 };
-                if transposed > 0 {
+                if !few {
                     transpose(k, k_row, heads.keys, width, k_t, heads.keys);
                 }
                 let v = v_rows.head(head, width);
@@ -421,19 +426,25 @@ impl Kernel for Attention {
                         }
                         continue;
                     }
-                    let k_t = match transposed {
-                        0 => Mat::strided(k, keys, width, k_row).t(),
-                        _ => Mat::strided(k_t, width, keys, heads.keys),
-                    };
                     let scores = &mut scores[..rows * keys];
-                    block_product(
-                        scores.as_mut_ptr(),
-                        keys,
-                        scores.len(),
-                        Start::Zero,
-                        Mat::strided(&q[from * q_row..], rows, width, q_row),
-                        k_t,
-                    );
+                    if few {
+                        for (i, line) in scores.chunks_exact_mut(keys).enumerate() {
+                            let q = &q[(from + i) * q_row..][..width];
+                            wide(
+                                #[inline(always)]
+                                || score(q, k, k_row, line),
+                            );
+                        }
+                    } else {
+                        block_product(
+                            scores.as_mut_ptr(),
+                            keys,
+                            scores.len(),
+                            Start::Zero,
+                            Mat::strided(&q[from * q_row..], rows, width, q_row),
+                            Mat::strided(k_t, width, keys, heads.keys),
+                        );
+                    }
                     for (i, line) in scores.chunks_exact_mut(keys).enumerate() {
                         let seen = heads.seen(from + i + 1).min(keys);
                         let forbidden = forbidden.map(|f| &f.row(from + i)[..seen]);
@@ -462,6 +473,17 @@ impl Kernel for Attention {
                         );
                         kept.write_copy_of_slice(&found);
                     }
+                    if few {
+                        for (i, line) in scores.chunks_exact(keys).enumerate() {
+                            // SAFETY: each query of each head has columns of its own.
+                            let out = unsafe { outs.fresh_part(at + i * d, width) };
+                            wide(
+                                #[inline(always)]
+                                || mix(line, v, v_rows.row, out),
+                            );
+                        }
+                        continue;
+                    }
                     let span = (rows - 1) * d + width;
                     block_product(
                         outs.start_of(at, span),
@@ -473,7 +495,12 @@ impl Kernel for Attention {
                     );
                 }
             });
-        });
+        };
+        let tasks = heads.batch * heads.n;
+        match few && (tasks * q_size).saturating_mul(heads.keys) < SHARED {
+            true => (0..tasks).for_each(work),
+            false => each(tasks, work),
+        }
         // SAFETY: each query of each head has written its columns and its two numbers.
         let (out, kept) = unsafe { (out.written(), kept.written()) };
         let out = tensor(out, [heads.batch, queries, d]);
@@ -674,6 +701,49 @@ fn softmax(row: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
         *x *= inverse;
     }
     [max, inverse]
+}
+
+/// The scores of a query: its products with rows of keys, which begin `stride` values apart.
+#[inline(always)]
+fn score(q: &[f32], k: &[f32], stride: usize, scores: &mut [f32]) {
+    for (j, score) in scores.iter_mut().enumerate() {
+        let k = &k[j * stride..j * stride + q.len()];
+        [*score] = sums(
+            q,
+            k,
+            #[inline(always)]
+            |q, k| [q * k],
+        );
+    }
+}
+
+/// `Σ weights[j] · v[j]` of rows of values, which begin `stride` values apart.
+#[inline(always)]
+fn mix(weights: &[f32], v: &[f32], stride: usize, out: &mut [MaybeUninit<f32>]) {
+    let width = out.len();
+    let row = |j: usize| &v[j * stride..j * stride + width];
+    for x in out.iter_mut() {
+        x.write(0.0);
+    }
+    // SAFETY: the loop has written all.
+    let out = unsafe { out.assume_init_mut() };
+    let (four, rest) = weights.as_chunks::<4>();
+    // Four rows at a time, since the sums are in memory.
+    for (j, w) in four.iter().enumerate() {
+        let rows = row(4 * j)
+            .iter()
+            .zip(row(4 * j + 1))
+            .zip(row(4 * j + 2))
+            .zip(row(4 * j + 3));
+        for (x, (((a, b), c), d)) in out.iter_mut().zip(rows) {
+            *x += (a * w[0] + b * w[1]) + (c * w[2] + d * w[3]);
+        }
+    }
+    for (j, w) in rest.iter().enumerate() {
+        for (x, a) in out.iter_mut().zip(row(4 * four.len() + j)) {
+            *x += a * w;
+        }
+    }
 }
 
 /// Cosines and sines of the angles of rotary positions.
