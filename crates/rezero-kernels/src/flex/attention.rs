@@ -18,12 +18,13 @@ use std::sync::{Arc, LazyLock, Mutex};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Bool, Tensor, TensorData};
+use pulp::{Simd, WithSimd};
 
 use super::math::exp;
 use super::matmul::{Mat, Start, block_product, transpose};
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values, with_scratch};
 use super::op::Kernel;
-use super::parallel::{each, sum, sums, wide};
+use super::parallel::{arch, each, sum, sums, wide};
 use crate::attention::{DotProductAttention, angle};
 
 /// Queries of a block. More would waste time: under a causal mask, half of the scores on a block's
@@ -430,10 +431,12 @@ impl Kernel for Attention {
                     if few {
                         for (i, line) in scores.chunks_exact_mut(keys).enumerate() {
                             let q = &q[(from + i) * q_row..][..width];
-                            wide(
-                                #[inline(always)]
-                                || score(q, k, k_row, line),
-                            );
+                            arch().dispatch(Score {
+                                q,
+                                k,
+                                stride: k_row,
+                                scores: line,
+                            });
                         }
                     } else {
                         block_product(
@@ -704,16 +707,29 @@ fn softmax(row: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
 }
 
 /// The scores of a query: its products with rows of keys, which begin `stride` values apart.
-#[inline(always)]
-fn score(q: &[f32], k: &[f32], stride: usize, scores: &mut [f32]) {
-    for (j, score) in scores.iter_mut().enumerate() {
-        let k = &k[j * stride..j * stride + q.len()];
-        [*score] = sums(
-            q,
-            k,
-            #[inline(always)]
-            |q, k| [q * k],
-        );
+struct Score<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    stride: usize,
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Score<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (q, q_rest) = S::as_simd_f32s(self.q);
+        for (j, score) in self.scores.iter_mut().enumerate() {
+            let k = &self.k[j * self.stride..][..self.q.len()];
+            let (k, k_rest) = S::as_simd_f32s(k);
+            let mut sum = simd.splat_f32s(0.0);
+            for (q, k) in q.iter().zip(k) {
+                sum = simd.mul_add_f32s(*q, *k, sum);
+            }
+            let rest = q_rest.iter().zip(k_rest);
+            *score = rest.fold(simd.reduce_sum_f32s(sum), |sum, (q, k)| sum + q * k);
+        }
     }
 }
 
