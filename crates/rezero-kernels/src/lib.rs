@@ -19,7 +19,7 @@
 //! | [`layer_norm`], [`rms_norm`] | `γ · (x − μ) / √(σ² + ε) + β`, `γ · x / √(mean(x²) + ε)` of each row |
 //! | [`normalize`] | either of the two with given statistics, outside training |
 //! | [`conv2d`] | a convolution of images |
-//! | [`DotProductAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
+//! | [`DotProductAttention`] | `dropout(softmax(mask(Q Kᵀ / √d))) V` for each head |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
