@@ -1,7 +1,7 @@
 //! Scaled dot-product attention, all heads in one function.
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 
 use crate::matmul_in;
 
@@ -91,10 +91,10 @@ impl DotProductAttention {
         }
         let seed = self.seed(&qkv.device());
         #[cfg(feature = "flex")]
-        if let Some(mask) = self.flex_mask(qkv.dtype(), mask.as_ref())
+        if let Some(kernel) = self.kernel(qkv.dtype(), mask.as_ref(), seed)
             && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
         {
-            return crate::flex::run(self.kernel(mask, seed), inputs).0;
+            return crate::flex::run(kernel, inputs).0;
         }
         self.composed([part(0), part(1), part(2)], mask, seed)
     }
@@ -143,11 +143,11 @@ impl DotProductAttention {
         }
         let seed = self.seed(&q.device());
         #[cfg(feature = "flex")]
-        if let Some(mask) = self.flex_mask(q.dtype(), mask.as_ref()) {
-            let tensors = [&q, &k, &v].map(|t| t.clone().into_dispatch());
-            if let Some(inputs) = crate::flex::values(tensors) {
-                return crate::flex::run(self.kernel(mask, seed), inputs).0;
-            }
+        if let Some(kernel) = self.kernel(q.dtype(), mask.as_ref(), seed)
+            && let Some(inputs) =
+                crate::flex::values([&q, &k, &v].map(|part| part.clone().into_dispatch()))
+        {
+            return crate::flex::run(kernel, inputs).0;
         }
         self.composed([q, k, v], mask, seed)
     }
@@ -179,40 +179,34 @@ impl DotProductAttention {
         #[cfg(feature = "flex")]
         if self.dropout > 0.0 && *device == Device::flex() {
             let range = Distribution::Uniform(0.0, 2f64.powi(62));
-            let drawn = Tensor::<1, Int>::random([1], range, (device, DType::I64));
+            let options = (device, DType::I64);
+            let drawn = Tensor::<1, burn::tensor::Int>::random([1], range, options);
             return drawn.into_scalar::<i64>() as u64;
         }
         let _ = device;
         0
     }
 
-    /// The mask for the kernel: `None` if the kernel does not serve the types or the mask's backend.
-    #[cfg(feature = "flex")]
-    fn flex_mask(
-        &self,
-        own: DType,
-        mask: Option<&Tensor<3, Bool>>,
-    ) -> Option<Option<crate::flex::attention::Mask>> {
-        if self.products.is_some_and(|products| products != own) {
-            return None;
-        }
-        match mask {
-            Some(mask) => crate::flex::attention::Mask::of(mask).map(Some),
-            None => Some(None),
-        }
-    }
-
+    /// The kernel; `None` if it does not serve the types or the mask's backend.
     #[cfg(feature = "flex")]
     fn kernel(
         &self,
-        mask: Option<crate::flex::attention::Mask>,
+        own: DType,
+        mask: Option<&Tensor<3, Bool>>,
         seed: u64,
-    ) -> crate::flex::attention::Attention {
-        crate::flex::attention::Attention {
+    ) -> Option<crate::flex::attention::Attention> {
+        let mask = match mask {
+            Some(mask) => Some(crate::flex::attention::Mask::of(mask)?),
+            None => None,
+        };
+        let kernel = crate::flex::attention::Attention {
             config: *self,
             mask,
             seed,
-        }
+        };
+        self.products
+            .is_none_or(|products| products == own)
+            .then_some(kernel)
     }
 
     fn composed(
@@ -236,7 +230,7 @@ impl DotProductAttention {
         // Scaling the queries is cheaper than scaling the scores.
         let q = q * (1.0 / (d_head as f64).sqrt());
         let mut scores = matmul_in(q, k.swap_dims(2, 3), products);
-        let forbidden = self.forbidden([batch, queries, keys], mask.as_ref(), &scores.device());
+        let forbidden = self.forbidden(queries, keys, mask.as_ref(), &scores.device());
         if let Some(forbidden) = &forbidden {
             let low = scores.dtype().finfo().map_or(-1e30, |info| info.min);
             scores = scores.mask_fill(forbidden.clone(), low);
@@ -256,7 +250,8 @@ impl DotProductAttention {
     /// The union of the mask and the causal mask, `[1 or batch, 1, 1 or queries, keys]`.
     fn forbidden(
         &self,
-        [batch, queries, keys]: [usize; 3],
+        queries: usize,
+        keys: usize,
         mask: Option<&Tensor<3, Bool>>,
         device: &Device,
     ) -> Option<Tensor<4, Bool>> {
@@ -270,7 +265,7 @@ impl DotProductAttention {
         match (mask, causal) {
             (Some(mask), Some(causal)) => {
                 // Both get one shape first, since not every backend broadcasts booleans.
-                let whole = [mask.dims()[0].min(batch), 1, queries, keys];
+                let whole = [mask.dims()[0], 1, queries, keys];
                 Some(mask.expand(whole).bool_or(causal.expand(whole)))
             }
             (mask, causal) => mask.or(causal),
@@ -313,10 +308,10 @@ impl Rotation {
     pub fn new(base: f64, start: usize, x: &Tensor<4>) -> Self {
         let [_, _, length, d_head] = x.dims();
         let (device, dtype): (Device, _) = (x.device(), x.dtype());
+        let first: Vec<f64> = (0..d_head / 2).map(|j| angle(base, 1, j, d_head)).collect();
         let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..length * d_head / 2)
-                .map(|n| (n / (d_head / 2), n % (d_head / 2)))
-                .map(|(i, j)| f(angle(base, start + i, j, d_head)) as f32)
+            let values: Vec<f32> = (start..start + length)
+                .flat_map(|i| first.iter().map(move |first| f(i as f64 * first) as f32))
                 .collect();
             let data = TensorData::new(values, [1, 1, length, d_head / 2]);
             Tensor::<4>::from_data(data, &device).cast(dtype)

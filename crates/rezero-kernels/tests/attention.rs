@@ -121,6 +121,9 @@ fn queries_of_another_sequence() {
         [2, 65, 3, 4],
         [4, 9, 1, 4],
         [2, 8, 64, 32],
+        // Few queries of several tasks: a sequence each, and some heads each.
+        [9, 2, 300, 16],
+        [2, 3, 600, 17],
     ] {
         for masked in MASKS {
             for (causal, rotary, dropout) in [
@@ -132,7 +135,7 @@ fn queries_of_another_sequence() {
             ] {
                 let attention = DotProductAttention {
                     causal,
-                    rotary: rotary.filter(|_| sizes[1] <= sizes[2]),
+                    rotary: rotary.filter(|_| sizes[1] <= sizes[2] && sizes[3] % 2 == 0),
                     dropout,
                     ..DotProductAttention::new(3)
                 };

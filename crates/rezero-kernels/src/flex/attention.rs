@@ -11,7 +11,6 @@
 //! A task reads its head's part of the inputs' rows. Under rotary positions, and for the backward pass, it copies
 //! them, and it transposes the keys, in the backward pass the values too, because `gemm` packs these faster.
 
-use core::mem::MaybeUninit;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -24,16 +23,15 @@ use super::math::exp;
 use super::matmul::{Mat, Start, block_product, transpose};
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values, with_scratch};
 use super::op::Kernel;
-use super::parallel::{arch, each, sum, sums, wide};
+use super::parallel::{Parts, arch, each, sum, sums, wide};
 use crate::attention::{DotProductAttention, angle};
 
 /// Queries of a block. More would waste time: under a causal mask, half of the scores on a block's
 /// last `QUERIES` keys are masked.
 const QUERIES: usize = 32;
-/// Up to so many queries, products read keys and values in place, a query at a time: packing them would take longer
-/// than the products.
+/// Up to so many queries, [`Attention::few`] serves.
 const FEW: usize = 4;
-/// Multiply–adds of a call with few queries from which on several threads share it.
+/// Multiply–adds of a product of few queries from which on several threads share it.
 const SHARED: usize = 1 << 17;
 
 #[derive(Debug)]
@@ -358,6 +356,170 @@ pub(crate) fn kept(shape: [usize; 4], probability: f64, seed: u64) -> TensorData
     TensorData::new(unsafe { factors.written() }, shape)
 }
 
+/// The output of a forward pass and what it keeps.
+///
+/// # Safety
+///
+/// All values of both were written.
+unsafe fn finished(
+    inputs: Vec<FlexTensor>,
+    heads: Heads,
+    out: Fresh,
+    kept: Fresh,
+) -> (FlexTensor, Kept, ()) {
+    // SAFETY: as the caller promises.
+    let (out, rows) = unsafe { (out.written(), kept.written()) };
+    let out = tensor(out, [heads.batch, heads.queries, heads.d_model()]);
+    let kept = Kept {
+        inputs,
+        out: out.clone(),
+        rows,
+    };
+    (out, kept, ())
+}
+
+impl Attention {
+    /// The forward pass of few queries without rotary positions: it reads keys and values once, in place and in their
+    /// order in memory, for all heads of a task. Packing them for a product would take longer than the product, and
+    /// the keys of a cache are farther than the nearest caches.
+    fn few(&self, heads: Heads, rows: [Rows; 3], outs: Shared, all_sums: Shared) {
+        let (queries, width, d) = (heads.queries, heads.width, heads.d_model());
+        let dropout = Dropout::new(self.config.dropout, self.seed);
+        let small = elements(&[heads.batch, queries, d]).saturating_mul(heads.keys) < SHARED;
+        let group = match small || heads.batch >= 8 {
+            true => heads.n,
+            false => heads.n.div_ceil(4),
+        };
+        let parts = Parts::new(heads.n, group);
+        let size = elements(&[parts.get(0).1, queries, heads.keys + width]);
+        let work = |task: usize| {
+            let b = task / parts.count();
+            let (first, group) = parts.get(task % parts.count());
+            let forbidden = self.mask.as_ref().map(|mask| mask.sequence(b));
+            let keys = heads.seen(queries);
+            let keys = forbidden.map_or(keys, |f| f.keys(0..queries, keys));
+            let [q, k, v] = rows.map(|rows| (rows.head((b, first), width), rows.row));
+            with_scratch(size, |scratch| {
+                // Of each head and query: the scores, and the sum of the values.
+                let (scores, rest) = scratch.split_at_mut(group * queries * keys);
+                let sums = &mut rest[..group * queries * width];
+                arch().dispatch(Scores {
+                    heads: group,
+                    width,
+                    queries,
+                    keys,
+                    q,
+                    k,
+                    scores,
+                });
+                for (n, h) in (first..first + group).enumerate() {
+                    for i in 0..queries {
+                        let row = (b * heads.n + h) * queries + i;
+                        let seen = heads.seen(i + 1).min(keys);
+                        let softened = Softened {
+                            seen,
+                            scale: heads.scale,
+                            forbidden: forbidden.map(|f| &f.row(i)[..seen]),
+                            dropped: dropout.map(|dropout| (dropout, dropout.row(row))),
+                        };
+                        let line = &mut scores[(n * queries + i) * keys..][..keys];
+                        // SAFETY: each query of each head has a sum of its own.
+                        let kept = unsafe { all_sums.fresh_part(2 * row, 2) };
+                        kept.write_copy_of_slice(&softened.weights(line));
+                    }
+                }
+                wide(
+                    #[inline(always)]
+                    || mix(scores, keys, v, width, queries, sums),
+                );
+                for (at, sum) in sums.chunks_exact(width).enumerate() {
+                    let (h, i) = (first + at / queries, at % queries);
+                    // SAFETY: each query of each head has columns of its own.
+                    let out = unsafe { outs.fresh_part((b * queries + i) * d + h * width, width) };
+                    out.write_copy_of_slice(sum);
+                }
+            });
+        };
+        let tasks = heads.batch * parts.count();
+        match small {
+            true => (0..tasks).for_each(work),
+            false => each(tasks, work),
+        }
+    }
+}
+
+/// The scores of few queries, for some heads: the products of each with rows of keys.
+struct Scores<'a> {
+    heads: usize,
+    width: usize,
+    queries: usize,
+    keys: usize,
+    /// The rows of the heads, and the distance between rows.
+    q: (&'a [f32], usize),
+    k: (&'a [f32], usize),
+    /// `[heads, queries, keys]`.
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Scores<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for j in 0..self.keys {
+            let k = &self.k.0[j * self.k.1..][..self.heads * self.width];
+            for (h, k) in k.chunks_exact(self.width).enumerate() {
+                let (k, k_rest) = S::as_simd_f32s(k);
+                for i in 0..self.queries {
+                    let q = &self.q.0[i * self.q.1 + h * self.width..][..self.width];
+                    let (q, q_rest) = S::as_simd_f32s(q);
+                    let mut sum = simd.splat_f32s(0.0);
+                    for (q, k) in q.iter().zip(k) {
+                        sum = simd.mul_add_f32s(*q, *k, sum);
+                    }
+                    let rest = q_rest.iter().zip(k_rest);
+                    self.scores[(h * self.queries + i) * self.keys + j] =
+                        rest.fold(simd.reduce_sum_f32s(sum), |sum, (q, k)| sum + q * k);
+                }
+            }
+        }
+    }
+}
+
+/// `Σ weights[j] · v[j]` for each head and query, from rows of values and the distance between them.
+#[inline(always)]
+fn mix(
+    weights: &[f32],
+    keys: usize,
+    (v, stride): (&[f32], usize),
+    width: usize,
+    queries: usize,
+    sums: &mut [f32],
+) {
+    /// Rows of values of a step, since the sums are in memory.
+    const STEP: usize = 4;
+    sums.fill(0.0);
+    let whole = keys / STEP * STEP;
+    for j in (0..whole).step_by(STEP) {
+        for (at, sum) in sums.chunks_exact_mut(width).enumerate() {
+            let w = &weights[at * keys + j..][..STEP];
+            let row = |n: usize| &v[(j + n) * stride + at / queries * width..][..width];
+            let rows = row(0).iter().zip(row(1)).zip(row(2)).zip(row(3));
+            for (x, (((a, b), c), d)) in sum.iter_mut().zip(rows) {
+                *x += (a * w[0] + b * w[1]) + (c * w[2] + d * w[3]);
+            }
+        }
+    }
+    for j in whole..keys {
+        for (at, sum) in sums.chunks_exact_mut(width).enumerate() {
+            let row = &v[j * stride + at / queries * width..][..width];
+            for (x, a) in sum.iter_mut().zip(row) {
+                *x += a * weights[at * keys + j];
+            }
+        }
+    }
+}
+
 impl Kernel for Attention {
     type State = Kept;
     type Aux = ();
@@ -376,22 +538,25 @@ impl Kernel for Attention {
         let mut out = Fresh::new(elements(&[heads.batch, queries, d]));
         let mut kept = Fresh::new(elements(&[2, heads.batch, heads.n, queries]));
         let (outs, all_sums) = (out.shared(), kept.shared());
+        if queries <= FEW && table.is_none() {
+            self.few(heads, [q_rows, k_rows, v_rows], outs, all_sums);
+            // SAFETY: each query of each head has written its columns and its two numbers.
+            return unsafe { finished(inputs, heads, out, kept) };
+        }
         let (q_size, k_size) = (elements(&[queries, width]), elements(&[heads.keys, width]));
-        let few = queries <= FEW;
-        let transposed = if few { 0 } else { k_size };
         let turned = if table.is_some() {
             (q_size, k_size)
         } else {
             (0, 0)
         };
         let block = elements(&[QUERIES.min(queries), heads.keys]);
-        let work = |task: usize| {
+        each(heads.batch * heads.n, |task| {
             let head = (task / heads.n, task % heads.n);
             let forbidden = self.mask.as_ref().map(|mask| mask.sequence(head.0));
-            with_scratch(turned.0 + turned.1 + transposed + block, |scratch| {
+            with_scratch(turned.0 + turned.1 + k_size + block, |scratch| {
                 let (q, scratch) = scratch.split_at_mut(turned.0);
                 let (k, scratch) = scratch.split_at_mut(turned.1);
-                let (k_t, scores) = scratch.split_at_mut(transposed);
+                let (k_t, scores) = scratch.split_at_mut(k_size);
                 let (q, q_row, k, k_row) = match table {
                     Some(table) => {
                         q_rows.gather(head, width, Some((table, heads.first())), q);
@@ -403,9 +568,7 @@ impl Kernel for Attention {
                         (q, q_rows.row, k, k_rows.row)
                     }
                 };
-                if !few {
-                    transpose(k, k_row, heads.keys, width, k_t, heads.keys);
-                }
+                transpose(k, k_row, heads.keys, width, k_t, heads.keys);
                 let v = v_rows.head(head, width);
                 for (from, rows) in heads.blocks() {
                     let at = (head.0 * queries + from) * d + head.1 * width;
@@ -428,64 +591,25 @@ impl Kernel for Attention {
                         continue;
                     }
                     let scores = &mut scores[..rows * keys];
-                    if few {
-                        for (i, line) in scores.chunks_exact_mut(keys).enumerate() {
-                            let q = &q[(from + i) * q_row..][..width];
-                            arch().dispatch(Score {
-                                q,
-                                k,
-                                stride: k_row,
-                                scores: line,
-                            });
-                        }
-                    } else {
-                        block_product(
-                            scores.as_mut_ptr(),
-                            keys,
-                            scores.len(),
-                            Start::Zero,
-                            Mat::strided(&q[from * q_row..], rows, width, q_row),
-                            Mat::strided(k_t, width, keys, heads.keys),
-                        );
-                    }
+                    block_product(
+                        scores.as_mut_ptr(),
+                        keys,
+                        scores.len(),
+                        Start::Zero,
+                        Mat::strided(&q[from * q_row..], rows, width, q_row),
+                        Mat::strided(k_t, width, keys, heads.keys),
+                    );
                     for (i, line) in scores.chunks_exact_mut(keys).enumerate() {
                         let seen = heads.seen(from + i + 1).min(keys);
-                        let forbidden = forbidden.map(|f| &f.row(from + i)[..seen]);
+                        let softened = Softened {
+                            seen,
+                            scale: heads.scale,
+                            forbidden: forbidden.map(|f| &f.row(from + i)[..seen]),
+                            dropped: dropout.map(|dropout| (dropout, dropout.row(row + i))),
+                        };
                         // SAFETY: each query of each head has a sum of its own.
                         let kept = unsafe { all_sums.fresh_part(2 * (row + i), 2) };
-                        let dropped = dropout.map(|dropout| (dropout, dropout.row(row + i)));
-                        let found = wide(
-                            #[inline(always)]
-                            || {
-                                let left = match forbidden {
-                                    Some(forbidden) => hide(line, forbidden),
-                                    None => seen > 0,
-                                };
-                                if !left {
-                                    line.fill(0.0);
-                                    return [0.0; 2];
-                                }
-                                let found = softmax(line, seen, heads.scale);
-                                if let Some((dropout, of)) = dropped {
-                                    for (key, weight) in (0u32..).zip(&mut line[..seen]) {
-                                        *weight *= dropout.factor(of, key);
-                                    }
-                                }
-                                found
-                            },
-                        );
-                        kept.write_copy_of_slice(&found);
-                    }
-                    if few {
-                        for (i, line) in scores.chunks_exact(keys).enumerate() {
-                            // SAFETY: each query of each head has columns of its own.
-                            let out = unsafe { outs.fresh_part(at + i * d, width) };
-                            wide(
-                                #[inline(always)]
-                                || mix(line, v, v_rows.row, out),
-                            );
-                        }
-                        continue;
+                        kept.write_copy_of_slice(&softened.weights(line));
                     }
                     let span = (rows - 1) * d + width;
                     block_product(
@@ -498,21 +622,9 @@ impl Kernel for Attention {
                     );
                 }
             });
-        };
-        let tasks = heads.batch * heads.n;
-        match few && (tasks * q_size).saturating_mul(heads.keys) < SHARED {
-            true => (0..tasks).for_each(work),
-            false => each(tasks, work),
-        }
+        });
         // SAFETY: each query of each head has written its columns and its two numbers.
-        let (out, kept) = unsafe { (out.written(), kept.written()) };
-        let out = tensor(out, [heads.batch, queries, d]);
-        let kept = Kept {
-            inputs,
-            out: out.clone(),
-            rows: kept,
-        };
-        (out, kept, ())
+        unsafe { finished(inputs, heads, out, kept) }
     }
 
     fn backward(
@@ -676,6 +788,43 @@ impl Kernel for Attention {
     }
 }
 
+/// How the scores of a query become its weights.
+#[derive(Clone, Copy)]
+struct Softened<'a> {
+    /// The keys that the causal mask leaves.
+    seen: usize,
+    scale: f32,
+    /// The mask of these keys.
+    forbidden: Option<&'a [u8]>,
+    dropped: Option<(Dropout, [u32; 2])>,
+}
+
+impl Softened<'_> {
+    /// Turns scores into weights, and gives the two numbers of [`softmax`]; zeros for a query without keys.
+    fn weights(self, line: &mut [f32]) -> [f32; 2] {
+        wide(
+            #[inline(always)]
+            || {
+                let left = match self.forbidden {
+                    Some(forbidden) => hide(line, forbidden),
+                    None => self.seen > 0,
+                };
+                if !left {
+                    line.fill(0.0);
+                    return [0.0; 2];
+                }
+                let found = softmax(line, self.seen, self.scale);
+                if let Some((dropout, of)) = self.dropped {
+                    for (key, weight) in (0u32..).zip(&mut line[..self.seen]) {
+                        *weight *= dropout.factor(of, key);
+                    }
+                }
+                found
+            },
+        )
+    }
+}
+
 /// Turns the first `seen` scores of a row into weights that sum to 1, and the other scores into
 /// zeros. Gives the largest scaled score m and `1 / Σ exp(scaled score − m)`. (The single number
 /// `m + log Σ exp(…)` would be rounded to the last digit of m, and the weights of the backward pass
@@ -704,62 +853,6 @@ fn softmax(row: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
         *x *= inverse;
     }
     [max, inverse]
-}
-
-/// The scores of a query: its products with rows of keys, which begin `stride` values apart.
-struct Score<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    stride: usize,
-    scores: &'a mut [f32],
-}
-
-impl WithSimd for Score<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let (q, q_rest) = S::as_simd_f32s(self.q);
-        for (j, score) in self.scores.iter_mut().enumerate() {
-            let k = &self.k[j * self.stride..][..self.q.len()];
-            let (k, k_rest) = S::as_simd_f32s(k);
-            let mut sum = simd.splat_f32s(0.0);
-            for (q, k) in q.iter().zip(k) {
-                sum = simd.mul_add_f32s(*q, *k, sum);
-            }
-            let rest = q_rest.iter().zip(k_rest);
-            *score = rest.fold(simd.reduce_sum_f32s(sum), |sum, (q, k)| sum + q * k);
-        }
-    }
-}
-
-/// `Σ weights[j] · v[j]` of rows of values, which begin `stride` values apart.
-#[inline(always)]
-fn mix(weights: &[f32], v: &[f32], stride: usize, out: &mut [MaybeUninit<f32>]) {
-    let width = out.len();
-    let row = |j: usize| &v[j * stride..j * stride + width];
-    for x in out.iter_mut() {
-        x.write(0.0);
-    }
-    // SAFETY: the loop has written all.
-    let out = unsafe { out.assume_init_mut() };
-    let (four, rest) = weights.as_chunks::<4>();
-    // Four rows at a time, since the sums are in memory.
-    for (j, w) in four.iter().enumerate() {
-        let rows = row(4 * j)
-            .iter()
-            .zip(row(4 * j + 1))
-            .zip(row(4 * j + 2))
-            .zip(row(4 * j + 3));
-        for (x, (((a, b), c), d)) in out.iter_mut().zip(rows) {
-            *x += (a * w[0] + b * w[1]) + (c * w[2] + d * w[3]);
-        }
-    }
-    for (j, w) in rest.iter().enumerate() {
-        for (x, a) in out.iter_mut().zip(row(4 * four.len() + j)) {
-            *x += a * w;
-        }
-    }
 }
 
 /// Cosines and sines of the angles of rotary positions.
