@@ -9,7 +9,8 @@
 //! `dP = D ⊙ dO Vᵀ`, `dS = P ⊙ (dP − rowsum(dO ⊙ O))`, `dQ = dS K/√d`, `dK = dSᵀ Q/√d`.
 //!
 //! A task reads its head's part of the inputs' rows. Under rotary positions, and for the backward pass, it copies
-//! them, and it transposes the keys, in the backward pass the values too, because `gemm` packs these faster.
+//! them, and it transposes the keys, in the backward pass the values too, because `gemm` packs these faster. Few queries
+//! have a forward pass of their own, [`Attention::few`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
