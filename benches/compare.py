@@ -21,7 +21,8 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULT = "mlp-64,mlp-1000,lm-small,resnet-20,resnet-56,decode,latency"
+DEFAULT = ("mlp-64,mlp-1000,lm-small,resnet-20,resnet-56,decode,decode:batch=8,latency,latency:batch=8,"
+           "latency:batch=64")
 TARGETS = {"mlp-64": 2.0, "mlp-1000": 2.0, "mlp-10000": 2.0, "lm-small": 1.5, "resnet-20": 1.8, "resnet-56": 1.8,
            "decode": 5.0, "latency": 5.0}
 # What makes each program use AVX2 where the processor has AVX-512, and torch.compile too.
@@ -196,7 +197,8 @@ in turn, {args.rounds} rounds of {args.steps} timed steps. {datetime.date.today(
 {os.cpu_count()} cores{threads}; {version["ours"]} (flex, default features); {version["theirs"]}; f32, generated inputs, seed 0.
 
 A training step is forward, loss, backward and the optimizer's update; it ends when the loss has been read. A step of
-`decode` writes 128 bytes (or `length`) greedily from an empty cache; a step of `latency` classifies one image.
+`decode` writes 128 bytes (or `length`) greedily, of each of `batch` texts, from an empty cache, after a prompt of one byte (or
+`prompt`) that is read in one pass; a step of `latency` classifies one image (or `batch`).
 Milliseconds are the median of the rounds' medians. The ratio is PyTorch's time over rezero's within a round: its median
 and its range over the rounds. The target is the ratio that the project aims for. Megabytes are the largest peak of a process.
 AVX2 on a processor with AVX-512 is forced by `REZERO_SIMD=avx2`; Burn's own operations keep AVX-512. PyTorch has

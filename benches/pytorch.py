@@ -11,7 +11,7 @@
 
 Each workload prints one JSON object; beside the keys of `rezero bench --json` it has `gflop`, the products of a
 training step, and `mb_moved`, what a step must read and write of parameters, gradients and optimizer state.
-`decode` keeps keys and values in preallocated tensors; `decode-nocache` computes the whole sequence for every byte,
+`decode` reads the prompts in one pass and keeps keys and values in preallocated tensors; `decode-nocache` computes the whole sequence for every byte,
 as the authors' modules do. On a GPU, `--dtype tf32` lets products be TF32 and `--dtype bf16` is autocast; `--compile` is
 torch.compile. `--peaks` measures the machine: GFLOP/s of a large product and GB/s of a large copy.
 """
@@ -31,7 +31,7 @@ from torch import nn
 WARM_UP = 2
 DEVICE, DTYPE, COMPILE = "cpu", "f32", False
 LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
-DECODE = {key: size for key, size in LM.items() if key != "batch"}
+DECODE = {**LM, "prompt": 1, "batch": 1}
 PATCHES = {"image": 32, "patch": 4, "batch": 128}
 VIT = {"layers": 12, "d_model": 64, "n_heads": 4, "d_ff": 256, **PATCHES}
 MIXER = {"layers": 12, "d_model": 64, "d_tokens": 64, "d_ff": 256, **PATCHES}
@@ -74,13 +74,15 @@ class TransformerLayer(nn.Module):
         return self.gate(x, self.down(F.relu(self.up(x))))
 
     def step(self, x, cache, at):
-        """One position, with the keys and values before it."""
-        n, d = self.attention.num_heads, x.shape[-1]
-        q, k, v = F.linear(x, self.attention.in_proj_weight, self.attention.in_proj_bias).view(3, n, 1, d // n)
-        cache[0][:, at : at + 1], cache[1][:, at : at + 1] = k, v
-        keys, values = cache[0][:, : at + 1], cache[1][:, : at + 1]
-        attended = F.scaled_dot_product_attention(q, keys, values).reshape(1, d)
-        x = self.gate(x, self.attention.out_proj(attended))
+        """Positions from `at` on, with the keys and values before them: one, or all of a prompt at 0."""
+        n, (batch, length, d) = self.attention.num_heads, x.shape
+        projected = F.linear(x, self.attention.in_proj_weight, self.attention.in_proj_bias)
+        q, k, v = projected.view(batch, length, 3, n, d // n).permute(2, 0, 3, 1, 4)
+        end = at + length
+        cache[0][:, :, at:end], cache[1][:, :, at:end] = k, v
+        keys, values = cache[0][:, :, :end], cache[1][:, :, :end]
+        attended = F.scaled_dot_product_attention(q, keys, values, is_causal=length > 1)
+        x = self.gate(x, self.attention.out_proj(attended.transpose(1, 2).reshape(batch, length, d)))
         return self.gate(x, self.down(F.relu(self.up(x))))
 
 
@@ -288,27 +290,32 @@ def inference(kind, s):
     if kind == "latency":
         model, x = ResNet(s["depth"]).eval(), torch.randn(s["batch"], 3, 32, 32)
         return lambda: model(x), s["batch"]
-    model = LanguageModel(*(s[k] for k in ("layers", "d_model", "n_heads", "d_ff", "length"))).eval()
-    n, length, width = s["n_heads"], s["length"], s["d_model"] // s["n_heads"]
+    length, batch = s["length"], s["batch"]
+    # The last byte that is written is not read.
+    context = s["prompt"] + length - 1
+    model = LanguageModel(*(s[k] for k in ("layers", "d_model", "n_heads", "d_ff")), context).eval()
+    n, width = s["n_heads"], s["d_model"] // s["n_heads"]
+    prompts = torch.arange(batch * s["prompt"]).view(batch, -1) * 7919 % 256
 
     def cached():
-        caches = [torch.empty(2, n, length, width) for _ in model.layers]
-        token = torch.zeros(1, dtype=torch.long)
-        for at in range(length):
-            x = model.embedding(token) + model.positions.weight[at]
+        caches = [torch.empty(2, batch, n, context, width) for _ in model.layers]
+        tokens, at = prompts, 0
+        for _ in range(length):
+            end = at + tokens.shape[1]
+            x = model.embedding(tokens) + model.positions.weight[at:end]
             for layer, cache in zip(model.layers, caches):
                 x = layer.step(x, cache, at)
-            token = model.head(x).argmax(1)
-            token.item()
+            tokens, at = model.head(x[:, -1:]).argmax(2), end
+            tokens.tolist()
 
     def whole():
-        tokens = torch.zeros(1, 1, dtype=torch.long)
+        tokens = prompts
         for _ in range(length):
             token = model(tokens)[:, -1:].argmax(2)
-            tokens = torch.cat([tokens, token], 1)[:, -length:]
-            token.item()
+            tokens = torch.cat([tokens, token], 1)
+            token.tolist()
 
-    return cached if kind == "decode" else whole, length
+    return cached if kind == "decode" else whole, batch * length
 
 
 def run(name, steps):

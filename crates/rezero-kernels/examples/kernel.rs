@@ -8,9 +8,9 @@ use std::hint::black_box;
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::allocator::{Allocator, keep_memory};
 use rezero_kernels::{
-    AdaGradStep, AdamStep, Epilogue, LionStep, SelfAttention, SgdStep, batch_norm,
+    AdaGradStep, AdamStep, DotProductAttention, Epilogue, LambStep, LionStep, SgdStep, batch_norm,
     batch_norm_gated_sum, conv2d, cross_entropy, gated_linear, gated_sum, gelu, layer_norm, linear,
-    normalize, rms_norm,
+    normalize, rms_norm, silu, subsample, swiglu,
 };
 
 #[global_allocator]
@@ -93,14 +93,15 @@ fn convolution(
     });
 }
 
-fn attention(name: &str, causal: bool, rotary: Option<f64>) {
+fn attention(name: &str, causal: bool, rotary: Option<f64>, dropout: f64) {
     let qkv = leaf([4, 64, 3 * 128]);
-    let attention = SelfAttention {
-        n_heads: 4,
+    let attention = DotProductAttention {
         causal,
         rotary,
+        dropout,
+        ..DotProductAttention::new(4)
     };
-    both(name, || attention.forward(qkv.clone()));
+    both(name, || attention.forward_self(qkv.clone(), None));
 }
 
 const IMAGES: [usize; 4] = [16, 16, 32, 32];
@@ -108,7 +109,7 @@ const IMAGES: [usize; 4] = [16, 16, 32, 32];
 /// A name, and what runs under it.
 type Kernel = (&'static str, fn(&str));
 
-const KERNELS: [Kernel; 24] = [
+const KERNELS: [Kernel; 31] = [
     ("linear", |name| {
         let (x, weight, bias) = (leaf([256, 128]), leaf([128, 384]), leaf([384]));
         both(name, || {
@@ -134,6 +135,29 @@ const KERNELS: [Kernel; 24] = [
     ("gelu", |name| {
         let x = leaf([1 << 16]);
         both(name, || gelu(x.clone()));
+    }),
+    ("silu", |name| {
+        let x = leaf([1 << 16]);
+        both(name, || silu(x.clone()));
+    }),
+    ("swiglu", |name| {
+        let (x, gate) = (leaf([1 << 16]), leaf([1 << 16]));
+        both(name, || swiglu(x.clone(), gate.clone()));
+    }),
+    ("linear with GELU", |name| {
+        let (x, weight, bias) = (leaf([256, 128]), leaf([128, 384]), leaf([384]));
+        both(name, || {
+            linear(
+                x.clone(),
+                weight.clone(),
+                Some(bias.clone()),
+                Epilogue::Gelu,
+            )
+        });
+    }),
+    ("subsample", |name| {
+        let x = leaf(IMAGES);
+        both(name, || subsample(x.clone(), 2, [8, 8]));
     }),
     ("conv2d 1x1 stride 2", |name| {
         convolution(name, 16, [64, 128], 16, 1, 2);
@@ -200,10 +224,21 @@ const KERNELS: [Kernel; 24] = [
         let (x, gamma) = (leaf([512, 256]), leaf([256]));
         both(name, || rms_norm(x.clone(), gamma.clone(), 1e-5));
     }),
-    ("SelfAttention", |name| attention(name, false, None)),
-    ("SelfAttention, causal", |name| attention(name, true, None)),
-    ("SelfAttention, causal, rotary", |name| {
-        attention(name, true, Some(1e4))
+    ("attention", |name| attention(name, false, None, 0.0)),
+    ("attention, causal", |name| attention(name, true, None, 0.0)),
+    ("attention, causal, rotary", |name| {
+        attention(name, true, Some(1e4), 0.0);
+    }),
+    ("attention, dropout", |name| {
+        attention(name, false, None, 0.1)
+    }),
+    ("attention of one query", |name| {
+        let device = Device::flex();
+        let (q, k) = (random([4, 1, 128], &device), random([4, 256, 128], &device));
+        let attention = DotProductAttention::new(4);
+        one(name, || {
+            attention.forward(q.clone(), k.clone(), k.clone(), None)
+        });
     }),
     ("cross_entropy", |name| {
         let logits = leaf([256, 256]);
@@ -235,6 +270,17 @@ const KERNELS: [Kernel; 24] = [
             epsilon: 1e-8,
             weight_decay: 1e-4,
             decoupled: true,
+            time: 2,
+        };
+        update(name, |w, g, state| step.update(w, g, state));
+    }),
+    ("LambStep", |name| {
+        let step = LambStep {
+            lr: 1e-3,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-6,
+            weight_decay: 1e-4,
             time: 2,
         };
         update(name, |w, g, state| step.update(w, g, state));

@@ -1,91 +1,291 @@
-//! Self-attention, all heads in one function.
+//! Scaled dot-product attention, all heads in one function.
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 
 use crate::matmul_in;
 
-/// Multi-head self-attention: its heads, mask and positions.
+/// Scaled dot-product attention of several heads: Vaswani et al.,
+/// [arXiv 1706.03762](https://arxiv.org/abs/1706.03762), section 3.2, without the projections.
+///
+/// `Concat_h(dropout(softmax(mask(Q_h K_hᵀ / √d_head))) V_h)`
+///
+/// Query i is position `keys − queries + i` of the sequence of the keys: the queries are its last positions. That is
+/// self-attention, or decoding with the keys of earlier positions in a cache. Without `causal` and `rotary`, positions
+/// mean nothing, and keys and values may be of another sequence (cross-attention).
+///
+/// A mask is true where attention is forbidden. A query that may attend to no key gets zeros, and it gives no
+/// gradient.
+///
+/// The kernel holds the scores of one block of queries at a time. For the backward pass it
+/// stores its inputs, its output and two numbers per query and head (Dao et al.,
+/// [arXiv 2205.14135](https://arxiv.org/abs/2205.14135), section 3.1).
+///
+/// ```
+/// # use burn::tensor::{Device, Distribution, Tensor};
+/// use rezero_kernels::DotProductAttention;
+///
+/// let device = Device::flex();
+/// let random = |rows: usize| Tensor::<3>::random([2, rows, 64], Distribution::Default, &device);
+/// let attention = DotProductAttention::new(8);
+/// let context = attention.forward(random(5), random(9), random(9), None);
+/// assert_eq!(context.dims(), [2, 5, 64]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SelfAttention {
-    /// The number of heads; divides d_model.
+pub struct DotProductAttention {
+    /// The number of heads; divides the width.
     pub n_heads: usize,
-    /// Whether query i attends only to keys 0 to i.
+    /// Whether a query attends only to the keys up to its own position.
     pub causal: bool,
-    /// The base of the rotary positions; `None`: no rotary positions.
+    /// The base of the rotary positions, see [`Rotation`]; `None`: no rotary positions.
     pub rotary: Option<f64>,
+    /// The probability that an attention weight is set to 0, from 0 on and below 1; the others are divided by
+    /// `1 − dropout`.
+    ///
+    /// Each call draws a seed from the device's random numbers, so [`Device::seed`] decides what is dropped. On Flex,
+    /// the weight of a query and a key is kept or dropped by a hash of the seed, the head and both positions: no mask
+    /// is stored, and the kernel and the composed operations drop the same.
+    pub dropout: f64,
+    /// The type of both matrix products; `None`: that of the tensors.
+    pub products: Option<DType>,
 }
 
-impl SelfAttention {
-    /// `Concat_h(softmax(Q_h K_hᵀ / √d_head) V_h)` with `[Q K V]` side by side: Vaswani et al.,
-    /// [arXiv 1706.03762](https://arxiv.org/abs/1706.03762), section 3.2.
-    ///
-    /// The kernel holds the scores of one block of queries at a time. For the backward pass it
-    /// stores its input, its output and two numbers per query and head (Dao et al.,
-    /// [arXiv 2205.14135](https://arxiv.org/abs/2205.14135), section 3.1).
+impl DotProductAttention {
+    /// Attention of `n_heads` heads, without any of the options.
+    pub const fn new(n_heads: usize) -> Self {
+        Self {
+            n_heads,
+            causal: false,
+            rotary: None,
+            dropout: 0.0,
+            products: None,
+        }
+    }
+
+    /// Self-attention, from a projection `[Q K V]` side by side. It is faster than
+    /// [`forward`](Self::forward) with the three parts, whose gradients would be put together again.
     ///
     /// # Shapes
     ///
-    /// - `qkv`: `[batch, length, 3 · d_model]`
-    /// - output: `[batch, length, d_model]`
+    /// - `qkv`: `[batch, length, 3 · width]`
+    /// - `mask`: `[1 or batch, 1 or length, length]`
+    /// - output: `[batch, length, width]`
     ///
     /// # Panics
     ///
-    /// If `3 · n_heads` does not divide the last axis, or heads are of odd width under rotary
-    /// positions.
-    pub fn forward(&self, qkv: Tensor<3>) -> Tensor<3> {
-        let products = qkv.dtype();
-        self.forward_in(qkv, products)
-    }
-
-    /// [`forward`](Self::forward) with both matrix products in the type `products`, and everything
-    /// else in the type of `qkv`.
-    ///
-    /// # Panics
-    ///
-    /// As [`forward`](Self::forward).
-    pub fn forward_in(&self, qkv: Tensor<3>, products: DType) -> Tensor<3> {
-        let [batch, length, width] = qkv.dims();
+    /// If `3 · n_heads` does not divide the last axis, the mask has another shape, heads are of odd width under
+    /// rotary positions, or `dropout` is not in [0, 1).
+    pub fn forward_self(&self, qkv: Tensor<3>, mask: Option<Tensor<3, Bool>>) -> Tensor<3> {
+        let [batch, length, all] = qkv.dims();
         assert!(
-            self.n_heads > 0 && width.is_multiple_of(3 * self.n_heads),
-            "queries, keys and values of {} heads must share the last axis, got {width}.",
+            self.n_heads > 0 && all.is_multiple_of(3 * self.n_heads),
+            "queries, keys and values of {} heads must share the last axis, got {all}.",
             self.n_heads
         );
-        let d_head = width / 3 / self.n_heads;
+        let width = all / 3;
+        self.check([batch, length, length, width], mask.as_ref());
+        let part = |i: usize| qkv.clone().slice_dim(2, i * width..(i + 1) * width);
+        if batch * length * width == 0 {
+            // Without elements there is nothing to compute: an empty output of the right shape.
+            return part(0);
+        }
+        let seed = self.seed(&qkv.device());
+        #[cfg(feature = "flex")]
+        if let Some(kernel) = self.kernel(qkv.dtype(), mask.as_ref(), seed)
+            && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
+        {
+            return crate::flex::run(kernel, inputs).0;
+        }
+        self.composed([part(0), part(1), part(2)], mask, seed)
+    }
+
+    /// Attention of queries to keys and values, which may be views of larger tensors.
+    ///
+    /// # Shapes
+    ///
+    /// - `q` and output: `[batch, queries, width]`
+    /// - `k`, `v`: `[batch, keys, width]`
+    /// - `mask`: `[1 or batch, 1 or queries, keys]`
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit each other, `n_heads` does not divide the width, there are more queries than keys or
+    /// heads of odd width under rotary positions, or `dropout` is not in [0, 1).
+    pub fn forward(
+        &self,
+        q: Tensor<3>,
+        k: Tensor<3>,
+        v: Tensor<3>,
+        mask: Option<Tensor<3, Bool>>,
+    ) -> Tensor<3> {
+        let ([batch, queries, width], [_, keys, _]) = (q.dims(), k.dims());
+        assert!(
+            k.dims() == [batch, keys, width] && v.dims() == k.dims(),
+            "queries of [{batch}, {queries}, {width}] need keys and values of [{batch}, keys, {width}], got {:?} \
+             and {:?}.",
+            k.dims(),
+            v.dims()
+        );
+        assert!(
+            self.n_heads > 0 && width.is_multiple_of(self.n_heads),
+            "the width of the queries must be a multiple of the {} heads, got {width}.",
+            self.n_heads
+        );
+        assert!(
+            self.rotary.is_none() || queries <= keys,
+            "under rotary positions, the queries are the last positions of the keys, got {queries} queries and {keys} \
+             keys."
+        );
+        self.check([batch, queries, keys, width], mask.as_ref());
+        if batch * queries * width * keys == 0 {
+            // Without keys, every query gets zeros.
+            return q.zeros_like();
+        }
+        let seed = self.seed(&q.device());
+        #[cfg(feature = "flex")]
+        if let Some(kernel) = self.kernel(q.dtype(), mask.as_ref(), seed)
+            && let Some(inputs) =
+                crate::flex::values([&q, &k, &v].map(|part| part.clone().into_dispatch()))
+        {
+            return crate::flex::run(kernel, inputs).0;
+        }
+        self.composed([q, k, v], mask, seed)
+    }
+
+    /// Checks what both functions take, for `[batch, queries, keys, width]`.
+    fn check(&self, [batch, queries, keys, width]: [usize; 4], mask: Option<&Tensor<3, Bool>>) {
+        let d_head = width / self.n_heads;
         assert!(
             self.rotary.is_none() || d_head.is_multiple_of(2),
             "rotary positions need heads of even width, got {d_head}."
         );
-        if batch * length * width == 0 {
-            // Without elements there is nothing to compute: an empty output of the right shape.
-            return qkv.slice_dim(2, 0..width / 3);
+        assert!(
+            (0.0..1.0).contains(&self.dropout),
+            "the dropout of attention must be in [0, 1), got {}.",
+            self.dropout
+        );
+        if let Some(mask) = mask {
+            let [n, q, k] = mask.dims();
+            assert!(
+                (n == 1 || n == batch) && (q == 1 || q == queries) && k == keys,
+                "a mask must be [1 or batch, 1 or queries, keys] = [1 or {batch}, 1 or {queries}, {keys}], got \
+                 [{n}, {q}, {k}]."
+            );
         }
+    }
+
+    /// The seed of this call's dropout. Without dropout, or on a backend whose random numbers stay on its device: 0.
+    fn seed(&self, device: &Device) -> u64 {
         #[cfg(feature = "flex")]
-        if products == qkv.dtype()
-            && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
-        {
-            let kernel = crate::flex::attention::Attention(*self);
-            return crate::flex::run(kernel, inputs).0;
+        if self.dropout > 0.0 && *device == Device::flex() {
+            let range = Distribution::Uniform(0.0, 2f64.powi(62));
+            let options = (device, DType::I64);
+            let drawn = Tensor::<1, burn::tensor::Int>::random([1], range, options);
+            return drawn.into_scalar::<i64>() as u64;
         }
-        let part = |i: usize| {
-            let part = qkv.clone().slice_dim(2, i * width / 3..(i + 1) * width / 3);
+        let _ = device;
+        0
+    }
+
+    /// The kernel; `None` if it does not serve the types or the mask's backend.
+    #[cfg(feature = "flex")]
+    fn kernel(
+        &self,
+        own: DType,
+        mask: Option<&Tensor<3, Bool>>,
+        seed: u64,
+    ) -> Option<crate::flex::attention::Attention> {
+        let mask = match mask {
+            Some(mask) => Some(crate::flex::attention::Mask::of(mask)?),
+            None => None,
+        };
+        let kernel = crate::flex::attention::Attention {
+            config: *self,
+            mask,
+            seed,
+        };
+        self.products
+            .is_none_or(|products| products == own)
+            .then_some(kernel)
+    }
+
+    fn composed(
+        &self,
+        parts: [Tensor<3>; 3],
+        mask: Option<Tensor<3, Bool>>,
+        seed: u64,
+    ) -> Tensor<3> {
+        let ([batch, queries, width], [_, keys, _]) = (parts[0].dims(), parts[1].dims());
+        let d_head = width / self.n_heads;
+        let products = self.products.unwrap_or(parts[0].dtype());
+        let [mut q, mut k, v] = parts.map(|part| {
+            let [_, length, _] = part.dims();
             part.reshape([batch, length, self.n_heads, d_head])
                 .swap_dims(1, 2)
-        };
-        let (mut q, mut k, v) = (part(0), part(1), part(2));
+        });
         if let Some(base) = self.rotary {
-            let rotation = Rotation::new(base, 0, &q);
-            (q, k) = (rotation.apply(q), rotation.apply(k));
+            q = Rotation::new(base, keys - queries, &q).apply(q);
+            k = Rotation::new(base, 0, &k).apply(k);
         }
+        // Scaling the queries is cheaper than scaling the scores.
         let q = q * (1.0 / (d_head as f64).sqrt());
         let mut scores = matmul_in(q, k.swap_dims(2, 3), products);
-        if self.causal {
-            let later = Tensor::<2, Bool>::tril_mask([length, length], 0, &scores.device());
-            scores = scores.mask_fill(later.unsqueeze(), f32::NEG_INFINITY);
+        let forbidden = self.forbidden(queries, keys, mask.as_ref(), &scores.device());
+        if let Some(forbidden) = &forbidden {
+            let low = scores.dtype().finfo().map_or(-1e30, |info| info.min);
+            scores = scores.mask_fill(forbidden.clone(), low);
         }
-        matmul_in(softmax(scores, 3), v, products)
+        let mut weights = softmax(scores, 3);
+        if let Some(forbidden) = forbidden
+            && (mask.is_some() || queries > keys)
+        {
+            // The weights of a query that may attend to nothing are equal until here.
+            weights = weights.mask_fill(forbidden, 0.0);
+        }
+        matmul_in(self.drop(weights, seed), v, products)
             .swap_dims(1, 2)
-            .reshape([batch, length, width / 3])
+            .reshape([batch, queries, width])
+    }
+
+    /// The union of the mask and the causal mask, `[1 or batch, 1, 1 or queries, keys]`.
+    fn forbidden(
+        &self,
+        queries: usize,
+        keys: usize,
+        mask: Option<&Tensor<3, Bool>>,
+        device: &Device,
+    ) -> Option<Tensor<4, Bool>> {
+        let mask = mask.map(|mask| mask.clone().unsqueeze_dim::<4>(1));
+        // The last position may attend to all.
+        let causal = (self.causal && queries > 1).then(|| {
+            // Burn's mask is false in the lower triangle and true above it, where attention is forbidden.
+            let offset = keys as i64 - queries as i64;
+            Tensor::<2, Bool>::tril_mask([queries, keys], offset, device).unsqueeze::<4>()
+        });
+        match (mask, causal) {
+            (Some(mask), Some(causal)) => {
+                // Both get one shape first, since not every backend broadcasts booleans.
+                let whole = [mask.dims()[0], 1, queries, keys];
+                Some(mask.expand(whole).bool_or(causal.expand(whole)))
+            }
+            (mask, causal) => mask.or(causal),
+        }
+    }
+
+    fn drop(&self, weights: Tensor<4>, seed: u64) -> Tensor<4> {
+        if self.dropout == 0.0 {
+            return weights;
+        }
+        #[cfg(feature = "flex")]
+        if weights.device() == Device::flex() {
+            let kept = crate::flex::attention::kept(weights.dims(), self.dropout, seed);
+            let options = (&weights.device(), weights.dtype());
+            return weights * Tensor::from_data(kept, options);
+        }
+        let _ = seed;
+        let keep = 1.0 - self.dropout;
+        let kept = weights.random_like(Distribution::Bernoulli(keep));
+        weights * kept * (1.0 / keep)
     }
 }
 
@@ -108,10 +308,10 @@ impl Rotation {
     pub fn new(base: f64, start: usize, x: &Tensor<4>) -> Self {
         let [_, _, length, d_head] = x.dims();
         let (device, dtype): (Device, _) = (x.device(), x.dtype());
+        let first: Vec<f64> = (0..d_head / 2).map(|j| angle(base, 1, j, d_head)).collect();
         let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..length * d_head / 2)
-                .map(|n| (n / (d_head / 2), n % (d_head / 2)))
-                .map(|(i, j)| f(angle(base, start + i, j, d_head)) as f32)
+            let values: Vec<f32> = (start..start + length)
+                .flat_map(|i| first.iter().map(move |first| f(i as f64 * first) as f32))
                 .collect();
             let data = TensorData::new(values, [1, 1, length, d_head / 2]);
             Tensor::<4>::from_data(data, &device).cast(dtype)

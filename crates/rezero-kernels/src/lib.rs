@@ -20,7 +20,7 @@
 //! | [`normalize`] | either of the two with given statistics, outside training |
 //! | [`conv2d`] | a convolution of images |
 //! | [`subsample`] | every s-th pixel, between channels of zeros |
-//! | [`SelfAttention`] | `softmax(Q Kᵀ / √d) V` for each head |
+//! | [`DotProductAttention`] | `dropout(softmax(mask(Q Kᵀ / √d))) V` for each head |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
@@ -59,7 +59,7 @@ mod tasks;
 mod values;
 
 pub use activation::{Epilogue, gelu, silu, swiglu};
-pub use attention::{Rotation, SelfAttention};
+pub use attention::{DotProductAttention, Rotation};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};

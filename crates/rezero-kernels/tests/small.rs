@@ -3,8 +3,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{
-    AdamStep, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, gated_sum, gelu, layer_norm,
-    rms_norm,
+    AdamStep, DotProductAttention, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy,
+    gated_sum, gelu, layer_norm, rms_norm,
 };
 
 use crate::support::{gradient, leaf, random, same, weighed};
@@ -85,6 +85,27 @@ fn norms_of_rows() {
             y.into_data(),
             gradient(&x, &gradients),
             gradient(&channels, &gradients),
+        ]
+    });
+}
+
+/// With few queries, the forward pass has no product of matrices.
+#[test]
+fn attention_of_few_queries() {
+    same("attention", |device| {
+        let _alone = crate::support::seeded(device, 1);
+        let x = |rows: usize, seed| Tensor::<3>::from_data(random([2, rows, 38], seed), device);
+        let cells = TensorData::new((0..20).map(|i| i % 3 == 1).collect(), [2, 2, 5]);
+        let attention = DotProductAttention {
+            causal: true,
+            dropout: 0.2,
+            ..DotProductAttention::new(2)
+        };
+        let mask = Tensor::from_data(cells, device);
+        vec![
+            attention
+                .forward(x(2, 1), x(5, 2), x(5, 3), Some(mask))
+                .into_data(),
         ]
     });
 }

@@ -1,6 +1,7 @@
 //! Comparison of an operation's kernel with the same operation composed of Burn's own.
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
@@ -59,6 +60,15 @@ pub fn random<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
         })
         .collect();
     TensorData::new(values, shape)
+}
+
+/// Seeds the device's random numbers, and keeps other tests from drawing until the result is dropped: a backend has
+/// one random stream for the whole process.
+pub fn seeded(device: &Device, seed: u64) -> MutexGuard<'static, ()> {
+    static DRAWING: Mutex<()> = Mutex::new(());
+    let alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(seed);
+    alone
 }
 
 /// A tensor that requires a gradient.

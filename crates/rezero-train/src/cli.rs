@@ -677,7 +677,7 @@ pub struct Bench {
     ///   lm-small    lm:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128,batch=8
     ///   lm-paper    lm:layers=12,d_model=512,n_heads=8,d_ff=2048,length=512,batch=16
     ///   resnet-20   resnet:depth=20,batch=128
-    ///   decode      decode:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128
+    ///   decode      decode:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128,prompt=1,batch=1
     ///   latency     latency:depth=20,batch=1
     #[arg(verbatim_doc_comment)]
     pub workloads: String,

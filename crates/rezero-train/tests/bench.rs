@@ -5,17 +5,18 @@ use serde_json::Value;
 use crate::support::{fail, scratch, succeed};
 
 /// One of each kind, in sizes that take milliseconds.
-const TINY: [&str; 7] = [
+const TINY: [&str; 8] = [
     "mlp:width=8,layers=3,batch=5",
     "lm:layers=2,d_model=12,n_heads=3,length=7,batch=2",
     "resnet:depth=8,batch=3",
     "vit:layers=2,d_model=12,n_heads=3,image=8,batch=3",
     "mixer:layers=2,d_model=12,d_tokens=5,image=8,batch=4",
     "decode:layers=1,d_model=8,n_heads=2,length=5",
+    "decode:layers=1,d_model=8,n_heads=2,length=5,prompt=3,batch=2",
     "latency:depth=8,batch=2",
 ];
 /// The keys that the PyTorch script prints too.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "framework",
     "device",
     "workload",
@@ -26,6 +27,8 @@ const KEYS: [&str; 10] = [
     "ms_max",
     "items_per_s",
     "peak_rss_mb",
+    "regions_per_step",
+    "share_16_tasks",
 ];
 
 #[test]
@@ -39,7 +42,7 @@ fn every_kind_prints_a_json_object() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines.len(), TINY.len(), "{}", said.out);
-    let items = [5.0, 14.0, 3.0, 3.0, 4.0, 5.0, 2.0];
+    let items = [5.0, 14.0, 3.0, 3.0, 4.0, 5.0, 10.0, 2.0];
     for ((line, name), items) in lines.iter().zip(TINY).zip(items) {
         let keys: Vec<_> = line.as_object().unwrap().keys().collect();
         assert_eq!(keys.len(), KEYS.len(), "{keys:?}");
@@ -53,6 +56,9 @@ fn every_kind_prints_a_json_object() {
         let rate = line["items_per_s"].as_f64().unwrap();
         // Both are rounded to a thousandth.
         assert!((rate * median / 1e3 / items - 1.0).abs() < 0.1, "{line}");
+        assert!(line["regions_per_step"].as_f64().unwrap() >= 1.0, "{line}");
+        let share = line["share_16_tasks"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&share), "{line}");
         if cfg!(target_os = "linux") {
             assert!(line["peak_rss_mb"].as_u64().unwrap() > 0);
         }

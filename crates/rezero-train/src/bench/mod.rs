@@ -40,7 +40,8 @@ enum Kind {
     Vit,
     /// A training step of an MLP-Mixer, Adam.
     Mixer,
-    /// Generation of bytes. Each is the most likely byte after those before it.
+    /// Generation of bytes after a prompt, which is read in one pass. Each is the most likely byte after those before
+    /// it.
     Decode,
     /// Classifying images.
     Latency,
@@ -170,6 +171,7 @@ impl Workload {
             "decode" => {
                 let mut sizes: Vec<_> = lm(small);
                 sizes.retain(|(key, _)| *key != "batch");
+                sizes.extend([("prompt", 1), ("batch", 1)]);
                 (Kind::Decode, unnumbered(sizes)?)
             }
             "latency" => (
@@ -300,7 +302,7 @@ impl Workload {
 
     fn lm(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
         let (batch, length) = (self.get("batch"), self.get("length"));
-        let model = self.language_model(device);
+        let model = self.language_model(length, device);
         let n = batch * length;
         let x: Tensor<2, Int> = classes(n, VOCAB, device).reshape([batch, length]);
         let y = classes(n, VOCAB, device);
@@ -356,19 +358,20 @@ impl Workload {
     }
 
     fn decode(&self, steps: usize, device: &Device) -> Timed {
-        let length = self.get("length");
-        let model = initialized(self.language_model(device));
-        time(steps, length, || {
+        let [length, prompt, batch] = ["length", "prompt", "batch"].map(|key| self.get(key));
+        // The last byte that is written is not read.
+        let model = initialized(self.language_model(prompt + length - 1, device));
+        let prompts = classes(batch * prompt, VOCAB, device).reshape([batch, prompt]);
+        time(steps, batch * length, || {
             let mut cache = LmCache::default();
-            let mut token = 0;
+            let mut tokens: Tensor<2, Int> = prompts.clone();
             for _ in 0..length {
-                let input = Tensor::from_data(TensorData::new(vec![token], [1, 1]), device);
-                let logits = model.forward_cached(input, &mut cache).into_data();
-                let likeliest = logits
-                    .iter::<f32>()
-                    .enumerate()
-                    .max_by(|(_, a), (_, b)| a.total_cmp(b));
-                token = likeliest.map_or(0, |(i, _)| i as i32);
+                let [_, fed] = tokens.dims();
+                let logits = model.forward_cached(tokens, &mut cache);
+                let logits = logits.slice_dim(1, fed - 1..fed).into_data();
+                let logits: Vec<f32> = logits.iter::<f32>().collect();
+                let next = logits.chunks_exact(VOCAB).map(likeliest).collect();
+                tokens = Tensor::from_data(TensorData::new(next, [batch, 1]), device);
             }
         })
     }
@@ -383,12 +386,21 @@ impl Workload {
         })
     }
 
-    fn language_model(&self, device: &Device) -> RztxLm {
+    fn language_model(&self, context: usize, device: &Device) -> RztxLm {
         let [d_model, d_ff, n_heads, layers] =
             ["d_model", "d_ff", "n_heads", "layers"].map(|key| self.get(key));
         let encoder = RztxEncoderConfig::new(d_model, d_ff, n_heads, layers).with_dropout(0.0);
-        RztxLmConfig::new(encoder, self.get("length")).init(device)
+        RztxLmConfig::new(encoder, context).init(device)
     }
+}
+
+/// The token with the largest logit.
+fn likeliest(logits: &[f32]) -> i32 {
+    let largest = logits
+        .iter()
+        .enumerate()
+        .max_by(|(_, a), (_, b)| a.total_cmp(b));
+    largest.map_or(0, |(token, _)| token as i32)
 }
 
 /// PyTorch's defaults.
@@ -481,6 +493,8 @@ mod tests {
         assert_eq!(all[2].get("depth"), 20);
         assert_eq!(parse("mlp-2, lm-small").unwrap()[1].name, "lm-small");
         assert_eq!(parse("lm:d_ff=7,d_model=64").unwrap()[0].get("d_ff"), 7);
+        let decode = &parse("decode:batch=8").unwrap()[0];
+        assert_eq!((decode.get("batch"), decode.get("prompt")), (8, 1));
     }
 
     #[test]

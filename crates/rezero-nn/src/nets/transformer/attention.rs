@@ -3,12 +3,11 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
-use rezero_kernels::{Epilogue, Rotation, SelfAttention, linear, matmul_in};
+use rezero_kernels::{DotProductAttention, Epilogue, Rotation, linear};
 
-use super::drop;
-use super::mask::{AttentionMask, Bias};
+use super::drop_rate;
+use super::mask::{AttentionMask, Masked};
 use super::weights::{RztxInit, linear as init_linear, scale_columns};
 use rezero_kernels::fused;
 
@@ -63,8 +62,8 @@ pub struct Attention {
 /// The keys and values of the positions so far.
 #[derive(Clone, Debug, Default)]
 pub struct AttentionCache {
-    /// Keys and values, each `[batch, n_heads, capacity, d_head]`, filled up to `len`.
-    store: Option<(Tensor<4>, Tensor<4>)>,
+    /// Keys and values side by side, `[batch, capacity, 2 · d_model]`, filled up to `len`.
+    store: Option<Tensor<3>>,
     len: usize,
 }
 
@@ -72,10 +71,10 @@ pub struct AttentionCache {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pass {
     /// The mask of self-attention.
-    pub bias: Bias,
+    pub mask: Masked,
     /// The mask of attention to the memory.
-    pub memory_bias: Bias,
-    /// Whether dropout is active although the device has no autodiff, see [`drop`].
+    pub memory_mask: Masked,
+    /// Whether dropout is active although the device has no autodiff, see [`drop`](super::drop).
     pub forced_dropout: bool,
 }
 
@@ -131,8 +130,7 @@ impl Attention {
     /// If a mask does not fit `[batch, length, length]`.
     pub fn forward(&self, x: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
         let [batch, length, _] = x.dims();
-        let bias = mask.bias(batch, length, length, &x);
-        self.attend_self(x, &bias, None, false)
+        self.attend_self(x, &mask.of(batch, length, length), None, false)
     }
 
     /// Attention of `x` to `memory`.
@@ -152,44 +150,35 @@ impl Attention {
         mask: &AttentionMask,
     ) -> Tensor<3> {
         let ([batch, length, _], [_, keys, _]) = (x.dims(), memory.dims());
-        let bias = mask.bias(batch, length, keys, &x);
-        self.attend_memory(x, memory, &bias, None, false)
+        self.attend_memory(x, memory, &mask.of(batch, length, keys), None, false)
     }
 
     pub(super) fn attend_self(
         &self,
         x: Tensor<3>,
-        bias: &Bias,
+        mask: &Masked,
         cache: Option<&mut AttentionCache>,
         forced_dropout: bool,
     ) -> Tensor<3> {
         let d = x.dims()[2];
         let projected = fused::linear(&self.in_proj, x, Epilogue::Identity);
-        let drops = self.dropout.prob > 0.0 && (projected.device().is_autodiff() || forced_dropout);
-        if let (Some(causal), None, false) = (bias.simple(), &cache, drops) {
-            let attention = SelfAttention {
-                n_heads: self.n_heads,
-                causal,
-                rotary: self.rotary,
-            };
-            return fused::linear(
-                &self.out_proj,
-                attention.forward_in(projected, self.in_proj.weight.val().dtype()),
-                Epilogue::Identity,
-            );
-        }
-        let part = |i: usize| self.heads(projected.clone().slice_dim(2, i * d..(i + 1) * d));
-        let (mut q, mut k, v) = (part(0), part(1), part(2));
-        let start = cache.as_ref().map_or(0, |cache| cache.len);
-        if let Some(base) = self.rotary {
-            let rotation = Rotation::new(base, start, &q);
-            (q, k) = (rotation.apply(q), rotation.apply(k));
-        }
-        let (k, v) = match cache {
-            Some(cache) => cache.extend(k, v),
-            None => (k, v),
+        let attention = self.heads(mask, &projected.device(), forced_dropout);
+        let forbidden = mask.forbidden.clone();
+        let context = match cache {
+            None => attention.forward_self(projected, forbidden),
+            Some(cache) => {
+                // Keys are stored rotated, so that each is rotated only once.
+                let projected = self.rotated(projected, cache.len);
+                let q = projected.clone().slice_dim(2, 0..d);
+                let (k, v) = halves(cache.extend(projected.slice_dim(2, d..3 * d)));
+                let attention = DotProductAttention {
+                    rotary: None,
+                    ..attention
+                };
+                attention.forward(q, k, v, forbidden)
+            }
         };
-        self.attend(q, k, v, bias, forced_dropout)
+        fused::linear(&self.out_proj, context, Epilogue::Identity)
     }
 
     /// With a cache, the keys and values of the memory are computed only once.
@@ -197,22 +186,54 @@ impl Attention {
         &self,
         x: Tensor<3>,
         memory: Tensor<3>,
-        bias: &Bias,
+        mask: &Masked,
         cache: Option<&mut AttentionCache>,
         forced_dropout: bool,
     ) -> Tensor<3> {
         let d = x.dims()[2];
-        let q = self.heads(self.project(x, 0..d));
-        let make = || {
-            let kv = self.project(memory, d..3 * d);
-            let part = |i: usize| self.heads(kv.clone().slice_dim(2, i * d..(i + 1) * d));
-            (part(0), part(1))
-        };
-        let (k, v) = match cache {
+        let q = self.project(x, 0..d);
+        let make = || self.project(memory, d..3 * d);
+        let (k, v) = halves(match cache {
             Some(cache) => cache.store.get_or_insert_with(make).clone(),
             None => make(),
+        });
+        let attention = DotProductAttention {
+            rotary: None,
+            ..self.heads(mask, &q.device(), forced_dropout)
         };
-        self.attend(q, k, v, bias, forced_dropout)
+        let context = attention.forward(q, k, v, mask.forbidden.clone());
+        fused::linear(&self.out_proj, context, Epilogue::Identity)
+    }
+
+    /// What all heads compute between the projections.
+    fn heads(&self, mask: &Masked, device: &Device, forced_dropout: bool) -> DotProductAttention {
+        DotProductAttention {
+            n_heads: self.n_heads,
+            causal: mask.causal,
+            rotary: self.rotary,
+            dropout: drop_rate(&self.dropout, device, forced_dropout),
+            products: Some(self.in_proj.weight.val().dtype()),
+        }
+    }
+
+    /// The projection with queries and keys rotated, whose first position is `start`.
+    fn rotated(&self, projected: Tensor<3>, start: usize) -> Tensor<3> {
+        let Some(base) = self.rotary else {
+            return projected;
+        };
+        let [batch, length, all] = projected.dims();
+        let d = all / 3;
+        // The heads of the queries and those of the keys are rotated alike.
+        let heads = projected
+            .clone()
+            .slice_dim(2, 0..2 * d)
+            .reshape([batch, length, 2 * self.n_heads, d / self.n_heads])
+            .swap_dims(1, 2);
+        let turned = Rotation::new(base, start, &heads)
+            .apply(heads)
+            .swap_dims(1, 2)
+            .reshape([batch, length, 2 * d]);
+        Tensor::cat(vec![turned, projected.slice_dim(2, 2 * d..3 * d)], 2)
     }
 
     /// Projects by the columns `range` of the fused projection.
@@ -222,40 +243,12 @@ impl Attention {
         let bias = bias.map(|b| b.val().slice_dim(0, range));
         linear(x, weight, bias, Epilogue::Identity)
     }
+}
 
-    /// `[batch, length, d_model]` to `[batch, n_heads, length, d_head]`.
-    fn heads(&self, x: Tensor<3>) -> Tensor<4> {
-        let [batch, length, d] = x.dims();
-        x.reshape([batch, length, self.n_heads, d / self.n_heads])
-            .swap_dims(1, 2)
-    }
-
-    fn attend(
-        &self,
-        q: Tensor<4>,
-        k: Tensor<4>,
-        v: Tensor<4>,
-        bias: &Bias,
-        forced_dropout: bool,
-    ) -> Tensor<3> {
-        let [batch, heads, queries, d_head] = q.dims();
-        // Scaling the queries is cheaper than scaling the scores.
-        let q = q * (1.0 / (d_head as f64).sqrt());
-        let products = self.in_proj.weight.val().dtype();
-        let mut scores = matmul_in(q, k.swap_dims(2, 3), products);
-        if let Some(bias) = bias.scores() {
-            scores = scores + bias.clone();
-        }
-        let weights = drop(&self.dropout, softmax(scores, 3), forced_dropout);
-        let mut context = matmul_in(weights, v, products);
-        if let Some(alive) = &bias.alive {
-            context = context * alive.clone();
-        }
-        let context = context
-            .swap_dims(1, 2)
-            .reshape([batch, queries, heads * d_head]);
-        fused::linear(&self.out_proj, context, Epilogue::Identity)
-    }
+/// The two halves of the last axis: keys and values.
+fn halves(kv: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    let d = kv.dims()[2] / 2;
+    (kv.clone().slice_dim(2, 0..d), kv.slice_dim(2, d..2 * d))
 }
 
 impl AttentionCache {
@@ -269,37 +262,29 @@ impl AttentionCache {
         self.len == 0
     }
 
-    /// Appends the keys and values of new positions and returns all.
-    fn extend(&mut self, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let [batch, heads, new, d_head] = k.dims();
-        let len = self.len + new;
-        let grow = |old: Option<Tensor<4>>, like: &Tensor<4>| {
-            let held = old.as_ref().map_or(0, |old| old.dims()[2]);
-            match old {
-                Some(old) if held >= len => old,
-                old => {
-                    // Doubling the capacity keeps the cost of copies per position constant.
-                    let capacity = len.next_power_of_two().max(64);
-                    let options = (&like.device(), like.dtype());
-                    let fresh = Tensor::zeros([batch, heads, capacity, d_head], options);
-                    match old {
-                        Some(old) => {
-                            fresh.slice_assign([0..batch, 0..heads, 0..held, 0..d_head], old)
-                        }
-                        None => fresh,
+    /// Appends the keys and values of new positions, `[batch, new, 2 · d_model]`, and returns all.
+    fn extend(&mut self, new: Tensor<3>) -> Tensor<3> {
+        let [batch, added, width] = new.dims();
+        let (held, len) = (self.len, self.len + added);
+        let store = match self.store.take() {
+            Some(store) if store.dims()[1] >= len => store,
+            old => {
+                // Doubling the capacity keeps the cost of copies per position constant.
+                let capacity = len.next_power_of_two().max(64);
+                let options = (&new.device(), new.dtype());
+                let fresh = Tensor::zeros([batch, capacity, width], options);
+                match old {
+                    Some(old) => {
+                        let old = old.slice_dim(1, 0..held);
+                        fresh.slice_assign([0..batch, 0..held, 0..width], old)
                     }
+                    None => fresh,
                 }
             }
         };
-        let (old_k, old_v) = match self.store.take() {
-            Some((k, v)) => (Some(k), Some(v)),
-            None => (None, None),
-        };
-        let place = [0..batch, 0..heads, self.len..len, 0..d_head];
-        let all_k = grow(old_k, &k).slice_assign(place.clone(), k);
-        let all_v = grow(old_v, &v).slice_assign(place, v);
+        let store = store.slice_assign([0..batch, held..len, 0..width], new);
         self.len = len;
-        self.store = Some((all_k.clone(), all_v.clone()));
-        (all_k.slice_dim(2, 0..len), all_v.slice_dim(2, 0..len))
+        self.store = Some(store.clone());
+        store.slice_dim(1, 0..len)
     }
 }

@@ -82,7 +82,7 @@ impl RztxEncoderLayer {
     pub fn forward(&self, x: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
         let [batch, length, _] = x.dims();
         let pass = Pass {
-            bias: mask.bias(batch, length, length, &x),
+            mask: mask.of(batch, length, length),
             ..Pass::default()
         };
         self.run(x, &pass, None)
@@ -96,7 +96,7 @@ impl RztxEncoderLayer {
     ) -> Tensor<3> {
         let forced = pass.forced_dropout;
         let x = self.residual.forward(0, x, |x| {
-            let out = self.attention.attend_self(x, &pass.bias, cache, forced);
+            let out = self.attention.attend_self(x, &pass.mask, cache, forced);
             drop(&self.dropout, out, forced)
         });
         self.residual.forward(1, x, |x| {
@@ -138,8 +138,8 @@ impl RztxDecoderLayer {
     ) -> Tensor<3> {
         let ([batch, length, _], [_, keys, _]) = (x.dims(), memory.dims());
         let pass = Pass {
-            bias: mask.bias(batch, length, length, &x),
-            memory_bias: memory_mask.bias(batch, length, keys, &x),
+            mask: mask.of(batch, length, length),
+            memory_mask: memory_mask.of(batch, length, keys),
             ..Pass::default()
         };
         self.run(x, memory, &pass, None)
@@ -160,12 +160,12 @@ impl RztxDecoderLayer {
         // DIFFERENCE: the authors' decoder computes α · dropout(F(x)), their encoder
         // dropout(α · F(x)). The two are equal (their issue 9); here α comes last in both.
         let x = self.residual.forward(0, x, |x| {
-            let out = self.attention.attend_self(x, &pass.bias, own, forced);
+            let out = self.attention.attend_self(x, &pass.mask, own, forced);
             drop(&self.dropout, out, forced)
         });
         let x = self.residual.forward(1, x, |x| {
             let attention = &self.cross_attention;
-            let out = attention.attend_memory(x, memory, &pass.memory_bias, cross, forced);
+            let out = attention.attend_memory(x, memory, &pass.memory_mask, cross, forced);
             drop(&self.dropout, out, forced)
         });
         self.residual.forward(2, x, |x| {

@@ -1,8 +1,6 @@
 //! Attention masks.
 
-use std::cell::OnceCell;
-
-use burn::tensor::{Bool, DType, Device, Tensor};
+use burn::tensor::{Bool, Tensor};
 
 /// The keys that each query must not attend to: the union of up to three masks. Each is true where
 /// attention is forbidden, as in PyTorch and Burn.
@@ -19,47 +17,13 @@ pub struct AttentionMask {
     pub causal: bool,
 }
 
-/// A mask in the form that one forward pass adds to its scores.
+/// A mask in the form that attention takes, made once for all layers of a forward pass.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bias {
-    /// Set if the causal mask is the only one. Its scores are computed when they are first needed.
-    causal: Option<Causal>,
-    scores: OnceCell<Tensor<4>>,
-    /// Multiplies the context, `[1 or batch, 1, queries, 1]`: 0 for a query whose keys are all
-    /// masked.
-    pub alive: Option<Tensor<4>>,
-}
-
-/// The size of a causal mask, and the device and type of its tensor.
-#[derive(Clone, Debug)]
-struct Causal {
-    queries: usize,
-    keys: usize,
-    device: Device,
-    dtype: DType,
-}
-
-impl Bias {
-    /// The term that is added to the scores, `[1 or batch, 1, queries, keys]`: 0, or so low that
-    /// the softmax gives 0.
-    pub fn scores(&self) -> Option<&Tensor<4>> {
-        match &self.causal {
-            Some(causal) => Some(self.scores.get_or_init(|| {
-                let mask = causal_mask(causal.queries, causal.keys, &causal.device);
-                added(mask, causal.dtype)
-            })),
-            None => self.scores.get(),
-        }
-    }
-
-    /// `Some(true)` for a causal mask alone with as many queries as keys, `Some(false)` for no
-    /// mask, `None` for all other masks.
-    pub fn simple(&self) -> Option<bool> {
-        match &self.causal {
-            Some(causal) => (causal.queries == causal.keys).then_some(true),
-            None => self.scores.get().is_none().then_some(false),
-        }
-    }
+pub(super) struct Masked {
+    /// Whether a query attends only to the keys up to its own position.
+    pub causal: bool,
+    /// The other masks, `[1 or batch, 1 or queries, keys]`.
+    pub forbidden: Option<Tensor<3, Bool>>,
 }
 
 impl AttentionMask {
@@ -93,38 +57,13 @@ impl AttentionMask {
         self
     }
 
-    /// The mask for scores of `[batch, heads, queries, keys]`. Under a causal mask, the queries are
+    /// The mask of `queries` positions to `keys` positions. Under a causal mask, the queries are
     /// the last of the `keys` positions.
     ///
     /// # Panics
     ///
     /// If a mask has another shape.
-    pub(super) fn bias(&self, batch: usize, queries: usize, keys: usize, like: &Tensor<3>) -> Bias {
-        let (device, dtype) = (like.device(), like.dtype());
-        if self.attention.is_none() && self.padding.is_none() {
-            let causal = Causal {
-                queries,
-                keys,
-                device,
-                dtype,
-            };
-            return Bias {
-                causal: self.causal.then_some(causal),
-                ..Bias::default()
-            };
-        }
-        let mut union = self.causal.then(|| causal_mask(queries, keys, &device));
-        let mut add = |mask: Tensor<4, Bool>| {
-            union = Some(match union.take() {
-                Some(other) => {
-                    // Both get one shape first, since not every backend broadcasts booleans.
-                    let rows = other.dims()[0].max(mask.dims()[0]);
-                    let whole = [rows, 1, queries, keys];
-                    other.expand(whole).bool_or(mask.expand(whole))
-                }
-                None => mask,
-            });
-        };
+    pub(super) fn of(&self, batch: usize, queries: usize, keys: usize) -> Masked {
         if let Some(mask) = &self.attention {
             let [n, q, k] = mask.dims();
             assert!(
@@ -132,7 +71,6 @@ impl AttentionMask {
                 "an attention mask must be [1 or batch, queries, keys] = [1 or {batch}, {queries}, \
                  {keys}], got [{n}, {q}, {k}]."
             );
-            add(mask.clone().unsqueeze_dim(1));
         }
         if let Some(mask) = &self.padding {
             let [n, k] = mask.dims();
@@ -140,29 +78,19 @@ impl AttentionMask {
                 n == batch && k == keys,
                 "a padding mask must be [batch, keys] = [{batch}, {keys}], got [{n}, {k}]."
             );
-            let mask: Tensor<4, Bool> = mask.clone().reshape([batch, 1, 1, keys]);
-            add(mask.expand([batch, 1, queries, keys]));
         }
-        let Some(union) = union else {
-            return Bias::default();
+        let padding = self.padding.clone().map(|mask| mask.unsqueeze_dim::<3>(1));
+        let forbidden = match (self.attention.clone(), padding) {
+            (Some(mask), Some(padding)) => {
+                // Both get one shape first, since not every backend broadcasts booleans.
+                let whole = [batch, queries, keys];
+                Some(mask.expand(whole).bool_or(padding.expand(whole)))
+            }
+            (mask, padding) => mask.or(padding),
         };
-        Bias {
-            scores: added(union.clone(), dtype).into(),
-            alive: Some(union.all_dim(3).bool_not().float().cast(dtype)),
-            causal: None,
+        Masked {
+            causal: self.causal,
+            forbidden,
         }
     }
-}
-
-fn added(mask: Tensor<4, Bool>, dtype: DType) -> Tensor<4> {
-    // Half of the lowest value, so that adding a score does not overflow.
-    let low = dtype.finfo().map_or(-1e30, |info| info.min / 2.0);
-    mask.float().cast(dtype) * low
-}
-
-/// `[1, 1, queries, keys]`, where the queries are the last positions.
-fn causal_mask(queries: usize, keys: usize, device: &Device) -> Tensor<4, Bool> {
-    let offset = keys as i64 - queries as i64;
-    // Burn's mask is false in the lower triangle and true above it, where attention is forbidden.
-    Tensor::<2, Bool>::tril_mask([queries, keys], offset, device).unsqueeze::<4>()
 }

@@ -73,7 +73,7 @@ pub use weights::RztxInit;
 pub(super) use weights::linear as init_linear;
 
 use burn::nn::Dropout;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 
 /// Burn's dropout; if `forced`, also on a device without autodiff. With recomputation, a layer
 /// first runs without a graph and must then drop the same values as in its second run.
@@ -84,4 +84,12 @@ fn drop<const D: usize>(dropout: &Dropout, x: Tensor<D>, forced: bool) -> Tensor
     let keep = 1.0 - dropout.prob;
     let kept = x.random_like(Distribution::Bernoulli(keep));
     x * kept * (1.0 / keep)
+}
+
+/// The probability with which attention drops weights on a device, by the rule of [`drop`].
+fn drop_rate(dropout: &Dropout, device: &Device, forced: bool) -> f64 {
+    match forced || (device.is_autodiff() && dropout.training.is_enabled()) {
+        true => dropout.prob,
+        false => 0.0,
+    }
 }

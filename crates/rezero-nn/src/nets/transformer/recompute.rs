@@ -53,7 +53,7 @@ impl RztxLm {
         let plain = self.valid();
         let embedded = plain.embed(tokens.clone().inner(), 0);
         let forced = Pass {
-            bias: AttentionMask::causal().bias(batch, length, length, &embedded),
+            mask: AttentionMask::causal().of(batch, length, length),
             forced_dropout: true,
             ..Pass::default()
         };
@@ -80,7 +80,7 @@ impl RztxLm {
             collect(&self.embedding, &grads, &mut gradients);
         }
         let pass = Pass {
-            bias: AttentionMask::causal().bias(batch, length, length, &top),
+            mask: AttentionMask::causal().of(batch, length, length),
             ..Pass::default()
         };
         let layers = self.encoder.layers.iter().zip(inputs).enumerate();

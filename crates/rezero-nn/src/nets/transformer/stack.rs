@@ -70,7 +70,7 @@ impl RztxEncoder {
         let RztxEncoderInput { tensor: x, mask } = input.into();
         let [batch, length, _] = x.dims();
         let pass = Pass {
-            bias: mask.bias(batch, length, length, &x),
+            mask: mask.of(batch, length, length),
             ..Pass::default()
         };
         let x = self
@@ -96,7 +96,7 @@ impl RztxEncoder {
             .resize_with(self.layers.len(), AttentionCache::default);
         let keys = cache.len() + length;
         let pass = Pass {
-            bias: decoding_mask(length).bias(batch, length, keys, &x),
+            mask: AttentionMask::causal().of(batch, length, keys),
             ..Pass::default()
         };
         let x = self
@@ -105,14 +105,6 @@ impl RztxEncoder {
             .zip(&mut cache.layers)
             .fold(x, |x, (layer, cache)| layer.run(x, &pass, Some(cache)));
         Norm::apply(self.norm.as_ref(), x)
-    }
-}
-
-/// A single new position may attend to all positions, so it needs no mask.
-fn decoding_mask(new: usize) -> AttentionMask {
-    AttentionMask {
-        causal: new > 1,
-        ..AttentionMask::default()
     }
 }
 
@@ -159,8 +151,8 @@ impl RztxDecoder {
         } = input;
         let ([batch, length, _], [_, keys, _]) = (x.dims(), memory.dims());
         let pass = Pass {
-            bias: target_mask.bias(batch, length, length, &x),
-            memory_bias: memory_mask.bias(batch, length, keys, &x),
+            mask: target_mask.of(batch, length, length),
+            memory_mask: memory_mask.of(batch, length, keys),
             ..Pass::default()
         };
         let x = self
@@ -204,8 +196,8 @@ impl RztxDecoder {
             .resize_with(self.layers.len(), DecoderLayerCache::default);
         let keys = cache.len() + length;
         let pass = Pass {
-            bias: decoding_mask(length).bias(batch, length, keys, &x),
-            memory_bias: memory_mask.bias(batch, length, memory_keys, &x),
+            mask: AttentionMask::causal().of(batch, length, keys),
+            memory_mask: memory_mask.of(batch, length, memory_keys),
             ..Pass::default()
         };
         let x = self
