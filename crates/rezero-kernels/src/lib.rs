@@ -23,7 +23,7 @@
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
-//! | [`transpose`], [`all_finite`], [`FileFloat`] | on values in memory, for readers of weights |
+//! | [`transpose`], [`all_finite`], [`FileFloat`], [`add_to`] | on values in memory, for readers of weights and sums over processes |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
@@ -62,4 +62,4 @@ pub use linear::{Epilogue, gated_linear, linear};
 pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, LionStep, SgdStep};
 pub use row_norm::{layer_norm, rms_norm};
-pub use values::{FileFloat, all_finite, transpose};
+pub use values::{FileFloat, add_to, all_finite, transpose};

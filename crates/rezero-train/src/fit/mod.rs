@@ -16,6 +16,7 @@
 mod average;
 mod devices;
 mod diagnose;
+mod exchange;
 mod freeze;
 mod memory;
 mod model;

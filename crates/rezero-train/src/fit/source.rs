@@ -11,6 +11,7 @@ use rezero_data::{Prefetch, rng::order};
 use super::model::Batch;
 use super::step::Input;
 use crate::error::Error;
+use crate::ranks::Ranks;
 use crate::recipe::Settings;
 
 /// The batches of a run. Each is a function of the seed and the step, so that a resumed run gets
@@ -190,14 +191,27 @@ pub(super) struct Loader<S> {
     device: Device,
     /// The step that the next iteration begins at; the loop sets it.
     step: Arc<AtomicUsize>,
+    ranks: Ranks,
+    cut: Cut,
+}
+
+/// What a rank gets of the batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its share of the rows of each, in training.
+    Rows,
+    /// Each n-th batch of n ranks, for scoring.
+    Batches,
 }
 
 impl<S: Source> Loader<S> {
-    pub fn new(source: S, device: Device, step: Arc<AtomicUsize>) -> Self {
+    pub fn new(source: S, device: Device, step: Arc<AtomicUsize>, ranks: Ranks, cut: Cut) -> Self {
         Self {
             source: Arc::new(source),
             device,
             step,
+            ranks,
+            cut,
         }
     }
 }
@@ -205,7 +219,15 @@ impl<S: Source> Loader<S> {
 impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Input<S::Batch>> + 'a> {
         let step = self.step.load(Ordering::Relaxed);
-        Box::new(Inputs(self.source.batches_from(step, &self.device)))
+        let mut inputs = Inputs {
+            batches: self.source.batches_from(step, &self.device),
+            ranks: self.ranks.clone(),
+            cut: self.cut,
+        };
+        if self.cut == Cut::Batches {
+            inputs.pass_over(self.ranks.rank());
+        }
+        Box::new(inputs)
     }
 
     fn num_items(&self) -> usize {
@@ -217,6 +239,8 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
             source: self.source.clone(),
             device: device.clone(),
             step: self.step.clone(),
+            ranks: self.ranks.clone(),
+            cut: self.cut,
         })
     }
 
@@ -226,19 +250,51 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     }
 }
 
-struct Inputs<B>(Batches<B>);
+struct Inputs<B> {
+    batches: Batches<B>,
+    ranks: Ranks,
+    cut: Cut,
+}
 
-impl<B> Iterator for Inputs<B> {
-    type Item = Result<Input<B>, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        // The loop seeds each step.
-        Some(self.0.next()?.map(Input::new))
+impl<B: Batch> Inputs<B> {
+    /// Leaves out `n` batches.
+    fn pass_over(&mut self, n: usize) {
+        for _ in 0..n {
+            self.batches.next();
+        }
     }
 }
 
-impl<B> DataLoaderIterator<Input<B>> for Inputs<B> {
+impl<B: Batch> Iterator for Inputs<B> {
+    type Item = Result<Input<B>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = match self.batches.next()? {
+            Ok(batch) => batch,
+            Err(error) => return Some(Err(error)),
+        };
+        let size = self.ranks.size();
+        // The loop seeds each step.
+        Some(Ok(match self.cut {
+            _ if size == 1 => Input::new(batch),
+            Cut::Batches => {
+                self.pass_over(size - 1);
+                Input::new(batch)
+            }
+            Cut::Rows => {
+                let rows = batch.rows();
+                Input {
+                    items: batch.items(),
+                    givers: rows.min(size),
+                    ..Input::new(batch.narrow(self.ranks.share(rows)))
+                }
+            }
+        }))
+    }
+}
+
+impl<B: Batch> DataLoaderIterator<Input<B>> for Inputs<B> {
     fn progress(&self) -> Progress {
-        self.0.progress()
+        self.batches.progress()
     }
 }

@@ -16,6 +16,7 @@ use super::task::Task;
 use super::{STACK_BYTES, memory, terminal};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use crate::recipe::{GateOptimizer, Gates, Optimizer, Settings, fingerprint, must_be_same};
 use crate::record::{Environment, NewRun, Opening, Reader, run_dir};
 
@@ -248,6 +249,7 @@ impl Trainer {
                 .clone()
                 .unwrap_or_else(|| on_signal(OnTerm::default())),
             plain: self.plain,
+            ranks: Ranks::alone(),
         })?;
         if !finished.interrupted {
             run.done(&self.task.summary(&settings.run, &finished))?;
