@@ -657,6 +657,9 @@ pub struct Devices {
     /// compare with Flex
     #[arg(long)]
     pub check: bool,
+    /// With --check, under mpirun or srun: check and time the sums over all processes in place of the devices
+    #[arg(long, requires = "check", conflicts_with = "names")]
+    pub mpi: bool,
     /// Check the one device in this process
     #[arg(long, hide = true)]
     pub here: bool,

@@ -20,9 +20,7 @@ use crate::fit::{
 };
 use crate::ranks::Ranks;
 use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
-use crate::record::{
-    Environment, NewRun, Opening, Reader, RunDir, Stage, State, checkpoint, run_dir,
-};
+use crate::record::{Environment, NewRun, Opening, RunDir, Stage, State, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
@@ -130,14 +128,7 @@ fn resolved_on(ranks: &Ranks, args: &Train) -> Result<Plan> {
         })
     };
     let plan = ranks.agree(own.map_or_else(followed, Ok))?;
-    let batch = plan.resolved.recipe.settings.train.batch;
-    if batch < ranks.size() {
-        return Err(ranks.refuses("train.batch", &format!(
-            "must be at least the number of processes, of which each computes a part of a step: got batch={batch} and \
-             {} processes",
-            ranks.size()
-        )));
-    }
+    ranks.must_have_rows(plan.resolved.recipe.settings.train.batch)?;
     Ok(plan)
 }
 
@@ -268,7 +259,7 @@ struct Open<D: Domain> {
     train: D::Set,
     valid: D::Set,
     /// The folder of the checkpoint that rank 0 has sent to this rank.
-    _received: Option<TempDir>,
+    received: Option<TempDir>,
 }
 
 /// Opens the devices, the run and the data. None if the run is complete.
@@ -295,7 +286,8 @@ fn open<D: Domain>(
     let device = device::chosen(given, &settings.run.device)?;
     let local = device::of_rank(device, ranks.local_rank());
     let devices = ranks.agree(device::for_training(&local, settings.train.dtype))?;
-    let (opening, received) = opened_on(ranks, plan)?;
+    let (place, identity) = (plan.place.clone(), recipe.identity());
+    let (opening, received) = ranks.open(place, &identity, || opened(plan))?;
     if ranks.leads() && plan.saved.is_some() && opening.start.is_none() && !opening.is_done() {
         say!("no checkpoint yet: starting from step 0");
     }
@@ -356,51 +348,8 @@ fn open<D: Domain>(
         places,
         train,
         valid,
-        _received: received,
+        received,
     }))
-}
-
-/// The run that begins or continues, as rank 0 has opened it. The other ranks get its checkpoint, in a folder that is
-/// removed later: they need not see the directory of the run.
-fn opened_on(ranks: &Ranks, plan: &Plan) -> Result<(Opening, Option<TempDir>)> {
-    #[derive(Serialize, Deserialize)]
-    struct Announced {
-        before: Option<Environment>,
-        checkpoint: bool,
-    }
-    let own = ranks.agree(match ranks.leads() {
-        true => opened(plan).map(Some),
-        false => Ok(None),
-    })?;
-    if ranks.size() == 1 {
-        return own
-            .map(|opening| (opening, None))
-            .ok_or_else(|| Error::Training("rank 0 opens the run".to_owned()));
-    }
-    let announced = own.as_ref().map(|opening| Announced {
-        before: opening.before.clone(),
-        checkpoint: opening.start.is_some(),
-    });
-    let Announced { before, checkpoint } = ranks.from_first(announced.as_ref())?;
-    let folder = ranks.agree(match own {
-        None if checkpoint => {
-            let made = tempfile::tempdir();
-            made.map(Some)
-                .map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))
-        }
-        _ => Ok(None),
-    })?;
-    if checkpoint {
-        let from = own.as_ref().and_then(|opening| opening.start.as_ref());
-        ranks.copy_files(from.map(Reader::dir), folder.as_ref().map(TempDir::path))?;
-    }
-    let followed = || {
-        let folder = folder.as_ref().map(TempDir::path);
-        let start = folder.map(|at| Reader::open(at, &plan.resolved.recipe.identity()));
-        Opening::of_rank(plan.place.clone(), start.transpose()?, before)
-    };
-    let opening = ranks.agree(own.map_or_else(followed, Ok))?;
-    Ok((opening, folder))
 }
 
 fn opened(plan: &Plan) -> Result<Opening> {
@@ -410,7 +359,7 @@ fn opened(plan: &Plan) -> Result<Opening> {
     };
     let dir = plan.place.path();
     // Another process that trains it would remove checkpoints between their list and their reading.
-    let _held = RunDir::open(&dir)?;
+    let held = RunDir::open(&dir)?;
     // An imported or grown run that has not been trained.
     let last = checkpoint::list(&dir)?.pop_last();
     let at_start = last.is_some_and(|(step, _)| step == 0);
@@ -421,7 +370,7 @@ fn opened(plan: &Plan) -> Result<Opening> {
         &recipe.settings,
         at_start,
     )?;
-    drop(_held);
+    drop(held);
     Opening::resume(&dir, &recipe.identity())
 }
 
@@ -495,7 +444,7 @@ fn fit<D: Domain>(
         places,
         train,
         valid,
-        _received,
+        received: _received,
     } = open;
     let Plan { resolved, .. } = plan;
     let (of, settings) = (&of, &recipe.settings);

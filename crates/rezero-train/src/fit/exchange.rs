@@ -9,37 +9,70 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::model::{Model, Sums};
-use super::step::Trainee;
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
 use crate::record::Totals;
 
-/// What a step has on one rank, or on all together.
-pub(super) struct Step<M: Model> {
-    pub trainee: Trainee<M>,
+/// What a step has on one rank.
+pub(super) struct Step {
     /// The sums of the step's parts, in the order of the batch.
     pub parts: Vec<Sums>,
     pub grads: GradientsParams,
-    /// Whether the run is to stop after this step: as one rank asks for it.
+    /// Whether the run is to stop after this step.
     pub stop: bool,
+    /// The number of ranks whose rows count, the first ones.
+    pub givers: usize,
 }
 
-/// Adds up the step of all ranks in their order, of which the first `givers` have rows that count.
+/// What a step has on all ranks together.
+pub(super) struct Whole {
+    pub parts: Vec<Sums>,
+    pub grads: GradientsParams,
+    /// Whether a rank asks to stop.
+    pub stop: bool,
+    /// The running statistics of batch norms.
+    running: Vec<f32>,
+}
+
+impl Whole {
+    /// `model` with the running statistics of all ranks.
+    pub fn apply<M: Module>(&mut self, model: M) -> M {
+        let mut values = std::mem::take(&mut self.running);
+        if values.is_empty() {
+            return model;
+        }
+        values.reverse();
+        model.map(&mut SetRunning {
+            values,
+            path: Vec::new(),
+        })
+    }
+}
+
+/// Adds up the step of all ranks in their order.
 ///
-/// Running statistics become the mean of those of these ranks, as Burn's batch norm takes the mean of several threads.
-pub(super) fn exchange<M: Model>(ranks: &Ranks, givers: usize, step: Step<M>) -> Result<Step<M>> {
+/// Running statistics become the mean of those of the ranks, as Burn's batch norm takes the mean of several threads.
+pub(super) fn exchange<M: Model>(ranks: &Ranks, model: &M, step: Step) -> Result<Whole> {
     let Step {
-        mut trainee,
         parts,
         grads,
         stop,
+        givers,
     } = step;
+    if ranks.size() == 1 {
+        return Ok(Whole {
+            parts,
+            grads,
+            stop,
+            running: Vec::new(),
+        });
+    }
     // Makes batch norm write back the statistics of its last update.
-    drop(trainee.model.valid());
+    drop(model.valid());
     let mut running = Running::default();
-    trainee.model.visit(&mut running);
+    model.visit(&mut running);
     let mut flat = Flat::of(grads);
-    trainee.model.visit(&mut flat);
+    model.visit(&mut flat);
     let (present, numbers) = (flat.present, values_of(Tensor::cat(flat.values, 0)));
     let device = parts
         .first()
@@ -85,22 +118,12 @@ pub(super) fn exchange<M: Model>(ranks: &Ranks, givers: usize, step: Step<M>) ->
         values: &sum,
         path: Vec::new(),
     };
-    trainee.model.visit(&mut filled);
-    let grads = filled.grads;
-
-    if !all[0].running.is_empty() {
-        let mut values = mean(given.iter().map(|words| &words.running[..]));
-        values.reverse();
-        trainee.model = trainee.model.map(&mut SetRunning {
-            values,
-            path: Vec::new(),
-        });
-    }
-    Ok(Step {
-        trainee,
+    model.visit(&mut filled);
+    Ok(Whole {
         parts,
-        grads,
+        grads: filled.grads,
         stop: all.iter().any(|words| words.stop),
+        running: mean(given.iter().map(|words| &words.running[..])),
     })
 }
 
@@ -136,12 +159,27 @@ impl Scored {
     }
 }
 
-/// SHA-256 of the weights and running statistics of a model, which all ranks must have alike.
-pub(super) fn digest<M: Module>(model: &M) -> String {
+/// Checks that all ranks have the same weights and running statistics, by their SHA-256.
+///
+/// # Errors
+///
+/// The first rank that has others than rank 0, the same error on all.
+pub(super) fn must_be_alike<M: Module>(ranks: &Ranks, model: &M) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
     let mut digest = Digested(Sha256::new());
     model.visit(&mut digest);
     let sum = digest.0.finalize();
-    sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    let text: String = sum
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    ranks.same(&[(
+        "model after the same steps, since its processor or device rounds otherwise (use machines of one kind)",
+        &text,
+    )])
 }
 
 /// x₀ + ((x₁ − x₀) + (x₂ − x₀) + …) / n, which is exact where all are equal.

@@ -17,7 +17,7 @@ use rezero_data::rng::mix;
 
 use super::average::Average;
 use super::devices::Replicas;
-use super::exchange::{self, exchange};
+use super::exchange;
 use super::model::Model;
 use super::parts::PartUpdate;
 use super::schedule::Scheduler;
@@ -253,22 +253,18 @@ impl<M: Model> Session<M> {
                 Err(model) => trainee = Trainee { model, how },
             }
         }
-        let (items, loss_scale, counted) = (input.items, input.loss_scale, input.givers);
-        let (mut parts, mut grads) = match replicas {
-            Some(replicas) => replicas.gradients(&trainee, input)?,
-            None => trainee.gradients(input),
+        let (items, loss_scale) = (input.items, input.loss_scale);
+        let (parts, grads) = match self.gradients(&trainee, input) {
+            Ok(mut whole) => {
+                trainee.model = whole.apply(trainee.model);
+                self.stop = whole.stop;
+                (whole.parts, whole.grads)
+            }
+            Err(error) => {
+                self.trainee = Some(trainee);
+                return Err(error);
+            }
         };
-        let ranks = &self.start.plan.ranks;
-        if ranks.size() > 1 {
-            let own = exchange::Step {
-                trainee,
-                parts,
-                grads,
-                stop: self.interrupter.should_stop(),
-            };
-            let all = exchange(ranks, counted, own)?;
-            (trainee, parts, grads, self.stop) = (all.trainee, all.parts, all.grads, all.stop);
-        }
         let TrainOutput {
             grads,
             item: mut output,
@@ -297,6 +293,22 @@ impl<M: Model> Session<M> {
             self.trainee = Some(trainee);
         }
         Ok(output)
+    }
+
+    /// The sums and gradients of a step, of all devices and ranks.
+    fn gradients(&self, trainee: &Trainee<M>, input: Input<M::Batch>) -> Result<exchange::Whole> {
+        let givers = input.givers;
+        let (parts, grads) = match &self.start.moving.replicas {
+            Some(replicas) => replicas.gradients(trainee, input)?,
+            None => trainee.gradients(input),
+        };
+        let own = exchange::Step {
+            parts,
+            grads,
+            stop: self.interrupter.should_stop(),
+            givers,
+        };
+        exchange::exchange(&self.start.plan.ranks, &trainee.model, own)
     }
 
     /// Ends the run, with a row that shows it, if the loss or the gradient norm is not finite.
@@ -544,14 +556,7 @@ impl<M: Model> Session<M> {
     fn save(&mut self) -> Result<()> {
         // Makes batch norm write back the statistics of its last update.
         let model = self.trainee().valid().model;
-        if self.start.plan.ranks.size() > 1 {
-            let digest = exchange::digest(&model);
-            let same = [(
-                "value of a weight, as other machines compute other roundings: use machines of one kind",
-                &*digest,
-            )];
-            self.start.plan.ranks.same(&same)?;
-        }
+        exchange::must_be_alike(&self.start.plan.ranks, &model)?;
         let average = self.averaged().map(Model::to_weights);
         let Start {
             moving,
@@ -571,6 +576,7 @@ impl<M: Model> Session<M> {
     /// Whether the run is to stop after this step: with several ranks, as they have agreed in it.
     fn should_stop(&self) -> bool {
         match self.start.plan.ranks.size() {
+            // At once, also within a validation.
             1 => self.interrupter.should_stop(),
             _ => self.stop,
         }

@@ -29,10 +29,59 @@ pub trait Source: Send + Sync + 'static {
     /// The batches from training step `step` to the end of its epoch, on `device`. Steps are
     /// counted over the whole run, from 0.
     fn batches_from(&self, step: usize, device: &Device) -> Batches<Self::Batch>;
+
+    /// The same batches, each cut to the [share](Ranks::share) of a rank. The default makes whole batches and cuts
+    /// them; override it where batches are dear.
+    fn shares_from(&self, step: usize, device: &Device, ranks: &Ranks) -> Shares<Self::Batch> {
+        Box::new(Cutting {
+            batches: self.batches_from(step, device),
+            ranks: ranks.clone(),
+        })
+    }
 }
 
 /// An iterator over batches.
 pub type Batches<B> = Box<dyn DataLoaderIterator<B>>;
+
+/// An iterator over the shares of a rank.
+pub type Shares<B> = Box<dyn DataLoaderIterator<Share<B>>>;
+
+/// The rows of a batch that one rank computes.
+#[derive(Clone, Debug)]
+pub struct Share<B> {
+    /// These rows.
+    pub batch: B,
+    /// The number of rows of the whole batch.
+    pub rows: usize,
+    /// The number of its [items](Batch::items).
+    pub items: usize,
+}
+
+struct Cutting<B> {
+    batches: Batches<B>,
+    ranks: Ranks,
+}
+
+impl<B: Batch> Iterator for Cutting<B> {
+    type Item = Result<Share<B>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.batches.next()?.map(|batch| {
+            let (rows, items) = (batch.rows(), batch.items());
+            Share {
+                batch: batch.narrow(self.ranks.share(rows)),
+                rows,
+                items,
+            }
+        }))
+    }
+}
+
+impl<B: Batch> DataLoaderIterator<Share<B>> for Cutting<B> {
+    fn progress(&self) -> Progress {
+        self.batches.progress()
+    }
+}
 
 /// Any Burn [`Dataset`] as a [`Source`]. A thread reads the items of `run.prefetch` batches ahead.
 /// The thread of the loop makes batches of them, because some backends have one stream per thread.
@@ -219,15 +268,22 @@ impl<S: Source> Loader<S> {
 impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Input<S::Batch>> + 'a> {
         let step = self.step.load(Ordering::Relaxed);
-        let mut inputs = Inputs {
-            batches: self.source.batches_from(step, &self.device),
-            ranks: self.ranks.clone(),
-            cut: self.cut,
-        };
-        if self.cut == Cut::Batches {
-            inputs.pass_over(self.ranks.rank());
+        let (source, device, ranks) = (&self.source, &self.device, &self.ranks);
+        match self.cut {
+            _ if ranks.size() == 1 => Box::new(Each {
+                batches: source.batches_from(step, device),
+                left_out: 0,
+            }),
+            Cut::Rows => Box::new(Own(source.shares_from(step, device, ranks), ranks.size())),
+            Cut::Batches => {
+                let mut batches = source.batches_from(step, device);
+                pass_over(&mut batches, ranks.rank());
+                Box::new(Each {
+                    batches,
+                    left_out: ranks.size() - 1,
+                })
+            }
         }
-        Box::new(inputs)
     }
 
     fn num_items(&self) -> usize {
@@ -250,51 +306,53 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     }
 }
 
-struct Inputs<B> {
-    batches: Batches<B>,
-    ranks: Ranks,
-    cut: Cut,
-}
-
-impl<B: Batch> Inputs<B> {
-    /// Leaves out `n` batches.
-    fn pass_over(&mut self, n: usize) {
-        for _ in 0..n {
-            self.batches.next();
-        }
+/// Leaves out `n` batches.
+fn pass_over<B>(batches: &mut Batches<B>, n: usize) {
+    for _ in 0..n {
+        batches.next();
     }
 }
 
-impl<B: Batch> Iterator for Inputs<B> {
+/// Whole batches, of which some are left out after each.
+struct Each<B> {
+    batches: Batches<B>,
+    left_out: usize,
+}
+
+impl<B: Batch> Iterator for Each<B> {
     type Item = Result<Input<B>, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = match self.batches.next()? {
-            Ok(batch) => batch,
-            Err(error) => return Some(Err(error)),
-        };
-        let size = self.ranks.size();
+        let batch = self.batches.next()?;
+        pass_over(&mut self.batches, self.left_out);
         // The loop seeds each step.
-        Some(Ok(match self.cut {
-            _ if size == 1 => Input::new(batch),
-            Cut::Batches => {
-                self.pass_over(size - 1);
-                Input::new(batch)
-            }
-            Cut::Rows => {
-                let rows = batch.rows();
-                Input {
-                    items: batch.items(),
-                    givers: rows.min(size),
-                    ..Input::new(batch.narrow(self.ranks.share(rows)))
-                }
-            }
+        Some(batch.map(Input::new))
+    }
+}
+
+impl<B: Batch> DataLoaderIterator<Input<B>> for Each<B> {
+    fn progress(&self) -> Progress {
+        self.batches.progress()
+    }
+}
+
+/// A rank's shares of batches, and the number of ranks.
+struct Own<B>(Shares<B>, usize);
+
+impl<B: Batch> Iterator for Own<B> {
+    type Item = Result<Input<B>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next()?.map(|share| Input {
+            items: share.items,
+            givers: share.rows.min(self.1),
+            ..Input::new(share.batch)
         }))
     }
 }
 
-impl<B: Batch> DataLoaderIterator<Input<B>> for Inputs<B> {
+impl<B: Batch> DataLoaderIterator<Input<B>> for Own<B> {
     fn progress(&self) -> Progress {
-        self.batches.progress()
+        self.0.progress()
     }
 }

@@ -18,6 +18,7 @@ use burn::train::{
 
 use super::average::Average;
 use super::devices::Replicas;
+use super::exchange;
 use super::model::Model;
 use super::progress::{Extent, PlainRenderer};
 use super::schedule::{Rates, Scheduler};
@@ -136,6 +137,7 @@ where
         };
         let files = self.ranks.leads().then(open).transpose();
         let files = self.ranks.agree(files)?;
+        exchange::must_be_alike(&self.ranks, &trainee.valid().model)?;
 
         let steps = settings.run.last_step(epochs * steps_per_epoch);
         let renderer: Box<dyn MetricsRenderer> = if self.plain {

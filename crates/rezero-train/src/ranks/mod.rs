@@ -9,6 +9,7 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+mod opening;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -84,7 +85,7 @@ impl std::fmt::Debug for Ranks {
 
 /// What a rank has sent, and how long it has waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Bytes of gradients that this rank has sent.
     pub bytes: u64,
     /// Time in communication, with the wait for slower ranks.
@@ -107,7 +108,7 @@ struct Failure {
 
 /// The number of processes that a launcher has started together with this one, and the variable that says so. Slurm sets
 /// its variable for the tasks of `srun` alone, not for the script of `sbatch`.
-pub fn launched() -> Option<(&'static str, usize)> {
+fn launched() -> Option<(&'static str, usize)> {
     const SAY_SO: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
     SAY_SO.into_iter().find_map(|name| {
         let number = std::env::var(name).ok()?.trim().parse().ok()?;
@@ -120,7 +121,7 @@ pub fn launched() -> Option<(&'static str, usize)> {
 /// # Errors
 ///
 /// If there are several.
-pub fn must_be_one(command: &str) -> Result<()> {
+pub(crate) fn must_be_one(command: &str) -> Result<()> {
     match launched() {
         Some((name, n)) => Err(Error::Ranks(format!(
             "{n} processes of `rezero {command}` were started at once ({name}={n}), which would all do the same \
@@ -263,7 +264,7 @@ impl Ranks {
     }
 
     /// What this process has sent so far.
-    pub fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> Traffic {
         *self.counted()
     }
 
@@ -281,7 +282,7 @@ impl Ranks {
     /// # Errors
     ///
     /// The error of the first rank that has one, the same on all.
-    pub fn agree<T>(&self, result: Result<T>) -> Result<T> {
+    pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
         if self.link.is_none() {
             return result;
         }
@@ -302,7 +303,7 @@ impl Ranks {
     /// # Errors
     ///
     /// The first rank that has another value than rank 0, the same error on all.
-    pub fn same(&self, values: &[(&str, &str)]) -> Result<()> {
+    pub(crate) fn same(&self, values: &[(&str, &str)]) -> Result<()> {
         if self.link.is_none() {
             return Ok(());
         }
@@ -324,7 +325,7 @@ impl Ranks {
     /// # Errors
     ///
     /// The error of the first rank that has one, the same on all.
-    pub fn in_turn<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn in_turn<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let turn = match (self.rank, self.local_rank()) {
             (0, _) => 0,
             (_, 0) => 1,
@@ -347,7 +348,10 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer.
-    pub fn from_first<T: Serialize + DeserializeOwned>(&self, value: Option<&T>) -> Result<T> {
+    pub(crate) fn from_first<T: Serialize + DeserializeOwned>(
+        &self,
+        value: Option<&T>,
+    ) -> Result<T> {
         let bytes = value.map(to_bytes).unwrap_or_default();
         from_bytes(&self.spread(bytes)?)
     }
@@ -357,7 +361,7 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer, or a file cannot be read or written, the same error on all.
-    pub fn copy_files(&self, from: Option<&Path>, to: Option<&Path>) -> Result<()> {
+    pub(crate) fn copy_files(&self, from: Option<&Path>, to: Option<&Path>) -> Result<()> {
         let listed = from.map(files_in).transpose();
         let names = self.agree(listed)?;
         let names: Vec<String> = self.from_first(Some(&names.unwrap_or_default()))?;
@@ -407,7 +411,7 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer.
-    pub fn gather<T: Serialize + DeserializeOwned, U: Serialize>(
+    pub(crate) fn gather<T: Serialize + DeserializeOwned, U: Serialize>(
         &self,
         mine: &U,
     ) -> Result<Vec<T>> {
@@ -420,7 +424,7 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer.
-    pub fn gather_now<T: Serialize + DeserializeOwned, U: Serialize>(
+    pub(crate) fn gather_now<T: Serialize + DeserializeOwned, U: Serialize>(
         &self,
         mine: &U,
     ) -> Result<Vec<T>> {
@@ -450,7 +454,7 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer.
-    pub fn sum(
+    pub(crate) fn sum(
         &self,
         mine: Vec<u8>,
         numbers: Vec<f32>,
@@ -470,7 +474,7 @@ impl Ranks {
         Ok(sum)
     }
 
-    /// Ends this process's part in a run that failed. Where the other ranks do not know the error, it is printed, and
+    /// Ends this process's part in a run that failed, with this error. Where the other ranks do not know the error, it is printed, and
     /// the processes of all ranks end here; an error that all have is printed by rank 0 and returned.
     pub fn end(self, error: Error) -> Error {
         let Some(link) = &self.link else {
@@ -496,13 +500,23 @@ impl Ranks {
         link.end(status)
     }
 
-    /// The error of a recipe's value that all ranks have.
-    pub(crate) fn refuses(&self, key: &str, message: &str) -> Error {
-        let error = Error::RecipeValue {
-            key: key.to_owned(),
-            message: message.to_owned(),
-        };
-        self.of_rank(0, &error.to_string(), error.exit_code())
+    /// Checks that each rank has a part of a step of `batch` rows.
+    ///
+    /// # Errors
+    ///
+    /// If there are more ranks than rows, the same error on all.
+    pub(crate) fn must_have_rows(&self, batch: usize) -> Result<()> {
+        self.agree(match batch < self.size() {
+            false => Ok(()),
+            true => Err(Error::RecipeValue {
+                key: "train.batch".to_owned(),
+                message: format!(
+                    "must be at least the number of processes, each of which computes a part of every step: got \
+                     batch={batch} and {} processes",
+                    self.size()
+                ),
+            }),
+        })
     }
 
     fn spread(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {

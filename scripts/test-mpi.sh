@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Training by several processes over MPI (docs/CLUSTERS.md), on this machine: 2, 3 and 4 ranks against one process, kills,
+# hangs, wrong starts. Installs Open MPI and libclang by apt where they are absent. MPI_KILLS: the number of SIGKILLs,
+# by default 4.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+
+if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null; then
+    if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends libopenmpi-dev openmpi-bin libclang-dev; } >/dev/null 2>&1; then
+        echo "mpi: left out, Open MPI and libclang are not here and cannot be installed"
+        exit 0
+    fi
+fi
+
+# The same features as all other builds of the workspace but this one, so that only rezero-train is built again.
+cargo build --locked --release --workspace --features rezero-train/mpi
+exec python3 scripts/test-mpi.py "$CARGO_TARGET_DIR/release/rezero"
