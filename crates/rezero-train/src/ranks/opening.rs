@@ -1,5 +1,7 @@
 //! Opening a run on several ranks, of which only rank 0 may see its directory.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -11,8 +13,8 @@ use crate::record::{Environment, NewRun, Opening, Reader};
 #[derive(Serialize, Deserialize)]
 struct Announced {
     before: Option<Environment>,
-    /// Whether it has a checkpoint.
-    continues: bool,
+    /// The name of its checkpoint's folder, which tells the step.
+    checkpoint: Option<String>,
 }
 
 impl Ranks {
@@ -32,24 +34,31 @@ impl Ranks {
             return Ok((open()?, None));
         }
         let own = self.agree(self.leads().then(open).transpose())?;
+        let from = own.as_ref().and_then(|opening| opening.start.as_ref());
+        let from = from.map(|reader| reader.dir().to_owned());
         let announced = own.as_ref().map(|opening| Announced {
             before: opening.before.clone(),
-            continues: opening.start.is_some(),
+            checkpoint: from.as_ref().and_then(|dir| {
+                let name = dir.file_name()?;
+                Some(name.to_string_lossy().into_owned())
+            }),
         });
-        let Announced { before, continues } = self.from_first(announced.as_ref())?;
-        let folder = self.agree(match own {
-            None if continues => tempfile::tempdir()
-                .map(Some)
-                .map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e)),
-            _ => Ok(None),
-        })?;
-        if continues {
-            let from = own.as_ref().and_then(|opening| opening.start.as_ref());
-            self.copy_files(from.map(Reader::dir), folder.as_ref().map(TempDir::path))?;
+        let Announced { before, checkpoint } = self.from_first(announced.as_ref())?;
+        let make = |name: String| -> std::io::Result<(TempDir, PathBuf)> {
+            let folder = tempfile::tempdir()?;
+            let to = folder.path().join(name);
+            std::fs::create_dir(&to)?;
+            Ok((folder, to))
+        };
+        let is_there = checkpoint.is_some();
+        let made = checkpoint.filter(|_| !self.leads()).map(make).transpose();
+        let made = made.map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e));
+        let (folder, to) = self.agree(made)?.unzip();
+        if is_there {
+            self.copy_files(from.as_deref(), to.as_deref())?;
         }
         let follow = || {
-            let folder = folder.as_ref().map(TempDir::path);
-            let start = folder.map(|folder| Reader::open(folder, identity));
+            let start = to.map(|to| Reader::open(&to, identity));
             Opening::of_rank(place, start.transpose()?, before)
         };
         let opening = self.agree(own.map_or_else(follow, Ok))?;
