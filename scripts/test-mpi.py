@@ -134,6 +134,10 @@ def equal_to_accumulate():
     train("devices", [*LM, "steps=12", "batch=8", "device=flex,flex"], 2)
     assert distance("devices", "parts") < 1e-5
     print("accumulate = 2 on 2 ranks: equal to two devices with accumulate = 2; two devices on each of 2 ranks: within 1e-5")
+    train("again", [*LM, "steps=6", "dropout=0.1", "recompute=true"], 2)
+    train("again-alone", [*LM, "steps=6", "dropout=0.1", "recompute=true", "accumulate=2"])
+    must_equal("again", "again-alone")
+    print("recompute: 2 ranks equal accumulate = 2, bit for bit")
     train("norm", RESNET, 2)
     train("norm-alone", [*RESNET, "accumulate=2"])
     assert trained("norm") == trained("norm-alone"), "the rows differ"
@@ -259,6 +263,7 @@ def wrong_starts():
     fails([*rank([*of, "--text", str(first)]), ":", *rank([*of, "--text", str(second)])], "has another data than rank 0")
     fails(rank([*lm, "batch=2"], 3), "train.batch")
     fails([*rank(lm), ":", *rank([*lm, "--device", "cuda"])], "rank 1 on ")
+    fails(rank(["cifar10-mlp64", "data.set=shapes", "recompute=true"], 2), "in one process")
     recipe = work / "mine.toml"
     recipe.write_text('[model]\nfamily = "byte-lm"\n[data]\nset = "wiki-like"\n[run]\nsteps = 2\n[train]\nbatch = 4\n')
     other = work / "other"

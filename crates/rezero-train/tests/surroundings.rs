@@ -452,13 +452,13 @@ fn several_processes_of_a_program_without_mpi_are_refused() {
         .unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("start it once"));
     // One process of mpirun; a script of sbatch, in which Slurm counts the tasks that it may start; on purpose.
-    let fine: [(&[(&str, &str)], &[&str]); 3] = [
-        (&[("OMPI_COMM_WORLD_SIZE", "1")], &[]),
-        (&[("SLURM_NTASKS", "4"), ("SLURM_PROCID", "0")], &["seed=2"]),
-        (&[("OMPI_COMM_WORLD_SIZE", "4")], &["--alone"]),
+    let fine = [
+        (vec![("OMPI_COMM_WORLD_SIZE", "1")], "seed=1"),
+        (vec![("SLURM_NTASKS", "4"), ("SLURM_PROCID", "0")], "seed=2"),
+        (vec![("OMPI_COMM_WORLD_SIZE", "4")], "--alone"),
     ];
     for (variables, more) in fine {
-        let output = with(variables, more);
+        let output = with(&variables, &[more]);
         assert!(
             output.status.success(),
             "{variables:?}: {}",

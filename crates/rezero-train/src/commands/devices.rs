@@ -217,7 +217,7 @@ fn check_ranks(ranks: &Ranks) -> Result<()> {
         let mut all = Vec::new();
         for _ in 0..times {
             let numbers = vec![1.0; len];
-            ranks.gather_now::<(), _>(&())?;
+            ranks.gather::<()>(&())?;
             let begun = Instant::now();
             ranks.sum(Vec::new(), numbers, n)?;
             all.push(begun.elapsed().as_secs_f64());

@@ -19,7 +19,10 @@ use crate::fit::{
     launch, load, obey_a_sweep, on_a_big_stack, on_signal,
 };
 use crate::ranks::Ranks;
-use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
+use crate::recipe::check::check;
+use crate::recipe::{
+    EMBEDDED, Override, Recipe, Resolved, TaskOf, TaskRecipe, must_be_same, with_task,
+};
 use crate::record::{Environment, NewRun, Opening, RunDir, Stage, State, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
@@ -106,7 +109,7 @@ fn resolved_on(ranks: &Ranks, args: &Train) -> Result<Plan> {
         recipe: plan.resolved.recipe.to_toml(),
         dir: plan.place.path(),
     });
-    let Announced { name, recipe, dir } = ranks.from_first(announced.as_ref())?;
+    let Announced { name, recipe, dir } = ranks.of_first(announced.as_ref())?;
     let followed = || -> Result<Plan> {
         let resolved = Recipe::parse(&name, &recipe)?.with(&of_device(args))?;
         // A file of that name may have another recipe here.
@@ -128,7 +131,14 @@ fn resolved_on(ranks: &Ranks, args: &Train) -> Result<Plan> {
         })
     };
     let plan = ranks.agree(own.map_or_else(followed, Ok))?;
-    ranks.must_have_rows(plan.resolved.recipe.settings.train.batch)?;
+    let recipe = &plan.resolved.recipe;
+    ranks.must_have_rows(recipe.settings.train.batch)?;
+    let by_parts = recipe.settings.train.recompute && matches!(recipe.task, TaskRecipe::Images(_));
+    ranks.agree(check(
+        !by_parts,
+        "train.recompute",
+        "an mlp with recompute=true is updated while its gradients come, in one process".to_owned(),
+    ))?;
     Ok(plan)
 }
 
@@ -297,7 +307,7 @@ fn open<D: Domain>(
     if is_complete {
         say!("{}", complete(plan, &opening.state));
     }
-    if ranks.from_first(ranks.leads().then_some(&is_complete))? {
+    if ranks.of_first(ranks.leads().then_some(&is_complete))? {
         return Ok(None);
     }
     let given = Places {

@@ -461,7 +461,7 @@ impl<M: Model> Session<M> {
                 _ => {
                     let own = own.map(|output| exchange::Scored::of(&output.totals));
                     let all: Vec<(Option<exchange::Scored>, bool)> =
-                        ranks.gather_now(&(own, self.interrupter.should_stop()))?;
+                        ranks.gather(&(own, self.interrupter.should_stop()))?;
                     let (scored, stops): (Vec<_>, Vec<_>) = all.into_iter().unzip();
                     self.stop |= stops.contains(&true);
                     let totals = scored.into_iter().flatten();

@@ -223,7 +223,7 @@ impl Trainer {
         opening.must_reach(steps)?;
         let early = settings.run.stops_after(opening.state.stale);
         let is_complete = opening.is_done() && (opening.state.step >= steps || early);
-        if ranks.from_first(ranks.leads().then_some(&is_complete))? {
+        if ranks.of_first(ranks.leads().then_some(&is_complete))? {
             return Ok(Finished {
                 state: opening.state,
                 interrupted: false,

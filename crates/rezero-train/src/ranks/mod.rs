@@ -8,10 +8,11 @@
 //! [`Ranks`] is the one type that the trainer knows. Only the file `mpi.rs` knows MPI.
 
 #[cfg(feature = "mpi")]
+mod greeting;
+#[cfg(feature = "mpi")]
 mod mpi;
 mod opening;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
@@ -23,14 +24,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::record::checkpoint::BURN_VERSION;
 use crate::say;
 
 /// How long a rank waits for another by default. The first step of a device that compiles kernels is the longest.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The least that ranks wait for each other before the first step: one may be downloading data.
-const AT_THE_START: Duration = Duration::from_secs(3_600);
+/// The least that ranks wait for one that opens the data, which it may be downloading.
+const FOR_DATA: Duration = Duration::from_secs(3_600);
 
 /// The part of a file that is sent at once.
 const PIECE: usize = 16 << 20;
@@ -90,13 +90,6 @@ pub(crate) struct Traffic {
     pub bytes: u64,
     /// Time in communication, with the wait for slower ranks.
     pub time: Duration,
-}
-
-/// What ranks tell each other first.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Greeting {
-    host: String,
-    same: BTreeMap<String, String>,
 }
 
 /// An error of a rank on its way to the others.
@@ -174,67 +167,6 @@ impl Ranks {
         )))
     }
 
-    #[cfg(feature = "mpi")]
-    fn begin(
-        variable: &str,
-        number: usize,
-        patience: Duration,
-        same: &[(&str, String)],
-    ) -> Result<Self> {
-        let (link, place) = mpi::Port::open()?;
-        if place.size != number {
-            return Err(Error::Ranks(format!(
-                "{variable}={number}, and MPI finds {} process{}: its launcher is not the one of the MPI library that \
-                 this program is linked with; start it by that library's own mpirun, or by srun --mpi=pmix or \
-                 --mpi=pmi2 (docs/CLUSTERS.md)",
-                place.size,
-                if place.size == 1 { ", this one" } else { "es" }
-            )));
-        }
-        // One process speaks for all.
-        say::be_silent(place.rank > 0);
-        let mut ranks = Self {
-            rank: place.rank,
-            hosts: vec![String::from("?"); place.size].into(),
-            patience,
-            link: Some(Arc::new(link)),
-            traffic: Arc::default(),
-        };
-        let mut greeting = Greeting {
-            host: place.host,
-            same: same
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                .collect(),
-        };
-        for (name, value) in [
-            ("version of rezero", env!("CARGO_PKG_VERSION")),
-            ("version of burn", BURN_VERSION),
-            (
-                "byte order",
-                if cfg!(target_endian = "little") {
-                    "little-endian"
-                } else {
-                    "big-endian"
-                },
-            ),
-        ] {
-            greeting.same.insert(name.to_owned(), value.to_owned());
-        }
-        let all: Vec<Greeting> = ranks.gather(&greeting)?;
-        ranks.hosts = all.iter().map(|other| other.host.clone()).collect();
-        for (rank, other) in all.iter().enumerate() {
-            for (name, value) in &all[0].same {
-                if other.same.get(name) != Some(value) {
-                    let theirs = other.same.get(name).map_or("none", String::as_str);
-                    let error = ranks.differs(rank, name, theirs, value);
-                    return Err(ranks.end(error));
-                }
-            }
-        }
-        Ok(ranks)
-    }
-
     /// The number of this process, from 0.
     pub fn rank(&self) -> usize {
         self.rank
@@ -283,6 +215,10 @@ impl Ranks {
     ///
     /// The error of the first rank that has one, the same on all.
     pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
+        self.agree_within(self.patience, result)
+    }
+
+    fn agree_within<T>(&self, wait: Duration, result: Result<T>) -> Result<T> {
         if self.link.is_none() {
             return result;
         }
@@ -290,7 +226,7 @@ impl Ranks {
             message: error.to_string(),
             status: error.exit_code(),
         });
-        let all: Vec<Option<Failure>> = self.gather(&failure)?;
+        let all: Vec<Option<Failure>> = self.gathered(&failure, wait)?;
         let mut failed = all.into_iter().enumerate();
         match failed.find_map(|(rank, failure)| Some((rank, failure?))) {
             None => result,
@@ -338,7 +274,7 @@ impl Ranks {
                 Some(work) => work().map(|value| done = Some(value)),
                 None => Ok(()),
             };
-            self.agree(result)?;
+            self.agree_within(self.patience.max(FOR_DATA), result)?;
         }
         done.ok_or_else(|| Error::Training("a rank had no turn".to_owned()))
     }
@@ -348,10 +284,7 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer.
-    pub(crate) fn from_first<T: Serialize + DeserializeOwned>(
-        &self,
-        value: Option<&T>,
-    ) -> Result<T> {
+    pub(crate) fn of_first<T: Serialize + DeserializeOwned>(&self, value: Option<&T>) -> Result<T> {
         let bytes = value.map(to_bytes).unwrap_or_default();
         from_bytes(&self.spread(bytes)?)
     }
@@ -364,7 +297,7 @@ impl Ranks {
     pub(crate) fn copy_files(&self, from: Option<&Path>, to: Option<&Path>) -> Result<()> {
         let listed = from.map(files_in).transpose();
         let names = self.agree(listed)?;
-        let names: Vec<String> = self.from_first(Some(&names.unwrap_or_default()))?;
+        let names: Vec<String> = self.of_first(Some(&names.unwrap_or_default()))?;
         for name in names {
             let open = || -> Result<Option<(File, PathBuf)>> {
                 let (path, made) = match (from, to) {
@@ -411,23 +344,7 @@ impl Ranks {
     /// # Errors
     ///
     /// If a rank does not answer.
-    pub(crate) fn gather<T: Serialize + DeserializeOwned, U: Serialize>(
-        &self,
-        mine: &U,
-    ) -> Result<Vec<T>> {
-        let wait = self.patience.max(AT_THE_START);
-        self.gathered(mine, wait)
-    }
-
-    /// As [`gather`](Self::gather), during steps and validations: for these the run's patience holds.
-    ///
-    /// # Errors
-    ///
-    /// If a rank does not answer.
-    pub(crate) fn gather_now<T: Serialize + DeserializeOwned, U: Serialize>(
-        &self,
-        mine: &U,
-    ) -> Result<Vec<T>> {
+    pub(crate) fn gather<T: DeserializeOwned>(&self, mine: &impl Serialize) -> Result<Vec<T>> {
         self.gathered(mine, self.patience)
     }
 
@@ -523,9 +440,8 @@ impl Ranks {
         let Some(link) = &self.link else {
             return Ok(bytes);
         };
-        let wait = self.patience.max(AT_THE_START);
-        let found = link.spread(bytes, wait);
-        found.map_err(|ranks| self.silent(ranks, wait))
+        let found = link.spread(bytes, self.patience);
+        found.map_err(|ranks| self.silent(ranks, self.patience))
     }
 
     fn counted(&self) -> MutexGuard<'_, Traffic> {

@@ -43,7 +43,7 @@ impl Ranks {
                 Some(name.to_string_lossy().into_owned())
             }),
         });
-        let Announced { before, checkpoint } = self.from_first(announced.as_ref())?;
+        let Announced { before, checkpoint } = self.of_first(announced.as_ref())?;
         let make = |name: String| -> std::io::Result<(TempDir, PathBuf)> {
             let folder = tempfile::tempdir()?;
             let to = folder.path().join(name);
