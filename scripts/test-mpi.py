@@ -225,6 +225,19 @@ def stops():
     assert weights("stopped") == weights("unstopped")
     print(f"SIGUSR1 to mpirun: stopped together at step {step} with a checkpoint; resumed, equal bit for bit")
 
+    place = ["--run-dir", "ctrl-c"]
+    patient = [*MPIRUN, "--mca", "odls_base_sigkill_timeout", "60", "-n", "2", REZERO, "train", *words, "--plain", *place]
+    # A shell's background job, which this script may be, ignores Ctrl-C, and so would its children.
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    job = subprocess.Popen(
+        patient, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    )
+    until("a validation", lambda: newest("ctrl-c") >= 10)
+    job.send_signal(signal.SIGINT)
+    said = job.communicate(timeout=60)[1]
+    assert "saved; continue with" in said, said
+    print("Ctrl-C at mpirun, which waits before it kills: stopped together, with a checkpoint")
+
     job = begun("hanging", [*words, "--rank-timeout", "3"], 3)
     until("a validation", lambda: newest("hanging") >= 10)
     os.kill(processes("hanging")[1], signal.SIGSTOP)
@@ -299,6 +312,21 @@ def wrong_starts():
     print("--alone: a run for each process; a sweep that is started twice is refused")
 
 
+def own_module():
+    """A program with a module of its own, without the command line: the example own_model."""
+    example = str(pathlib.Path(REZERO).parent / "examples" / "own_model")
+    for place, command in (("one", [example]), ("two", [*MPIRUN, "-n", "2", example])):
+        pathlib.Path(place).mkdir()
+        done = subprocess.run(command, env=ENV, cwd=place, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and done.stdout.count("of the validation points") == 1, done.stderr
+    pairs = list(zip(trained("one/runs/own_model"), trained("two/runs/own_model"), strict=True))
+    off = max(abs(a["loss"] - b["loss"]) for a, b in pairs[:5])
+    assert off <= 1e-5, off
+    again = subprocess.run([*MPIRUN, "-n", "2", example], env=ENV, cwd="two", capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    print(f"a program of one's own by Trainer::with_ranks: the losses of 50 steps on 2 ranks within {off:.1e} of one process")
+
+
 def devices():
     done = subprocess.run([*MPIRUN, "-n", "3", REZERO, "devices", "--check", "--mpi"], env=ENV, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "in the order of the ranks: ok" in done.stdout, done.stderr
@@ -308,7 +336,7 @@ def devices():
 begin = time.monotonic()
 try:
     wanted = os.environ.get("MPI_CHECKS", "").split()
-    for check in (equal_to_accumulate, equal_to_the_whole_batch, another_number_of_ranks, kills, stops, wrong_starts, devices):
+    for check in (equal_to_accumulate, equal_to_the_whole_batch, another_number_of_ranks, kills, stops, wrong_starts, own_module, devices):
         if not wanted or check.__name__ in wanted:
             check()
     print(f"mpi: all shown in {time.monotonic() - begin:.0f} s")

@@ -7,13 +7,15 @@ cd "$(dirname "$0")/.."
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
-if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null; then
+has_libclang() { ldconfig -p | grep -q 'libclang[-.]' || compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null; }
+if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null || ! has_libclang; then
     if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends libopenmpi-dev openmpi-bin libclang-dev; } >/dev/null 2>&1; then
         echo "mpi: left out, Open MPI and libclang are not here and cannot be installed"
         exit 0
     fi
 fi
 
-# The same features as all other builds of the workspace but this one, so that only rezero-train is built again.
-cargo build --locked --release --workspace --features rezero-train/mpi
+# The features of the workspace's other builds and this one, so that only rezero-train is built again.
+cargo clippy --locked --release --workspace --features rezero-train/mpi -- -D warnings
+cargo build --locked --release --workspace --features rezero-train/mpi --bin rezero --example own_model
 exec python3 scripts/test-mpi.py "$CARGO_TARGET_DIR/release/rezero"

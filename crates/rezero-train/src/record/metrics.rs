@@ -18,8 +18,8 @@ const LONGEST: u64 = 64 << 20;
 
 /// A row of `metrics.jsonl`.
 ///
-/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values; every other field of a resumed
-/// run equals that of a run without interruption.
+/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values, and `ranks` tells of processes; every other
+/// field of a resumed run equals that of a run without interruption.
 ///
 /// JSON has no number for an infinite value or NaN: these are the strings `"inf"`, `"-inf"` and `"NaN"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
