@@ -110,11 +110,20 @@ def until(what, condition, seconds=60):
         time.sleep(0.02)
 
 
-def begun(run, words, ranks):
+JOBS = []
+
+
+def begun(run, words, ranks, options=()):
     """A run in the background."""
     place = [] if "--resume" in words else ["--run-dir", run]
-    command = [*MPIRUN, "-n", str(ranks), REZERO, "train", *words, "--plain", *place]
-    return subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [*MPIRUN, *options, "-n", str(ranks), REZERO, "train", *words, "--plain", *place]
+    # A shell's background job, which this script may be, ignores Ctrl-C, and so would its children.
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    job = subprocess.Popen(
+        command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    )
+    JOBS.append(job)
+    return job
 
 
 def equal_to_accumulate():
@@ -225,13 +234,7 @@ def stops():
     assert weights("stopped") == weights("unstopped")
     print(f"SIGUSR1 to mpirun: stopped together at step {step} with a checkpoint; resumed, equal bit for bit")
 
-    place = ["--run-dir", "ctrl-c"]
-    patient = [*MPIRUN, "--mca", "odls_base_sigkill_timeout", "60", "-n", "2", REZERO, "train", *words, "--plain", *place]
-    # A shell's background job, which this script may be, ignores Ctrl-C, and so would its children.
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    job = subprocess.Popen(
-        patient, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen
-    )
+    job = begun("ctrl-c", words, 2, ["--mca", "odls_base_sigkill_timeout", "8"])
     until("a validation", lambda: newest("ctrl-c") >= 10)
     job.send_signal(signal.SIGINT)
     said = job.communicate(timeout=60)[1]
@@ -341,5 +344,8 @@ try:
             check()
     print(f"mpi: all shown in {time.monotonic() - begin:.0f} s")
 finally:
+    for job in JOBS:
+        if job.poll() is None:
+            job.terminate()
     os.chdir("/")
     shutil.rmtree(work)
