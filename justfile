@@ -62,6 +62,10 @@ test-outside:
     cargo build --release
     scripts/test-outside.sh
 
+# Training by 2, 3 and 4 processes over MPI against one process, with kills and wrong starts (docs/CLUSTERS.md); installs Open MPI
+test-mpi:
+    scripts/test-mpi.sh
+
 # CIFAR ResNets from PyTorch and back, scored by both on the CIFAR-10 in DIR; $REZERO_PYTHON is a Python with torch 2.9.1
 check-import DIR:
     cargo build --release

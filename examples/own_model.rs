@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 use rezero_nn::{ReZeroBlock, ReZeroConfig};
 use rezero_train::error::Result;
 use rezero_train::fit::{DatasetSource, Model, Sums, Task, Trainer};
+use rezero_train::ranks::{PATIENCE, Ranks};
 use rezero_train::recipe::Settings;
 use rezero_train::report::{self, Report};
 
@@ -70,6 +71,8 @@ fn batch(points: Vec<Point>, device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
 
 fn main() -> Result<()> {
     const DEPTH: usize = 24;
+    // This process, or all that mpirun has started, with feature `mpi` of rezero-train.
+    let ranks = Ranks::join(PATIENCE, &[])?;
     let settings = Settings::parse(
         "[optimizer]\nkind = 'adam'\nlr = 3e-3\n[train]\nbatch = 50\n[run]\nepochs = 20\nlog_every = 10",
     )?;
@@ -78,7 +81,12 @@ fn main() -> Result<()> {
     let finished = Trainer::new("runs/own_model", settings, Task::classification("points"))
         .with_model("depth", DEPTH as i64)
         .with_resume(true)
-        .fit(|device| Net::new(DEPTH, device), train, valid)?;
+        .with_ranks(ranks.clone())
+        .fit(|device| Net::new(DEPTH, device), train, valid);
+    let finished = finished.map_err(|error| ranks.clone().end(error))?;
+    if !ranks.leads() {
+        return Ok(());
+    }
     let valid = finished.state.valid.map_or(0.0, |score| score.measure);
     println!("{:.1} % of the validation points", 100.0 * valid);
 

@@ -77,11 +77,16 @@ pub struct ImageLoader {
     device: Device,
     /// Positions of the epoch's order that this loader yields.
     shard: Range<usize>,
+    /// The rows of each batch that are made, of as many as it has.
+    rows: Rows,
     first_epoch: u64,
     first_batch: usize,
     /// Epochs begun so far.
     begun: Arc<AtomicU64>,
 }
+
+/// The rows of a batch that are wanted, as a function of how many it has.
+type Rows = Arc<dyn Fn(usize) -> Range<usize> + Send + Sync>;
 
 impl ImageLoader {
     /// A loader of all records of `set`, whose batches are on `device`.
@@ -121,6 +126,7 @@ impl ImageLoader {
         config.normalization.check(shape.channels)?;
         Ok(Self {
             shard: 0..set.len(),
+            rows: Arc::new(|all| 0..all),
             cutter: Arc::new(Cutter::new(shape, &config.normalization)),
             set,
             config,
@@ -191,6 +197,20 @@ impl ImageLoader {
         }
     }
 
+    /// The same loader, which makes only some rows of each batch: those that `rows` gives for the number of rows of the
+    /// whole batch. They are what the whole batch has in these rows, also under mixup.
+    ///
+    /// # Panics
+    ///
+    /// The batches, if these rows are not within the batch.
+    #[must_use]
+    pub fn with_rows(self, rows: impl Fn(usize) -> Range<usize> + Send + Sync + 'static) -> Self {
+        Self {
+            rows: Arc::new(rows),
+            ..self
+        }
+    }
+
     /// The batches from training step `step`, counted from 0 over the whole run, to the end of the
     /// epoch of that step. The count of epochs does not change.
     ///
@@ -219,6 +239,7 @@ impl ImageLoader {
             batch_size: self.config.batch_size,
             epoch,
             order,
+            rows: self.rows.clone(),
         };
         let items = self.num_items();
         ImageIterator {
@@ -232,6 +253,7 @@ impl ImageLoader {
             classes: self.set.num_classes(),
             processed: (next * self.config.batch_size).min(items),
             items,
+            whole: 0,
         }
     }
 }
@@ -275,6 +297,8 @@ struct HostBatch {
     targets: Vec<i32>,
     /// `[targets, classes]`
     soft: Option<Vec<f32>>,
+    /// Rows of the whole batch.
+    whole: usize,
 }
 
 /// Makes the batches of one epoch.
@@ -287,6 +311,7 @@ struct Assembly {
     batch_size: usize,
     epoch: u64,
     order: Vec<u32>,
+    rows: Rows,
 }
 
 impl Assembly {
@@ -294,6 +319,40 @@ impl Assembly {
         let from = i * self.batch_size;
         let to = (from + self.batch_size).min(self.order.len());
         let records = &self.order[from..to];
+        let whole = records.len();
+        let own = (self.rows)(whole);
+        let Some(mixup) = self.augment.mixup() else {
+            let (images, targets) = self.images(&records[own])?;
+            let soft = (self.label_smoothing > 0.0).then(|| self.soft(&targets, None));
+            return Ok(HostBatch {
+                images,
+                targets,
+                soft,
+                whole,
+            });
+        };
+        // Any image may be mixed with one of these rows.
+        let (images, targets) = self.images(records)?;
+        let pairs = mixup.pairs(self.seed, self.epoch, records);
+        let soft = self.soft(&targets, Some(&pairs));
+        let classes = self.set.num_classes();
+        let larger = |(i, pair): (usize, &Pair)| match pair.share < 0.5 {
+            true => targets[pair.other],
+            false => targets[i],
+        };
+        let all_targets: Vec<i32> = pairs.iter().enumerate().map(larger).collect();
+        let size = self.set.shape().bytes();
+        let images = mixed(&images, size, &pairs);
+        Ok(HostBatch {
+            images: images[own.start * size..own.end * size].to_vec(),
+            targets: all_targets[own.clone()].to_vec(),
+            soft: Some(soft[own.start * classes..own.end * classes].to_vec()),
+            whole,
+        })
+    }
+
+    /// The augmented images of `records` and their labels.
+    fn images(&self, records: &[u32]) -> Result<(Vec<f32>, Vec<i32>)> {
         let mut images = Vec::with_capacity(records.len() * self.set.shape().bytes());
         let mut targets = Vec::with_capacity(records.len());
         let mut canvas = Canvas::new(&self.cutter);
@@ -305,29 +364,7 @@ impl Assembly {
             canvas.finish(&mut images);
             targets.push(i32::from(self.set.label(record as usize)));
         }
-        let mixup = self.augment.mixup();
-        let pairs = mixup.map(|mixup| mixup.pairs(self.seed, self.epoch, records));
-        if pairs.is_none() && self.label_smoothing == 0.0 {
-            return Ok(HostBatch {
-                images,
-                targets,
-                soft: None,
-            });
-        }
-        let soft = self.soft(&targets, pairs.as_deref());
-        if let Some(pairs) = pairs {
-            images = mixed(&images, self.set.shape().bytes(), &pairs);
-            let larger = |(i, pair): (usize, &Pair)| match pair.share < 0.5 {
-                true => targets[pair.other],
-                false => targets[i],
-            };
-            targets = pairs.iter().enumerate().map(larger).collect();
-        }
-        Ok(HostBatch {
-            images,
-            targets,
-            soft: Some(soft),
-        })
+        Ok((images, targets))
     }
 
     /// The share of each class in each row.
@@ -356,6 +393,14 @@ pub struct ImageIterator {
     classes: usize,
     processed: usize,
     items: usize,
+    whole: usize,
+}
+
+impl ImageIterator {
+    /// The rows of the batch that was yielded last, with those that [`ImageLoader::with_rows`] has left out.
+    pub fn rows_of_batch(&self) -> usize {
+        self.whole
+    }
 }
 
 impl Iterator for ImageIterator {
@@ -366,12 +411,14 @@ impl Iterator for ImageIterator {
             images,
             targets,
             soft,
+            whole,
         } = match self.source.next()?.flatten() {
             Ok(batch) => batch,
             Err(error) => return Some(Err(DatasetError::new(error))),
         };
         let n = targets.len();
-        self.processed += n;
+        self.processed += whole;
+        self.whole = whole;
         // Tensors are made on the caller's thread: some backends keep a stream for each thread.
         let ImageShape {
             channels,

@@ -240,6 +240,56 @@ fn augmentation_belongs_to_the_record_not_to_its_place() {
 }
 
 #[test]
+fn some_rows_of_a_batch_are_those_of_the_whole() {
+    let set = shapes::generate(Split::Train, 26, 9);
+    for (augment, label_smoothing) in [
+        ("crop:padding=4,flip", 0.0),
+        ("flip", 0.2),
+        ("crop:padding=2,mixup", 0.1),
+    ] {
+        let all = loader(
+            &set,
+            LoaderConfig {
+                augment: augment.parse().unwrap(),
+                label_smoothing,
+                prefetch: 2,
+                ..config(8)
+            },
+        );
+        let soft = |batch: &ImageBatch| {
+            batch
+                .soft
+                .clone()
+                .map(|soft| soft.into_data().try_to_vec::<f32>().unwrap())
+        };
+        let whole: Vec<ImageBatch> = all.epoch(1, 0).map(Result::unwrap).collect();
+        // The middle third, and of a batch of two rows the second.
+        let rows = |n: usize| n / 3 + usize::from(n < 3)..(2 * n).div_ceil(3);
+        let mut some = all.with_rows(rows).epoch(1, 0);
+        let mut seen = 0;
+        for whole in whole {
+            let n = whole.targets.dims()[0];
+            let part = some.next().unwrap().unwrap();
+            seen += n;
+            assert_eq!(
+                (some.rows_of_batch(), some.progress().items_processed),
+                (n, seen)
+            );
+            let classes = set.num_classes();
+            let of_whole = soft(&whole)
+                .map(|soft| soft[rows(n).start * classes..rows(n).end * classes].to_vec());
+            assert_eq!(soft(&part), of_whole);
+            let (images, targets) = host(whole);
+            let size = images.len() / n;
+            let own = images[rows(n).start * size..rows(n).end * size].to_vec();
+            assert_eq!(host(part), (own, targets[rows(n)].to_vec()));
+        }
+        assert_eq!(seen, 26);
+        assert!(some.next().is_none());
+    }
+}
+
+#[test]
 fn a_run_is_from_step_again_and_again() {
     let set = shapes::generate(Split::Train, 50, 2);
     for (drop_last, per_epoch) in [(false, 5), (true, 4)] {

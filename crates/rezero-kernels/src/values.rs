@@ -52,6 +52,18 @@ fn each<const N: usize>(bytes: &[u8], values: &mut Vec<f32>, number: impl Fn([u8
     values.extend(numbers.iter().map(|bytes| number(*bytes)));
 }
 
+/// Adds `values` to `sum`, number by number, in f32.
+///
+/// # Panics
+///
+/// If they are not equally many.
+pub fn add_to(sum: &mut [f32], values: &[f32]) {
+    assert_eq!(sum.len(), values.len(), "a sum of as many numbers");
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += value;
+    }
+}
+
 /// Whether no value is infinite or NaN.
 pub fn all_finite(values: &[f32]) -> bool {
     // Block by block, so that the comparisons of a block run at once.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
@@ -179,6 +180,14 @@ pub struct Train {
     /// What SIGTERM does: stop with a checkpoint, or go on to the end
     #[arg(long, value_enum, default_value_t)]
     pub on_term: OnTerm,
+    /// Train in this process alone, though mpirun or srun has started others beside it, which then need run directories
+    /// of their own
+    #[arg(long)]
+    pub alone: bool,
+    /// With several processes (mpirun, srun): the seconds after which one that does not answer ends the run. Kernels are
+    /// compiled in a first step, and a validation's batch is waited for, too
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub rank_timeout: Duration,
     /// Be a child of `rezero sweep`, which stops it by way of standard input
     #[arg(long, hide = true)]
     pub of_sweep: bool,
@@ -648,6 +657,9 @@ pub struct Devices {
     /// compare with Flex
     #[arg(long)]
     pub check: bool,
+    /// With --check, under mpirun or srun: check and time the sums over all processes in place of the devices
+    #[arg(long, requires = "check", conflicts_with = "names")]
+    pub mpi: bool,
     /// Check the one device in this process
     #[arg(long, hide = true)]
     pub here: bool,
@@ -699,6 +711,13 @@ pub struct Bench {
     /// Run the one workload in this process
     #[arg(long, hide = true)]
     pub here: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n) if (1..=1_000_000).contains(&n) => Ok(Duration::from_secs(n)),
+        _ => Err("give a whole number of seconds from 1 on".to_owned()),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -157,6 +157,31 @@ pub enum Error {
     /// A device's memory does not hold a step.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+    /// Several processes cannot train together.
+    #[error("{0}")]
+    Ranks(String),
+    /// A rank failed, and with it all. The same error is on every rank.
+    #[error("{}{}", of_rank(*.rank, .host), .message)]
+    OfRank {
+        /// The rank.
+        rank: usize,
+        /// Its host.
+        host: String,
+        /// Its error.
+        message: String,
+        /// Its exit status.
+        status: u8,
+    },
+    /// Ranks did not answer in time.
+    #[error(
+        "no answer for {seconds} s from {ranks}: dead, hanging or cut off; the last checkpoint stays (--rank-timeout sets the time)"
+    )]
+    SilentRanks {
+        /// The ranks with their hosts.
+        ranks: String,
+        /// The time.
+        seconds: u64,
+    },
     /// Burn's training loop failed.
     #[error("training failed: {0}")]
     Training(String),
@@ -208,15 +233,33 @@ impl Error {
         match self {
             Self::Diverged { .. } => 3,
             Self::StoppedAtOnce => 130,
-            Self::Interrupted { status, .. } | Self::SweepStopped { status, .. } => *status,
+            Self::Interrupted { status, .. }
+            | Self::SweepStopped { status, .. }
+            | Self::OfRank { status, .. } => *status,
             _ => 1,
         }
+    }
+
+    /// Whether every rank of a run has this error: from numbers that all have, or by agreement.
+    pub(crate) fn is_of_all_ranks(&self) -> bool {
+        matches!(
+            self,
+            Self::Diverged { .. } | Self::Interrupted { .. } | Self::OfRank { .. }
+        )
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+/// The beginning of an error of another rank than the one that prints it.
+fn of_rank(rank: usize, host: &str) -> String {
+    match rank {
+        0 => String::new(),
+        rank => format!("rank {rank} on {}: ", on_a_line(host)),
     }
 }
 

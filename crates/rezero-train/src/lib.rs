@@ -7,6 +7,7 @@
 //! | [`recipe`] | the sections of a recipe, which hold all settings |
 //! | [`zoo`], [`task`] | the networks and data sets that recipes can name |
 //! | [`record`] | run directories, checkpoints, metrics |
+//! | [`ranks`] | processes that train together, by MPI |
 //! | [`report`], [`plot`], [`lens`] | comparisons of runs, figures, Jacobians |
 //! | [`bench`](mod@bench), [`device`] | timings, devices |
 //!
@@ -28,6 +29,7 @@ pub mod error;
 pub mod fit;
 pub mod lens;
 pub mod plot;
+pub mod ranks;
 pub mod recipe;
 pub mod record;
 pub mod report;

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
 use crate::words::{in_lines, on_a_line};
@@ -24,7 +25,22 @@ pub(crate) use out;
 /// Longer lines of an error's message are cut. Only a line that quotes a damaged file can be so long.
 const LONGEST: usize = 2_000;
 
+/// Whether another process says what this one would.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Makes this process print no message and no error, or print them again.
+pub(crate) fn be_silent(silent: bool) {
+    SILENT.store(silent, Ordering::SeqCst);
+}
+
+fn is_silent() -> bool {
+    SILENT.load(Ordering::SeqCst)
+}
+
 pub(crate) fn message(line: &str) {
+    if is_silent() {
+        return;
+    }
     let _ = writeln!(io::stderr(), "{}", on_a_line(line));
 }
 
@@ -74,6 +90,9 @@ fn log_line(event: &[u8]) -> String {
 
 /// Prints an error as the last words of the command. Standard error may be closed; the exit code says it too.
 pub fn print_error(error: &Error) {
+    if is_silent() {
+        return;
+    }
     // A stop that the user asked for is no error.
     let kind = match error {
         Error::Interrupted { .. } | Error::SweepStopped { .. } | Error::StoppedAtOnce => "",

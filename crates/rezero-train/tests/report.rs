@@ -61,6 +61,7 @@ pub fn written(dir: &Path, name: &str, overrides: &[&str], values: &[[f64; 3]]) 
             },
             items_per_s: Some(50.0),
             warm_up_s: None,
+            ranks: None,
             ema: None,
             seconds: *seconds,
         };

@@ -402,3 +402,68 @@ fn every_command_takes_paths_of_any_bytes() {
         call("sample --bytes 1 --", &[named("imported", "")], "");
     }
 }
+
+/// Built without MPI, several processes would each begin a run in the same place.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_processes_of_a_program_without_mpi_are_refused() {
+    let dir = scratch();
+    let args = [
+        "train",
+        "enwik8-tiny",
+        "data=wiki-like",
+        "depth=1",
+        "batch=2",
+        "context=8",
+        "steps=1",
+        "valid_items=64",
+        "--run-dir",
+        "run",
+        "--plain",
+    ];
+    let with = |variables: &[(&str, &str)], more: &[&str]| {
+        let mut command = rezero(dir.path(), &args);
+        command
+            .args(more)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap()
+    };
+    for variable in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let output = with(&[(variable, "4")], &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&format!("4 processes were started at once ({variable}=4)")),
+            "{said}"
+        );
+        assert!(
+            said.contains("--features mpi") && said.contains("--alone"),
+            "{said}"
+        );
+        assert!(
+            !dir.path().join("run").exists(),
+            "the run directory was touched"
+        );
+    }
+    let output = rezero(dir.path(), &["sweep", "enwik8-tiny", "seed=1..2"])
+        .env("PMI_SIZE", "2")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("start it once"));
+    // One process of mpirun; a script of sbatch, in which Slurm counts the tasks that it may start; on purpose.
+    let fine = [
+        (vec![("OMPI_COMM_WORLD_SIZE", "1")], "seed=1"),
+        (vec![("SLURM_NTASKS", "4"), ("SLURM_PROCID", "0")], "seed=2"),
+        (vec![("OMPI_COMM_WORLD_SIZE", "4")], "--alone"),
+    ];
+    for (variables, more) in fine {
+        let output = with(&variables, &[more]);
+        assert!(
+            output.status.success(),
+            "{variables:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        std::fs::remove_dir_all(dir.path().join("run")).unwrap();
+    }
+}

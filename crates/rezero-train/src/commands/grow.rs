@@ -11,6 +11,7 @@ use crate::cli::{Grow, Train};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Model, Rates, Scheduler, load, load_average};
+use crate::ranks;
 use crate::recipe::{Override, Recipe, Resolved, TaskOf, TaskRecipe};
 use crate::record::{Environment, Opening, State, checkpoint, run_dir};
 use crate::task::{Domain, Places};
@@ -81,6 +82,8 @@ pub fn run(args: Grow) -> Result<()> {
         return Ok(());
     }
     train::run(&Train {
+        alone: true,
+        rank_timeout: ranks::PATIENCE,
         recipe: dir.into_os_string(),
         // The new run's file alone cannot choose another machine.
         overrides: given

@@ -28,6 +28,7 @@ use crate::cli::{Cli, Command};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::fit::{Model, load, load_average, survive_file_limits};
+use crate::ranks;
 use crate::recipe::TaskOf;
 use crate::record::{Environment, NewRun, Reader};
 use crate::say::{out, say};
@@ -41,6 +42,12 @@ use crate::words;
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
+    // `train` makes one run of several processes. Several of these would write into one place.
+    match cli.command {
+        Command::Sweep(_) => ranks::must_be_one("sweep")?,
+        Command::Grow(_) => ranks::must_be_one("grow")?,
+        _ => {}
+    }
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Sweep(args) => sweep::run(&args),

@@ -1,13 +1,16 @@
 //! `rezero train`: resolve, open, fit, finish.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::Device;
 use rezero_data::Split;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use super::source::begin_with;
-use super::{RUNS, absolute, described_data, new_run, places, resume, say};
+use super::{RUNS, absolute, described_data, new_run, places, resume, say, short};
 use crate::cli::Train;
 use crate::device;
 use crate::error::{Error, Result};
@@ -15,7 +18,11 @@ use crate::fit::{
     self, Finished, Fit, Model, Rates, Scheduler, Source, Trainee, build_optimizer, check_freeze,
     launch, load, obey_a_sweep, on_a_big_stack, on_signal,
 };
-use crate::recipe::{EMBEDDED, Override, Recipe, Resolved, TaskOf, must_be_same, with_task};
+use crate::ranks::Ranks;
+use crate::recipe::check::check;
+use crate::recipe::{
+    EMBEDDED, Override, Recipe, Resolved, TaskOf, TaskRecipe, must_be_same, with_task,
+};
 use crate::record::{
     Environment, NewRun, Opening, OptimizerState, RunDir, Stage, State, checkpoint, run_dir,
 };
@@ -26,9 +33,13 @@ pub fn run(args: &Train) -> Result<()> {
     if args.of_sweep {
         obey_a_sweep();
     }
-    on_a_big_stack(|| {
+    let ranks = match args.alone {
+        true => Ranks::alone(),
+        false => Ranks::join(args.rank_timeout, &[("command line", of_all_ranks(args))])?,
+    };
+    let trained = on_a_big_stack(|| {
         // The recipe is resolved first, so that a wrong word costs nothing.
-        let plan = resolve(args)?;
+        let plan = resolved_on(&ranks, args)?;
         let dir = plan.place.path();
         say!("run {}{}", dir.display(), plan.note);
         for change in &plan.resolved.changes {
@@ -41,17 +52,31 @@ pub fn run(args: &Train) -> Result<()> {
                 "lr={lr} is the recipe's, for its own optimizer; another one may need another: give lr"
             );
         }
-        with_task!(&plan.resolved.recipe.task, of => train(args, &plan, of))
-    })
+        with_task!(&plan.resolved.recipe.task, of => train(args, &plan, of, &ranks))
+    });
+    trained.map_err(|error| ranks.end(error))
 }
 
-fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<()> {
-    let Some(open) = open(args, plan, of)? else {
+/// The words of the command line that all ranks must have alike: a rank may have its own device, and data at a place of
+/// its own.
+fn of_all_ranks(args: &Train) -> String {
+    let mut words = vec![args.recipe.to_string_lossy().into_owned()];
+    let overrides = args.overrides.iter();
+    let overrides = overrides.filter(|o| short(&o.key) != "device");
+    words.extend(overrides.map(|o| format!("{}={}", o.key, o.value)));
+    let dir = args.run_dir.as_ref();
+    words.extend(dir.map(|dir| format!("--run-dir {}", dir.display())));
+    words.extend(args.resume.then(|| "--resume".to_owned()));
+    words.join(" ")
+}
+
+fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>, ranks: &Ranks) -> Result<()> {
+    let Some(open) = open(args, plan, of, ranks)? else {
         return Ok(());
     };
     let of = open.of.clone();
-    let (finished, run) = fit(args, plan, open)?;
-    finish(plan, &of, &finished, &run)
+    let (finished, dir, run) = fit(args, plan, open, ranks)?;
+    finish(plan, &of, &finished, &dir, run.as_ref())
 }
 
 /// The recipe to train, and its directory.
@@ -64,14 +89,76 @@ struct Plan {
     saved: Option<Recipe>,
 }
 
-fn resolve(args: &Train) -> Result<Plan> {
-    let mut overrides = args.overrides.clone();
-    overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
+/// What rank 0 tells the others of its plan.
+#[derive(Serialize, Deserialize)]
+struct Announced {
+    name: String,
+    recipe: String,
+    dir: PathBuf,
+}
+
+/// The plan of rank 0 for all: the others may not even see the directory of the run.
+fn resolved_on(ranks: &Ranks, args: &Train) -> Result<Plan> {
+    if ranks.size() == 1 {
+        return resolve(args);
+    }
+    let own = ranks.agree(match ranks.leads() {
+        true => resolve(args).map(Some),
+        false => Ok(None),
+    })?;
+    let announced = own.as_ref().map(|plan| Announced {
+        name: plan.resolved.name.clone(),
+        recipe: plan.resolved.recipe.to_toml(),
+        dir: plan.place.path(),
+    });
+    let Announced { name, recipe, dir } = ranks.of_first(announced.as_ref())?;
+    let followed = || -> Result<Plan> {
+        let resolved = Recipe::parse(&name, &recipe)?.with(&of_device(args))?;
+        // A file of that name may have another recipe here.
+        if args.recipe.to_string_lossy().ends_with(".toml") {
+            let overrides: Vec<Override> = args.overrides.to_vec();
+            let here = Recipe::resolve(&args.recipe, &overrides)?.recipe;
+            if here.fingerprint() != resolved.recipe.fingerprint() {
+                return Err(Error::Recipe {
+                    name: name.clone(),
+                    message: "the file here has another recipe than that of rank 0".to_owned(),
+                });
+            }
+        }
+        Ok(Plan {
+            resolved,
+            place: NewRun::At(dir),
+            note: String::new(),
+            saved: None,
+        })
+    };
+    let plan = ranks.agree(own.map_or_else(followed, Ok))?;
+    let recipe = &plan.resolved.recipe;
+    ranks.must_have_rows(recipe.settings.train.batch)?;
+    let by_parts = recipe.settings.train.recompute && matches!(recipe.task, TaskRecipe::Images(_));
+    ranks.agree(check(
+        !by_parts,
+        "train.recompute",
+        "an mlp with recompute=true is updated while its gradients come, in one process".to_owned(),
+    ))?;
+    Ok(plan)
+}
+
+/// The device that the command line gives.
+fn of_device(args: &Train) -> Vec<Override> {
     let device = match (&args.device, &args.devices) {
         (base, Some(list)) => Some(device::listed(base.as_deref().unwrap_or("auto"), list)),
         (device, None) => device.clone(),
     };
-    overrides.extend(device.map(|value| Override::new("run.device", value)));
+    let flag = device.map(|value| Override::new("run.device", value));
+    let keys = args.overrides.iter().filter(|o| short(&o.key) == "device");
+    keys.cloned().chain(flag).collect()
+}
+
+fn resolve(args: &Train) -> Result<Plan> {
+    let mut overrides = args.overrides.clone();
+    overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
+    overrides.extend(of_device(args));
     let given = Path::new(&args.recipe);
     // Folders may have any name.
     let recipe = args.recipe.to_string_lossy();
@@ -183,10 +270,17 @@ struct Open<D: Domain> {
     places: Places,
     train: D::Set,
     valid: D::Set,
+    /// The folder of the checkpoint that rank 0 has sent to this rank.
+    received: Option<TempDir>,
 }
 
 /// Opens the devices, the run and the data. None if the run is complete.
-fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<Open<D>>> {
+fn open<D: Domain>(
+    args: &Train,
+    plan: &Plan,
+    of: &TaskOf<D>,
+    ranks: &Ranks,
+) -> Result<Option<Open<D>>> {
     let recipe = &plan.resolved.recipe;
     let settings = &recipe.settings;
     if args.data_dir.is_some() && !D::reads_a_folder(&of.data) {
@@ -197,38 +291,25 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
                 .to_owned(),
         });
     }
-    if let Some(saved) = &plan.saved {
-        let dir = plan.place.path();
-        // Another process that trains it would remove checkpoints between their list and their reading.
-        let _held = RunDir::open(&dir)?;
-        // An imported or grown run that has not been trained.
-        let last = checkpoint::list(&dir)?.pop_last();
-        let at_start = last.is_some_and(|(step, _)| step == 0);
-        must_be_same(
-            &dir,
-            &saved.to_toml(),
-            &recipe.to_tables(),
-            settings,
-            at_start,
-        )?;
-    }
     let given = plan
         .resolved
         .gives("run.device")
         .then_some(settings.run.device.as_str());
     let device = device::chosen(given, &settings.run.device)?;
-    let devices = device::for_training(device, settings.train.dtype)?;
-    let opening = match plan.saved {
-        Some(_) => Opening::resume(&plan.place.path(), &recipe.identity())?,
-        None => Opening::new(plan.place.clone()),
-    };
-    if plan.saved.is_some() && opening.start.is_none() && !opening.is_done() {
+    let local = device::of_rank(device, ranks.local_rank());
+    let devices = ranks.agree(device::for_training(&local, settings.train.dtype))?;
+    let (place, identity) = (plan.place.clone(), recipe.identity());
+    let (opening, received) = ranks.open(place, &identity, || opened(plan))?;
+    if ranks.leads() && plan.saved.is_some() && opening.start.is_none() && !opening.is_done() {
         say!("no checkpoint yet: starting from step 0");
     }
     let text = args.text.as_deref().map(absolute).transpose()?;
     let dir = args.data_dir.as_deref().map(absolute).transpose()?;
-    if opening.is_done() && !goes_on(plan, &opening.state) {
+    let is_complete = opening.is_done() && !goes_on(plan, &opening.state);
+    if is_complete {
         say!("{}", complete(plan, &opening.state));
+    }
+    if ranks.of_first(ranks.leads().then_some(&is_complete))? {
         return Ok(None);
     }
     let given = Places {
@@ -245,12 +326,15 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         device,
     )?;
     let [most_to_train, most_to_validate] = D::limits(&of.data);
-    let train = D::open(&of.data, &places, Split::Train)?;
-    let of = TaskOf::<D> {
-        model: of.model.clone(),
-        data: D::complete(&of.data, &train)?,
-    };
-    let valid = D::open(&of.data, &places, Split::Valid)?;
+    let (train, of, valid) = ranks.in_turn(|| {
+        let train = D::open(&of.data, &places, Split::Train)?;
+        let of = TaskOf::<D> {
+            model: of.model.clone(),
+            data: D::complete(&of.data, &train)?,
+        };
+        let valid = D::open(&of.data, &places, Split::Valid)?;
+        Ok((train, of, valid))
+    })?;
     say!(
         "{}: {}{}, {}{}{}",
         train.name(),
@@ -276,7 +360,30 @@ fn open<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>) -> Result<Option<O
         places,
         train,
         valid,
+        received,
     }))
+}
+
+fn opened(plan: &Plan) -> Result<Opening> {
+    let recipe = &plan.resolved.recipe;
+    let Some(saved) = &plan.saved else {
+        return Ok(Opening::new(plan.place.clone()));
+    };
+    let dir = plan.place.path();
+    // Another process that trains it would remove checkpoints between their list and their reading.
+    let held = RunDir::open(&dir)?;
+    // An imported or grown run that has not been trained.
+    let last = checkpoint::list(&dir)?.pop_last();
+    let at_start = last.is_some_and(|(step, _)| step == 0);
+    must_be_same(
+        &dir,
+        &saved.to_toml(),
+        &recipe.to_tables(),
+        &recipe.settings,
+        at_start,
+    )?;
+    drop(held);
+    Opening::resume(&dir, &recipe.identity())
 }
 
 /// Says that a key has cut a split to its first items.
@@ -339,7 +446,8 @@ fn fit<D: Domain>(
     args: &Train,
     plan: &Plan,
     open: Open<D>,
-) -> Result<(Finished, crate::record::RunDir)> {
+    ranks: &Ranks,
+) -> Result<(Finished, PathBuf, Option<RunDir>)> {
     let Open {
         opening,
         recipe,
@@ -348,6 +456,7 @@ fn fit<D: Domain>(
         places,
         train,
         valid,
+        received: _received,
     } = open;
     let Plan { resolved, .. } = plan;
     let (of, settings) = (&of, &recipe.settings);
@@ -355,6 +464,7 @@ fn fit<D: Domain>(
         return Err(Error::Training("no device".to_owned()));
     };
     let print = format!("{}+{}", train.fingerprint()?, valid.fingerprint()?);
+    ranks.same(&[("recipe", &recipe.fingerprint()), ("data", &print)])?;
     if args
         .data_of_sweep
         .as_ref()
@@ -380,7 +490,10 @@ fn fit<D: Domain>(
     };
     let mut model = zoo::draw(of, settings, &D::form(&of.data), &device);
     let train = D::for_training(of, settings, train, &device)?;
-    let valid = D::for_scoring(of, settings, valid, &device.clone().inner())?;
+    // A batch of scoring is as large as what a rank holds of a step.
+    let mut scoring = settings.clone();
+    scoring.train.accumulate = settings.train.accumulate.saturating_mul(ranks.size());
+    let valid = D::for_scoring(of, &scoring, valid, &device.clone().inner())?;
     let (start, step) = (opening.start.clone(), opening.state.step);
     let from = &settings.train.from;
     let mut began_with = None;
@@ -435,15 +548,20 @@ fn fit<D: Domain>(
         Some(_) | None => Ok(()),
     };
     let (name, text) = (&resolved.name, recipe.to_toml());
-    let run = opening.begin_with(name, &text, seed, &environment, write)?;
-    if run.path() != expected {
-        say!(
-            "run {}: another process began the other",
-            run.path().display()
-        );
+    let run = ranks.agree(match ranks.leads() {
+        true => opening
+            .begin_with(name, &text, seed, &environment, write)
+            .map(Some),
+        false => Ok(None),
+    })?;
+    let dir = run
+        .as_ref()
+        .map_or(expected.clone(), |run| run.path().to_owned());
+    if dir != expected {
+        say!("run {}: another process began the other", dir.display());
     }
     if plan.saved.is_none() {
-        say!("to continue it after a stop: {}", resume(run.path()));
+        say!("to continue it after a stop: {}", resume(&dir));
     }
     say!(
         "{} · {} parameters · {}{}",
@@ -455,10 +573,18 @@ fn fit<D: Domain>(
             step => format!(" · continuing from step {step}"),
         }
     );
+    if ranks.size() > 1 {
+        say!(
+            "{} processes on {}, {} of a step each",
+            ranks.size(),
+            words::counted(ranks.hosts().iter().collect::<BTreeSet<_>>().len(), "hosts"),
+            words::counted(settings.train.batch.div_ceil(ranks.size()), "rows")
+        );
+    }
     let finished = launch(Fit {
         settings,
         task: D::task(),
-        dir: run.path(),
+        dir: &dir,
         model,
         devices,
         train,
@@ -468,9 +594,10 @@ fn fit<D: Domain>(
         fingerprints,
         start,
         interrupter: on_signal(args.on_term),
-        plain: args.plain || !fit::can_draw(),
+        plain: args.plain || ranks.size() > 1 || !fit::can_draw(),
+        ranks: ranks.clone(),
     })?;
-    Ok((finished, run))
+    Ok((finished, dir, run))
 }
 
 /// Writes the weights that a run begins with as its step 0, so that it never needs the other run again.
@@ -507,9 +634,10 @@ fn finish<D: Domain>(
     plan: &Plan,
     of: &TaskOf<D>,
     finished: &Finished,
-    run: &crate::record::RunDir,
+    dir: &Path,
+    run: Option<&RunDir>,
 ) -> Result<()> {
-    let (dir, state) = (run.path(), &finished.state);
+    let state = &finished.state;
     if finished.interrupted {
         return Err(Error::Interrupted {
             step: state.step,
@@ -518,7 +646,9 @@ fn finish<D: Domain>(
         });
     }
     let summary = D::task().summary(&plan.resolved.recipe.settings.run, finished);
-    run.done(&summary)?;
+    if let Some(run) = run {
+        run.done(&summary)?;
+    }
     say!("done in {:.0} s: {summary}", finished.seconds);
     let eval = words::command("eval", dir, &["--split", "test"]);
     say!("score it with: {eval}");

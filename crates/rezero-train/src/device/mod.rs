@@ -143,6 +143,25 @@ pub fn listed(base: &str, list: &str) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
+/// The devices of a process that is the `local`-th of several on its host: `cuda:auto` is the GPU of that number, or
+/// that of the rest where there are fewer.
+pub fn of_rank(names: &str, local: usize) -> String {
+    let names = names
+        .split(',')
+        .map(|name| match name.trim().strip_suffix(":auto") {
+            Some(base) => {
+                let kinds = base.split(':').next().unwrap_or(base);
+                let there = found(kinds)
+                    .iter()
+                    .filter(|(name, _)| name.starts_with(base))
+                    .count();
+                format!("{base}:{}", local % there.max(1))
+            }
+            None => name.to_owned(),
+        });
+    names.collect::<Vec<_>>().join(",")
+}
+
 /// Whether `device` computes in `dtype`.
 ///
 /// # Errors

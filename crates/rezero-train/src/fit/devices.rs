@@ -6,12 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
-use burn::train::TrainOutput;
-use rezero_data::rng::mix;
 
 use super::STACK_BYTES;
 use super::model::{Batch, Model, Sums, split};
-use super::step::{Input, Output, Trainee};
+use super::step::{Input, Trainee};
 use crate::device::panic_message;
 use crate::error::{Error, Result};
 
@@ -29,10 +27,7 @@ struct Worker<M: Model> {
 
 struct Job<M: Model> {
     model: Trainee<M>,
-    batch: M::Batch,
-    total: usize,
-    seed: u64,
-    loss_scale: f64,
+    input: Input<M::Batch>,
 }
 
 type Answer = Result<(Vec<Sums>, GradientsParams), String>;
@@ -47,18 +42,22 @@ impl<M: Model> Replicas<M> {
         Ok(Self { workers, main })
     }
 
-    /// The step's results and the gradients of `model`, on the first device.
-    pub fn step(&self, model: &Trainee<M>, input: Input<M::Batch>) -> Result<TrainOutput<Output>> {
-        let total = input.batch.items();
+    /// The sums of a step's parts and the gradients of `model`, on the first device.
+    pub fn gradients(
+        &self,
+        model: &Trainee<M>,
+        input: Input<M::Batch>,
+    ) -> Result<(Vec<Sums>, GradientsParams)> {
         let shards = split(input.batch, self.workers.len());
         let busy = &self.workers[..shards.len()];
         for (i, (worker, batch)) in busy.iter().zip(shards).enumerate() {
             let job = Job {
                 model: model.clone(),
-                batch,
-                total,
-                seed: mix(input.seed, i as u64),
-                loss_scale: input.loss_scale,
+                input: Input {
+                    batch,
+                    first_part: input.first_part + i * model.how.accumulate,
+                    ..input
+                },
             };
             // A thread that has ended does not answer, which is reported below.
             let _ = worker.jobs.send(job);
@@ -83,7 +82,7 @@ impl<M: Model> Replicas<M> {
         }
         match failed {
             Some(message) => Err(Error::Training(message)),
-            None => Ok(model.output(parts, sum.grads(), total, input.loss_scale)),
+            None => Ok((parts, sum.grads())),
         }
     }
 }
@@ -118,7 +117,9 @@ impl<M: Model> Worker<M> {
 impl<M: Model> Job<M> {
     fn run(self, device: &Device) -> (Vec<Sums>, GradientsParams) {
         let model = self.model.fork(device);
-        let batch = self.batch.to_device(device);
-        model.gradients(batch, self.total, self.seed, self.loss_scale)
+        model.gradients(Input {
+            batch: self.input.batch.to_device(device),
+            ..self.input
+        })
     }
 }

@@ -16,6 +16,7 @@
 mod average;
 mod devices;
 mod diagnose;
+mod exchange;
 mod freeze;
 mod memory;
 mod model;
@@ -41,7 +42,7 @@ pub use norms::{Norms, clip_global_norm};
 pub use optimizer::{AdaGrad, Adam, Sgd, build as build_optimizer};
 pub use parts::PartUpdate;
 pub use schedule::{Rate, Rates, Scheduler};
-pub use source::{Batches, DatasetSource, Source};
+pub use source::{Batches, DatasetSource, Share, Shares, Source};
 pub use step::{Input, Output, Trainee};
 pub use stop::OnTerm;
 pub use strategy::Finished;

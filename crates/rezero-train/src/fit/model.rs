@@ -11,6 +11,7 @@ use rezero_nn::{Gate, in_precision};
 
 use super::diagnose::diagnose;
 use super::parts::PartUpdate;
+use crate::ranks::part;
 use crate::record::Weights;
 
 /// A module that the loop can train: it computes the loss of a batch.
@@ -162,17 +163,15 @@ pub trait Batch: Clone + Debug + Send + Sync + 'static {
     fn to_device(self, device: &Device) -> Self;
 }
 
-/// Cuts `batch` into at most `parts` parts of equal length; the last part may be shorter.
+/// Cuts `batch` into `parts` parts whose lengths differ by one row at most, or into as many as it has rows.
 pub(crate) fn split<B: Batch>(batch: B, parts: usize) -> Vec<B> {
     if parts <= 1 {
         return vec![batch];
     }
     let rows = batch.rows();
-    let step = rows.div_ceil(parts);
-    (0..rows)
-        .step_by(step)
-        .map(|start| batch.narrow(start..rows.min(start + step)))
-        .collect()
+    let parts = parts.min(rows);
+    let ranges = (0..parts).map(|i| part(rows, i, parts));
+    ranges.map(|range| batch.narrow(range)).collect()
 }
 
 /// Integers on another device, in that device's integer type.

@@ -11,22 +11,24 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, LearnerEvent,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainStep, TrainingItem,
-    ValidLoader,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainingItem, ValidLoader,
 };
 use rezero_data::rng::mix;
 
 use super::average::Average;
 use super::devices::Replicas;
-use super::model::{Batch, Model};
+use super::exchange;
+use super::model::Model;
 use super::parts::PartUpdate;
 use super::schedule::Scheduler;
 use super::step::{Input, Output, Trainee};
 use super::task::Task;
 use crate::error::{Error, Result};
+use crate::ranks::{Ranks, Traffic};
 use crate::recipe::{GateOptimizer, Settings};
 use crate::record::{
-    LossScale, OptimizerState, Reached, Row, Score, State, Totals, checkpoint, metrics,
+    Communication, LossScale, OptimizerState, Reached, Row, Score, State, Totals, checkpoint,
+    metrics,
 };
 
 /// The first steps of a process. They compile kernels, choose among them by timing, and allocate
@@ -38,6 +40,8 @@ pub(super) struct Plan {
     pub settings: Settings,
     pub task: Task,
     pub devices: Vec<Device>,
+    /// The processes that compute each step together.
+    pub ranks: Ranks,
     pub steps_per_epoch: usize,
     /// The run's last step.
     pub steps: usize,
@@ -59,8 +63,14 @@ pub(super) struct Start<M: Model> {
     pub plan: Plan,
     pub moving: Moving<M>,
     pub state: State,
+    /// The files of the run, which rank 0 writes.
+    pub files: Option<Files>,
+}
+
+/// The files that a run in progress writes.
+pub(super) struct Files {
     pub rows: metrics::Writer,
-    pub writer: checkpoint::Writer,
+    pub checkpoints: checkpoint::Writer,
 }
 
 /// A run in progress.
@@ -79,6 +89,10 @@ pub(super) struct Session<M: Model> {
     pub warm_up: Option<f64>,
     /// The gates as they were last read.
     pub alphas: Vec<f32>,
+    /// Whether a rank has asked in the last step or validation to stop.
+    pub stop: bool,
+    /// What had been sent at the last row of training, and when that was.
+    pub logged: (Traffic, Instant),
 }
 
 impl<M: Model> Session<M> {
@@ -130,7 +144,7 @@ impl<M: Model> Session<M> {
             let input = input.map_err(|e| Error::Training(e.to_string()))?;
             self.step(input, || batches.progress())?;
 
-            let mut stop = self.interrupter.should_stop();
+            let mut stop = self.should_stop();
             let step = self.start.state.step;
             let last_of_epoch = step.is_multiple_of(self.start.plan.steps_per_epoch);
             let mid_epoch = !last_of_epoch && !self.at_the_end() && !stop;
@@ -149,7 +163,7 @@ impl<M: Model> Session<M> {
         }
         drop(batches);
         let (step, all) = (self.start.state.step, self.start.plan.steps_per_epoch);
-        if !self.at_the_end() && !self.interrupter.should_stop() && !step.is_multiple_of(all) {
+        if !self.at_the_end() && !self.should_stop() && !step.is_multiple_of(all) {
             return Err(Error::Training(format!(
                 "the data ended early: epoch {epoch} has {all} batches (Source::batches_per_epoch), and there were {}",
                 step % all
@@ -157,7 +171,7 @@ impl<M: Model> Session<M> {
         }
         self.event(LearnerEvent::EndSplit(epoch))?;
 
-        let mut interrupted = self.interrupter.should_stop() && !self.at_the_end();
+        let mut interrupted = self.should_stop() && !self.at_the_end();
         if !interrupted && self.validation_due() {
             interrupted = !self.validate(valid, epoch)?;
         }
@@ -179,6 +193,8 @@ impl<M: Model> Session<M> {
         // repeats them.
         input.seed = mix(plan.settings.train.seed, state.step as u64);
         input.loss_scale = state.loss_scale.map_or(1.0, |scale| scale.factor);
+        let parts = plan.devices.len() * plan.settings.train.accumulate;
+        input.first_part = plan.ranks.rank() * parts;
         for device in &plan.devices {
             device.seed(input.seed);
         }
@@ -213,8 +229,9 @@ impl<M: Model> Session<M> {
             replicas,
             average,
         } = &mut self.start.moving;
-        if trainee.how.recompute && replicas.is_none() {
-            let total = input.batch.items();
+        let alone = replicas.is_none() && self.start.plan.ranks.size() == 1;
+        if trainee.how.recompute && alone {
+            let total = input.items;
             let pass = trainee.pass(1.0 / total as f64, input.seed);
             // The schedule takes the step only if the model can be updated by parts.
             let mut next = schedule.clone();
@@ -237,13 +254,22 @@ impl<M: Model> Session<M> {
                 Err(model) => trainee = Trainee { model, how },
             }
         }
+        let (items, loss_scale) = (input.items, input.loss_scale);
+        let (parts, grads) = match self.gradients(&trainee, input) {
+            Ok(mut whole) => {
+                trainee.model = whole.apply(trainee.model);
+                self.stop = whole.stop;
+                (whole.parts, whole.grads)
+            }
+            Err(error) => {
+                self.trainee = Some(trainee);
+                return Err(error);
+            }
+        };
         let TrainOutput {
             grads,
             item: mut output,
-        } = match replicas {
-            Some(replicas) => replicas.step(&trainee, input)?,
-            None => TrainStep::step(&trainee, input),
-        };
+        } = trainee.output(parts, grads, items, loss_scale);
         output.read();
         self.trainee = Some(trainee);
         let finite = output.grad_norm.is_finite();
@@ -268,6 +294,22 @@ impl<M: Model> Session<M> {
             self.trainee = Some(trainee);
         }
         Ok(output)
+    }
+
+    /// The sums and gradients of a step, of all devices and ranks.
+    fn gradients(&self, trainee: &Trainee<M>, input: Input<M::Batch>) -> Result<exchange::Whole> {
+        let givers = input.givers;
+        let (parts, grads) = match &self.start.moving.replicas {
+            Some(replicas) => replicas.gradients(trainee, input)?,
+            None => trainee.gradients(input),
+        };
+        let own = exchange::Step {
+            parts,
+            grads,
+            stop: self.interrupter.should_stop(),
+            givers,
+        };
+        exchange::exchange(&self.start.plan.ranks, &trainee.model, own)
     }
 
     /// Ends the run, with a row that shows it, if the loss or the gradient norm is not finite.
@@ -317,11 +359,16 @@ impl<M: Model> Session<M> {
     /// Writes the row of the step at which the run diverges. The error that follows says more than an
     /// error of this file would.
     fn diverged(&mut self, row: &Row) {
-        let _ = self
-            .start
-            .rows
-            .write(row)
-            .and_then(|()| self.start.rows.sync());
+        if let Some(Files { rows, .. }) = &mut self.start.files {
+            let _ = rows.write(row).and_then(|()| rows.sync());
+        }
+    }
+
+    fn write(&mut self, row: &Row) -> Result<()> {
+        match &mut self.start.files {
+            Some(files) => files.rows.write(row),
+            None => Ok(()),
+        }
     }
 
     /// A row of these sums, which says nothing of gradients, gates and speed.
@@ -340,6 +387,7 @@ impl<M: Model> Session<M> {
             items_per_s: None,
             warm_up_s: None,
             ema: None,
+            ranks: None,
             seconds: self.begun.elapsed().as_secs_f64(),
         }
     }
@@ -359,9 +407,23 @@ impl<M: Model> Session<M> {
             alpha: self.alphas.clone(),
             items_per_s: finite(output.items_per_s),
             warm_up_s: self.warm_up.take_if(|_| warm),
+            ranks: self.communication(),
             ..self.row("train", self.start.state.step, &since)
         };
-        self.start.rows.write(&row)
+        self.write(&row)
+    }
+
+    /// What this rank has sent since the last row, and the share of time that it took.
+    fn communication(&mut self) -> Option<Communication> {
+        let ranks = &self.start.plan.ranks;
+        let (before, begun) =
+            std::mem::replace(&mut self.logged, (ranks.traffic(), Instant::now()));
+        let now = self.logged.0;
+        (ranks.size() > 1).then(|| Communication {
+            count: ranks.size(),
+            bytes: now.bytes - before.bytes,
+            share: (now.time - before.time).as_secs_f64() / begun.elapsed().as_secs_f64(),
+        })
     }
 
     /// Runs over the validation split on the device without autodiff, so that batch norm keeps its
@@ -382,15 +444,40 @@ impl<M: Model> Session<M> {
             total_items: loader.num_items(),
         })?;
         let mut total = Totals::default();
+        let ranks = self.start.plan.ranks.clone();
         let mut batches = loader.iter();
-        while let Some(input) = batches.next() {
-            let input = input.map_err(|e| Error::Training(e.to_string()))?;
-            let mut output = InferenceStep::step(&trainee, input);
-            output.read();
-            total.add(&output.totals);
-            let item = TrainingItem::new(output, batches.progress(), None, None);
-            self.event_valid(LearnerEvent::ProcessedItem(item))?;
-            if self.interrupter.should_stop() {
+        // Batch by batch of each rank in turn, so that the sum is in the order of the batches.
+        loop {
+            let own = match batches.next() {
+                Some(input) => {
+                    let input = input.map_err(|e| Error::Training(e.to_string()))?;
+                    let mut output = InferenceStep::step(&trainee, input);
+                    output.read();
+                    Some(output)
+                }
+                None => None,
+            };
+            let scored: Vec<Output> = match ranks.size() {
+                1 => own.into_iter().collect(),
+                _ => {
+                    let own = own.map(|output| exchange::Scored::of(&output.totals));
+                    let all: Vec<(Option<exchange::Scored>, bool)> =
+                        ranks.gather(&(own, self.interrupter.should_stop()))?;
+                    let (scored, stops): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+                    self.stop |= stops.contains(&true);
+                    let totals = scored.into_iter().flatten();
+                    totals.map(|scored| Output::of(scored.totals())).collect()
+                }
+            };
+            if scored.is_empty() {
+                break;
+            }
+            for output in scored {
+                total.add(&output.totals);
+                let item = TrainingItem::new(output, batches.progress(), None, None);
+                self.event_valid(LearnerEvent::ProcessedItem(item))?;
+            }
+            if self.should_stop() {
                 self.event_valid(LearnerEvent::EndSplit(epoch))?;
                 return Ok(false);
             }
@@ -436,7 +523,9 @@ impl<M: Model> Session<M> {
             ema,
             ..self.row("valid", step, &total)
         };
-        self.start.rows.write(&row)?;
+        self.write(&row)?;
+        let task = &self.start.plan.task;
+        let measure = task.measure();
         let score = Score {
             step,
             loss: total.mean_loss(),
@@ -467,19 +556,31 @@ impl<M: Model> Session<M> {
 
     fn save(&mut self) -> Result<()> {
         // Makes batch norm write back the statistics of its last update.
-        let weights = self.trainee().valid().model.to_weights();
+        let model = self.trainee().valid().model;
+        exchange::must_be_alike(&self.start.plan.ranks, &model)?;
         let average = self.averaged().map(Model::to_weights);
         let Start {
             moving,
             state,
-            rows,
-            writer,
+            files,
             ..
         } = &mut self.start;
+        let Some(Files { rows, checkpoints }) = files else {
+            return Ok(());
+        };
         state.metrics_bytes = rows.sync()?;
         let optimizer = OptimizerState::of(&moving.optimizer);
         let schedule = moving.schedule.to_record();
-        writer.save(state, weights, average, optimizer, schedule)
+        checkpoints.save(state, model.to_weights(), average, optimizer, schedule)
+    }
+
+    /// Whether the run is to stop after this step: with several ranks, as they have agreed in it.
+    fn should_stop(&self) -> bool {
+        match self.start.plan.ranks.size() {
+            // At once, also within a validation.
+            1 => self.interrupter.should_stop(),
+            _ => self.stop,
+        }
     }
 
     /// The average of the weights, if the run keeps one and has taken a step.

@@ -11,6 +11,7 @@ use rezero_data::{Prefetch, rng::order};
 use super::model::Batch;
 use super::step::Input;
 use crate::error::Error;
+use crate::ranks::Ranks;
 use crate::recipe::Settings;
 
 /// The batches of a run. Each is a function of the seed and the step, so that a resumed run gets
@@ -28,10 +29,59 @@ pub trait Source: Send + Sync + 'static {
     /// The batches from training step `step` to the end of its epoch, on `device`. Steps are
     /// counted over the whole run, from 0.
     fn batches_from(&self, step: usize, device: &Device) -> Batches<Self::Batch>;
+
+    /// The same batches, each cut to the [share](Ranks::share) of a rank. The default makes whole batches and cuts
+    /// them; override it where batches are dear.
+    fn shares_from(&self, step: usize, device: &Device, ranks: &Ranks) -> Shares<Self::Batch> {
+        Box::new(Cutting {
+            batches: self.batches_from(step, device),
+            ranks: ranks.clone(),
+        })
+    }
 }
 
 /// An iterator over batches.
 pub type Batches<B> = Box<dyn DataLoaderIterator<B>>;
+
+/// An iterator over the shares of a rank.
+pub type Shares<B> = Box<dyn DataLoaderIterator<Share<B>>>;
+
+/// The rows of a batch that one rank computes.
+#[derive(Clone, Debug)]
+pub struct Share<B> {
+    /// These rows.
+    pub batch: B,
+    /// The number of rows of the whole batch.
+    pub rows: usize,
+    /// The number of its [items](Batch::items).
+    pub items: usize,
+}
+
+struct Cutting<B> {
+    batches: Batches<B>,
+    ranks: Ranks,
+}
+
+impl<B: Batch> Iterator for Cutting<B> {
+    type Item = Result<Share<B>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.batches.next()?.map(|batch| {
+            let (rows, items) = (batch.rows(), batch.items());
+            Share {
+                batch: batch.narrow(self.ranks.share(rows)),
+                rows,
+                items,
+            }
+        }))
+    }
+}
+
+impl<B: Batch> DataLoaderIterator<Share<B>> for Cutting<B> {
+    fn progress(&self) -> Progress {
+        self.batches.progress()
+    }
+}
 
 /// Any Burn [`Dataset`] as a [`Source`]. A thread reads the items of `run.prefetch` batches ahead.
 /// The thread of the loop makes batches of them, because some backends have one stream per thread.
@@ -190,14 +240,27 @@ pub(super) struct Loader<S> {
     device: Device,
     /// The step that the next iteration begins at; the loop sets it.
     step: Arc<AtomicUsize>,
+    ranks: Ranks,
+    cut: Cut,
+}
+
+/// What a rank gets of the batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its share of the rows of each, in training.
+    Rows,
+    /// Each n-th batch of n ranks, for scoring.
+    Batches,
 }
 
 impl<S: Source> Loader<S> {
-    pub fn new(source: S, device: Device, step: Arc<AtomicUsize>) -> Self {
+    pub fn new(source: S, device: Device, step: Arc<AtomicUsize>, ranks: Ranks, cut: Cut) -> Self {
         Self {
             source: Arc::new(source),
             device,
             step,
+            ranks,
+            cut,
         }
     }
 }
@@ -205,7 +268,22 @@ impl<S: Source> Loader<S> {
 impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Input<S::Batch>> + 'a> {
         let step = self.step.load(Ordering::Relaxed);
-        Box::new(Inputs(self.source.batches_from(step, &self.device)))
+        let (source, device, ranks) = (&self.source, &self.device, &self.ranks);
+        match self.cut {
+            _ if ranks.size() == 1 => Box::new(Each {
+                batches: source.batches_from(step, device),
+                left_out: 0,
+            }),
+            Cut::Rows => Box::new(Own(source.shares_from(step, device, ranks), ranks.size())),
+            Cut::Batches => {
+                let mut batches = source.batches_from(step, device);
+                pass_over(&mut batches, ranks.rank());
+                Box::new(Each {
+                    batches,
+                    left_out: ranks.size() - 1,
+                })
+            }
+        }
     }
 
     fn num_items(&self) -> usize {
@@ -217,6 +295,8 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
             source: self.source.clone(),
             device: device.clone(),
             step: self.step.clone(),
+            ranks: self.ranks.clone(),
+            cut: self.cut,
         })
     }
 
@@ -226,18 +306,52 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     }
 }
 
-struct Inputs<B>(Batches<B>);
-
-impl<B> Iterator for Inputs<B> {
-    type Item = Result<Input<B>, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        // The loop seeds each step.
-        Some(self.0.next()?.map(Input::new))
+/// Leaves out `n` batches.
+fn pass_over<B>(batches: &mut Batches<B>, n: usize) {
+    for _ in 0..n {
+        batches.next();
     }
 }
 
-impl<B> DataLoaderIterator<Input<B>> for Inputs<B> {
+/// Whole batches, of which some are left out after each.
+struct Each<B> {
+    batches: Batches<B>,
+    left_out: usize,
+}
+
+impl<B: Batch> Iterator for Each<B> {
+    type Item = Result<Input<B>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.batches.next()?;
+        pass_over(&mut self.batches, self.left_out);
+        // The loop seeds each step.
+        Some(batch.map(Input::new))
+    }
+}
+
+impl<B: Batch> DataLoaderIterator<Input<B>> for Each<B> {
+    fn progress(&self) -> Progress {
+        self.batches.progress()
+    }
+}
+
+/// A rank's shares of batches, and the number of ranks.
+struct Own<B>(Shares<B>, usize);
+
+impl<B: Batch> Iterator for Own<B> {
+    type Item = Result<Input<B>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next()?.map(|share| Input {
+            items: share.items,
+            givers: share.rows.min(self.1),
+            ..Input::new(share.batch)
+        }))
+    }
+}
+
+impl<B: Batch> DataLoaderIterator<Input<B>> for Own<B> {
     fn progress(&self) -> Progress {
         self.0.progress()
     }

@@ -36,8 +36,15 @@ pub(super) struct How {
 pub struct Input<B> {
     /// The data of the step.
     pub batch: B,
+    /// The number of items of the whole step, of which the batch may be a share.
+    pub items: usize,
+    /// The number of ranks with a share that counts.
+    pub givers: usize,
     /// The seed of the random numbers of the step.
     pub seed: u64,
+    /// The number of the batch's first part among the parts of the whole step. Random numbers are functions of
+    /// (seed, part).
+    pub first_part: usize,
     /// The factor of the loss in the backward pass, so that gradients are not too small for half
     /// precision. The gradients are divided by it again.
     pub loss_scale: f64,
@@ -45,10 +52,16 @@ pub struct Input<B> {
 
 impl<B> Input<B> {
     /// A batch for scoring, or for a step whose seed the loop sets.
-    pub fn new(batch: B) -> Self {
+    pub fn new(batch: B) -> Self
+    where
+        B: Batch,
+    {
         Self {
+            items: batch.items(),
+            givers: 1,
             batch,
             seed: 0,
+            first_part: 0,
             loss_scale: 1.0,
         }
     }
@@ -69,20 +82,25 @@ impl<M: Model> Trainee<M> {
         }
     }
 
-    /// The sums of a batch or of a shard, and the gradients of its loss times `loss_scale / total`,
-    /// computed in `train.accumulate` parts.
-    pub(super) fn gradients(
-        &self,
-        batch: M::Batch,
-        total: usize,
-        seed: u64,
-        loss_scale: f64,
-    ) -> (Vec<Sums>, GradientsParams) {
-        let scale = loss_scale / total as f64;
+    /// The sums of a batch, and the gradients of its loss times `loss_scale / items`, computed in
+    /// `train.accumulate` parts.
+    pub(super) fn gradients(&self, input: Input<M::Batch>) -> (Vec<Sums>, GradientsParams) {
+        let scale = input.loss_scale / input.items as f64;
         let mut sum = GradientsAccumulator::new();
         let mut parts = Vec::new();
-        for (i, part) in split(batch, self.how.accumulate).into_iter().enumerate() {
-            let pass = self.pass(scale, mix(seed, i as u64));
+        for (i, part) in split(input.batch, self.how.accumulate)
+            .into_iter()
+            .enumerate()
+        {
+            let number = input.first_part + i;
+            let pass = self.pass(scale, mix(input.seed, number as u64));
+            // The loop has seeded the first part. The others must not depend on what was drawn before them, which
+            // may be in another process.
+            if number > 0 {
+                for device in self.model.devices() {
+                    device.seed(pass.seed);
+                }
+            }
             let (sums, grads) = self.model.gradients(&part, &pass);
             sum.accumulate(&self.model, grads);
             parts.push(sums);
@@ -171,6 +189,20 @@ impl Output {
         }
     }
 
+    /// The output of a batch that another rank has scored.
+    pub(super) fn of(totals: Totals) -> Self {
+        Self {
+            pending: None,
+            names: Vec::new(),
+            totals,
+            grad_norm: 0.0,
+            items_per_s: f64::NAN,
+            lr: f64::NAN,
+            alphas: Vec::new(),
+            norms: None,
+        }
+    }
+
     /// The L2 norm of each residual layer's gradients before clipping, in forward order. Reads from
     /// the device.
     pub fn layer_norms(&self) -> Vec<f32> {
@@ -204,9 +236,9 @@ impl<M: Model> TrainStep for Trainee<M> {
     type Output = Output;
 
     fn step(&self, input: Self::Input) -> TrainOutput<Output> {
-        let (total, scale) = (input.batch.items(), input.loss_scale);
-        let (parts, grads) = self.gradients(input.batch, total, input.seed, scale);
-        self.output(parts, grads, total, scale)
+        let (items, scale) = (input.items, input.loss_scale);
+        let (parts, grads) = self.gradients(input);
+        self.output(parts, grads, items, scale)
     }
 }
 

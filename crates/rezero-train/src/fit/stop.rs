@@ -5,6 +5,7 @@
 //! | SIGINT (Ctrl-C) | stops after the current step, with a checkpoint | ends the process at once, without one |
 //! | SIGTERM, SIGHUP | stops after the current step, with a checkpoint | changes nothing: a scheduler may send it to a whole group, and twice |
 //! | SIGXCPU (`ulimit -t`) | as SIGTERM | as SIGTERM |
+//! | SIGUSR1, which mpirun hands on to all its processes, and Slurm's `--signal` sends | as SIGHUP | as SIGHUP |
 //! | SIGTERM with [`OnTerm::Finish`] | changes nothing | changes nothing |
 //!
 //! A signal that the parent has set to be ignored, as `nohup` and a shell's `&` do, stays ignored.
@@ -34,6 +35,8 @@ const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
 #[cfg(unix)]
 const SIGXCPU: i32 = signal_hook::consts::SIGXCPU;
+#[cfg(unix)]
+const SIGUSR1: i32 = signal_hook::consts::SIGUSR1;
 
 /// The signal that stopped the run, or 0.
 static STOPPED_BY: AtomicI32 = AtomicI32::new(0);
@@ -61,7 +64,7 @@ pub(crate) fn status() -> u8 {
 
 #[cfg(unix)]
 fn listen() {
-    let signals = [SIGHUP, SIGINT, SIGTERM, SIGXCPU];
+    let signals = [SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGUSR1];
     let wanted = signals.into_iter().filter(|signal| !is_ignored(*signal));
     // Without a handler, signals end the process; the last checkpoint stays.
     if let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) {
@@ -135,6 +138,8 @@ fn received(signal: i32) {
         let name = match signal {
             SIGTERM => "SIGTERM",
             SIGHUP => "SIGHUP",
+            #[cfg(unix)]
+            SIGUSR1 => "SIGUSR1",
             _ => "SIGXCPU",
         };
         say!("{name}: stopping after this step, with a checkpoint");

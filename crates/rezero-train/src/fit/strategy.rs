@@ -18,16 +18,18 @@ use burn::train::{
 
 use super::average::Average;
 use super::devices::Replicas;
+use super::exchange;
 use super::model::Model;
 use super::progress::{Extent, PlainRenderer};
 use super::schedule::{Rates, Scheduler};
-use super::session::{Moving, Plan, Session, Start};
+use super::session::{Files, Moving, Plan, Session, Start};
 use super::shown::{self, NoLog};
-use super::source::{Loader, Source};
+use super::source::{Cut, Loader, Source};
 use super::step::Trainee;
 use super::task::Task;
 use super::{optimizer, terminal};
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use crate::recipe::{DType, Settings};
 use crate::record::{Reader, State, checkpoint, metrics};
 
@@ -35,7 +37,7 @@ use crate::record::{Reader, State, checkpoint, metrics};
 pub(crate) struct Fit<'a, M, T, V> {
     pub settings: &'a Settings,
     pub task: Task,
-    /// The run directory.
+    /// The run directory. Rank 0 alone writes into it.
     pub dir: &'a Path,
     /// The model, on the first device, with the weights to begin from.
     pub model: M,
@@ -57,6 +59,8 @@ pub(crate) struct Fit<'a, M, T, V> {
     pub interrupter: Interrupter,
     /// Lines instead of the terminal interface.
     pub plain: bool,
+    /// The processes that compute each step.
+    pub ranks: Ranks,
 }
 
 /// How a run ended.
@@ -124,9 +128,16 @@ where
         let parameters = rezero_nn::parameter_count(&trainee.model);
         let gates = trainee.model.gates();
         let gates = gates.iter().map(|gate| gate.effective.len()).sum();
-        let writer =
-            checkpoint::Writer::new(self.dir, self.identity, parameters, settings.run.keep);
-        let rows = metrics::Writer::open(self.dir, state.metrics_bytes, settings.run.tensorboard)?;
+        let open = || -> Result<Files> {
+            let (dir, run) = (self.dir, &settings.run);
+            Ok(Files {
+                checkpoints: checkpoint::Writer::new(dir, self.identity, parameters, run.keep),
+                rows: metrics::Writer::open(dir, state.metrics_bytes, run.tensorboard)?,
+            })
+        };
+        let files = self.ranks.leads().then(open).transpose();
+        let files = self.ranks.agree(files)?;
+        exchange::must_be_alike(&self.ranks, &trainee.valid().model)?;
 
         let steps = settings.run.last_step(epochs * steps_per_epoch);
         let renderer: Box<dyn MetricsRenderer> = if self.plain {
@@ -147,8 +158,16 @@ where
             renderer
         };
         let cursor = Arc::new(AtomicUsize::new(state.step));
-        let train = Loader::new(self.train, device.clone(), cursor.clone());
-        let valid = Loader::new(self.valid, device.clone().inner(), Arc::default());
+        let ranks = || self.ranks.clone();
+        let train = Loader::new(
+            self.train,
+            device.clone(),
+            cursor.clone(),
+            ranks(),
+            Cut::Rows,
+        );
+        let inner = device.clone().inner();
+        let valid = Loader::new(self.valid, inner, Arc::default(), ranks(), Cut::Batches);
         let outcome = Arc::new(Mutex::new(None));
         let (in_both, in_training) = (
             shown::of_both(&self.task),
@@ -160,14 +179,14 @@ where
                     settings: settings.clone(),
                     task: self.task,
                     devices: self.devices,
+                    ranks: self.ranks,
                     steps_per_epoch,
                     steps,
                     cursor,
                 },
                 moving,
                 state,
-                rows,
-                writer,
+                files,
             })),
             outcome: outcome.clone(),
         };
@@ -227,6 +246,7 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
             return (trainee, components.event_processor);
         };
         let gates = trainee.model.gates().into_iter();
+        let ranks = start.plan.ranks.clone();
         let mut session = Session {
             alphas: gates.flat_map(|gate| gate.effective).collect(),
             first: start.state.step,
@@ -237,6 +257,8 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
             begun: Instant::now(),
             last: Instant::now(),
             warm_up: None,
+            stop: false,
+            logged: (ranks.traffic(), Instant::now()),
         };
         let outcome = session.run(&train, &valid);
         let finished = outcome.map(|interrupted| Finished {

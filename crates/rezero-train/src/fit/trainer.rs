@@ -16,6 +16,7 @@ use super::task::Task;
 use super::{STACK_BYTES, memory, terminal};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use crate::recipe::{GateOptimizer, Gates, Optimizer, Settings, fingerprint, must_be_same};
 use crate::record::{Environment, NewRun, Opening, Reader, run_dir};
 
@@ -71,6 +72,7 @@ pub struct Trainer {
     resume: bool,
     plain: bool,
     interrupter: Option<Interrupter>,
+    ranks: Ranks,
 }
 
 impl Trainer {
@@ -84,6 +86,7 @@ impl Trainer {
             data: Default::default(),
             resume: false,
             interrupter: None,
+            ranks: Ranks::alone(),
             plain: !terminal::can_draw(),
         }
     }
@@ -127,6 +130,14 @@ impl Trainer {
         Self { plain, ..self }
     }
 
+    /// Sets the processes that compute each step together: [`Ranks::join`], in a program that mpirun has started.
+    /// Rank 0 alone reads and writes the run directory. Hand an error of [`fit`](Self::fit) to [`Ranks::end`], which
+    /// ends the other processes too.
+    #[must_use]
+    pub fn with_ranks(self, ranks: Ranks) -> Self {
+        Self { ranks, ..self }
+    }
+
     /// Trains the model that `init` makes, for the epochs or steps of the settings. `init` gets the
     /// device of `run.device`, seeded with `train.seed`. A complete run is left unchanged.
     ///
@@ -162,6 +173,7 @@ impl Trainer {
     {
         let settings = &self.settings;
         settings.check()?;
+        self.ranks.must_have_rows(settings.train.batch)?;
         for (key, value) in &self.model {
             let plain = match value {
                 toml::Value::Table(_) | toml::Value::Array(_) => false,
@@ -189,24 +201,29 @@ impl Trainer {
         if !model.is_empty() {
             sections.insert("model", model.clone());
         }
+        let ranks = &self.ranks;
         let exists = self.resume && self.dir.join("recipe.toml").exists();
-        let opening = match exists {
+        let place = NewRun::At(self.dir.clone());
+        // The others get the checkpoint in a folder that lives as long as this function.
+        let (opening, _received) = ranks.open(place.clone(), &identity, || match exists {
             true => {
                 let (_, saved) = run_dir::recipe(&self.dir)?;
                 must_be_same(&self.dir, &saved, &sections, settings, false)?;
-                Opening::resume(&self.dir, &identity)?
+                Opening::resume(&self.dir, &identity)
             }
-            false => Opening::new(NewRun::At(self.dir.clone())),
-        };
+            false => Ok(Opening::new(place)),
+        })?;
         let [data, print] = &self.data;
         let fingerprints = [fingerprint(&sections, settings), print.clone()];
+        ranks.same(&[("recipe", &fingerprints[0]), ("data", &fingerprints[1])])?;
         opening.continues([&fingerprints[0], &fingerprints[1]])?;
         let per_epoch = train.batches_per_epoch();
         let steps = settings.run.last_step(settings.run.epochs * per_epoch);
         settings.schedule.must_fit(per_epoch, steps)?;
         opening.must_reach(steps)?;
         let early = settings.run.stops_after(opening.state.stale);
-        if opening.is_done() && (opening.state.step >= steps || early) {
+        let is_complete = opening.is_done() && (opening.state.step >= steps || early);
+        if ranks.of_first(ranks.leads().then_some(&is_complete))? {
             return Ok(Finished {
                 state: opening.state,
                 interrupted: false,
@@ -230,11 +247,12 @@ impl Trainer {
         let start = opening.start.clone();
         let text = crate::recipe::text(&sections);
         let title = self.dir.file_name().unwrap_or_default().to_string_lossy();
-        let run = opening.begin(&title, &text, settings.train.seed, &environment)?;
+        let begin = || opening.begin(&title, &text, settings.train.seed, &environment);
+        let run = ranks.agree(ranks.leads().then(begin).transpose())?;
         let finished = launch(Fit {
             settings,
             task: self.task.clone(),
-            dir: run.path(),
+            dir: &self.dir,
             model,
             devices,
             train,
@@ -248,8 +266,9 @@ impl Trainer {
                 .clone()
                 .unwrap_or_else(|| on_signal(OnTerm::default())),
             plain: self.plain,
+            ranks: self.ranks.clone(),
         })?;
-        if !finished.interrupted {
+        if let (false, Some(run)) = (finished.interrupted, run) {
             run.done(&self.task.summary(&settings.run, &finished))?;
         }
         Ok(finished)

@@ -203,6 +203,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// The folder of the checkpoint.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Opens a committed checkpoint, whose files must have the sizes that its manifest says.
     ///
     /// # Errors

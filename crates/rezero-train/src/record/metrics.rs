@@ -18,8 +18,8 @@ const LONGEST: u64 = 64 << 20;
 
 /// A row of `metrics.jsonl`.
 ///
-/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values; every other field of a resumed
-/// run equals that of a run without interruption.
+/// `items_per_s`, `warm_up_s` and `seconds` are wall-clock values, and `ranks` tells of processes; every other
+/// field of a resumed run equals that of a run without interruption.
 ///
 /// JSON has no number for an infinite value or NaN: these are the strings `"inf"`, `"-inf"` and `"NaN"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,8 +72,22 @@ pub struct Row {
     /// themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// Communication since the row before (`train`), where several processes compute the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<Communication>,
     /// Wall time since the process began training.
     pub seconds: f64,
+}
+
+/// Communication between the processes that compute each step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Communication {
+    /// How many processes there are.
+    pub count: usize,
+    /// Bytes of gradients that rank 0 has sent since the row before.
+    pub bytes: u64,
+    /// The share of rank 0's wall time since then in which it sent or waited for others.
+    pub share: f64,
 }
 
 impl Row {
@@ -312,6 +326,7 @@ mod tests {
                 alpha: vec![0.1, value as f32],
                 items_per_s: None,
                 warm_up_s: None,
+                ranks: None,
                 ema: None,
                 seconds: 1.5,
             };
@@ -377,6 +392,7 @@ mod tests {
             alpha: vec![0.25; gates],
             items_per_s: None,
             warm_up_s: None,
+            ranks: None,
             ema: None,
             seconds: 1.5,
         };

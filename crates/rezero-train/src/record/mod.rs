@@ -20,7 +20,7 @@ pub use checkpoint::Reader;
 pub use environment::{BeganWith, Described, Environment};
 pub(crate) use environment::{DATA_OF_A_SWEEP, OF_A_SWEEP};
 pub use listing::Stage;
-pub use metrics::Row;
+pub use metrics::{Communication, Row};
 pub use opening::Opening;
 pub use optimizer_state::OptimizerState;
 pub use run_dir::{NewRun, RunDir};

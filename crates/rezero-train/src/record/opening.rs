@@ -35,6 +35,25 @@ impl Opening {
         }
     }
 
+    /// For a rank that does not write the run: with the checkpoint and the environment that rank 0 has read.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint is damaged.
+    pub fn of_rank(
+        place: NewRun,
+        start: Option<Reader>,
+        before: Option<Environment>,
+    ) -> Result<Self> {
+        let state = start.as_ref().map(Reader::state).transpose()?;
+        Ok(Self {
+            state: state.unwrap_or_default(),
+            start,
+            before,
+            ..Self::new(place)
+        })
+    }
+
     /// To continue the run at `dir`, whose model must have this `identity`.
     ///
     /// # Errors

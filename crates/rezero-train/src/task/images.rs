@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::path::Path;
 
+use burn::data::dataloader::{DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor};
 use rezero_data::{
-    Augment, ImageBatch, ImageLoader, ImageSet, ImageShape, LoaderConfig, MAX_CLASSES,
-    Normalization, Split, cifar10, cifar100, folder,
+    Augment, ImageBatch, ImageIterator, ImageLoader, ImageSet, ImageShape, LoaderConfig,
+    MAX_CLASSES, Normalization, Split, cifar10, cifar100, folder,
     mnist::{self, FASHION_MNIST, MNIST},
     picture::{Preparation, Sizing},
     shapes,
@@ -15,7 +17,8 @@ use rezero_data::{
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
 use crate::error::{Error, Result};
-use crate::fit::{self, Batches, Source, Sums, Task, integers_on};
+use crate::fit::{self, Batches, Share, Shares, Source, Sums, Task, integers_on};
+use crate::ranks::Ranks;
 use crate::recipe::check::{check, in_f32};
 use crate::recipe::{
     ImageData, ImageSource, Override, Pixels, Resize, Settings, TaskOf, TaskRecipe,
@@ -531,5 +534,34 @@ impl Source for ImageLoader {
 
     fn batches_from(&self, step: usize, device: &Device) -> Batches<ImageBatch> {
         Box::new(self.clone().on(device).from_step(step))
+    }
+
+    /// Decodes and augments the rows of the share alone.
+    fn shares_from(&self, step: usize, device: &Device, ranks: &Ranks) -> Shares<ImageBatch> {
+        let ranks = ranks.clone();
+        let own = self.clone().with_rows(move |rows| ranks.share(rows));
+        Box::new(ImageShares(own.on(device).from_step(step)))
+    }
+}
+
+struct ImageShares(ImageIterator);
+
+impl Iterator for ImageShares {
+    type Item = Result<Share<ImageBatch>, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.0.next()?;
+        let rows = self.0.rows_of_batch();
+        Some(batch.map(|batch| Share {
+            batch,
+            rows,
+            items: rows,
+        }))
+    }
+}
+
+impl DataLoaderIterator<Share<ImageBatch>> for ImageShares {
+    fn progress(&self) -> Progress {
+        self.0.progress()
     }
 }

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Two network namespaces as two hosts, hosta and hostb, with a link of RATE (1gbit; empty: no limit) between them. Runs the command in hosta, with
+# mpirun set up so that it starts processes in hostb without ssh: scripts/two-hosts.sh mpirun -n 2 rezero train quickstart.
+# Needs root, ip, tc and unshare. DELAY=5ms adds a delay each way, where the kernel has netem.
+set -euo pipefail
+
+for word in a b; do
+    ip netns add "host$word"
+    mkdir -p "/etc/netns/host$word"
+    printf '127.0.0.1 localhost\n10.77.0.1 hosta\n10.77.0.2 hostb\n' >"/etc/netns/host$word/hosts"
+done
+work=$(mktemp -d)
+clean() {
+    ip netns del hosta
+    ip netns del hostb
+    rm -r /etc/netns/hosta /etc/netns/hostb "$work"
+}
+trap clean EXIT
+ip link add wire netns hosta type veth peer name wire netns hostb
+for word in a b; do
+    ip -n "host$word" addr add "10.77.0.$([ "$word" = a ] && echo 1 || echo 2)/24" dev wire
+    ip -n "host$word" link set lo up
+    ip -n "host$word" link set wire up
+    if [ -n "${DELAY:-}" ]; then
+        tc -n "host$word" qdisc add dev wire root netem delay "$DELAY" rate "${RATE-1gbit}"
+    elif [ -n "${RATE-1gbit}" ]; then
+        tc -n "host$word" qdisc add dev wire root tbf rate "${RATE-1gbit}" burst 1mb latency 100ms
+    fi
+done
+# In place of ssh: the first word is the host, the rest a command for its shell.
+cat >"$work/agent" <<'AGENT'
+#!/bin/sh
+host=$1
+shift
+exec ip netns exec "$host" unshare --uts sh -c "hostname $host; $*"
+AGENT
+chmod +x "$work/agent"
+export OMPI_MCA_plm_rsh_agent="$work/agent" OMPI_MCA_orte_default_hostfile="$work/hosts"
+export OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_oob_tcp_if_include=10.77.0.0/24
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+printf 'hosta slots=1\nhostb slots=1\n' >"$work/hosts"
+ip netns exec hosta unshare --uts sh -c 'hostname hosta; exec "$@"' sh "$@"
