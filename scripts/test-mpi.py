@@ -191,7 +191,7 @@ def another_number_of_ranks():
 def kills():
     """A random rank is killed at a random moment, again and again, and the run is resumed."""
     random.seed(0)
-    words = [*LM, "steps=300", "dropout=0.1", "checkpoint_every=5"]
+    words = [*LM, f"steps={max(300, 40 * KILLS)}", "dropout=0.1", "checkpoint_every=5"]
     train("undisturbed", words, 2)
     killed, said = 0, ""
     while not pathlib.Path("killed/DONE").exists():
@@ -210,6 +210,7 @@ def kills():
         assert newest("killed") >= before, "a checkpoint was lost"
         assert job.returncode == 0 or "signal 9" in said, said
     must_equal("killed", "undisturbed")
+    assert killed == KILLS, f"{killed} kills"
     print(f"{killed} SIGKILLs of a random rank of 2, each resumed: rows and weights equal an undisturbed run's, bit for bit")
     words = [*RESNET, "checkpoint_every=1", "data.train_items=1600"]
     job = begun("killed-1", words, 2)

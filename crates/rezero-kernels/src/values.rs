@@ -54,6 +54,12 @@ fn each<const N: usize>(bytes: &[u8], values: &mut Vec<f32>, number: impl Fn([u8
 
 /// Adds `values` to `sum`, number by number, in f32.
 ///
+/// ```
+/// let mut sum = [1.0, 2.0];
+/// rezero_kernels::add_to(&mut sum, &[0.5, -2.0]);
+/// assert_eq!(sum, [1.5, 0.0]);
+/// ```
+///
 /// # Panics
 ///
 /// If they are not equally many.

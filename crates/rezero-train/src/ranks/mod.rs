@@ -300,20 +300,16 @@ impl Ranks {
         let names: Vec<String> = self.of_first(Some(&names.unwrap_or_default()))?;
         for name in names {
             let open = || -> Result<Option<(File, PathBuf)>> {
-                let (path, made) = match (from, to) {
-                    (Some(from), _) => {
-                        let path = from.join(&name);
-                        let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
-                        (path, file)
-                    }
-                    (None, Some(to)) => {
-                        let path = to.join(&name);
-                        let file = File::create(&path).map_err(|e| Error::io("write", &path, e))?;
-                        (path, file)
-                    }
-                    (None, None) => return Ok(None),
+                let at = |dir: &Path, action, open: fn(&PathBuf) -> std::io::Result<File>| {
+                    let path = dir.join(&name);
+                    let file = open(&path).map_err(|e| Error::io(action, &path, e))?;
+                    Ok(Some((file, path)))
                 };
-                Ok(Some((made, path)))
+                match (from, to) {
+                    (Some(from), _) => at(from, "read", |path| File::open(path)),
+                    (None, Some(to)) => at(to, "write", |path| File::create(path)),
+                    (None, None) => Ok(None),
+                }
             };
             let mut opened = self.agree(open())?;
             loop {
