@@ -40,10 +40,10 @@ pub struct DotProductAttention {
     /// The base of the rotary positions, see [`Rotation`]; `None`: no rotary positions.
     pub rotary: Option<f64>,
     /// The probability that an attention weight is set to 0, from 0 on and below 1; the others are divided by
-    /// `1 − dropout`.
+    /// `1 − dropout`. It is applied in each call: set it to 0 outside training.
     ///
     /// Each call draws a seed from the device's random numbers, so [`Device::seed`] decides what is dropped. On Flex,
-    /// the weight of a query and a key is kept or dropped by a hash of the seed, the head and both positions: no mask
+    /// the weight of a query and a key is kept or dropped by a hash of the seed, the sequence, the head and the indices of both in the call: no mask
     /// is stored, and the kernel and the composed operations drop the same.
     pub dropout: f64,
     /// The type of both matrix products; `None`: that of the tensors.
@@ -91,9 +91,10 @@ impl DotProductAttention {
         }
         let seed = self.seed(&qkv.device());
         #[cfg(feature = "flex")]
-        if let Some(kernel) = self.kernel(qkv.dtype(), mask.as_ref(), seed)
+        if let Some(mut kernel) = self.kernel(qkv.dtype(), mask.as_ref(), seed)
             && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
         {
+            kernel.tracked = inputs.tracked();
             return crate::flex::run(kernel, inputs).0;
         }
         self.composed([part(0), part(1), part(2)], mask, seed)
@@ -143,10 +144,11 @@ impl DotProductAttention {
         }
         let seed = self.seed(&q.device());
         #[cfg(feature = "flex")]
-        if let Some(kernel) = self.kernel(q.dtype(), mask.as_ref(), seed)
+        if let Some(mut kernel) = self.kernel(q.dtype(), mask.as_ref(), seed)
             && let Some(inputs) =
                 crate::flex::values([&q, &k, &v].map(|part| part.clone().into_dispatch()))
         {
+            kernel.tracked = inputs.tracked();
             return crate::flex::run(kernel, inputs).0;
         }
         self.composed([q, k, v], mask, seed)
@@ -203,6 +205,7 @@ impl DotProductAttention {
             config: *self,
             mask,
             seed,
+            tracked: false,
         };
         self.products
             .is_none_or(|products| products == own)

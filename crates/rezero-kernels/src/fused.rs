@@ -76,8 +76,8 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// `conv(x)`. The kernel computes convolutions with one group, equal strides, equal padding on all
-/// sides, no dilation and no bias; Burn computes all others.
+/// `conv(x)`. The kernel computes convolutions with one group, equal strides, equal padding on all sides and no dilation; also
+/// `PaddingConfig2d::Same` of a square kernel of odd size at stride 1. Burn computes all others. A bias is added by Burn.
 ///
 /// # Shapes
 ///
@@ -88,6 +88,7 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
 ///
 /// As [`crate::conv2d`].
 pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let ([stride, other], [kh, kw]) = (conv.stride, conv.kernel_size);
     let padding = match conv.padding {
         PaddingConfig2d::Valid => Some(0),
         PaddingConfig2d::Explicit(top, left, bottom, right)
@@ -95,12 +96,20 @@ pub fn conv2d(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         {
             Some(top)
         }
+        PaddingConfig2d::Same if kh == kw && kh % 2 == 1 && stride == 1 => Some(kh / 2),
         _ => None,
     };
-    let [stride, other] = conv.stride;
-    match (padding, &conv.bias) {
-        (Some(padding), None) if stride == other && conv.dilation == [1, 1] && conv.groups == 1 => {
-            crate::conv2d(x, conv.weight.val(), stride, padding)
+    match padding {
+        Some(padding) if stride == other && conv.dilation == [1, 1] && conv.groups == 1 => {
+            let out = crate::conv2d(x, conv.weight.val(), stride, padding);
+            match &conv.bias {
+                Some(bias) => {
+                    let bias = bias.val().cast(out.dtype());
+                    let [channels] = bias.dims();
+                    out + bias.reshape([1, channels, 1, 1])
+                }
+                None => out,
+            }
         }
         _ => {
             let own = x.dtype();

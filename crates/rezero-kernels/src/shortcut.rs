@@ -23,6 +23,13 @@ pub fn subsample(x: Tensor<4>, stride: usize, [before, after]: [usize; 2]) -> Te
         let kernel = crate::flex::shortcut::Subsample::new(x.dims(), stride, [before, after]);
         return crate::flex::run(kernel, inputs).0;
     }
+    let [batch, channels, height, width] = x.dims();
+    if batch * channels * height * width == 0 {
+        // Without elements there is nothing to take, and a pooling has no size.
+        let [height, width] = [height, width].map(|n| n.div_ceil(stride));
+        let shape = [batch, before + channels + after, height, width];
+        return Tensor::zeros(shape, (&x.device(), x.dtype()));
+    }
     let x = match stride {
         1 => x,
         // Pooling, since a slice with steps has no gradient on Burn's libtorch backend.

@@ -98,6 +98,23 @@ fn attentions_weights_sum_to_one_in_the_backward_pass() {
     }
 }
 
+/// As above with heads of 64 values, whose product may be summed in several orders.
+#[test]
+fn attentions_weights_of_wide_heads_sum_to_one_in_the_backward_pass() {
+    let device = fast();
+    for (size, length) in [(1.0f32, 4), (300.0, 4), (300.0, 1), (300.0, 40)] {
+        let row = Tensor::<3>::from_data(random([1, 1, 64], 3), &Device::flex()) * size;
+        let rows = Tensor::from_inner(row.repeat_dim(1, length));
+        let v = Tensor::<3>::ones([1, length, 64], &device).require_grad();
+        let attention = DotProductAttention::new(1);
+        let context = attention.forward(rows.clone(), rows, v.clone(), None);
+        let gradients = context.sum().backward();
+        for d_v in values(v.grad(&gradients).unwrap()) {
+            assert!((d_v - 1.0).abs() < 1e-5, "{size}, {length}: {d_v}");
+        }
+    }
+}
+
 #[test]
 fn variance_far_from_zero_is_that_of_double_precision() {
     let device = fast();

@@ -1,4 +1,4 @@
-//! Results on one, two and four threads, and from run to run. A process has one pool of threads, so
+//! Results on one, two, four and sixteen threads, and from run to run. A process has one pool of threads, so
 //! this test runs itself in child processes.
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -109,7 +109,7 @@ fn results_do_not_depend_on_the_threads() {
             "two runs on two threads differ"
         );
     }
-    for threads in [1, 4] {
+    for threads in [1, 4, 16] {
         for (a, b) in two.iter().zip(&on(threads)) {
             assert!(
                 (a - b).abs() <= 1e-6 * a.abs().max(1e-3),

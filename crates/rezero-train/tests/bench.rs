@@ -27,7 +27,7 @@ const KEYS: [&str; 12] = [
     "ms_max",
     "items_per_s",
     "peak_rss_mb",
-    "regions_per_step",
+    "loops_per_step",
     "share_16_tasks",
 ];
 
@@ -56,7 +56,7 @@ fn every_kind_prints_a_json_object() {
         let rate = line["items_per_s"].as_f64().unwrap();
         // Both are rounded to a thousandth.
         assert!((rate * median / 1e3 / items - 1.0).abs() < 0.1, "{line}");
-        assert!(line["regions_per_step"].as_f64().unwrap() >= 1.0, "{line}");
+        assert!(line["loops_per_step"].as_f64().unwrap() >= 1.0, "{line}");
         let share = line["share_16_tasks"].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&share), "{line}");
         if cfg!(target_os = "linux") {

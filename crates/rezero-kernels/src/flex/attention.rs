@@ -41,6 +41,8 @@ pub(crate) struct Attention {
     pub mask: Option<Mask>,
     /// The seed of the dropout.
     pub seed: u64,
+    /// Whether there may be a backward pass.
+    pub tracked: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -539,7 +541,8 @@ impl Kernel for Attention {
         let mut out = Fresh::new(elements(&[heads.batch, queries, d]));
         let mut kept = Fresh::new(elements(&[2, heads.batch, heads.n, queries]));
         let (outs, all_sums) = (out.shared(), kept.shared());
-        if queries <= FEW && table.is_none() {
+        // The backward pass computes the scores of a block again, to the same bits; these are summed in another order.
+        if queries <= FEW && table.is_none() && !self.tracked {
             self.few(heads, [q_rows, k_rows, v_rows], outs, all_sums);
             // SAFETY: each query of each head has written its columns and its two numbers.
             return unsafe { finished(inputs, heads, out, kept) };

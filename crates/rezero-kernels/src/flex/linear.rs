@@ -18,11 +18,13 @@ use super::memory::{
     writable,
 };
 use super::op::Kernel;
-use super::parallel::{Parts, each, enough, sums, wide};
+use super::parallel::{Parts, each, sums, wide};
 use crate::activation::Epilogue;
 
 /// Elements of a block of rows that is summed by columns.
 const CHUNK: usize = 1 << 13;
+/// The most blocks.
+const BLOCKS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -352,8 +354,9 @@ pub(super) fn column_sums(
     n: usize,
     add: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
-    // A few blocks even for a small matrix, but so few that adding up their sums takes little time.
-    let blocks = Parts::new(rows, rows.div_ceil((rows * n / CHUNK).clamp(1, enough())));
+    // A few blocks even for a small matrix, but so few that adding up their sums takes little time. They do not depend on the
+    // threads, and neither do the sums.
+    let blocks = Parts::new(rows, rows.div_ceil((rows * n / CHUNK).clamp(1, BLOCKS)));
     let mut partial = vec![0.0; blocks.count() * n];
     let shared = Shared::new(&mut partial);
     each(blocks.count(), |i| {

@@ -32,10 +32,11 @@ pub(super) fn exp(x: f32) -> f32 {
     if lowest { 0.0 } else { e * power }
 }
 
-/// The logistic function `σ(x) = 1 / (1 + e^(−x))`. Below −88, where it is not a normal number, it is near 6e-39.
+/// The logistic function `σ(x) = 1 / (1 + e^(−x))`. Below −87.3, where it is not a normal number, it is 0.
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    let s = 1.0 / (1.0 + exp(-x));
+    if x < -87.3 { 0.0 } else { s }
 }
 
 /// The standard normal distribution's share below x, Φ(x), and its density, φ(x), with an absolute error of

@@ -1,5 +1,5 @@
-//! Work as tasks. Its shape decides the tasks. On more than eight threads their number decides, too, and with it the order of some
-//! sums ([`enough`]); a product's tiles depend on the threads always, its sums never.
+//! Work as tasks. The shape decides those of a sum, so that results do not depend on the number of threads. Tasks that each make a
+//! part of the result are cut by the number of threads, too: see [`enough`], and the tiles of a product.
 
 // Loops over registers index plain arrays.
 #![allow(clippy::needless_range_loop)]
@@ -15,10 +15,10 @@ pub(super) fn each(n: usize, task: impl Fn(usize) + Sync + Send) {
     pool::run(n, &task);
 }
 
-/// How many tasks of equal size are enough, if one can choose: two for each thread, so that none waits long for the last one; at
-/// least 16, so that results are the same, to the bit, on up to eight threads.
+/// How many tasks are enough where each makes its own part of the result, so that their number changes no value: two for each
+/// thread, so that none waits long for the last one.
 pub(super) fn enough() -> usize {
-    (2 * rayon::current_num_threads()).max(16)
+    (2 * rayon::current_num_threads()).max(8)
 }
 
 /// `len` elements in parts of about `size`, as `(from, len)`.

@@ -22,7 +22,7 @@ pub(super) fn run(n: usize, task: &(dyn Fn(usize) + Sync)) {
     if n == 0 {
         return;
     }
-    let begun = Instant::now();
+    let begun = now();
     let pool = Pool::global();
     let turn = match pool.turn.try_lock() {
         Ok(turn) => Some(turn),
@@ -36,23 +36,28 @@ pub(super) fn run(n: usize, task: &(dyn Fn(usize) + Sync)) {
     } else {
         pool.run(n, task);
     }
-    // Else the time belongs to the region that this call is part of, or to another caller's.
+    // Else the time belongs to the loop that this call is part of, or to another caller's.
     if turn.is_some() {
         let kind = n.ilog2().min(5) as usize;
-        let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        REGIONS[kind].fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = begun.map_or(0, |begun| begun.elapsed().as_nanos() as u64);
+        LOOPS[kind].fetch_add(1, Ordering::Relaxed);
         NANOSECONDS[kind].fetch_add(nanoseconds, Ordering::Relaxed);
     }
 }
 
-/// The regions with 1 task and from 2, 4, 8, 16 and 32 tasks on, and their time.
-static REGIONS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
+/// The time; `None` in a browser, where the standard library has no clock.
+fn now() -> Option<Instant> {
+    (!cfg!(all(target_family = "wasm", target_os = "unknown"))).then(Instant::now)
+}
+
+/// The loops with 1 task and from 2, 4, 8, 16 and 32 tasks on, and their time.
+static LOOPS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 static NANOSECONDS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
-/// The regions so far.
+/// The loops so far.
 pub(crate) fn tasks() -> Tasks {
     Tasks {
-        regions: REGIONS.each_ref().map(|n| n.load(Ordering::Relaxed)),
+        loops: LOOPS.each_ref().map(|n| n.load(Ordering::Relaxed)),
         seconds: NANOSECONDS
             .each_ref()
             .map(|n| n.load(Ordering::Relaxed) as f64 * 1e-9),

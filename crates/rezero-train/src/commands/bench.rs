@@ -28,7 +28,7 @@ struct Line {
     /// `None` if the system does not report it.
     peak_rss_mb: Option<u64>,
     /// Parallel loops of the kernels in a step.
-    regions_per_step: f64,
+    loops_per_step: f64,
     /// The share of their time in loops of at least 16 tasks.
     share_16_tasks: f64,
 }
@@ -82,7 +82,7 @@ pub fn run(args: &Bench) -> Result<()> {
             line.ms_max,
             line.items_per_s,
             line.peak_rss_mb.map_or("?".to_owned(), |mb| mb.to_string()),
-            line.regions_per_step,
+            line.loops_per_step,
             format!("{:.0} %", 100.0 * line.share_16_tasks)
         );
     }
@@ -151,7 +151,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         ms_max: round(timed.ms[n - 1]),
         items_per_s: round(1e3 * timed.items as f64 / median),
         peak_rss_mb: peak_rss_mb(),
-        regions_per_step: round(timed.tasks.regions.iter().sum::<u64>() as f64 / n as f64),
+        loops_per_step: round(timed.tasks.loops.iter().sum::<u64>() as f64 / n as f64),
         share_16_tasks: round(timed.tasks.share_of(16)),
     };
     let text = words::json(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;

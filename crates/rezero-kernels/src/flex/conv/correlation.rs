@@ -56,13 +56,13 @@ struct Block {
 }
 
 impl Correlation {
-    /// The number of rows of pixels that a task computes.
-    fn rows_of_task(&self) -> usize {
+    /// The number of rows of pixels that a task computes. A small batch is cut into at least as many as are `wanted`, so that several
+    /// cores have work.
+    fn rows_of_task(&self, wanted: usize) -> usize {
         let [down, _] = self.reach();
         let row = self.channels * self.planes.len() * self.block(1).pitch;
         let fit = (SCRATCH / row).saturating_sub(down).max(1);
-        // A small batch is cut into more tasks, so that several cores have work.
-        let wanted = (enough() / 2 / self.batch).max(1);
+        let wanted = (wanted / self.batch).max(1);
         let rows = fit.min(self.grid[0].div_ceil(wanted));
         // Blocks of about the same height.
         self.grid[0].div_ceil(self.grid[0].div_ceil(rows))
@@ -133,7 +133,7 @@ impl Correlation {
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
         let packed = self.pack(weight, &blocks);
         let per_output = self.channels * self.taps.len();
-        let rows = Parts::new(self.grid[0], self.rows_of_task());
+        let rows = Parts::new(self.grid[0], self.rows_of_task(enough()));
         let (image, target) = (
             self.channels * self.source[0] * self.source[1],
             self.target[0] * self.target[1],
@@ -226,7 +226,7 @@ impl Correlation {
         let images = Parts::new(self.batch, self.batch.div_ceil(groups(columns * outputs)));
         let mut partial = vec![0.0; images.count() * columns * outputs];
         let shared = Shared::new(&mut partial);
-        let rows = Parts::new(self.grid[0], self.rows_of_task());
+        let rows = Parts::new(self.grid[0], self.rows_of_task(8));
         let (image, target) = (
             self.channels * self.source[0] * self.source[1],
             self.grid[0] * self.grid[1],

@@ -15,13 +15,15 @@ use self::correlation::{Correlation, Tap};
 use self::winograd::Winograd;
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
 use super::op::Kernel;
-use super::parallel::{Parts, each, enough, wide};
+use super::parallel::{Parts, each, wide};
 
 /// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
 /// first-level cache are read in shorter pieces and were slower.
 const SCRATCH: usize = 24 << 10;
 /// The most values of a vector.
 const LANES: usize = 16;
+/// The most partial sums of a weight gradient, each over a share of the batch.
+const GROUPS: usize = 16;
 /// The values that the partial sums of a weight gradient may have together, 64 MB, as long as there are four.
 const SUMS: usize = 16 << 20;
 
@@ -30,7 +32,7 @@ const CHUNK: usize = 1 << 12;
 
 /// The number of partial sums of a weight gradient, each over a share of the batch, that have `len` values each.
 fn groups(len: usize) -> usize {
-    (SUMS / len).clamp(4, enough())
+    (SUMS / len).clamp(4, GROUPS)
 }
 
 /// The total of partial sums of `len` values each, in their order.

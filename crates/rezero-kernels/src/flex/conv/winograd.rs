@@ -91,12 +91,11 @@ impl Winograd {
         }
     }
 
-    /// `count` groups in tasks.
-    fn tasks(&self, count: usize) -> Parts {
+    /// `count` groups in tasks. A small batch is cut into at least as many as are `wanted`, so that several cores have work.
+    fn tasks(&self, count: usize, wanted: usize) -> Parts {
         let row = IN * self.channels * (self.source[1] + self.padding[1]);
         let fit = (SCRATCH / row).max(1);
-        // A small batch is cut into more tasks, so that several cores have work.
-        let rows = fit.min(count.div_ceil(enough() / 2));
+        let rows = fit.min(count.div_ceil(wanted));
         Parts::new(count, count.div_ceil(count.div_ceil(rows)))
     }
 
@@ -150,7 +149,7 @@ impl Winograd {
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
         let packed = self.pack(weight, &blocks);
         let columns = self.channels * self.taps;
-        let tasks = self.tasks(self.batch * self.groups());
+        let tasks = self.tasks(self.batch * self.groups(), enough());
         let offsets: Vec<usize> = (0..self.taps).collect();
         each(tasks.count(), |task| {
             let (first, rows) = tasks.get(task);
@@ -214,7 +213,8 @@ impl Winograd {
             // SAFETY: each part of the batch has sums of its own.
             let sums_of_part = unsafe { shared.part(part * IN * sums, IN * sums) };
             let (image, count) = images.get(part);
-            let tasks = self.tasks(count * self.groups());
+            // Their number decides the order of the sums, so it does not depend on the threads.
+            let tasks = self.tasks(count * self.groups(), 8);
             for task in 0..tasks.count() {
                 let (first, rows) = tasks.get(task);
                 let first = image * self.groups() + first;

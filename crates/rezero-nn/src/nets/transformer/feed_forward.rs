@@ -122,14 +122,21 @@ impl FeedForward {
 
     pub(super) fn run(&self, x: Tensor<3>, forced_dropout: bool) -> Tensor<3> {
         let first = |epilogue| fused::linear(&self.linear1, x.clone(), epilogue);
-        let hidden = match (self.activation, &self.gate) {
-            (Activation::Relu, _) => first(Epilogue::Relu),
-            (Activation::Gelu, _) => first(Epilogue::Gelu),
-            (Activation::SwiGlu, Some(gate)) => {
-                let gate = fused::linear(gate, x.clone(), Epilogue::Identity);
-                swiglu(first(Epilogue::Identity), gate)
+        let gate = self.gate.as_ref();
+        let gate = gate.map(|gate| fused::linear(gate, x.clone(), Epilogue::Identity));
+        let hidden = match (self.activation, gate) {
+            (Activation::SwiGlu, Some(gate)) => swiglu(first(Epilogue::Identity), gate),
+            (activation, gate) => {
+                let hidden = first(match activation {
+                    Activation::Relu => Epilogue::Relu,
+                    Activation::Gelu => Epilogue::Gelu,
+                    Activation::Silu | Activation::SwiGlu => Epilogue::Silu,
+                });
+                match gate {
+                    Some(gate) => hidden * gate,
+                    None => hidden,
+                }
             }
-            (Activation::Silu | Activation::SwiGlu, _) => first(Epilogue::Silu),
         };
         let hidden = drop(&self.dropout, hidden, forced_dropout);
         fused::linear(&self.linear2, hidden, Epilogue::Identity)
