@@ -4,18 +4,18 @@
 # Needs root, ip, tc and unshare. DELAY=5ms adds a delay each way, where the kernel has netem.
 set -euo pipefail
 
+work=$(mktemp -d)
+clean() {
+    ip netns del hosta 2>/dev/null || true
+    ip netns del hostb 2>/dev/null || true
+    rm -rf /etc/netns/hosta /etc/netns/hostb "$work"
+}
+trap clean EXIT
 for word in a b; do
     ip netns add "host$word"
     mkdir -p "/etc/netns/host$word"
     printf '127.0.0.1 localhost\n10.77.0.1 hosta\n10.77.0.2 hostb\n' >"/etc/netns/host$word/hosts"
 done
-work=$(mktemp -d)
-clean() {
-    ip netns del hosta
-    ip netns del hostb
-    rm -r /etc/netns/hosta /etc/netns/hostb "$work"
-}
-trap clean EXIT
 ip link add wire netns hosta type veth peer name wire netns hostb
 for word in a b; do
     ip -n "host$word" addr add "10.77.0.$([ "$word" = a ] && echo 1 || echo 2)/24" dev wire

@@ -15,7 +15,7 @@ const TINY: [&str; 8] = [
     "decode:layers=1,d_model=8,n_heads=2,length=5,prompt=3,batch=2",
     "latency:depth=8,batch=2",
 ];
-/// The keys that the PyTorch script prints too.
+/// The keys of a line.
 const KEYS: [&str; 12] = [
     "framework",
     "device",

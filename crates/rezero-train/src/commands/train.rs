@@ -94,7 +94,8 @@ struct Plan {
 struct Announced {
     name: String,
     recipe: String,
-    dir: PathBuf,
+    /// For messages: it need not be a path here.
+    dir: String,
 }
 
 /// The plan of rank 0 for all: the others may not even see the directory of the run.
@@ -109,15 +110,20 @@ fn resolved_on(ranks: &Ranks, args: &Train) -> Result<Plan> {
     let announced = own.as_ref().map(|plan| Announced {
         name: plan.resolved.name.clone(),
         recipe: plan.resolved.recipe.to_toml(),
-        dir: plan.place.path(),
+        dir: plan.place.path().to_string_lossy().into_owned(),
     });
     let Announced { name, recipe, dir } = ranks.of_first(announced.as_ref())?;
     let followed = || -> Result<Plan> {
         let resolved = Recipe::parse(&name, &recipe)?.with(&of_device(args))?;
         // A file of that name may have another recipe here.
         if args.recipe.to_string_lossy().ends_with(".toml") {
-            let overrides: Vec<Override> = args.overrides.to_vec();
-            let here = Recipe::resolve(&args.recipe, &overrides)?.recipe;
+            let mut overrides = args.overrides.clone();
+            overrides.extend(reads_text(args.text.as_ref(), &overrides)?);
+            let mut here = Recipe::resolve(&args.recipe, &overrides)?.recipe;
+            if args.resume {
+                // As that of rank 0 is by the run's.
+                here = here.completed_as(&resolved.recipe);
+            }
             if here.fingerprint() != resolved.recipe.fingerprint() {
                 return Err(Error::Recipe {
                     name: name.clone(),
@@ -127,7 +133,7 @@ fn resolved_on(ranks: &Ranks, args: &Train) -> Result<Plan> {
         }
         Ok(Plan {
             resolved,
-            place: NewRun::At(dir),
+            place: NewRun::At(dir.into()),
             note: String::new(),
             saved: None,
         })

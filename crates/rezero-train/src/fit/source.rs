@@ -273,14 +273,15 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
             _ if ranks.size() == 1 => Box::new(Each {
                 batches: source.batches_from(step, device),
                 left_out: 0,
+                others: 0,
             }),
             Cut::Rows => Box::new(Own(source.shares_from(step, device, ranks), ranks.size())),
             Cut::Batches => {
-                let mut batches = source.batches_from(step, device);
-                pass_over(&mut batches, ranks.rank());
+                let others = ranks.size() - 1;
                 Box::new(Each {
-                    batches,
-                    left_out: ranks.size() - 1,
+                    batches: source.batches_from(step, device),
+                    left_out: ranks.rank(),
+                    others,
                 })
             }
         }
@@ -306,25 +307,26 @@ impl<S: Source> DataLoader<Input<S::Batch>> for Loader<S> {
     }
 }
 
-/// Leaves out `n` batches.
-fn pass_over<B>(batches: &mut Batches<B>, n: usize) {
-    for _ in 0..n {
-        batches.next();
-    }
-}
-
-/// Whole batches, of which some are left out after each.
+/// Whole batches, of which some are for other ranks.
 struct Each<B> {
     batches: Batches<B>,
+    /// Batches to leave out before the next one.
     left_out: usize,
+    /// Batches to leave out between two.
+    others: usize,
 }
 
 impl<B: Batch> Iterator for Each<B> {
     type Item = Result<Input<B>, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        for _ in 0..std::mem::replace(&mut self.left_out, self.others) {
+            // Its error is this rank's too: no batch follows it.
+            if let Err(error) = self.batches.next()? {
+                return Some(Err(error));
+            }
+        }
         let batch = self.batches.next()?;
-        pass_over(&mut self.batches, self.left_out);
         // The loop seeds each step.
         Some(batch.map(Input::new))
     }

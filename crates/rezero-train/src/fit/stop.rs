@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGHUP.
+//! Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
 //!
 //! | signal | first | repeated |
 //! | - | - | - |
