@@ -171,11 +171,13 @@ fn half_precision() {
         let model = exact.clone().fork(&device);
         let got = run(&model, &in_precision(model.clone(), dtype), &device);
         let want = run(&exact, &exact, &flex().autodiff());
+        let mut largest = 0.0f64;
         for (got, want) in got.iter().zip(&want) {
             close(&format!("{dtype:?}"), got, want, 20.0 * epsilon);
-            // Products in f32 are a hundred times closer.
-            assert!(error(got, want) > epsilon / 16.0, "{dtype:?} was not used");
+            largest = largest.max(error(got, want));
         }
+        // Products in f32 are a hundred times closer. (A single number, as the gate's gradient, may be close by chance.)
+        assert!(largest > epsilon / 16.0, "{dtype:?} was not used");
     }
 }
 
