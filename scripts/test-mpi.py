@@ -222,7 +222,7 @@ def kills():
 
 
 def stops():
-    words = [*LM, "steps=3000"]
+    words = [*LM, "steps=100000"]
     job = begun("stopped", words, 3)
     until("a validation", lambda: newest("stopped") >= 10)
     # mpirun hands it on to all ranks.
