@@ -177,10 +177,9 @@ impl AdamStep {
         check(&weights, &gradient);
         #[cfg(feature = "flex")]
         {
-            let [m, v] = match &moments {
-                Some([m, v]) => [Some(m), Some(v)],
-                None => [None, None],
-            };
+            let [m, v] = moments
+                .as_ref()
+                .map_or([None, None], |moments| moments.each_ref().map(Some));
             if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), m, v]) {
                 use crate::flex::optim::{adam, primitive, tensor_of};
                 let (weights, gradient) = (primitive(weights), primitive(gradient));
@@ -196,12 +195,7 @@ impl AdamStep {
                 (weights, gradient)
             }
         };
-        let fresh = gradient.clone() * (1.0 - self.beta_1);
-        let fresh_squares = gradient.square() * (1.0 - self.beta_2);
-        let (m, v) = match moments {
-            Some([m, v]) => (m * self.beta_1 + fresh, v * self.beta_2 + fresh_squares),
-            None => (fresh, fresh_squares),
-        };
+        let [m, v] = next_moments(gradient, [self.beta_1, self.beta_2], moments);
         let [factor, epsilon] = self.corrections();
         let step = m.clone() / (v.clone().sqrt() + epsilon);
         (weights - step * (self.lr * factor), [m, v])
@@ -235,10 +229,9 @@ impl LambStep {
         check(&weights, &gradient);
         #[cfg(feature = "flex")]
         {
-            let [m, v] = match &moments {
-                Some([m, v]) => [Some(m), Some(v)],
-                None => [None, None],
-            };
+            let [m, v] = moments
+                .as_ref()
+                .map_or([None, None], |moments| moments.each_ref().map(Some));
             if crate::flex::optim::serves(&[Some(&weights), Some(&gradient), m, v]) {
                 use crate::flex::optim::{lamb, primitive, tensor_of};
                 let (weights, gradient) = (primitive(weights), primitive(gradient));
@@ -247,12 +240,7 @@ impl LambStep {
                 return (tensor_of(weights), moments.map(tensor_of));
             }
         }
-        let fresh = gradient.clone() * (1.0 - self.beta_1);
-        let fresh_squares = gradient.square() * (1.0 - self.beta_2);
-        let (m, v) = match moments {
-            Some([m, v]) => (m * self.beta_1 + fresh, v * self.beta_2 + fresh_squares),
-            None => (fresh, fresh_squares),
-        };
+        let [m, v] = next_moments(gradient, [self.beta_1, self.beta_2], moments);
         let [of_m, of_v] = self.corrections();
         let step = m.clone() * of_m / ((v.clone() * of_v).sqrt() + self.epsilon);
         let step = decayed(step, &weights, self.weight_decay);
@@ -305,6 +293,20 @@ impl LionStep {
         };
         let weights = weights * (1.0 - self.lr * self.weight_decay);
         (weights - mean.sign() * self.lr, momentum)
+    }
+}
+
+/// `m ← β₁·m + (1 − β₁)·g`, `v ← β₂·v + (1 − β₂)·g²`, from zero at first.
+fn next_moments<const D: usize>(
+    gradient: Tensor<D>,
+    [beta_1, beta_2]: [f64; 2],
+    moments: Option<[Tensor<D>; 2]>,
+) -> [Tensor<D>; 2] {
+    let fresh = gradient.clone() * (1.0 - beta_1);
+    let fresh_squares = gradient.square() * (1.0 - beta_2);
+    match moments {
+        Some([m, v]) => [m * beta_1 + fresh, v * beta_2 + fresh_squares],
+        None => [fresh, fresh_squares],
     }
 }
 

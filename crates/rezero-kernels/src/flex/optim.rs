@@ -109,10 +109,7 @@ pub(crate) fn adam(
         true => ((1.0 - step.lr * step.weight_decay) as f32, 0.0),
         false => (1.0, step.weight_decay as f32),
     };
-    let moments = match moments {
-        Some([m, v]) => [Some(m), Some(v)],
-        None => [None, None],
-    };
+    let moments = moments.map_or([None, None], |moments| moments.map(Some));
     update(
         weights,
         gradient,
@@ -164,12 +161,10 @@ pub(crate) fn lamb(
     moments: Option<[FlexTensor; 2]>,
 ) -> (FlexTensor, [FlexTensor; 2]) {
     let direction = Direction::of(step);
+    let gradient = contiguous(&gradient);
     let [beta_1, beta_2] = [step.beta_1 as f32, step.beta_2 as f32];
     let [rest_1, rest_2] = [(1.0 - step.beta_1) as f32, (1.0 - step.beta_2) as f32];
-    let moments = match moments {
-        Some([m, v]) => [Some(m), Some(v)],
-        None => [None, None],
-    };
+    let moments = moments.map_or([None, None], |moments| moments.map(Some));
     let parts = Parts::new(weights.shape().num_elements(), CHUNK);
     let mut squares = vec![0.0; 2 * parts.count()];
     let shared = Shared::new(&mut squares);
