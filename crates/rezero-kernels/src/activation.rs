@@ -40,7 +40,7 @@ impl Epilogue {
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([x.clone().into_dispatch()]) {
-        return crate::flex::run(crate::flex::activation::Unary::Gelu, inputs).0;
+        return crate::op::run(crate::flex::activation::Unary::Gelu, inputs).0;
     }
     let phi = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
     x * phi
@@ -55,7 +55,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([x.clone().into_dispatch()]) {
-        return crate::flex::run(crate::flex::activation::Unary::Silu, inputs).0;
+        return crate::op::run(crate::flex::activation::Unary::Silu, inputs).0;
     }
     x.clone() * sigmoid(x)
 }
@@ -80,7 +80,7 @@ pub fn swiglu<const D: usize>(x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
     if let Some(inputs) =
         crate::flex::values([x.clone().into_dispatch(), gate.clone().into_dispatch()])
     {
-        return crate::flex::run(crate::flex::activation::SwiGlu, inputs).0;
+        return crate::op::run(crate::flex::activation::SwiGlu, inputs).0;
     }
     silu(x) * gate
 }

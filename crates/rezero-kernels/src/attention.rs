@@ -95,7 +95,7 @@ impl DotProductAttention {
             && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
         {
             kernel.tracked = inputs.tracked();
-            return crate::flex::run(kernel, inputs).0;
+            return crate::op::run(kernel, inputs).0;
         }
         self.composed([part(0), part(1), part(2)], mask, seed)
     }
@@ -149,7 +149,7 @@ impl DotProductAttention {
                 crate::flex::values([&q, &k, &v].map(|part| part.clone().into_dispatch()))
         {
             kernel.tracked = inputs.tracked();
-            return crate::flex::run(kernel, inputs).0;
+            return crate::op::run(kernel, inputs).0;
         }
         self.composed([q, k, v], mask, seed)
     }

@@ -66,8 +66,16 @@ pub fn batch_norm<const D: usize>(
             epsilon: epsilon as f32,
             epilogue,
         };
-        let (output, statistics) = crate::flex::run(kernel, inputs);
+        let (output, statistics) = crate::op::run(kernel, inputs);
         return with_statistics(output, statistics);
+    }
+    #[cfg(feature = "cube")]
+    if let Some(inputs) = crate::cube::values([
+        x.clone().into_dispatch(),
+        gamma.clone().into_dispatch(),
+        beta.clone().into_dispatch(),
+    ]) {
+        return on_cube(epsilon, epilogue, inputs);
     }
     composed(x, gamma, beta, epsilon, epilogue)
 }
@@ -116,8 +124,18 @@ pub fn batch_norm_gated_sum<const D: usize>(
             epsilon: epsilon as f32,
             epilogue,
         };
-        let (output, statistics) = crate::flex::run(kernel, inputs);
+        let (output, statistics) = crate::op::run(kernel, inputs);
         return with_statistics(output, statistics);
+    }
+    #[cfg(feature = "cube")]
+    if let Some(inputs) = crate::cube::values([
+        f.clone().into_dispatch(),
+        gamma.clone().into_dispatch(),
+        beta.clone().into_dispatch(),
+        x.clone().into_dispatch(),
+        alpha.clone().into_dispatch(),
+    ]) {
+        return on_cube(epsilon, epilogue, inputs);
     }
     composed(f, gamma, beta, epsilon, epilogue).map(|f| crate::gated_sum(x, f, alpha))
 }
@@ -181,6 +199,24 @@ fn composed<const D: usize>(
         output: epilogue.apply(normed.output),
         mean: normed.mean.detach(),
         variance: normed.variance.detach(),
+    }
+}
+
+#[cfg(feature = "cube")]
+fn on_cube<const N: usize, const D: usize>(
+    epsilon: f64,
+    epilogue: Epilogue,
+    inputs: crate::op::Values<burn::backend::Cube, N>,
+) -> BatchNormed<D> {
+    let kernel = crate::cube::batch_norm::BatchNorm {
+        epsilon: epsilon as f32,
+        epilogue,
+    };
+    let (output, [mean, variance]) = crate::op::run(kernel, inputs);
+    BatchNormed {
+        output,
+        mean: Tensor::from_primitive::<burn::backend::Cube>(mean),
+        variance: Tensor::from_primitive::<burn::backend::Cube>(variance),
     }
 }
 

@@ -25,7 +25,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     if let Some(inputs) = crate::flex::values([logits.clone().into_dispatch()]) {
         let targets = targets.into_data().iter::<i64>().collect();
         let kernel = crate::flex::cross_entropy::CrossEntropy { targets };
-        return crate::flex::run(kernel, inputs).0;
+        return crate::op::run(kernel, inputs).0;
     }
     log_softmax(logits, 1)
         .gather(1, targets.unsqueeze_dim(1))

@@ -26,7 +26,15 @@ pub fn gated_sum<const D: usize>(x: Tensor<D>, f: Tensor<D>, alpha: Tensor<1>) -
         f.clone().into_dispatch(),
         alpha.clone().into_dispatch(),
     ]) {
-        return crate::flex::run(crate::flex::gate::GatedSum, inputs).0;
+        return crate::op::run(crate::flex::gate::GatedSum, inputs).0;
+    }
+    #[cfg(feature = "cube")]
+    if let Some(inputs) = crate::cube::values([
+        x.clone().into_dispatch(),
+        f.clone().into_dispatch(),
+        alpha.clone().into_dispatch(),
+    ]) {
+        return crate::op::run(crate::cube::gate::GatedSum, inputs).0;
     }
     x + f * alpha.unsqueeze()
 }

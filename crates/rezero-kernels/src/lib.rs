@@ -46,12 +46,17 @@ mod attention;
 mod batch_norm;
 mod conv;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod fused;
 mod gate;
+mod in_place;
 mod linear;
 mod mixed;
+#[cfg(any(feature = "cube", feature = "flex"))]
+mod op;
 mod optim;
 mod row_norm;
 mod shortcut;
@@ -64,9 +69,10 @@ pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use gate::gated_sum;
+pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};
 pub use linear::{gated_linear, linear};
 pub use mixed::matmul_in;
-pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
+pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, NUMBERS, SgdStep};
 pub use row_norm::{layer_norm, rms_norm};
 pub use shortcut::subsample;
 pub use tasks::Tasks;

@@ -33,7 +33,8 @@ pub fn linear<const D: usize>(
     }
     #[cfg(feature = "flex")]
     {
-        use crate::flex::{linear::Linear, run, values};
+        use crate::flex::{linear::Linear, values};
+        use crate::op::run;
         let (x, w) = (x.clone().into_dispatch(), weight.clone().into_dispatch());
         match bias.clone() {
             Some(bias) => {
@@ -104,9 +105,10 @@ pub fn gated_linear(
         bias.clone().into_dispatch(),
         alpha.clone().into_dispatch(),
     ]) {
-        return crate::flex::run(crate::flex::linear::GatedLinear, inputs).0;
+        return crate::op::run(crate::flex::linear::GatedLinear, inputs).0;
     }
-    x.clone() + relu(module::linear(x, weight, Some(bias))) * alpha.unsqueeze()
+    let branch = relu(module::linear(x.clone(), weight, Some(bias)));
+    crate::gated_sum(x, branch, alpha)
 }
 
 fn check(width: usize, d_input: usize, d_output: usize, bias: Option<&Tensor<1>>) {

@@ -53,6 +53,11 @@ pub struct AdamStep {
     pub time: usize,
 }
 
+/// What a step of [`SgdStep`], [`AdaGradStep`] or [`AdamStep`] reads from the device, if it is taken in place: learning rate, momentum and the like. A
+/// [captured](crate::capture) step then follows its schedule, which launches with constants would not. The last of them is 1; if it is 0, the step
+/// writes nothing.
+pub const NUMBERS: usize = 9;
+
 /// LAMB: You et al., [arXiv 1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2. With Adam's moments m and v:
 ///
 /// `u ← m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε) + λ·w`, `w ← w − lr · ‖w‖ / ‖u‖ · u`,
@@ -122,7 +127,75 @@ impl SgdStep {
     }
 }
 
+impl SgdStep {
+    /// The numbers that [`in_place`](Self::in_place) reads.
+    pub fn numbers(&self) -> [f32; NUMBERS] {
+        padded([self.lr, self.momentum, self.weight_decay])
+    }
+
+    /// [`update`](Self::update) in the memory of the weights and of the velocity, with the numbers of a step, `[9]`. The results share it. `None`, and
+    /// nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn in_place<const D: usize>(
+        numbers: &Tensor<1>,
+        weights: &Tensor<D>,
+        gradient: &Tensor<D>,
+        velocity: &Tensor<D>,
+    ) -> Option<(Tensor<D>, Tensor<D>)> {
+        must_be_all(numbers);
+        check(weights, gradient);
+        check(weights, velocity);
+        #[cfg(feature = "cube")]
+        {
+            use crate::cube::{ops::CubeOps, plain, tensor_of};
+            let given = [weights, gradient, velocity].map(|t| t.clone().into_dispatch());
+            let [w, g, v] = plain(given)?;
+            let [numbers] = plain([numbers.clone().into_dispatch()])?;
+            let (w, v) = burn::backend::Cube::rezero_sgd(w, g, v, numbers);
+            Some((tensor_of(w), tensor_of(v)))
+        }
+        #[cfg(not(feature = "cube"))]
+        None
+    }
+}
+
 impl AdaGradStep {
+    /// The numbers that [`in_place`](Self::in_place) reads.
+    pub fn numbers(&self) -> [f32; NUMBERS] {
+        padded([self.lr, self.epsilon, self.weight_decay])
+    }
+
+    /// [`update`](Self::update) in the memory of the weights and of the sums, with the numbers of a step, `[9]`. The results share it. `None`, and
+    /// nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn in_place<const D: usize>(
+        numbers: &Tensor<1>,
+        weights: &Tensor<D>,
+        gradient: &Tensor<D>,
+        sums: &Tensor<D>,
+    ) -> Option<(Tensor<D>, Tensor<D>)> {
+        must_be_all(numbers);
+        check(weights, gradient);
+        check(weights, sums);
+        #[cfg(feature = "cube")]
+        {
+            use crate::cube::{ops::CubeOps, plain, tensor_of};
+            let given = [weights, gradient, sums].map(|t| t.clone().into_dispatch());
+            let [w, g, s] = plain(given)?;
+            let [numbers] = plain([numbers.clone().into_dispatch()])?;
+            let (w, s) = burn::backend::Cube::rezero_adagrad(w, g, s, numbers);
+            Some((tensor_of(w), tensor_of(s)))
+        }
+        #[cfg(not(feature = "cube"))]
+        None
+    }
+
     /// The updated weights and sums of squares.
     ///
     /// # Shapes
@@ -199,6 +272,60 @@ impl AdamStep {
         let [factor, epsilon] = self.corrections();
         let step = m.clone() / (v.clone().sqrt() + epsilon);
         (weights - step * (self.lr * factor), [m, v])
+    }
+
+    /// The numbers that [`in_place`](Self::in_place) reads.
+    ///
+    /// # Panics
+    ///
+    /// If `time` is 0.
+    pub fn numbers(&self) -> [f32; NUMBERS] {
+        counted(self.time);
+        let [factor, epsilon] = self.corrections();
+        let (shrink, decay) = match self.decoupled {
+            true => (1.0 - self.lr * self.weight_decay, 0.0),
+            false => (1.0, self.weight_decay),
+        };
+        let [beta_1, beta_2] = [self.beta_1, self.beta_2];
+        padded([
+            self.lr * factor,
+            epsilon,
+            shrink,
+            decay,
+            beta_1,
+            beta_2,
+            1.0 - beta_1,
+            1.0 - beta_2,
+        ])
+    }
+
+    /// [`update`](Self::update) in the memory of the weights and of the moments, with the numbers of a step, `[9]`. The results share it. `None`, and
+    /// nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn in_place<const D: usize>(
+        numbers: &Tensor<1>,
+        weights: &Tensor<D>,
+        gradient: &Tensor<D>,
+        [m, v]: &[Tensor<D>; 2],
+    ) -> Option<(Tensor<D>, [Tensor<D>; 2])> {
+        must_be_all(numbers);
+        for other in [gradient, m, v] {
+            check(weights, other);
+        }
+        #[cfg(feature = "cube")]
+        {
+            use crate::cube::{ops::CubeOps, plain, tensor_of};
+            let given = [weights, gradient, m, v].map(|t| t.clone().into_dispatch());
+            let [w, g, m, v] = plain(given)?;
+            let [numbers] = plain([numbers.clone().into_dispatch()])?;
+            let (w, m, v) = burn::backend::Cube::rezero_adam(w, g, m, v, numbers);
+            Some((tensor_of(w), [tensor_of(m), tensor_of(v)]))
+        }
+        #[cfg(not(feature = "cube"))]
+        None
     }
 
     /// The factor of `m / (√v + ε')`, and ε'. They correct the bias of moments that start at zero.
@@ -308,6 +435,20 @@ fn next_moments<const D: usize>(
         Some([m, v]) => [m * beta_1 + fresh, v * beta_2 + fresh_squares],
         None => [fresh, fresh_squares],
     }
+}
+
+fn padded<const N: usize>(values: [f64; N]) -> [f32; NUMBERS] {
+    let mut all = [0.0; NUMBERS];
+    for (to, from) in all.iter_mut().zip(values) {
+        *to = from as f32;
+    }
+    all[NUMBERS - 1] = 1.0;
+    all
+}
+
+fn must_be_all(numbers: &Tensor<1>) {
+    let [given] = numbers.dims();
+    assert_eq!(given, NUMBERS, "a step has {NUMBERS} numbers, got {given}.");
 }
 
 fn counted(time: usize) {

@@ -31,7 +31,7 @@ pub fn layer_norm<const D: usize>(
             centred: true,
             epsilon: epsilon as f32,
         };
-        return crate::flex::run(kernel, inputs).0;
+        return crate::op::run(kernel, inputs).0;
     }
     let centred = x.clone() - x.mean_dim(D - 1);
     let variance = centred.clone().square().mean_dim(D - 1);
@@ -59,7 +59,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) ->
             centred: false,
             epsilon: epsilon as f32,
         };
-        return crate::flex::run(kernel, inputs).0;
+        return crate::op::run(kernel, inputs).0;
     }
     let mean = x.clone().square().mean_dim(D - 1);
     x / (mean + epsilon).sqrt() * gamma.unsqueeze()

@@ -705,6 +705,9 @@ pub struct Bench {
     /// Threads of CPU backends [default: one for each core]
     #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
+    /// Launch every kernel of a training step on its own, also where the step could be captured once and replayed
+    #[arg(long)]
+    pub no_capture: bool,
     /// Print one JSON object per workload
     #[arg(long)]
     pub json: bool,

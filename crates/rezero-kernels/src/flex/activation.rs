@@ -7,11 +7,12 @@
 //! The backward passes compute everything again from the inputs.
 
 use burn::backend::TensorMetadata;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::math::{normal, sigmoid};
 use super::memory::{Fresh, contiguous, tensor, values};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, each, wide};
 
 /// Elements of a task: some 10 µs.
@@ -86,7 +87,7 @@ fn silu_and_slope(x: f32) -> [f32; 2] {
     [y, s + y * (1.0 - s)]
 }
 
-impl Kernel for Unary {
+impl Kernel<Flex> for Unary {
     /// x.
     type State = FlexTensor;
     type Aux = ();
@@ -122,7 +123,7 @@ impl Kernel for Unary {
 #[derive(Debug)]
 pub(crate) struct SwiGlu;
 
-impl Kernel for SwiGlu {
+impl Kernel<Flex> for SwiGlu {
     /// Both inputs.
     type State = [FlexTensor; 2];
     type Aux = ();

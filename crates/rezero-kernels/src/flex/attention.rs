@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -23,7 +24,7 @@ use pulp::{Simd, WithSimd};
 use super::math::exp;
 use super::matmul::{Mat, Start, block_product, transpose};
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values, with_scratch};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, arch, each, sum, sums, wide};
 use crate::attention::{DotProductAttention, angle};
 
@@ -523,7 +524,7 @@ fn mix(
     }
 }
 
-impl Kernel for Attention {
+impl Kernel<Flex> for Attention {
     type State = Kept;
     type Aux = ();
 

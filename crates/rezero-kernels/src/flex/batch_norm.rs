@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 
 use super::math::{lifted, passed};
 use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
-use super::op::{Kernel, Values};
+use crate::op::{Kernel, Values};
 use super::parallel::{Parts, each, enough, sum, sums, wide};
 use crate::activation::Epilogue;
 
@@ -121,7 +121,7 @@ impl Planes {
     }
 }
 
-impl Kernel for BatchNorm {
+impl Kernel<Flex> for BatchNorm {
     type State = Kept;
     /// Mean and variance.
     type Aux = [Vec<f32>; 2];
@@ -240,7 +240,7 @@ pub(crate) fn normalize<const D: usize>(
     epilogue: Epilogue,
     sum: Option<&(Tensor<D>, Tensor<1>)>,
 ) -> Option<Tensor<D>> {
-    let plain = |inputs: Option<Values<1>>| match inputs {
+    let plain = |inputs: Option<Values<Flex, 1>>| match inputs {
         Some(Values::Plain([tensor])) => Some(contiguous(&tensor)),
         _ => None,
     };

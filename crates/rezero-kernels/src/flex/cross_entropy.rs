@@ -2,11 +2,12 @@
 //! Backward: `dlogits = g·(exp(logits − m)/s − [j = target])`, computed again from the logits. No
 //! other tensor of their size is stored.
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::math::exp;
 use super::memory::{Fresh, contiguous, dims, tensor, values};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, each, sum, wide};
 
 /// Values of a task.
@@ -17,7 +18,7 @@ pub(crate) struct CrossEntropy {
     pub targets: Vec<i64>,
 }
 
-impl Kernel for CrossEntropy {
+impl Kernel<Flex> for CrossEntropy {
     /// The logits; for each row its largest logit m and `1 / Σ exp(logits − m)`. The single number
     /// `log Σ exp(logits)` would be rounded to the last digit of m.
     type State = (FlexTensor, Vec<[f32; 2]>);

@@ -1,10 +1,11 @@
 //! `y = x + α·f`. Backward: `dx = g`, in the same memory; `df = α·g`; `dα = Σ g·f`.
 
 use burn::backend::TensorMetadata;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Fresh, Shared, contiguous, scalar, tensor, values};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
 
 /// Elements of a task. Its three arrays fit the second-level cache, and starting it takes a small
@@ -14,7 +15,7 @@ pub(super) const CHUNK: usize = 1 << 15;
 #[derive(Debug)]
 pub(crate) struct GatedSum;
 
-impl Kernel for GatedSum {
+impl Kernel<Flex> for GatedSum {
     /// `f` and α.
     type State = (FlexTensor, f32);
     type Aux = ();

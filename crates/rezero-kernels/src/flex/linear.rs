@@ -8,6 +8,7 @@
 use core::mem::MaybeUninit;
 
 use burn::backend::TensorMetadata;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::activation::Unary;
@@ -17,7 +18,7 @@ use super::memory::{
     Fresh, Shared, contiguous, dims, elements, forwards, scalar, tensor, values, values_mut,
     writable,
 };
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
 use crate::activation::Epilogue;
 
@@ -61,7 +62,7 @@ pub(crate) struct Kept {
     of_act: Option<FlexTensor>,
 }
 
-impl Kernel for Linear {
+impl Kernel<Flex> for Linear {
     type State = Kept;
     type Aux = ();
 
@@ -217,7 +218,7 @@ pub(crate) struct GatedKept {
     alpha: f32,
 }
 
-impl Kernel for GatedLinear {
+impl Kernel<Flex> for GatedLinear {
     type State = GatedKept;
     type Aux = ();
 

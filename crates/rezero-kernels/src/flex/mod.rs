@@ -1,12 +1,11 @@
 //! The kernels for Burn's Flex backend, f32.
 //!
-//! [`op`] connects a kernel with Burn's autodiff. [`memory`] turns tensors into slices and back.
+//! [`memory`] turns tensors into slices and back.
 //! [`parallel`] and [`pool`] run work as tasks. [`matmul`] and [`math`] are shared by the
 //! operations. Each other module is one operation, written on slices.
 
 mod math;
 mod memory;
-mod op;
 mod parallel;
 mod pool;
 
@@ -22,5 +21,24 @@ pub(crate) mod optim;
 pub(crate) mod row_norm;
 pub(crate) mod shortcut;
 
-pub(crate) use op::{run, values};
 pub(crate) use pool::tasks;
+
+use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind, Flex};
+
+use crate::op::{Host, Values};
+
+impl Host for Flex {
+    // The last arm is for other backends, where they are compiled in.
+    #[allow(unreachable_patterns)]
+    fn of(kind: DispatchTensorKind) -> Option<BackendTensor<Self>> {
+        match kind {
+            DispatchTensorKind::Flex(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+}
+
+/// See [`values`](crate::op::values).
+pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Values<Flex, N>> {
+    crate::op::values(tensors)
+}

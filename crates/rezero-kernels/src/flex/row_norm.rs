@@ -7,10 +7,11 @@
 //! `dγ = Σ g · x̂` and `dβ = Σ g` over the rows, each task into sums of its own.
 
 use burn::backend::TensorMetadata;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Fresh, Shared, contiguous, elements, tensor, values};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, each, sum, sums, wide};
 
 /// Values of a task.
@@ -56,7 +57,7 @@ impl RowNorm {
     }
 }
 
-impl Kernel for RowNorm {
+impl Kernel<Flex> for RowNorm {
     type State = Kept;
     type Aux = ();
 

@@ -2,10 +2,11 @@
 
 use core::mem::MaybeUninit;
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Fresh, contiguous, elements, tensor, values};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{each, wide};
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Subsample {
     }
 }
 
-impl Kernel for Subsample {
+impl Kernel<Flex> for Subsample {
     type State = ();
     type Aux = ();
 

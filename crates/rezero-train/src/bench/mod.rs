@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_data::nearest;
-use rezero_kernels::{Tasks, cross_entropy};
+use rezero_kernels::{Captured, Tasks, capture, cross_entropy, can_overwrite, in_place};
 use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 use rezero_nn::transformer::{Activation, LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
@@ -14,7 +14,7 @@ use rezero_nn::vit::{Pooling, Vit, VitConfig};
 use rezero_nn::{Mlp, MlpConfig, WeightInit, in_precision, initialized};
 
 use crate::error::{Error, Result};
-use crate::fit::{AdaGrad, Adam, Rate, Sgd};
+use crate::fit::{AdaGrad, Adam, InPlace, Numbers, Rate, Sgd};
 
 /// Steps before the timed steps.
 const WARM_UP: usize = 2;
@@ -66,6 +66,19 @@ pub struct Timed {
     pub items: usize,
     /// What the kernels ran in the timed steps.
     pub tasks: Tasks,
+    /// Whether the timed steps were replays of a captured step.
+    pub captured: bool,
+}
+
+/// How a workload is run.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// The number of timed steps.
+    pub steps: usize,
+    /// The type of the products of training steps, if it is not f32.
+    pub half: Option<FloatDType>,
+    /// Whether a training step is captured, where the backend can do so.
+    pub capture: bool,
 }
 
 /// Splits `a,b:x=1,y=2,c` into workloads: a part with `=` but without `:` belongs to the workload
@@ -265,23 +278,22 @@ impl Workload {
         }
     }
 
-    /// Runs `steps` timed steps on `device`, which is without autodiff. Training steps compute
-    /// products in `half`.
-    pub fn run(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+    /// Runs the workload on `device`, which is without autodiff.
+    pub fn run(&self, device: &Device, how: How) -> Timed {
         let training = device.clone().autodiff();
         training.seed(0);
         match self.kind {
-            Kind::Mlp => self.mlp(steps, &training, half),
-            Kind::Lm => self.lm(steps, &training, half),
-            Kind::ResNet => self.resnet(steps, &training, half),
-            Kind::Vit => self.vit(steps, &training, half),
-            Kind::Mixer => self.mixer(steps, &training, half),
-            Kind::Decode => self.decode(steps, device),
-            Kind::Latency => self.latency(steps, device),
+            Kind::Mlp => self.mlp(&training, how),
+            Kind::Lm => self.lm(&training, how),
+            Kind::ResNet => self.resnet(&training, how),
+            Kind::Vit => self.vit(&training, how),
+            Kind::Mixer => self.mixer(&training, how),
+            Kind::Decode => self.decode(how.steps, device),
+            Kind::Latency => self.latency(how.steps, device),
         }
     }
 
-    fn mlp(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+    fn mlp(&self, device: &Device, how: How) -> Timed {
         let [layers, width, batch] = ["layers", "width", "batch"].map(|key| self.get(key));
         // As in benches/pytorch.py, not as in the paper.
         let model: Mlp = MlpConfig::new(3072, width, layers, 10)
@@ -292,42 +304,44 @@ impl Workload {
             lr: Rate::at(0.01),
             epsilon: 1e-10,
             weight_decay: 0.0,
+            numbers: Numbers::default(),
         };
         let x = normal([batch, 3072], device);
         let y = classes(batch, 10, device);
-        train((steps, batch), model, half, optimizer.into(), |model| {
+        train((how, batch), model, optimizer, move |model| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
 
-    fn lm(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+    fn lm(&self, device: &Device, how: How) -> Timed {
         let (batch, length) = (self.get("batch"), self.get("length"));
         let model = self.language_model(length, device);
         let n = batch * length;
         let x: Tensor<2, Int> = classes(n, VOCAB, device).reshape([batch, length]);
         let y = classes(n, VOCAB, device);
-        train((steps, n), model, half, adam(), |model: &RztxLm| {
+        train((how, n), model, adam(), move |model: &RztxLm| {
             let logits = model.forward(x.clone()).reshape([n, VOCAB]);
             cross_entropy(logits, y.clone())
         })
     }
 
-    fn resnet(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+    fn resnet(&self, device: &Device, how: How) -> Timed {
         let batch = self.get("batch");
         let model: CifarResNet = CifarResNetConfig::new(self.get("depth")).init(device);
         let optimizer = Sgd {
             lr: Rate::at(0.1),
             momentum: Rate::at(0.9),
             weight_decay: 1e-4,
+            numbers: Numbers::default(),
         };
         let x = normal([batch, 3, 32, 32], device);
         let y = classes(batch, 10, device);
-        train((steps, batch), model, half, optimizer.into(), |model| {
+        train((how, batch), model, optimizer, move |model| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
 
-    fn vit(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+    fn vit(&self, device: &Device, how: How) -> Timed {
         let [d_model, d_ff, n_heads, layers] =
             ["d_model", "d_ff", "n_heads", "layers"].map(|key| self.get(key));
         let [image, patch, batch] = ["image", "patch", "batch"].map(|key| self.get(key));
@@ -339,12 +353,12 @@ impl Workload {
             .init(device);
         let x = normal([batch, 3, image, image], device);
         let y = classes(batch, 10, device);
-        train((steps, batch), model, half, adam(), |model: &Vit| {
+        train((how, batch), model, adam(), move |model: &Vit| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
 
-    fn mixer(&self, steps: usize, device: &Device, half: Option<FloatDType>) -> Timed {
+    fn mixer(&self, device: &Device, how: How) -> Timed {
         let [d_model, d_tokens, d_ff, layers] =
             ["d_model", "d_tokens", "d_ff", "layers"].map(|key| self.get(key));
         let [image, patch, batch] = ["image", "patch", "batch"].map(|key| self.get(key));
@@ -352,7 +366,7 @@ impl Workload {
             MixerConfig::new(d_model, d_tokens, d_ff, layers, [image, image], patch).init(device);
         let x = normal([batch, 3, image, image], device);
         let y = classes(batch, 10, device);
-        train((steps, batch), model, half, adam(), |model: &Mixer| {
+        train((how, batch), model, adam(), move |model: &Mixer| {
             cross_entropy(model.forward(x.clone()), y.clone())
         })
     }
@@ -404,16 +418,16 @@ fn likeliest(logits: &[f32]) -> i32 {
 }
 
 /// PyTorch's defaults.
-fn adam() -> ModuleOptimizer {
-    let adam = Adam {
+fn adam() -> Adam {
+    Adam {
         lr: Rate::at(1e-3),
         beta_1: 0.9,
         beta_2: 0.999,
         epsilon: 1e-8,
         weight_decay: 0.0,
         decoupled: false,
-    };
-    adam.into()
+        numbers: Numbers::default(),
+    }
 }
 
 fn normal<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -426,27 +440,56 @@ fn classes(n: usize, classes: usize, device: &Device) -> Tensor<1, Int> {
 }
 
 /// Times steps of forward, mean loss, backward and update, each until the loss has been read.
-fn train<M: Module>(
-    (steps, items): (usize, usize),
+fn train<M: Module + 'static>(
+    (how, items): (How, usize),
     model: M,
-    half: Option<FloatDType>,
-    mut optimizer: ModuleOptimizer,
-    losses: impl Fn(&M) -> Tensor<1>,
+    rule: impl Optimizer + InPlace + Clone + 'static,
+    losses: impl Fn(&M) -> Tensor<1> + 'static,
 ) -> Timed {
-    let mut model = Some(initialized(model));
-    time(steps, items, || {
-        let Some(before) = model.take() else {
-            unreachable!("every step puts the model back")
-        };
-        let loss = match half {
+    let model = initialized(model);
+    let device = inner_device(&model);
+    let mut optimizer = ModuleOptimizer::from(rule.clone());
+    let step = move |before: M| {
+        let loss = match how.half {
             Some(half) => losses(&in_precision(before.clone(), half)).mean(),
             None => losses(&before).mean(),
         };
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
         // The optimizer's rate holds the learning rate.
-        model = Some(optimizer.step(0.0, before, gradients));
+        (loss.inner(), optimizer.step(0.0, before, gradients))
+    };
+    let mut captured: Option<Captured<(Tensor<1>, M)>> = None;
+    let mut plain = Some((model, step));
+    let mut taken = 0;
+    let mut timed = time(how.steps, items, || {
+        taken += 1;
+        if let Some(captured) = &mut captured {
+            rule.refresh(taken, true, &device);
+            captured.replay().0.clone().into_data();
+            return;
+        }
+        let Some((before, mut step)) = plain.take() else {
+            unreachable!("every plain step puts the model back")
+        };
+        let (loss, model) = step(before);
         loss.into_data();
-    })
+        if how.capture && taken == WARM_UP && can_overwrite(&device) {
+            rule.refresh(taken, true, &device);
+            let again = move || in_place(|| step(model.clone()));
+            captured = Some(capture(&device, again));
+        } else {
+            plain = Some((model, step));
+        }
+    });
+    timed.captured = captured.is_some_and(|captured| captured.is_hardware());
+    timed
+}
+
+/// The device of a model's parameters, without autodiff.
+fn inner_device<M: Module>(model: &M) -> Device {
+    let devices = model.devices();
+    let device = devices.first().expect("every network has parameters");
+    device.clone().inner()
 }
 
 fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
@@ -471,6 +514,7 @@ fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
         ms,
         items,
         tasks: Tasks::so_far().since(&before),
+        captured: false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::out;
-use crate::bench::{Workload, parse};
+use crate::bench::{How, Workload, parse};
 use crate::cli::Bench;
 use crate::device::{computes_in, resolved, select};
 use crate::error::{Error, Result};
@@ -31,6 +31,8 @@ struct Line {
     loops_per_step: f64,
     /// The share of their time in loops of at least 16 tasks.
     share_16_tasks: f64,
+    /// Whether the steps were replays of a captured step.
+    captured: bool,
 }
 
 pub fn run(args: &Bench) -> Result<()> {
@@ -104,6 +106,9 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
         .args(["--steps", &args.steps.to_string()])
         .args(["--dtype", &args.dtype.to_string()])
         .stderr(std::process::Stdio::inherit());
+    if args.no_capture {
+        command.arg("--no-capture");
+    }
     if let Some(threads) = args.threads {
         command.env("RAYON_NUM_THREADS", threads.to_string());
     }
@@ -125,7 +130,12 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
 }
 
 fn here(args: &Bench, workload: Workload) -> Result<()> {
-    let (device, steps, half) = (select(&args.device)?, args.steps, args.dtype.half());
+    let device = select(&args.device)?;
+    let how = How {
+        steps: args.steps,
+        half: args.dtype.half(),
+        capture: !args.no_capture,
+    };
     let name = workload.name.clone();
     let failed = |what: &str| Error::Workload {
         name: name.clone(),
@@ -133,7 +143,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
     };
     let worker = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
-        .spawn(move || workload.run(steps, &device, half))
+        .spawn(move || workload.run(&device, how))
         .map_err(|e| failed(&format!("cannot start a thread: {e}")))?;
     let mut timed = worker.join().map_err(|_| failed("it panicked"))?;
     timed.ms.sort_by(f64::total_cmp);
@@ -153,6 +163,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         peak_rss_mb: peak_rss_mb(),
         loops_per_step: round(timed.tasks.loops.iter().sum::<u64>() as f64 / n as f64),
         share_16_tasks: round(timed.tasks.share_of(16)),
+        captured: timed.captured,
     };
     let text = words::json(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;
     out!("{text}");

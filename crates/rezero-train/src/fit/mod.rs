@@ -14,6 +14,7 @@
 //! the interrupter; this loop is its learning strategy.
 
 mod average;
+mod captured;
 mod devices;
 mod diagnose;
 mod exchange;
@@ -39,7 +40,7 @@ pub use average::Average;
 pub use diagnose::diagnose;
 pub use model::{Batch, Model, Pass, Sums, integers_on};
 pub use norms::{Norms, clip_global_norm};
-pub use optimizer::{AdaGrad, Adam, Sgd, build as build_optimizer};
+pub use optimizer::{AdaGrad, Adam, Numbers, Sgd, build as build_optimizer};
 pub use parts::PartUpdate;
 pub use schedule::{Rate, Rates, Scheduler};
 pub use source::{Batches, DatasetSource, Share, Shares, Source};
@@ -51,7 +52,8 @@ pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
 pub(crate) use freeze::check_freeze;
 pub(crate) use memory::available as available_memory;
-pub(crate) use model::differentiate;
+pub(crate) use model::{differentiate, written, written_int, written_part};
+pub(crate) use optimizer::InPlace;
 pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;
 pub(crate) use terminal::can_draw;

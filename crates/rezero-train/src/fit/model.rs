@@ -161,6 +161,37 @@ pub trait Batch: Clone + Debug + Send + Sync + 'static {
 
     /// The batch on another device.
     fn to_device(self, device: &Device) -> Self;
+
+    /// Writes the values of `new` into the memory of this batch, with [`rezero_kernels::overwrite`], so that a training step that
+    /// was captured with this batch can be replayed with those. True only if everything that the loss reads was written. Default:
+    /// false; every kernel is then launched on its own
+    fn overwrite(&self, new: &Self) -> bool {
+        let _ = new;
+        false
+    }
+}
+
+/// [`overwrite`](rezero_kernels::overwrite), if the shapes are the same.
+pub(crate) fn written<const D: usize>(old: &Tensor<D>, new: &Tensor<D>) -> bool {
+    old.dims() == new.dims() && rezero_kernels::overwrite(old, new)
+}
+
+/// [`overwrite_int`](rezero_kernels::overwrite_int), if the shapes are the same.
+pub(crate) fn written_int<const D: usize>(old: &Tensor<D, Int>, new: &Tensor<D, Int>) -> bool {
+    old.dims() == new.dims() && rezero_kernels::overwrite_int(old, new)
+}
+
+/// Whether a part that a batch may have could be written: both batches have it, or neither has.
+pub(crate) fn written_part<T>(
+    old: Option<&T>,
+    new: Option<&T>,
+    write: impl FnOnce(&T, &T) -> bool,
+) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => write(old, new),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 /// Cuts `batch` into `parts` parts whose lengths differ by one row at most, or into as many as it has rows.
@@ -193,6 +224,10 @@ impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B>) {
     fn to_device(self, device: &Device) -> Self {
         (self.0.to_device(device), self.1.to_device(device))
     }
+
+    fn overwrite(&self, new: &Self) -> bool {
+        written(&self.0, &new.0) && written(&self.1, &new.1)
+    }
 }
 
 /// Inputs and classes to predict, one row per example.
@@ -208,6 +243,10 @@ impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B, Int>) {
 
     fn to_device(self, device: &Device) -> Self {
         (self.0.to_device(device), integers_on(self.1, device))
+    }
+
+    fn overwrite(&self, new: &Self) -> bool {
+        written(&self.0, &new.0) && written_int(&self.1, &new.1)
     }
 }
 

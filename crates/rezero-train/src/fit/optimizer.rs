@@ -1,5 +1,8 @@
 //! The optimizers of a run: one per parameter group. Each reads the schedule's [`Rates`].
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
@@ -8,7 +11,7 @@ use burn::optim::{
     StateSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use rezero_kernels::{AdaGradStep, AdamStep, LambStep, LionStep, SgdStep};
+use rezero_kernels::{AdaGradStep, AdamStep, LambStep, LionStep, NUMBERS, SgdStep, overwrite};
 
 use super::schedule::{Rate, Rates};
 use crate::recipe::{self, Betas, GateOptimizer, Gates};
@@ -24,10 +27,37 @@ pub fn build<M: Module>(
     rates: &Rates,
     module: &M,
 ) -> ModuleOptimizer {
+    build_with_rules(weights, gates, rates, module).0
+}
+
+/// [`build`], and the rules of its groups if all of them can take steps in place.
+pub(crate) fn build_with_rules<M: Module>(
+    weights: &recipe::Optimizer,
+    gates: &Gates,
+    rates: &Rates,
+    module: &M,
+) -> (ModuleOptimizer, Option<Vec<Arc<dyn InPlace>>>) {
+    let all = rules(weights, gates, rates, module);
+    let in_place = all.iter().map(|(_, rule)| rule.in_place()).collect();
+    let mut all = all.into_iter();
+    let (_, first) = all.next().expect("the rule of the weights is always there");
+    let optimizer = all.fold(first.alone(), |optimizer, (group, rule)| {
+        rule.join(optimizer, group)
+    });
+    (optimizer, in_place)
+}
+
+/// The rules with their groups. The first one's is everything.
+fn rules<M: Module>(
+    weights: &recipe::Optimizer,
+    gates: &Gates,
+    rates: &Rates,
+    module: &M,
+) -> Vec<(ParamGroup, Box<dyn Rule>)> {
     let rule = |lr: &Rate| rule(weights, lr.clone(), rates);
-    let mut optimizer = rule(&rates.lr).alone();
+    let mut all = vec![(ParamGroup::all(), rule(&rates.lr))];
     if weights.bias_lr_at(0).is_some() {
-        optimizer = rule(&rates.bias_lr).join(optimizer, bias_group());
+        all.push((bias_group(), rule(&rates.bias_lr)));
     }
     if let recipe::Optimizer::Muon(muon) = weights {
         let none = MomentumConfig::new().with_momentum(0.0).with_dampening(0.0);
@@ -41,27 +71,30 @@ pub fn build<M: Module>(
             lr: rates.lr.clone(),
             momentum: rates.momentum.clone(),
         });
-        optimizer = own.join(optimizer, ParamGroup::from_ids(hidden_matrices(module)));
+        all.push((ParamGroup::from_ids(hidden_matrices(module)), own));
     }
     let (lr, weight_decay) = (rates.alpha_lr.clone(), gates.alpha_weight_decay);
     let own: Box<dyn Rule> = match gates.alpha_optimizer {
-        GateOptimizer::Shared => return optimizer,
+        GateOptimizer::Shared => return all,
         GateOptimizer::Sgd => Box::new(Sgd {
             lr,
             momentum: rates.momentum.clone(),
             weight_decay,
+            numbers: Numbers::default(),
         }),
         GateOptimizer::AdaGrad => Box::new(AdaGrad {
             lr,
             epsilon: ADAGRAD_EPSILON,
             weight_decay,
+            numbers: Numbers::default(),
         }),
         GateOptimizer::Adam => {
             let betas = weights.betas().unwrap_or_default();
             Box::new(Adam::new(lr, betas, weight_decay, false))
         }
     };
-    own.join(optimizer, rezero_nn::gate_group(module))
+    all.push((rezero_nn::gate_group(module), own));
+    all
 }
 
 /// The rule of `[optimizer]` at a learning rate.
@@ -73,11 +106,13 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
             lr,
             momentum: rates.momentum.clone(),
             weight_decay,
+            numbers: Numbers::default(),
         }),
         recipe::Optimizer::AdaGrad(_) => Box::new(AdaGrad {
             lr,
             epsilon: ADAGRAD_EPSILON,
             weight_decay,
+            numbers: Numbers::default(),
         }),
         recipe::Optimizer::Adam(_) => Box::new(Adam::new(lr, betas, weight_decay, false)),
         recipe::Optimizer::AdamW(_) | recipe::Optimizer::Muon(_) => {
@@ -134,14 +169,14 @@ pub(super) fn hidden_matrices<M: Module>(module: &M) -> Vec<ParamId> {
 }
 
 /// An optimizer of any type, to be put into a [`ModuleOptimizer`].
-trait Rule {
+trait Rule: MayStay {
     fn alone(self: Box<Self>) -> ModuleOptimizer;
     fn join(self: Box<Self>, base: ModuleOptimizer, group: ParamGroup) -> ModuleOptimizer;
 }
 
 impl<O> Rule for O
 where
-    O: Optimizer + Clone + Send + Sync + 'static,
+    O: Optimizer + MayStay + Clone + Send + Sync + 'static,
 {
     fn alone(self: Box<Self>) -> ModuleOptimizer {
         ModuleOptimizer::from(*self)
@@ -151,6 +186,69 @@ where
         base.with_group(group, *self, None)
     }
 }
+
+/// The numbers that a rule's steps in place read from the device's memory, once a run takes such steps.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    numbers: Mutex<Option<Tensor<1>>>,
+    /// Replays of a captured step. They update the memory of an optimizer's state, but not its count of steps.
+    replays: AtomicUsize,
+}
+
+impl Numbers {
+    fn lock(&self) -> MutexGuard<'_, Option<Tensor<1>>> {
+        self.0.numbers.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn get(&self) -> Option<Tensor<1>> {
+        self.lock().clone()
+    }
+
+    /// Writes new numbers over the old ones, which captured steps read. With numbers that do not count, a step writes
+    /// nothing.
+    fn set(&self, mut numbers: [f32; NUMBERS], counts: bool, device: &Device) {
+        if !counts {
+            numbers[NUMBERS - 1] = 0.0;
+        }
+        let new = Tensor::from_floats(numbers, device);
+        let mut held = self.lock();
+        match &*held {
+            Some(old) if overwrite(old, &new) => {}
+            _ => *held = Some(new),
+        }
+    }
+
+    fn replays(&self) -> usize {
+        self.0.replays.load(Ordering::Relaxed)
+    }
+}
+
+/// A rule that can take steps in place.
+pub(crate) trait InPlace: Send + Sync {
+    /// From now on the rule's steps are taken in place. Sets the numbers of step `time`, counted from 1, or those of a
+    /// step that writes nothing. `device` is without autodiff.
+    fn refresh(&self, time: usize, counts: bool, device: &Device);
+
+    /// A captured step was replayed.
+    fn replayed(&self);
+
+    /// From now on steps are taken as usual.
+    fn leave(&self);
+}
+
+/// Whether a rule can take steps in place.
+trait MayStay {
+    fn in_place(&self) -> Option<Arc<dyn InPlace>> {
+        None
+    }
+}
+
+impl MayStay for Lamb {}
+impl MayStay for Lion {}
+impl MayStay for RatedMuon {}
 
 /// The optimizer's state of a parameter: the velocity, the sum of squares, or both moments.
 #[derive(Clone, Debug)]
@@ -162,6 +260,8 @@ pub struct State<const D: usize> {
     /// which the run may not use and this machine may not have. Burn then moves every state to its
     /// parameter's device before the state is used.
     stored: Vec<TensorData>,
+    /// Where replays are counted, and how many there had been.
+    since: Option<(Numbers, usize)>,
 }
 
 impl<const D: usize> State<D> {
@@ -170,13 +270,29 @@ impl<const D: usize> State<D> {
             time,
             tensors: tensors.into(),
             stored: Vec::new(),
+            since: None,
         }
+    }
+
+    /// The state of a rule whose steps may be replayed.
+    fn counted_by(self, numbers: &Numbers) -> Self {
+        let since = Some((numbers.clone(), numbers.replays()));
+        Self { since, ..self }
+    }
+
+    /// The steps taken, replays too.
+    fn time(&self) -> usize {
+        let replays = self.since.as_ref().map(|(n, before)| n.replays() - before);
+        self.time + replays.unwrap_or(0)
     }
 
     /// The tensors, if there are any yet, and the number of the next step, from 1.
     fn next<const N: usize>(state: Option<Self>) -> (Option<[Tensor<D>; N]>, usize) {
         match state {
-            Some(state) => (state.tensors.try_into().ok(), state.time + 1),
+            Some(state) => {
+                let time = state.time() + 1;
+                (state.tensors.try_into().ok(), time)
+            }
             None => (None, 1),
         }
     }
@@ -189,6 +305,7 @@ impl<const D: usize> State<D> {
             time: self.time,
             tensors: moved.chain(placed).collect(),
             stored: Vec::new(),
+            since: self.since,
         }
     }
 }
@@ -196,7 +313,7 @@ impl<const D: usize> State<D> {
 // By hand: the code of Burn's derive names items of Burn's own crates.
 impl<const D: usize> RecordState for State<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
-        out.push_scalar(prefix, "time", self.time.into());
+        out.push_scalar(prefix, "time", self.time().into());
         for (i, tensor) in self.tensors.iter().enumerate() {
             optimizer_state::push(out, prefix, &i.to_string(), tensor);
         }
@@ -213,6 +330,7 @@ impl<const D: usize> RecordState for State<D> {
             time,
             tensors: Vec::new(),
             stored,
+            since: None,
         })
     }
 }
@@ -226,6 +344,38 @@ pub struct Sgd {
     pub momentum: Rate,
     /// Weight decay, added to the gradient.
     pub weight_decay: f64,
+    /// For steps in place; the default otherwise.
+    pub numbers: Numbers,
+}
+
+impl Sgd {
+    fn at(&self, _time: usize) -> SgdStep {
+        SgdStep {
+            lr: self.lr.get(),
+            momentum: self.momentum.get(),
+            weight_decay: self.weight_decay,
+        }
+    }
+}
+
+impl MayStay for Sgd {
+    fn in_place(&self) -> Option<Arc<dyn InPlace>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl InPlace for Sgd {
+    fn refresh(&self, time: usize, counts: bool, device: &Device) {
+        self.numbers.set(self.at(time).numbers(), counts, device);
+    }
+
+    fn replayed(&self) {
+        self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        *self.numbers.lock() = None;
+    }
 }
 
 impl Optimizer for Sgd {
@@ -238,14 +388,15 @@ impl Optimizer for Sgd {
         gradient: Tensor<D>,
         state: Option<State<D>>,
     ) -> (Tensor<D>, Option<State<D>>) {
-        let step = SgdStep {
-            lr: self.lr.get(),
-            momentum: self.momentum.get(),
-            weight_decay: self.weight_decay,
-        };
         let (state, time) = State::next(state);
-        let (weights, velocity) = step.update(weights, gradient, state.map(|[v]| v));
-        (weights, Some(State::new(time, [velocity])))
+        if let (Some(numbers), Some([v])) = (self.numbers.get(), &state)
+            && let Some((weights, v)) = SgdStep::in_place(&numbers, &weights, &gradient, v)
+        {
+            return (weights, Some(State::new(time, [v]).counted_by(&self.numbers)));
+        }
+        let velocity = state.map(|[v]| v);
+        let (weights, velocity) = self.at(time).update(weights, gradient, velocity);
+        (weights, Some(State::new(time, [velocity]).counted_by(&self.numbers)))
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
@@ -262,6 +413,38 @@ pub struct AdaGrad {
     pub epsilon: f64,
     /// Weight decay, added to the gradient.
     pub weight_decay: f64,
+    /// For steps in place; the default otherwise.
+    pub numbers: Numbers,
+}
+
+impl AdaGrad {
+    fn at(&self, _time: usize) -> AdaGradStep {
+        AdaGradStep {
+            lr: self.lr.get(),
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+        }
+    }
+}
+
+impl MayStay for AdaGrad {
+    fn in_place(&self) -> Option<Arc<dyn InPlace>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl InPlace for AdaGrad {
+    fn refresh(&self, time: usize, counts: bool, device: &Device) {
+        self.numbers.set(self.at(time).numbers(), counts, device);
+    }
+
+    fn replayed(&self) {
+        self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        *self.numbers.lock() = None;
+    }
 }
 
 impl Optimizer for AdaGrad {
@@ -274,14 +457,15 @@ impl Optimizer for AdaGrad {
         gradient: Tensor<D>,
         state: Option<State<D>>,
     ) -> (Tensor<D>, Option<State<D>>) {
-        let step = AdaGradStep {
-            lr: self.lr.get(),
-            epsilon: self.epsilon,
-            weight_decay: self.weight_decay,
-        };
         let (state, time) = State::next(state);
-        let (weights, sums) = step.update(weights, gradient, state.map(|[s]| s));
-        (weights, Some(State::new(time, [sums])))
+        if let (Some(numbers), Some([s])) = (self.numbers.get(), &state)
+            && let Some((weights, s)) = AdaGradStep::in_place(&numbers, &weights, &gradient, s)
+        {
+            return (weights, Some(State::new(time, [s]).counted_by(&self.numbers)));
+        }
+        let sums = state.map(|[s]| s);
+        let (weights, sums) = self.at(time).update(weights, gradient, sums);
+        (weights, Some(State::new(time, [sums]).counted_by(&self.numbers)))
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
@@ -304,6 +488,8 @@ pub struct Adam {
     pub weight_decay: f64,
     /// Whether the decay is decoupled, as in AdamW, instead of a part of the gradient.
     pub decoupled: bool,
+    /// For steps in place; the default otherwise.
+    pub numbers: Numbers,
 }
 
 impl Adam {
@@ -315,7 +501,40 @@ impl Adam {
             epsilon: betas.epsilon,
             weight_decay,
             decoupled,
+            numbers: Numbers::default(),
         }
+    }
+
+    fn at(&self, time: usize) -> AdamStep {
+        AdamStep {
+            lr: self.lr.get(),
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+            decoupled: self.decoupled,
+            time,
+        }
+    }
+}
+
+impl MayStay for Adam {
+    fn in_place(&self) -> Option<Arc<dyn InPlace>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl InPlace for Adam {
+    fn refresh(&self, time: usize, counts: bool, device: &Device) {
+        self.numbers.set(self.at(time).numbers(), counts, device);
+    }
+
+    fn replayed(&self) {
+        self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        *self.numbers.lock() = None;
     }
 }
 
@@ -330,17 +549,14 @@ impl Optimizer for Adam {
         state: Option<State<D>>,
     ) -> (Tensor<D>, Option<State<D>>) {
         let (moments, time) = State::next(state);
-        let step = AdamStep {
-            lr: self.lr.get(),
-            beta_1: self.beta_1,
-            beta_2: self.beta_2,
-            epsilon: self.epsilon,
-            weight_decay: self.weight_decay,
-            decoupled: self.decoupled,
-            time,
-        };
-        let (weights, moments) = step.update(weights, gradient, moments);
-        (weights, Some(State::new(time, moments)))
+        if let (Some(numbers), Some(moments)) = (self.numbers.get(), &moments)
+            && let Some((weights, moments)) =
+                AdamStep::in_place(&numbers, &weights, &gradient, moments)
+        {
+            return (weights, Some(State::new(time, moments).counted_by(&self.numbers)));
+        }
+        let (weights, moments) = self.at(time).update(weights, gradient, moments);
+        (weights, Some(State::new(time, moments).counted_by(&self.numbers)))
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {

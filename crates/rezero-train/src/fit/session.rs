@@ -14,8 +14,10 @@ use burn::train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainingItem, ValidLoader,
 };
 use rezero_data::rng::mix;
+use rezero_kernels::in_place;
 
 use super::average::Average;
+use super::captured::Capturing;
 use super::devices::Replicas;
 use super::exchange;
 use super::model::Model;
@@ -57,6 +59,8 @@ pub(super) struct Moving<M: Model> {
     pub average: Option<Average<M>>,
     /// The model on several devices.
     pub replicas: Option<Replicas<M>>,
+    /// The step that is replayed, if the run can have one.
+    pub capturing: Option<Capturing<M>>,
 }
 
 pub(super) struct Start<M: Model> {
@@ -228,6 +232,7 @@ impl<M: Model> Session<M> {
             schedule,
             replicas,
             average,
+            capturing: _,
         } = &mut self.start.moving;
         let alone = replicas.is_none() && self.start.plan.ranks.size() == 1;
         if trainee.how.recompute && alone {
@@ -254,8 +259,18 @@ impl<M: Model> Session<M> {
                 Err(model) => trainee = Trainee { model, how },
             }
         }
-        let (items, loss_scale) = (input.items, input.loss_scale);
-        let (parts, grads) = match self.gradients(&trainee, input) {
+        if self.can_replay(&trainee, &input) {
+            self.trainee = Some(trainee);
+            return self.replay(input.items);
+        }
+        let (items, loss_scale, seed) = (input.items, input.loss_scale, input.seed);
+        let staying = self.capturing().is_some_and(Capturing::has_begun);
+        let gradients = match staying {
+            true => in_place(|| self.gradients(&trainee, input)),
+            false => self.gradients(&trainee, input),
+        };
+        self.must_not_draw(seed);
+        let (parts, grads) = match gradients {
             Ok(mut whole) => {
                 trainee.model = whole.apply(trainee.model);
                 self.stop = whole.stop;
@@ -282,9 +297,13 @@ impl<M: Model> Session<M> {
             optimizer,
             schedule,
             average,
+            capturing,
             ..
         } = &mut self.start.moving;
         output.lr = schedule.step();
+        if let Some(capturing) = capturing.as_ref().filter(|_| staying) {
+            capturing.prepare(self.start.state.step + 1);
+        }
         if !skipped {
             let trainee = self.trainee.take().expect("it was put back above");
             let trainee = optimizer.step(output.lr, trainee, grads);
@@ -294,6 +313,59 @@ impl<M: Model> Session<M> {
             self.trainee = Some(trainee);
         }
         Ok(output)
+    }
+
+    fn capturing(&self) -> Option<&Capturing<M>> {
+        self.start.moving.capturing.as_ref()
+    }
+
+    /// Whether the step of `input` is a replay of a captured step. Captures one when it is time.
+    fn can_replay(&mut self, trainee: &Trainee<M>, input: &Input<M::Batch>) -> bool {
+        let step = self.start.state.step;
+        let taken = step - self.first;
+        let Moving {
+            optimizer,
+            capturing,
+            ..
+        } = &mut self.start.moving;
+        let Some(own) = capturing else { return false };
+        let begins = !own.has_begun() && taken >= WARM_UP;
+        if begins && !own.begin(trainee, optimizer, input, step + 1) {
+            *capturing = None;
+            return false;
+        }
+        own.takes(input)
+    }
+
+    /// The step on the batch that is in place.
+    fn replay(&mut self, items: usize) -> Result<Output> {
+        let step = self.start.state.step;
+        let Moving {
+            schedule,
+            capturing,
+            average,
+            ..
+        } = &mut self.start.moving;
+        let lr = schedule.step();
+        let own = capturing.as_mut().expect("it can be a replay");
+        let mut output = own.replay(step + 1);
+        output.totals.items = items;
+        output.read();
+        output.lr = lr;
+        if let (Some(average), Some(trainee)) = (average, &self.trainee) {
+            average.update(&trainee.model);
+        }
+        self.must_be_finite(&output, &GradientsParams::new(), false)?;
+        Ok(output)
+    }
+
+    /// Gives capturing up before it begins if the last step drew random numbers.
+    fn must_not_draw(&mut self, seed: u64) {
+        let last_before = self.start.state.step + 1 - self.first == WARM_UP;
+        let capturing = &mut self.start.moving.capturing;
+        if last_before && capturing.as_ref().is_some_and(|own| own.has_drawn(seed)) {
+            *capturing = None;
+        }
     }
 
     /// The sums and gradients of a step, of all devices and ranks.

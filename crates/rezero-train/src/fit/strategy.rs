@@ -17,6 +17,7 @@ use burn::train::{
 };
 
 use super::average::Average;
+use super::captured::Capturing;
 use super::devices::Replicas;
 use super::exchange;
 use super::model::Model;
@@ -28,6 +29,8 @@ use super::source::{Cut, Loader, Source};
 use super::step::Trainee;
 use super::task::Task;
 use super::{optimizer, terminal};
+use rezero_kernels::can_overwrite;
+
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
 use crate::recipe::{DType, Settings};
@@ -98,8 +101,21 @@ where
         let steps_per_epoch = self.train.batches_per_epoch();
         let rates = Rates::default();
         let trainee = Trainee::new(self.model, &settings.train);
+        let (optimizer, rules) = optimizer::build_with_rules(
+            &settings.optimizer,
+            &settings.gates,
+            &rates,
+            &trainee,
+        );
+        let train = &settings.train;
+        let simple = !train.recompute && train.accumulate == 1 && train.dtype != DType::F16;
+        let alone = self.devices.len() == 1 && self.ranks.size() == 1;
+        let may = settings.run.capture && simple && alone;
         let mut moving = Moving {
-            optimizer: optimizer::build(&settings.optimizer, &settings.gates, &rates, &trainee),
+            optimizer,
+            capturing: rules
+                .filter(|_| may && can_overwrite(&device.clone().inner()))
+                .map(|rules| Capturing::new(rules, &device)),
             schedule: Scheduler::new(settings, steps_per_epoch, epochs, rates),
             average: (settings.train.ema > 0.0).then(|| Average::new(settings.train.ema, None)),
             replicas: match self.devices.len() {

@@ -40,6 +40,9 @@ pub struct Run {
     /// How many batches a thread prepares ahead of the step that uses them; 0: none. It changes the
     /// speed alone.
     pub prefetch: usize,
+    /// Whether a training step is captured once and replayed, as a single launch, on backends that can do so: one device, f32
+    /// or bf16, without dropout, accumulation and recomputation. It changes the speed, and the numbers by no more than rounding.
+    pub capture: bool,
     /// The most megabytes of the images of a folder that are held decoded in memory, of each split. Images that
     /// take more are decoded anew for every batch, with the same results; 0: 80 % of the memory that is free.
     pub image_memory: usize,
@@ -61,6 +64,7 @@ impl Default for Run {
             log_every: 1,
             tensorboard: false,
             prefetch: 4,
+            capture: true,
             image_memory: 0,
             device: "auto".to_owned(),
         }

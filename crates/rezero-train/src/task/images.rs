@@ -519,6 +519,12 @@ impl fit::Batch for ImageBatch {
             soft: self.soft.map(|soft| soft.to_device(device)),
         }
     }
+
+    fn overwrite(&self, new: &Self) -> bool {
+        fit::written(&self.images, &new.images)
+            && fit::written_int(&self.targets, &new.targets)
+            && fit::written_part(self.soft.as_ref(), new.soft.as_ref(), fit::written)
+    }
 }
 
 impl Source for ImageLoader {

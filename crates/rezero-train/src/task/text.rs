@@ -301,6 +301,12 @@ impl fit::Batch for TextBatch {
             scored: self.scored,
         }
     }
+
+    fn overwrite(&self, new: &Self) -> bool {
+        fit::written_int(&self.inputs, &new.inputs)
+            && fit::written_int(&self.targets, &new.targets)
+            && fit::written_part(self.weights.as_ref(), new.weights.as_ref(), fit::written)
+    }
 }
 
 impl Source for TextLoader {

@@ -9,12 +9,13 @@ mod micro;
 mod winograd;
 
 use burn::backend::TensorMetadata;
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use self::correlation::{Correlation, Tap};
 use self::winograd::Winograd;
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
-use super::op::Kernel;
+use crate::op::Kernel;
 use super::parallel::{Parts, each, wide};
 
 /// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
@@ -63,7 +64,7 @@ pub(crate) struct Conv2d {
     pub padding: usize,
 }
 
-impl Kernel for Conv2d {
+impl Kernel<Flex> for Conv2d {
     type State = (FlexTensor, FlexTensor);
     type Aux = ();
 

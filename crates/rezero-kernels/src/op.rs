@@ -1,4 +1,4 @@
-//! One kernel, with and without autodiff.
+//! One kernel on one backend, with and without autodiff.
 
 use core::fmt::Debug;
 
@@ -6,60 +6,67 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, Flex,
-    GradientCheckpointingStrategy, TensorMetadata,
+    Autodiff, Backend, BackendTensor, DispatchAutodiffContext, DispatchKindConversion,
+    DispatchTensor, DispatchTensorKind, GradientCheckpointingStrategy, TensorMetadata,
 };
 use burn::tensor::{DType, Tensor};
 
-/// A tensor on Burn's autodiff backend.
-type Tracked = FloatTensor<Autodiff<Flex>>;
+/// A backend that has kernels.
+pub(crate) trait Host: Backend {
+    /// The tensor of this backend, or of autodiff above it, if it is one.
+    fn of(kind: DispatchTensorKind) -> Option<BackendTensor<Self>>;
+}
 
-/// An operation on f32 tensors of Flex, with its own backward pass.
-pub(crate) trait Kernel: Debug + Send + Sized + 'static {
+/// A tensor on Burn's autodiff backend.
+type Tracked<B> = FloatTensor<Autodiff<B>>;
+
+/// An operation on f32 tensors of a backend, with its own backward pass.
+pub(crate) trait Kernel<B: Host>: Debug + Send + Sized + 'static {
     /// The values that the backward pass needs. They stay in memory until then: store few.
     type State: Clone + Debug + Send + 'static;
     /// Further results of the forward pass, outside autodiff.
     type Aux;
 
     /// The output for `inputs`, which may be views.
-    fn forward(&self, inputs: &[FlexTensor]) -> (FlexTensor, Self::State, Self::Aux);
+    fn forward(&self, inputs: &[FloatTensor<B>]) -> (FloatTensor<B>, Self::State, Self::Aux);
 
     /// The gradients of the `wanted` inputs, from the gradient of the output.
     fn backward(
         self,
         state: Self::State,
-        grad: FlexTensor,
+        grad: FloatTensor<B>,
         wanted: &[bool],
-    ) -> Vec<Option<FlexTensor>>;
+    ) -> Vec<Option<FloatTensor<B>>>;
 }
 
 /// The inputs of one operation.
-pub(crate) enum Values<const N: usize> {
-    Plain([FlexTensor; N]),
-    Tracked([Tracked; N]),
+pub(crate) enum Values<B: Host, const N: usize> {
+    Plain([FloatTensor<B>; N]),
+    Tracked([Tracked<B>; N]),
 }
 
-impl<const N: usize> Values<N> {
+impl<B: Host, const N: usize> Values<B, N> {
     /// Whether there may be a backward pass.
     pub fn tracked(&self) -> bool {
         matches!(self, Self::Tracked(_))
     }
 }
 
-/// The tensors' Flex primitives. `None` if the kernels do not serve the tensors: another backend or
+/// The tensors' primitives on `B`. `None` if the kernels do not serve the tensors: another backend or
 /// another type, no elements, or a device with gradient checkpointing, which a kernel would bypass.
-pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Values<N>> {
+pub(crate) fn values<B: Host, const N: usize>(
+    tensors: [DispatchTensor; N],
+) -> Option<Values<B, N>> {
     let served = |t: &DispatchTensor| t.dtype() == DType::F32 && t.shape().num_elements() > 0;
     if !tensors.iter().all(served) {
         return None;
     }
     match tensors[0].autodiff {
-        DispatchAutodiffContext::Disabled => collect(tensors.map(plain)).map(Values::Plain),
+        DispatchAutodiffContext::Disabled => collect(tensors.map(plain::<B>)).map(Values::Plain),
         DispatchAutodiffContext::Enabled(GradientCheckpointingStrategy::Disabled) => {
-            collect(tensors.map(tracked)).map(Values::Tracked)
+            collect(tensors.map(tracked::<B>)).map(Values::Tracked)
         }
         DispatchAutodiffContext::Enabled(_) => None,
     }
@@ -70,22 +77,19 @@ fn collect<T, const N: usize>(items: [Option<T>; N]) -> Option<[T; N]> {
     items?.try_into().ok()
 }
 
-// The last arm is for other backends, where they are compiled in.
-#[allow(unreachable_patterns)]
-fn plain(tensor: DispatchTensor) -> Option<FlexTensor> {
-    match (tensor.autodiff, tensor.kind) {
-        (DispatchAutodiffContext::Disabled, DispatchTensorKind::Flex(BackendTensor::Float(t))) => {
-            Some(t)
-        }
+fn plain<B: Host>(tensor: DispatchTensor) -> Option<FloatTensor<B>> {
+    match (tensor.autodiff, B::of(tensor.kind)) {
+        (DispatchAutodiffContext::Disabled, Some(BackendTensor::Float(t))) => Some(t),
         _ => None,
     }
 }
 
+// The last arm is for builds with nothing but autodiff's.
 #[allow(unreachable_patterns)]
-fn tracked(tensor: DispatchTensor) -> Option<Tracked> {
+fn tracked<B: Host>(tensor: DispatchTensor) -> Option<Tracked<B>> {
     match tensor.kind {
-        DispatchTensorKind::Autodiff(inner) => match *inner {
-            DispatchTensorKind::Flex(BackendTensor::Autodiff(t)) => Some(t),
+        DispatchTensorKind::Autodiff(inner) => match B::of(*inner) {
+            Some(BackendTensor::Autodiff(t)) => Some(t),
             _ => None,
         },
         _ => None,
@@ -93,14 +97,17 @@ fn tracked(tensor: DispatchTensor) -> Option<Tracked> {
 }
 
 /// Runs a kernel on its inputs.
-pub(crate) fn run<K: Kernel, const N: usize, const D: usize>(
+pub(crate) fn run<B: Host, K: Kernel<B>, const N: usize, const D: usize>(
     kernel: K,
-    inputs: Values<N>,
-) -> (Tensor<D>, K::Aux) {
+    inputs: Values<B, N>,
+) -> (Tensor<D>, K::Aux)
+where
+    DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B>>,
+{
     match inputs {
         Values::Plain(inputs) => {
             let (output, _, aux) = kernel.forward(&inputs);
-            (Tensor::from_primitive::<Flex>(output), aux)
+            (Tensor::from_primitive::<B>(output), aux)
         }
         Values::Tracked(inputs) => {
             let mut guards = Vec::with_capacity(N);
@@ -125,7 +132,7 @@ pub(crate) fn run<K: Kernel, const N: usize, const D: usize>(
                 OpsKind::Tracked(prep) => prep.finish(state, output),
                 OpsKind::UnTracked(prep) => prep.finish(output),
             };
-            (Tensor::from_primitive::<Autodiff<Flex>>(output), aux)
+            (Tensor::from_primitive::<Autodiff<B>>(output), aux)
         }
     }
 }
@@ -134,7 +141,7 @@ pub(crate) fn run<K: Kernel, const N: usize, const D: usize>(
 #[derive(Debug)]
 struct Step<K>(K);
 
-impl<K: Kernel, const N: usize> Backward<Flex, N> for Step<K> {
+impl<B: Host, K: Kernel<B>, const N: usize> Backward<B, N> for Step<K> {
     type State = K::State;
 
     fn backward(
@@ -143,12 +150,12 @@ impl<K: Kernel, const N: usize> Backward<Flex, N> for Step<K> {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let grad = grads.consume::<Flex>(&ops.node);
+        let grad = grads.consume::<B>(&ops.node);
         let wanted = ops.parents.each_ref().map(Option::is_some);
         let found = self.0.backward(ops.state, grad, &wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<Flex>(parent.id, gradient);
+                grads.register::<B>(parent.id, gradient);
             }
         }
     }

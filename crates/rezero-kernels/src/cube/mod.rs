@@ -1,0 +1,165 @@
+//! The kernels for Burn's CubeCL backends, f32: one source for CUDA, ROCm, Metal, Vulkan, WebGPU and CubeCL's CPU.
+//!
+//! [`ops`] declares the kernels as operations of a backend, which Burn's fusion queues between its own. [`sums`] adds
+//! numbers within a cube. Each other module is one operation. All memory is contiguous and indexed by u32.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{BackendTensor, Cube, DispatchTensor, DispatchTensorKind, TensorMetadata};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use burn::tensor::{DType, Shape, Tensor as BurnTensor};
+use cubecl::prelude::*;
+
+use self::ops::CubeOps;
+use crate::op::{Host, Values};
+
+pub(crate) mod batch_norm;
+pub(crate) mod gate;
+pub(crate) mod ops;
+pub(crate) mod optim;
+mod sums;
+
+/// Units of a cube: every device has as many.
+const UNITS: u32 = 256;
+
+impl Host for Cube {
+    // The last arm is for other backends, where they are compiled in.
+    #[allow(unreachable_patterns)]
+    fn of(kind: DispatchTensorKind) -> Option<BackendTensor<Self>> {
+        match kind {
+            DispatchTensorKind::Cube(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+}
+
+/// See [`values`](crate::op::values). The kernels count in u32.
+pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Values<Cube, N>> {
+    match tensors.iter().all(countable) {
+        true => crate::op::values(tensors),
+        false => None,
+    }
+}
+
+/// See [`overwrite`](crate::overwrite).
+pub(crate) fn overwrite(old: DispatchTensor, new: DispatchTensor) -> bool {
+    if old.dtype() != new.dtype() || old.autodiff != new.autodiff || !countable(&old) {
+        return false;
+    }
+    match (untracked(old.kind), untracked(new.kind)) {
+        (Some(BackendTensor::Float(old)), Some(BackendTensor::Float(new))) => {
+            Cube::rezero_overwrite(old, new);
+            true
+        }
+        (Some(BackendTensor::Int(old)), Some(BackendTensor::Int(new))) => {
+            Cube::rezero_overwrite_int(old, new);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The primitive, also of a tensor under autodiff.
+fn untracked(kind: DispatchTensorKind) -> Option<BackendTensor<Cube>> {
+    match kind {
+        DispatchTensorKind::Autodiff(inner) => match Cube::of(*inner)? {
+            BackendTensor::Autodiff(tensor) => {
+                let (primitive, _guard) = tensor.into_parts();
+                Some(BackendTensor::Float(primitive))
+            }
+            _ => None,
+        },
+        kind => Cube::of(kind),
+    }
+}
+
+/// Moves `old` by `share` of the way to `new`, in the memory of `old`. False if they are not f32 on a CubeCL backend, outside autodiff.
+pub(crate) fn towards(old: DispatchTensor, new: DispatchTensor, share: f32) -> bool {
+    let Some(Values::Plain([old, new])) = values([old, new]) else {
+        return false;
+    };
+    Cube::rezero_towards(old, new, share);
+    true
+}
+
+/// The tensors' primitives, if all are f32 on a CubeCL backend, outside autodiff.
+pub(crate) fn plain<const N: usize>(tensors: [DispatchTensor; N]) -> Option<[FloatTensor<Cube>; N]> {
+    match values(tensors) {
+        Some(Values::Plain(tensors)) => Some(tensors),
+        _ => None,
+    }
+}
+
+/// The inverse of [`plain`].
+pub(crate) fn tensor_of<const D: usize>(primitive: FloatTensor<Cube>) -> BurnTensor<D> {
+    BurnTensor::from_primitive::<Cube>(primitive)
+}
+
+/// Whether the kernels can count the tensor's elements, in u32.
+fn countable(tensor: &DispatchTensor) -> bool {
+    let elements = tensor.shape().num_elements();
+    elements > 0 && u32::try_from(elements).is_ok()
+}
+
+/// A kernel's argument.
+fn buffer(tensor: &CubeTensor) -> BufferArg {
+    tensor.clone().into_buffer_arg()
+}
+
+fn contiguous<const N: usize>(tensors: [CubeTensor; N]) -> [CubeTensor; N] {
+    tensors.map(into_contiguous)
+}
+
+/// Memory for f32, to be written.
+fn fresh(like: &CubeTensor, shape: Shape) -> CubeTensor {
+    let handle = like.client.empty(shape.num_elements() * size_of::<f32>());
+    let (client, device) = (like.client.clone(), like.device.clone());
+    CubeTensor::new_contiguous(client, device, shape, handle, DType::F32)
+}
+
+/// Rows of `len` numbers in one piece of memory, so that a kernel binds one buffer for all. Rows begin at multiples of 256 bytes,
+/// which every device accepts as the beginning of a buffer.
+struct Rows {
+    all: CubeTensor,
+    count: usize,
+    len: usize,
+}
+
+impl Rows {
+    fn new(like: &CubeTensor, count: usize, len: usize) -> Self {
+        let all = fresh(like, Shape::new([count * Self::stride_of(len)]));
+        Self { all, count, len }
+    }
+
+    fn stride_of(len: usize) -> usize {
+        len.next_multiple_of(64)
+    }
+
+    fn stride(&self) -> u32 {
+        Self::stride_of(self.len) as u32
+    }
+
+    /// A row as a tensor.
+    fn row(&self, i: usize) -> CubeTensor {
+        self.part(i, self.len)
+    }
+
+    /// The first `len` numbers of a row.
+    fn part(&self, i: usize, len: usize) -> CubeTensor {
+        let stride = Self::stride_of(self.len);
+        let bytes = |numbers: usize| (numbers * size_of::<f32>()) as u64;
+        let rest = self.count * stride - i * stride - len;
+        let handle = self.all.handle.clone();
+        let handle = handle.offset_start(bytes(i * stride)).offset_end(bytes(rest));
+        let (client, device) = (self.all.client.clone(), self.all.device.clone());
+        CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, DType::F32)
+    }
+}
+
+/// A grid of cubes that covers `n` units.
+fn grid(n: usize) -> CubeCount {
+    const LARGEST: usize = 1 << 15;
+    let cubes = n.div_ceil(UNITS as usize);
+    let rows = cubes.div_ceil(LARGEST);
+    CubeCount::Static(cubes.div_ceil(rows) as u32, rows as u32, 1)
+}

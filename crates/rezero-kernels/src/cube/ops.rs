@@ -1,0 +1,232 @@
+//! The kernels as operations of a backend. The macro writes the version that Burn's fusion queues.
+
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
+use burn_cubecl::CubeBackend;
+
+use super::{batch_norm, gate, optim};
+
+fn one(like: &TensorSpec) -> TensorSpec {
+    TensorSpec::new([1].into(), like.dtype)
+}
+
+#[backend_extension(Cube, Fusion)]
+pub trait CubeOps: Backend {
+    /// Output, means and variances.
+    #[fusion(meta = |x, gamma, _, _, _| (x.clone(), gamma.clone(), gamma.clone()))]
+    fn rezero_batch_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Output, means and variances, with a residual sum.
+    #[fusion(meta = |x, gamma, _, _, _, _, _| (x.clone(), gamma.clone(), gamma.clone()))]
+    fn rezero_batch_norm_gated(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        skip: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradients of x, γ and β.
+    #[fusion(meta = |_, x, gamma, _, _, _, _, _| (x.clone(), gamma.clone(), gamma.clone()))]
+    fn rezero_batch_norm_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradients of x, γ, β and α.
+    #[fusion(meta = |_, x, gamma, _, _, _, _, _, _| (x.clone(), gamma.clone(), gamma.clone(), one(gamma)))]
+    fn rezero_batch_norm_gated_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
+
+    /// The gradients of f and α.
+    #[fusion(meta = |_, f, alpha| (f.clone(), alpha.clone()))]
+    fn rezero_gated_sum_backward(
+        grad: FloatTensor<Self>,
+        f: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Writes `new` into the memory of `old`, and returns that.
+    #[fusion(dtype = old, shape = old)]
+    fn rezero_overwrite(old: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The same for integers.
+    #[fusion(dtype = old, shape = old)]
+    fn rezero_overwrite_int(old: IntTensor<Self>, new: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Moves `old` by `share` of the way to `new`, in the memory of `old`, and returns that.
+    #[fusion(dtype = old, shape = old)]
+    fn rezero_towards(
+        old: FloatTensor<Self>,
+        new: FloatTensor<Self>,
+        share: f32,
+    ) -> FloatTensor<Self>;
+
+    /// A step in the memory of the weights and of the velocity.
+    #[fusion(meta = |w, _, v, _| (w.clone(), v.clone()))]
+    fn rezero_sgd(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// A step in the memory of the weights and of the sums.
+    #[fusion(meta = |w, _, s, _| (w.clone(), s.clone()))]
+    fn rezero_adagrad(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// A step in the memory of the weights and of both moments.
+    #[fusion(meta = |w, _, m, v, _| (w.clone(), m.clone(), v.clone()))]
+    fn rezero_adam(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl CubeOps for CubeBackend {
+    fn rezero_batch_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        batch_norm::forward([x, gamma, beta], None, epsilon, relu)
+    }
+
+    fn rezero_batch_norm_gated(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        skip: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        batch_norm::forward([x, gamma, beta], Some([skip, alpha]), epsilon, relu)
+    }
+
+    fn rezero_batch_norm_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let values = [grad, x, gamma, beta, mean, variance];
+        let (x, gamma, beta, _) = batch_norm::backward(values, None, epsilon, relu);
+        (x, gamma, beta)
+    }
+
+    fn rezero_batch_norm_gated_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+        epsilon: f32,
+        relu: bool,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let values = [grad, x, gamma, beta, mean, variance];
+        batch_norm::backward(values, Some(alpha), epsilon, relu)
+    }
+
+    fn rezero_gated_sum_backward(
+        grad: FloatTensor<Self>,
+        f: FloatTensor<Self>,
+        alpha: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        gate::backward([grad, f, alpha])
+    }
+
+    fn rezero_overwrite(old: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {
+        optim::overwrite(old, new)
+    }
+
+    fn rezero_overwrite_int(old: IntTensor<Self>, new: IntTensor<Self>) -> IntTensor<Self> {
+        optim::overwrite(old, new)
+    }
+
+    fn rezero_towards(
+        old: FloatTensor<Self>,
+        new: FloatTensor<Self>,
+        share: f32,
+    ) -> FloatTensor<Self> {
+        optim::towards(old, new, share)
+    }
+
+    fn rezero_sgd(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        optim::sgd([weights, gradient, velocity, numbers])
+    }
+
+    fn rezero_adagrad(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        optim::adagrad([weights, gradient, sums, numbers])
+    }
+
+    fn rezero_adam(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        numbers: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        optim::adam([weights, gradient, m, v, numbers])
+    }
+}

@@ -1,0 +1,159 @@
+//! Steps that are captured once and then replayed: thousands of launches become one.
+//!
+//! The first steps of a process run as usual, and compile its kernels. The next one is captured, with its batch. Every further step
+//! writes its own batch and its numbers (learning rate, momentum, …) over those of the captured one, and replays it: the
+//! weights, the optimizer's state and the running statistics are updated where they are. A step that cannot be a replay, of a
+//! batch of another size, runs as usual, but in the same memory.
+
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::ModuleOptimizer;
+use burn::tensor::{Device, Distribution, Tensor};
+use burn::train::TrainOutput;
+use rezero_kernels::{Captured, capture, in_place, overwrite};
+
+use super::model::{Batch, Model};
+use super::optimizer::InPlace;
+use super::step::{Input, Output, Trainee};
+use crate::say::say;
+
+/// The captured step of a run, or its place.
+pub(super) struct Capturing<M: Model> {
+    rules: Vec<Arc<dyn InPlace>>,
+    /// Without autodiff.
+    device: Device,
+    step: Option<Step<M>>,
+}
+
+struct Step<M: Model> {
+    graph: Captured<(Output, Trainee<M>)>,
+    /// The batch that the graph reads.
+    batch: M::Batch,
+    items: usize,
+}
+
+impl<M: Model> Capturing<M> {
+    /// For a run on `device` with these rules.
+    pub fn new(rules: Vec<Arc<dyn InPlace>>, device: &Device) -> Self {
+        Self {
+            rules,
+            device: device.clone().inner(),
+            step: None,
+        }
+    }
+
+    /// Whether the model's memory stays where it is.
+    pub fn has_begun(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// Whether random numbers were drawn from the device since it was seeded. The draws would be the same in each replay.
+    pub fn has_drawn(&self, seed: u64) -> bool {
+        let draw = || {
+            let number = Tensor::<1>::random([1], Distribution::Default, &self.device);
+            number.into_scalar::<f64>()
+        };
+        let next = draw();
+        self.device.seed(seed);
+        next.to_bits() != draw().to_bits()
+    }
+
+    /// Captures a step. False, and all memory is as before, if the device or the batch does not allow it.
+    pub fn begin(
+        &mut self,
+        trainee: &Trainee<M>,
+        optimizer: &ModuleOptimizer,
+        input: &Input<M::Batch>,
+        time: usize,
+    ) -> bool {
+        if !input.batch.overwrite(&input.batch) {
+            return false;
+        }
+        let before = Memory::of(&trainee.valid());
+        self.flush();
+        self.refresh(time, false);
+        let (own, mut optimizer, input) = (trainee.clone(), optimizer.clone(), input.clone());
+        let (batch, items, device) = (input.batch.clone(), input.items, self.device.clone());
+        let graph = capture(&self.device, move || {
+            in_place(|| {
+                let (parts, grads) = own.gradients(input.clone());
+                let TrainOutput { grads, item } = own.output(parts, grads, items, 1.0);
+                // Nothing that is still to read a weight may come after its update.
+                let _ = device.flush();
+                (item, optimizer.step(0.0, own.clone(), grads))
+            })
+        });
+        before.restore();
+        self.flush();
+        if !graph.is_hardware() {
+            say!("this device cannot capture a training step; every kernel is launched on its own");
+            self.rules.iter().for_each(|rule| rule.leave());
+            return false;
+        }
+        self.step = Some(Step {
+            graph,
+            batch,
+            items,
+        });
+        true
+    }
+
+    /// Whether the step of `input` can be a replay. Its batch is then in place.
+    pub fn takes(&self, input: &Input<M::Batch>) -> bool {
+        let Some(step) = &self.step else { return false };
+        step.items == input.items && step.batch.overwrite(&input.batch)
+    }
+
+    /// Step `time` of the optimizer, counted from 1, on the batch that is in place.
+    pub fn replay(&mut self, time: usize) -> Output {
+        self.refresh(time, true);
+        let step = self.step.as_mut().expect("it takes no batch before");
+        let (output, _) = step.graph.replay();
+        self.rules.iter().for_each(|rule| rule.replayed());
+        output.clone()
+    }
+
+    /// Makes what follows begin after all that was computed, and sets the numbers of an update that is not a replay.
+    pub fn prepare(&self, time: usize) {
+        self.flush();
+        self.refresh(time, true);
+        self.flush();
+    }
+
+    fn refresh(&self, time: usize, counts: bool) {
+        for rule in &self.rules {
+            rule.refresh(time, counts, &self.device);
+        }
+    }
+
+    fn flush(&self) {
+        // An error of the device comes again with the next read.
+        let _ = self.device.flush();
+    }
+}
+
+/// A copy of a module's numbers, and where they were.
+struct Memory(Vec<Box<dyn FnOnce()>>);
+
+impl Memory {
+    fn of<M: Module>(module: &M) -> Self {
+        let mut memory = Self(Vec::new());
+        module.visit(&mut memory);
+        memory
+    }
+
+    fn restore(self) {
+        self.0.into_iter().for_each(|restore| restore());
+    }
+}
+
+impl ModuleVisitor for Memory {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let place = param.val();
+        let copy = place.clone() * 1.0;
+        self.0.push(Box::new(move || {
+            overwrite(&place, &copy);
+        }));
+    }
+}
