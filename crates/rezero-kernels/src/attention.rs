@@ -3,6 +3,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 
+use crate::constants::constant;
 use crate::matmul_in;
 
 /// Scaled dot-product attention of several heads: Vaswani et al.,
@@ -261,9 +262,7 @@ impl DotProductAttention {
         let mask = mask.map(|mask| mask.clone().unsqueeze_dim::<4>(1));
         // The last position may attend to all.
         let causal = (self.causal && queries > 1).then(|| {
-            // Burn's mask is false in the lower triangle and true above it, where attention is forbidden.
-            let offset = keys as i64 - queries as i64;
-            Tensor::<2, Bool>::tril_mask([queries, keys], offset, device).unsqueeze::<4>()
+            crate::constants::causal(queries, keys, device).unsqueeze::<4>()
         });
         match (mask, causal) {
             (Some(mask), Some(causal)) => {
@@ -312,16 +311,19 @@ impl Rotation {
         let [_, _, length, d_head] = x.dims();
         let (device, dtype): (Device, _) = (x.device(), x.dtype());
         let first: Vec<f64> = (0..d_head / 2).map(|j| angle(base, 1, j, d_head)).collect();
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = (start..start + length)
-                .flat_map(|i| first.iter().map(move |first| f(i as f64 * first) as f32))
-                .collect();
-            let data = TensorData::new(values, [1, 1, length, d_head / 2]);
-            Tensor::<4>::from_data(data, &device).cast(dtype)
+        let numbers = [base.to_bits(), start as u64, length as u64, d_head as u64];
+        let table = |name, f: fn(f64) -> f64| {
+            let make = || {
+                let values: Vec<f32> = (start..start + length)
+                    .flat_map(|i| first.iter().map(move |first| f(i as f64 * first) as f32))
+                    .collect();
+                TensorData::new(values, [1, 1, length, d_head / 2])
+            };
+            constant::<4>(name, &numbers, &device, make).cast(dtype)
         };
         Self {
-            cos: table(f64::cos),
-            sin: table(f64::sin),
+            cos: table("rotation's cosines", f64::cos),
+            sin: table("rotation's sines", f64::sin),
         }
     }
 

@@ -47,5 +47,12 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
         let kernel = crate::flex::conv::Conv2d { stride, padding };
         return crate::op::run(kernel, inputs).0;
     }
+    #[cfg(feature = "cube")]
+    if let Some(inputs) =
+        crate::cube::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
+    {
+        let kernel = crate::cube::conv::Conv2d { stride, padding };
+        return crate::op::run(kernel, inputs).0;
+    }
     module::conv2d(x, weight, None, options)
 }

@@ -44,6 +44,7 @@ mod activation;
 pub mod allocator;
 mod attention;
 mod batch_norm;
+mod constants;
 mod conv;
 mod cross_entropy;
 #[cfg(feature = "cube")]
@@ -53,6 +54,7 @@ mod flex;
 pub mod fused;
 mod gate;
 mod in_place;
+mod launches;
 mod linear;
 mod mixed;
 #[cfg(any(feature = "cube", feature = "flex"))]
@@ -66,10 +68,12 @@ mod values;
 pub use activation::{Epilogue, gelu, silu, swiglu};
 pub use attention::{DotProductAttention, Rotation};
 pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
+pub use constants::constant;
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use gate::gated_sum;
 pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};
+pub use launches::{Launch, launches};
 pub use linear::{gated_linear, linear};
 pub use mixed::matmul_in;
 pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, NUMBERS, SgdStep};

@@ -708,6 +708,10 @@ pub struct Bench {
     /// Launch every kernel of a training step on its own, also where the step could be captured once and replayed
     #[arg(long)]
     pub no_capture: bool,
+    /// On a GPU backend, also show the launches of one training step that is not captured: how many, their time on the device, the time between
+    /// them, and the dearest kernels
+    #[arg(long)]
+    pub profile: bool,
     /// Print one JSON object per workload
     #[arg(long)]
     pub json: bool,

@@ -4,6 +4,9 @@
 //! channels fill the device, too. A part sums x − k and its square, where k is the channel's first value, so that a mean far from
 //! zero cancels nothing. The second kernel's cubes add the parts again rather than wait for a third.
 //!
+//! Burn's convolutions compute in NHWC and return a view of it. Both layouts are read as they are, since a copy takes longer than the norm: a
+//! cube has one channel of NCHW, or 16 of NHWC, so that neighbouring units read neighbouring memory.
+//!
 //! Backward, with `gz` the gradient at z and M values per channel: `dβ = Σ gz`, `dγ = Σ gz·x̂`,
 //! `dx = s · (gz − dβ/M − x̂·dγ/M)`, and `dα = Σ g·act(z)`: likewise two kernels. Both compute z again from x.
 
@@ -13,18 +16,19 @@ use burn::tensor::Shape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::layout::{fresh_like, is_last, laid};
 use super::ops::CubeOps;
-use super::sums::cube_sum;
+use super::sums::lane_sum;
 use super::{Rows, UNITS, buffer, contiguous, fresh};
 use crate::activation::Epilogue;
 use crate::op::Kernel;
 
-/// Values of a part, at least: a unit adds some of them on its own.
-const PART: usize = 4 * UNITS as usize;
+/// Values that a unit adds on its own, at least.
+const RUN: usize = 8;
 /// Cubes to fill the device with.
 const CUBES: usize = 512;
-/// Parts of a channel, at most. Every cube adds them all.
-const PARTS: usize = 32;
+/// Channels of a cube, where the channels of a pixel lie side by side.
+const LANES: usize = 16;
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
 #[derive(Debug)]
@@ -104,34 +108,38 @@ impl Kernel<Cube> for BatchNorm {
 #[derive(Clone, Copy)]
 struct Cut {
     channels: usize,
-    /// Values between two channels of an image.
+    /// Values between two channels of an image in NCHW.
     pixels: usize,
     /// Values of a channel.
     count: usize,
     parts: usize,
+    /// Channels of a cube: 1 in NCHW, 16 in NHWC.
+    lanes: usize,
 }
 
 impl Cut {
-    fn of(shape: &Shape) -> Self {
+    fn of(x: &CubeTensor) -> Self {
+        let shape = x.shape();
         let (batch, channels) = (shape[0], shape[1]);
         let pixels = shape.num_elements() / (batch * channels);
         let count = batch * pixels;
-        let parts = count.div_ceil(PART).min(CUBES.div_ceil(channels));
+        let lanes = if is_last(x) { LANES } else { 1 };
+        let least = RUN * UNITS as usize / lanes;
+        let parts = count
+            .div_ceil(least)
+            .min(CUBES.div_ceil(channels.div_ceil(lanes)));
         Self {
             channels,
             pixels,
             count,
-            parts: parts.clamp(1, PARTS),
+            parts,
+            lanes,
         }
     }
 
     fn cubes(self) -> CubeCount {
-        CubeCount::Static(self.channels as u32, self.parts as u32, 1)
-    }
-
-    /// Values of a part.
-    fn len(self) -> usize {
-        self.count.div_ceil(self.parts)
+        let columns = self.channels.div_ceil(self.lanes);
+        CubeCount::Static(columns as u32, self.parts as u32, 1)
     }
 
     fn sizes(self) -> SizesLaunch {
@@ -139,8 +147,14 @@ impl Cut {
             self.channels as u32,
             self.pixels as u32,
             self.count as u32,
-            self.len() as u32,
+            self.count.div_ceil(self.parts) as u32,
+            self.lanes,
         )
+    }
+
+    /// A tensor of the batch's shape in the batch's layout.
+    fn laid(self, tensor: CubeTensor) -> CubeTensor {
+        laid(tensor, self.lanes > 1)
     }
 }
 
@@ -150,39 +164,42 @@ struct Sizes {
     pixels: u32,
     count: u32,
     len: u32,
+    #[cube(comptime)]
+    lanes: usize,
 }
 
 /// Output, means and variances; `sum` is skip and α.
 pub(super) fn forward(
-    values: [CubeTensor; 3],
+    [x, gamma, beta]: [CubeTensor; 3],
     sum: Option<[CubeTensor; 2]>,
     epsilon: f32,
     relu: bool,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let [x, gamma, beta] = contiguous(values);
-    let cut = Cut::of(&x.shape());
+    let cut = Cut::of(&x);
+    let x = cut.laid(x);
+    let [gamma, beta] = contiguous([gamma, beta]);
     let client = x.client.clone();
     let parts = fresh(&x, Shape::new([cut.channels, cut.parts, 2]));
     let units = CubeDim::new_1d(UNITS);
     moments::launch(&client, cut.cubes(), units, buffer(&x), buffer(&parts), cut.sizes());
-    let output = fresh(&x, x.shape());
+    let output = fresh_like(&x);
     let statistics = Rows::new(&x, 2, cut.channels);
     let stride = statistics.stride();
-    let channels = [&gamma, &beta, &parts].map(buffer);
-    let [gamma, beta, parts] = channels;
-    let out = [&output, &statistics.all].map(buffer);
-    let [out, table] = out;
+    let [gamma, beta, parts, out, table] =
+        [&gamma, &beta, &parts, &output, &statistics.all].map(buffer);
+    let (cubes, x) = (cut.cubes(), buffer(&x));
     match sum {
-        Some(sum) => {
-            let [skip, alpha] = contiguous(sum);
+        Some([skip, alpha]) => {
+            let ([alpha], skip) = (contiguous([alpha]), cut.laid(skip));
+            let [skip, alpha] = [&skip, &alpha].map(buffer);
             apply_gated::launch(
-                &client, cut.cubes(), units, buffer(&x), gamma, beta, buffer(&skip), buffer(&alpha),
-                parts, out, table, cut.sizes(), stride, epsilon, relu,
+                &client, cubes, units, x, gamma, beta, skip, alpha, parts, out, table, cut.sizes(),
+                stride, epsilon, relu,
             );
         }
         None => apply::launch(
-            &client, cut.cubes(), units, buffer(&x), gamma, beta, parts, out, table, cut.sizes(),
-            stride, epsilon, relu,
+            &client, cubes, units, x, gamma, beta, parts, out, table, cut.sizes(), stride, epsilon,
+            relu,
         ),
     }
     (output, statistics.row(0), statistics.row(1))
@@ -190,73 +207,91 @@ pub(super) fn forward(
 
 /// The gradients of x, γ, β and α, from those of the output and the values of the forward pass. Without a gate, the last is of no use.
 pub(super) fn backward(
-    values: [CubeTensor; 6],
+    [grad, x, gamma, beta, mean, variance]: [CubeTensor; 6],
     alpha: Option<CubeTensor>,
     epsilon: f32,
     relu: bool,
 ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    let [grad, x, gamma, beta, mean, variance] = contiguous(values);
-    let cut = Cut::of(&x.shape());
+    let cut = Cut::of(&x);
+    let [grad, x] = [grad, x].map(|tensor| cut.laid(tensor));
+    let [gamma, beta, mean, variance] = contiguous([gamma, beta, mean, variance]);
     let client = x.client.clone();
     let units = CubeDim::new_1d(UNITS);
     let parts = fresh(&x, Shape::new([cut.channels, cut.parts, 4]));
-    let dx = fresh(&x, x.shape());
+    let dx = fresh_like(&x);
     // dγ, dβ, dα.
     let rows = Rows::new(&x, 3, cut.channels);
     let stride = rows.stride();
     let given = [&grad, &x, &gamma, &beta, &mean, &variance];
+    let [g, of_x, w, b, m, v] = given.map(buffer);
     match alpha {
         Some(alpha) => {
             let [alpha] = contiguous([alpha]);
-            let [g, x, w, b, m, v] = given.map(buffer);
             gradient_sums_gated::launch(
-                &client, cut.cubes(), units, g, x, w, b, m, v, buffer(&alpha), buffer(&parts),
+                &client, cut.cubes(), units, g, of_x, w, b, m, v, buffer(&alpha), buffer(&parts),
                 cut.sizes(), epsilon, relu,
             );
         }
-        None => {
-            let [g, x, w, b, m, v] = given.map(buffer);
-            gradient_sums::launch(
-                &client, cut.cubes(), units, g, x, w, b, m, v, buffer(&parts), cut.sizes(), epsilon,
-                relu,
-            );
-        }
+        None => gradient_sums::launch(
+            &client, cut.cubes(), units, g, of_x, w, b, m, v, buffer(&parts), cut.sizes(), epsilon,
+            relu,
+        ),
     }
-    let [g, x, w, b, m, v] = given.map(buffer);
+    let [g, of_x, w, b, m, v] = given.map(buffer);
     gradients::launch(
-        &client, cut.cubes(), units, g, x, w, b, m, v, buffer(&parts), buffer(&dx),
+        &client, cut.cubes(), units, g, of_x, w, b, m, v, buffer(&parts), buffer(&dx),
         buffer(&rows.all), cut.sizes(), stride, epsilon, relu,
     );
     (dx, rows.row(0), rows.row(1), rows.part(2, 1))
 }
 
+/// The unit's channel. Units beyond the last channel repeat its work.
+#[cube]
+fn own_channel(sizes: &Sizes) -> u32 {
+    let lanes = sizes.lanes as u32;
+    min(CUBE_POS_X * lanes + UNIT_POS % lanes, sizes.channels - 1)
+}
+
+/// The unit's first value of the channel, and the values from one to the next.
+#[cube]
+fn own_row(sizes: &Sizes) -> (u32, u32) {
+    let lanes = sizes.lanes as u32;
+    (UNIT_POS / lanes, CUBE_DIM / lanes)
+}
+
 /// The index of value `k` of a channel.
 #[cube]
 fn position(k: u32, channel: u32, sizes: &Sizes) -> usize {
-    let image = k / sizes.pixels;
-    let pixel = k % sizes.pixels;
-    ((image * sizes.channels + channel) * sizes.pixels + pixel) as usize
+    let at = if comptime!(sizes.lanes == 1) {
+        let image = k / sizes.pixels;
+        let pixel = k % sizes.pixels;
+        (image * sizes.channels + channel) * sizes.pixels + pixel
+    } else {
+        k * sizes.channels + channel
+    };
+    at as usize
 }
 
 /// Σ (x − k) and Σ (x − k)² of each part.
 #[cube(launch)]
 fn moments(x: &[f32], parts: &mut [f32], sizes: &Sizes) {
-    let channel = CUBE_POS_X;
-    let first = x[(channel * sizes.pixels) as usize];
+    let channel = own_channel(sizes);
+    let first = x[position(0u32, channel, sizes)];
     let start = CUBE_POS_Y * sizes.len;
     let end = min(start + sizes.len, sizes.count);
     let mut sum = 0.0f32;
     let mut squares = 0.0f32;
-    let mut k = start + UNIT_POS;
+    let (row, rows) = own_row(sizes);
+    let mut k = start + row;
     while k < end {
         let d = x[position(k, channel, sizes)] - first;
         sum += d;
         squares += d * d;
-        k += CUBE_DIM;
+        k += rows;
     }
-    let sum = cube_sum(sum, 256usize);
-    let squares = cube_sum(squares, 256usize);
-    if UNIT_POS == 0 {
+    let sum = lane_sum(sum, 256usize, sizes.lanes);
+    let squares = lane_sum(squares, 256usize, sizes.lanes);
+    if UNIT_POS < sizes.lanes as u32 {
         let at = ((channel * CUBE_COUNT_Y + CUBE_POS_Y) * 2) as usize;
         parts[at] = sum;
         parts[at + 1] = squares;
@@ -266,21 +301,24 @@ fn moments(x: &[f32], parts: &mut [f32], sizes: &Sizes) {
 /// Mean and variance of the channel, which the first cube of it stores.
 #[cube]
 fn statistics(x: &[f32], parts: &[f32], table: &mut [f32], sizes: &Sizes, stride: u32) -> (f32, f32) {
-    let channel = CUBE_POS_X;
+    let channel = own_channel(sizes);
     let mut sum = 0.0f32;
     let mut squares = 0.0f32;
-    let mut part = 0u32;
+    let (row, rows) = own_row(sizes);
+    let mut part = row;
     while part < CUBE_COUNT_Y {
         let at = ((channel * CUBE_COUNT_Y + part) * 2) as usize;
         sum += parts[at];
         squares += parts[at + 1];
-        part += 1;
+        part += rows;
     }
+    let sum = lane_sum(sum, 256usize, sizes.lanes);
+    let squares = lane_sum(squares, 256usize, sizes.lanes);
     let count = f32::cast_from(sizes.count);
     let offset = sum / count;
-    let mean = x[(channel * sizes.pixels) as usize] + offset;
+    let mean = x[position(0u32, channel, sizes)] + offset;
     let variance = max(squares / count - offset * offset, 0.0f32);
-    if UNIT_POS == 0 {
+    if UNIT_POS < sizes.lanes as u32 {
         if CUBE_POS_Y == 0 {
             table[channel as usize] = mean;
             table[(channel + stride) as usize] = variance;
@@ -302,17 +340,18 @@ fn apply(
     epsilon: f32,
     #[comptime] relu: bool,
 ) {
-    let channel = CUBE_POS_X;
+    let channel = own_channel(sizes);
     let (mean, variance) = statistics(x, parts, table, sizes, stride);
     let scale = gamma[channel as usize] / (variance + epsilon).sqrt();
     let shift = beta[channel as usize];
     let start = CUBE_POS_Y * sizes.len;
     let end = min(start + sizes.len, sizes.count);
-    let mut k = start + UNIT_POS;
+    let (row, rows) = own_row(sizes);
+    let mut k = start + row;
     while k < end {
         let at = position(k, channel, sizes);
         output[at] = act((x[at] - mean) * scale + shift, relu);
-        k += CUBE_DIM;
+        k += rows;
     }
 }
 
@@ -331,18 +370,19 @@ fn apply_gated(
     epsilon: f32,
     #[comptime] relu: bool,
 ) {
-    let channel = CUBE_POS_X;
+    let channel = own_channel(sizes);
     let (mean, variance) = statistics(x, parts, table, sizes, stride);
     let scale = gamma[channel as usize] / (variance + epsilon).sqrt();
     let shift = beta[channel as usize];
     let alpha = alpha[0];
     let start = CUBE_POS_Y * sizes.len;
     let end = min(start + sizes.len, sizes.count);
-    let mut k = start + UNIT_POS;
+    let (row, rows) = own_row(sizes);
+    let mut k = start + row;
     while k < end {
         let at = position(k, channel, sizes);
         output[at] = skip[at] + alpha * act((x[at] - mean) * scale + shift, relu);
-        k += CUBE_DIM;
+        k += rows;
     }
 }
 
@@ -371,10 +411,10 @@ fn gradient_sums(
     epsilon: f32,
     #[comptime] relu: bool,
 ) {
-    let channel = CUBE_POS_X as usize;
+    let channel = own_channel(sizes) as usize;
     let sums = summed(grad, x, gamma[channel], beta[channel], mean[channel], variance[channel], sizes, epsilon, relu);
-    if UNIT_POS == 0 {
-        let at = ((CUBE_POS_X * CUBE_COUNT_Y + CUBE_POS_Y) * 4) as usize;
+    if UNIT_POS < sizes.lanes as u32 {
+        let at = (channel * CUBE_COUNT_Y as usize + CUBE_POS_Y as usize) * 4;
         parts[at] = sums.0;
         parts[at + 1] = sums.1;
         parts[at + 2] = sums.2;
@@ -397,10 +437,10 @@ fn gradient_sums_gated(
     epsilon: f32,
     #[comptime] relu: bool,
 ) {
-    let channel = CUBE_POS_X as usize;
+    let channel = own_channel(sizes) as usize;
     let sums = summed(grad, x, gamma[channel], beta[channel], mean[channel], variance[channel], sizes, epsilon, relu);
-    if UNIT_POS == 0 {
-        let at = ((CUBE_POS_X * CUBE_COUNT_Y + CUBE_POS_Y) * 4) as usize;
+    if UNIT_POS < sizes.lanes as u32 {
+        let at = (channel * CUBE_COUNT_Y as usize + CUBE_POS_Y as usize) * 4;
         parts[at] = alpha[0] * sums.0;
         parts[at + 1] = alpha[0] * sums.1;
         parts[at + 2] = sums.2;
@@ -420,14 +460,15 @@ fn summed(
     epsilon: f32,
     #[comptime] relu: bool,
 ) -> (f32, f32, f32) {
-    let channel = CUBE_POS_X;
+    let channel = own_channel(sizes);
     let inverse = 1.0f32 / (variance + epsilon).sqrt();
     let start = CUBE_POS_Y * sizes.len;
     let end = min(start + sizes.len, sizes.count);
     let mut of_beta = 0.0f32;
     let mut of_gamma = 0.0f32;
     let mut of_alpha = 0.0f32;
-    let mut k = start + UNIT_POS;
+    let (row, rows) = own_row(sizes);
+    let mut k = start + row;
     while k < end {
         let at = position(k, channel, sizes);
         let normed = (x[at] - mean) * inverse;
@@ -436,11 +477,11 @@ fn summed(
         of_beta += g;
         of_gamma += g * normed;
         of_alpha += grad[at] * act(z, relu);
-        k += CUBE_DIM;
+        k += rows;
     }
-    let of_beta = cube_sum(of_beta, 256usize);
-    let of_gamma = cube_sum(of_gamma, 256usize);
-    let of_alpha = cube_sum(of_alpha, 256usize);
+    let of_beta = lane_sum(of_beta, 256usize, sizes.lanes);
+    let of_gamma = lane_sum(of_gamma, 256usize, sizes.lanes);
+    let of_alpha = lane_sum(of_alpha, 256usize, sizes.lanes);
     (of_beta, of_gamma, of_alpha)
 }
 
@@ -455,38 +496,41 @@ fn gradients(
     variance: &[f32],
     parts: &[f32],
     dx: &mut [f32],
-    rows: &mut [f32],
+    table: &mut [f32],
     sizes: &Sizes,
     stride: u32,
     epsilon: f32,
     #[comptime] relu: bool,
 ) {
-    let channel = CUBE_POS_X;
+    let channel = own_channel(sizes);
     let mut of_beta = 0.0f32;
     let mut of_gamma = 0.0f32;
-    let mut part = 0u32;
+    let (row, step) = own_row(sizes);
+    let mut part = row;
     while part < CUBE_COUNT_Y {
         let at = ((channel * CUBE_COUNT_Y + part) * 4) as usize;
         of_beta += parts[at];
         of_gamma += parts[at + 1];
-        part += 1;
+        part += step;
     }
-    if UNIT_POS == 0 {
+    let of_beta = lane_sum(of_beta, 256usize, sizes.lanes);
+    let of_gamma = lane_sum(of_gamma, 256usize, sizes.lanes);
+    if UNIT_POS < sizes.lanes as u32 {
         if CUBE_POS_Y == 0 {
-            rows[channel as usize] = of_gamma;
-            rows[(channel + stride) as usize] = of_beta;
+            table[channel as usize] = of_gamma;
+            table[(channel + stride) as usize] = of_beta;
         }
     }
     if CUBE_POS == 0 {
         let mut of_alpha = 0.0f32;
         let mut i = UNIT_POS;
-        while i < CUBE_COUNT_X * CUBE_COUNT_Y {
+        while i < sizes.channels * CUBE_COUNT_Y {
             of_alpha += parts[(i * 4 + 2) as usize];
             i += CUBE_DIM;
         }
-        let of_alpha = cube_sum(of_alpha, 256usize);
+        let of_alpha = lane_sum(of_alpha, 256usize, 1usize);
         if UNIT_POS == 0 {
-            rows[(2 * stride) as usize] = of_alpha;
+            table[(2 * stride) as usize] = of_alpha;
         }
     }
     let c = channel as usize;
@@ -498,12 +542,13 @@ fn gradients(
     let count = f32::cast_from(sizes.count);
     let start = CUBE_POS_Y * sizes.len;
     let end = min(start + sizes.len, sizes.count);
-    let mut k = start + UNIT_POS;
+    let (row, rows) = own_row(sizes);
+    let mut k = start + row;
     while k < end {
         let at = position(k, channel, sizes);
         let normed = (x[at] - mean) * inverse;
         let g = factor * passed(grad[at], normed * gamma + beta, relu);
         dx[at] = gamma * inverse * (g - (of_beta + normed * of_gamma) / count);
-        k += CUBE_DIM;
+        k += rows;
     }
 }

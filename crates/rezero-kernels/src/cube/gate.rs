@@ -10,7 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::ops::CubeOps;
-use super::sums::cube_sum;
+use super::sums::lane_sum;
 use super::{UNITS, buffer, contiguous, fresh};
 use crate::op::Kernel;
 
@@ -92,7 +92,7 @@ fn gradients(
         d_f[i as usize] = alpha * g;
         i += CUBE_COUNT_X * CUBE_DIM;
     }
-    let sum = cube_sum(sum, 256usize);
+    let sum = lane_sum(sum, 256usize, 1usize);
     if UNIT_POS == 0 {
         parts[CUBE_POS_X as usize] = sum;
     }
@@ -106,7 +106,7 @@ fn total(parts: &[f32], out: &mut [f32], count: u32) {
         sum += parts[i as usize];
         i += CUBE_DIM;
     }
-    let sum = cube_sum(sum, 256usize);
+    let sum = lane_sum(sum, 256usize, 1usize);
     if UNIT_POS == 0 {
         out[0] = sum;
     }

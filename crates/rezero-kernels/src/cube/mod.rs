@@ -14,7 +14,10 @@ use self::ops::CubeOps;
 use crate::op::{Host, Values};
 
 pub(crate) mod batch_norm;
+pub(crate) mod conv;
 pub(crate) mod gate;
+pub(crate) mod launches;
+mod layout;
 pub(crate) mod ops;
 pub(crate) mod optim;
 mod sums;

@@ -5,7 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 use burn_cubecl::CubeBackend;
 
-use super::{batch_norm, gate, optim};
+use super::{batch_norm, conv, gate, optim};
 
 fn one(like: &TensorSpec) -> TensorSpec {
     TensorSpec::new([1].into(), like.dtype)
@@ -74,6 +74,14 @@ pub trait CubeOps: Backend {
         f: FloatTensor<Self>,
         alpha: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of the weight of a 3×3 convolution.
+    #[fusion(dtype = weight, shape = weight)]
+    fn rezero_conv_weight_gradient(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 
     /// Writes `new` into the memory of `old`, and returns that.
     #[fusion(dtype = old, shape = old)]
@@ -184,6 +192,14 @@ impl CubeOps for CubeBackend {
         alpha: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         gate::backward([grad, f, alpha])
+    }
+
+    fn rezero_conv_weight_gradient(
+        x: FloatTensor<Self>,
+        _weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        conv::weight_gradient(x, grad)
     }
 
     fn rezero_overwrite(old: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -6,7 +6,9 @@ use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_data::nearest;
-use rezero_kernels::{Captured, Tasks, capture, cross_entropy, can_overwrite, in_place};
+use rezero_kernels::{
+    Captured, Launch, Tasks, can_overwrite, capture, cross_entropy, in_place, launches,
+};
 use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
 use rezero_nn::transformer::{Activation, LmCache, RztxEncoderConfig, RztxLm, RztxLmConfig};
@@ -68,6 +70,8 @@ pub struct Timed {
     pub tasks: Tasks,
     /// Whether the timed steps were replays of a captured step.
     pub captured: bool,
+    /// The launches of a training step after the timed ones, if they were asked for.
+    pub launches: Vec<Launch>,
 }
 
 /// How a workload is run.
@@ -79,6 +83,8 @@ pub struct How {
     pub half: Option<FloatDType>,
     /// Whether a training step is captured, where the backend can do so.
     pub capture: bool,
+    /// Whether the launches of one more step are observed.
+    pub profile: bool,
 }
 
 /// Splits `a,b:x=1,y=2,c` into workloads: a part with `=` but without `:` belongs to the workload
@@ -396,7 +402,7 @@ impl Workload {
             initialized(CifarResNetConfig::new(self.get("depth")).init(device));
         let x = normal([batch, 3, 32, 32], device);
         time(steps, batch, || {
-            model.forward(x.clone()).into_data();
+            model.forward(x.clone()).sum().into_scalar::<f32>();
         })
     }
 
@@ -465,14 +471,15 @@ fn train<M: Module + 'static>(
         taken += 1;
         if let Some(captured) = &mut captured {
             rule.refresh(taken, true, &device);
-            captured.replay().0.clone().into_data();
+            captured.replay().0.clone().into_scalar::<f32>();
             return;
         }
         let Some((before, mut step)) = plain.take() else {
             unreachable!("every plain step puts the model back")
         };
         let (loss, model) = step(before);
-        loss.into_data();
+        // The value, since data may be read when it is looked at.
+        loss.into_scalar::<f32>();
         if how.capture && taken == WARM_UP && can_overwrite(&device) {
             rule.refresh(taken, true, &device);
             let again = move || in_place(|| step(model.clone()));
@@ -482,6 +489,9 @@ fn train<M: Module + 'static>(
         }
     });
     timed.captured = captured.is_some_and(|captured| captured.is_hardware());
+    if let (true, Some((model, mut step))) = (how.profile, plain) {
+        (_, timed.launches) = launches(|| step(model).0.into_scalar::<f32>());
+    }
     timed
 }
 
@@ -515,6 +525,7 @@ fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
         items,
         tasks: Tasks::so_far().since(&before),
         captured: false,
+        launches: Vec::new(),
     }
 }
 

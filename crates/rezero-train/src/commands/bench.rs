@@ -1,16 +1,22 @@
 //! `rezero bench`
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
 use super::out;
+use rezero_kernels::Launch;
+
 use crate::bench::{How, Workload, parse};
 use crate::cli::Bench;
 use crate::device::{computes_in, resolved, select};
 use crate::error::{Error, Result};
 use crate::fit::STACK_BYTES;
 use crate::words;
+
+/// Kernels of a profile.
+const SHOWN: usize = 12;
 
 /// One workload's line of `--json`, with the keys that the PyTorch half prints too.
 #[derive(Debug, Deserialize, Serialize)]
@@ -33,6 +39,64 @@ struct Line {
     share_16_tasks: f64,
     /// Whether the steps were replays of a captured step.
     captured: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Profile>,
+}
+
+/// Where the time of a training step goes on the device.
+#[derive(Debug, Deserialize, Serialize)]
+struct Profile {
+    launches: usize,
+    /// Milliseconds in kernels.
+    ms_kernels: f64,
+    /// Milliseconds between the first kernel's beginning and the last one's end, less those in kernels.
+    ms_between: f64,
+    /// The dearest kernels.
+    kernels: Vec<Dear>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Dear {
+    kernel: String,
+    launches: usize,
+    ms: f64,
+}
+
+impl Profile {
+    /// Of these launches; `None` if there are none.
+    fn of(launches: &[Launch]) -> Option<Self> {
+        let measured = || launches.iter().filter_map(|launch| launch.ms);
+        let begin = measured().map(|[start, _]| start).reduce(f64::min)?;
+        let end = measured().map(|[_, end]| end).reduce(f64::max)?;
+        let mut by_name: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+        for launch in launches {
+            let (count, ms) = by_name.entry(&launch.kernel).or_default();
+            *count += 1;
+            *ms += launch.ms.map_or(0.0, |[start, end]| end - start);
+        }
+        let mut kernels: Vec<Dear> = by_name
+            .into_iter()
+            .map(|(kernel, (launches, ms))| Dear {
+                kernel: kernel.to_owned(),
+                launches,
+                ms: round(ms),
+            })
+            .collect();
+        kernels.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        let ms_kernels = measured().map(|[start, end]| end - start).sum::<f64>();
+        kernels.truncate(SHOWN);
+        Some(Self {
+            launches: launches.len(),
+            ms_kernels: round(ms_kernels),
+            ms_between: round(end - begin - ms_kernels),
+            kernels,
+        })
+    }
+}
+
+/// To microseconds.
+fn round(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
 }
 
 pub fn run(args: &Bench) -> Result<()> {
@@ -87,6 +151,25 @@ pub fn run(args: &Bench) -> Result<()> {
             line.loops_per_step,
             format!("{:.0} %", 100.0 * line.share_16_tasks)
         );
+        if let Some(profile) = line.profile {
+            let Profile {
+                launches,
+                ms_kernels,
+                ms_between,
+                kernels,
+            } = profile;
+            out!(
+                "  {launches} launches in a step, {ms_kernels:.2} ms in kernels, {ms_between:.2} ms between them"
+            );
+            for Dear {
+                kernel,
+                launches,
+                ms,
+            } in kernels
+            {
+                out!("  {ms:9.2} ms {launches:6} launches  {kernel}");
+            }
+        }
     }
     Ok(())
 }
@@ -106,8 +189,10 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
         .args(["--steps", &args.steps.to_string()])
         .args(["--dtype", &args.dtype.to_string()])
         .stderr(std::process::Stdio::inherit());
-    if args.no_capture {
-        command.arg("--no-capture");
+    for (flag, set) in [("--no-capture", args.no_capture), ("--profile", args.profile)] {
+        if set {
+            command.arg(flag);
+        }
     }
     if let Some(threads) = args.threads {
         command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -134,7 +219,8 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
     let how = How {
         steps: args.steps,
         half: args.dtype.half(),
-        capture: !args.no_capture,
+        capture: !args.no_capture && !args.profile,
+        profile: args.profile,
     };
     let name = workload.name.clone();
     let failed = |what: &str| Error::Workload {
@@ -149,7 +235,6 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
     timed.ms.sort_by(f64::total_cmp);
     let n = timed.ms.len();
     let median = (timed.ms[(n - 1) / 2] + timed.ms[n / 2]) / 2.0;
-    let round = |x: f64| (x * 1e3).round() / 1e3;
     let line = Line {
         framework: format!("rezero {} burn 0.22.1", env!("CARGO_PKG_VERSION")),
         device: resolved(&args.device).to_owned(),
@@ -164,6 +249,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         loops_per_step: round(timed.tasks.loops.iter().sum::<u64>() as f64 / n as f64),
         share_16_tasks: round(timed.tasks.share_of(16)),
         captured: timed.captured,
+        profile: Profile::of(&timed.launches),
     };
     let text = words::json(&line).map_err(|e| failed(&format!("cannot write JSON: {e}")))?;
     out!("{text}");

@@ -72,22 +72,40 @@ impl<M: Model> Capturing<M> {
         }
         let before = Memory::of(&trainee.valid());
         self.flush();
-        self.refresh(time, false);
         let (own, mut optimizer, input) = (trainee.clone(), optimizer.clone(), input.clone());
         let (batch, items, device) = (input.batch.clone(), input.items, self.device.clone());
+        let gradients = move || {
+            let (parts, grads) = own.gradients(input.clone());
+            let TrainOutput { grads, item } = own.output(parts, grads, items, 1.0);
+            (own.clone(), grads, item)
+        };
+        // A capture that fails, as where a model writes to its device, leaves the memory that it was to write without
+        // values. So the part that may fail is tried first, without the optimizer's memory.
+        let trial = capture(&self.device, {
+            let gradients = gradients.clone();
+            move || in_place(|| gradients().2)
+        });
+        let works = trial.is_hardware();
+        drop(trial);
+        before.restore();
+        self.flush();
+        if !works {
+            say!("this training step cannot be captured; every kernel is launched on its own");
+            return false;
+        }
+        self.refresh(time, false);
         let graph = capture(&self.device, move || {
             in_place(|| {
-                let (parts, grads) = own.gradients(input.clone());
-                let TrainOutput { grads, item } = own.output(parts, grads, items, 1.0);
+                let (own, grads, item) = gradients();
                 // Nothing that is still to read a weight may come after its update.
                 let _ = device.flush();
-                (item, optimizer.step(0.0, own.clone(), grads))
+                (item, optimizer.step(0.0, own, grads))
             })
         });
         before.restore();
         self.flush();
         if !graph.is_hardware() {
-            say!("this device cannot capture a training step; every kernel is launched on its own");
+            say!("this training step cannot be captured; every kernel is launched on its own");
             self.rules.iter().for_each(|rule| rule.leave());
             return false;
         }
@@ -134,7 +152,7 @@ impl<M: Model> Capturing<M> {
 }
 
 /// A copy of a module's numbers, and where they were.
-struct Memory(Vec<Box<dyn FnOnce()>>);
+struct Memory(Vec<Box<dyn Fn()>>);
 
 impl Memory {
     fn of<M: Module>(module: &M) -> Self {
@@ -143,8 +161,8 @@ impl Memory {
         memory
     }
 
-    fn restore(self) {
-        self.0.into_iter().for_each(|restore| restore());
+    fn restore(&self) {
+        self.0.iter().for_each(|restore| restore());
     }
 }
 

@@ -23,6 +23,7 @@ mod helpers;
 mod mixer_golden;
 #[path = "../../../rezero-nn/tests/mlp_golden.rs"]
 mod mlp_golden;
+mod kernels;
 mod runs;
 #[path = "../../../rezero-nn/tests/support.rs"]
 mod support;

@@ -211,3 +211,31 @@ fn a_run_on_a_server() {
         .filter(|line| line.contains("presented the wrong token"));
     assert_eq!(refused.count(), 2, "{log:?}");
 }
+
+/// A captured step is replayed on other batches, in another memory than a step that is not, with the same numbers. So the runs
+/// are the same, also where one is resumed within its replays.
+#[test]
+fn captured_steps_are_the_same_steps() {
+    let dir = scratch();
+    let of = |run: &str, more: &[&str]| {
+        let mut args = vec!["train"];
+        args.extend(RECIPE);
+        args.extend(["--plain", "--run-dir", run, "--device"]);
+        let name = name();
+        args.push(&name);
+        args.extend(more);
+        succeed(dir.path(), &args);
+        losses(&dir.path().join(run))
+    };
+    let plain = of("plain", &["run.capture=false"]);
+    let captured = of("captured", &["run.capture=true"]);
+    rewind(&dir.path().join("captured"), 6);
+    let resumed = of("captured", &["--resume"]);
+    assert_eq!(plain.len(), 9);
+    for other in [&captured, &resumed] {
+        for (step, (got, want)) in other.iter().zip(&plain).enumerate() {
+            let error = (got / want - 1.0).abs();
+            assert!(error <= tolerance(), "step {}: {got} {want}", step + 1);
+        }
+    }
+}

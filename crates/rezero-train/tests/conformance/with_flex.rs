@@ -24,7 +24,7 @@ fn error(got: &[f32], want: &[f32]) -> f64 {
     f64::from(apart / largest)
 }
 
-fn close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
     let error = error(got, want);
     assert!(error <= tolerance, "{what}: {error:.1e} > {tolerance:.1e}");
 }

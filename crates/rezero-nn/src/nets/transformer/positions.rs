@@ -28,8 +28,11 @@ pub(super) fn sinusoidal(
     d_model: usize,
     device: &Device,
 ) -> Tensor<3> {
-    let sin = angles(1e4, start, length, d_model, f64::sin);
-    let cos = angles(1e4, start, length, d_model, f64::cos);
-    let both: Vec<f32> = sin.into_iter().zip(cos).flat_map(|(s, c)| [s, c]).collect();
-    Tensor::from_data(TensorData::new(both, [1, length, d_model]), device)
+    let numbers = [start, length, d_model].map(|n| n as u64);
+    rezero_kernels::constant("sinusoidal positions", &numbers, device, || {
+        let sin = angles(1e4, start, length, d_model, f64::sin);
+        let cos = angles(1e4, start, length, d_model, f64::cos);
+        let both: Vec<f32> = sin.into_iter().zip(cos).flat_map(|(s, c)| [s, c]).collect();
+        TensorData::new(both, [1, length, d_model])
+    })
 }

@@ -1,0 +1,139 @@
+//! The kernels on the device, compared with the same operations composed of Burn's own on Flex.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rezero_data::rng::mix;
+use rezero_kernels::{BatchNormed, Epilogue, batch_norm, batch_norm_gated_sum, conv2d, gated_sum};
+
+use crate::backend::{device, flex, tolerance};
+use crate::helpers::values;
+use crate::with_flex::close;
+
+fn random<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
+    let value = |i| 2.0 * (mix(seed, i) >> 11) as f64 / (1u64 << 53) as f64 - 1.0;
+    let count = shape.iter().product::<usize>() as u64;
+    TensorData::new((0..count).map(|i| value(i) as f32).collect::<Vec<_>>(), shape)
+}
+
+fn leaf<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    Tensor::from_data(random(shape, seed), device).require_grad()
+}
+
+/// The results on the device and those of the composed operations.
+fn same(what: &str, run: impl Fn(&Device) -> Vec<(&'static str, Vec<f32>)>) {
+    let got = run(&device().autodiff());
+    let want = run(&flex().autodiff().gradient_checkpointing());
+    for ((name, got), (_, want)) in got.iter().zip(&want) {
+        close(&format!("{what}: {name}"), got, want, 4.0 * tolerance());
+    }
+}
+
+/// A loss with a gradient of its own at each value.
+fn weighed<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let weights = Tensor::from_data(random(x.dims(), 77), &x.device());
+    (x * weights).sum()
+}
+
+/// The tensor, or a view of the same values in NHWC, as Burn's convolutions give it.
+fn laid(x: Tensor<4>, channels_last: bool) -> Tensor<4> {
+    match channels_last {
+        // A product, so that the memory is in this order.
+        true => (x.permute([0, 2, 3, 1]) * 1.0).permute([0, 3, 1, 2]),
+        false => x,
+    }
+}
+
+#[test]
+fn batch_norms() {
+    for (shape, epilogue, offset) in [
+        ([4, 16, 8, 8], Epilogue::Relu, 0.0),
+        ([3, 5, 7, 3], Epilogue::Identity, 300.0),
+        ([9, 40, 9, 9], Epilogue::Relu, -2.0),
+        ([1, 1, 1, 1], Epilogue::Identity, 0.0),
+    ] {
+        for channels_last in [false, true] {
+            let what = format!("{shape:?} {epilogue:?} + {offset}, NHWC: {channels_last}");
+            same(&what, |device| {
+                let x = leaf(shape, 1, device);
+                let (gamma, beta) = (leaf([shape[1]], 2, device), leaf([shape[1]], 3, device));
+                let (skip, alpha) = (leaf(shape, 4, device), leaf([1], 5, device));
+                let image = laid(x.clone() + offset, channels_last);
+                let BatchNormed {
+                    output,
+                    mean,
+                    variance,
+                } = batch_norm(image, gamma.clone(), beta.clone(), 1e-5, epilogue);
+                let gated = batch_norm_gated_sum(
+                    laid(skip.clone(), channels_last),
+                    output.clone(),
+                    gamma.clone(),
+                    beta.clone(),
+                    1e-5,
+                    epilogue,
+                    alpha.clone(),
+                );
+                let grads = weighed(gated.output.clone()).backward();
+                let grad = |x: &Tensor<4>| x.grad(&grads).map(values).unwrap_or_default();
+                let grad_1 = |x: &Tensor<1>| x.grad(&grads).map(values).unwrap_or_default();
+                let mut all = vec![
+                    ("output", values(output)),
+                    ("mean", values(mean)),
+                    ("variance", values(variance)),
+                    ("gated", values(gated.output)),
+                    ("skip's gradient", grad(&skip)),
+                    ("gate's gradient", grad_1(&alpha)),
+                ];
+                // Of one value, the gradients are the rounding of zero.
+                if shape[0] > 1 {
+                    all.extend([
+                        ("gradient", grad(&x)),
+                        ("gamma's gradient", grad_1(&gamma)),
+                        ("beta's gradient", grad_1(&beta)),
+                    ]);
+                }
+                all
+            });
+        }
+    }
+}
+
+#[test]
+fn gated_sums() {
+    for n in [1, 7, 5_000] {
+        same(&format!("{n} values"), |device| {
+            let (x, f) = (leaf([2, n], 1, device), leaf([2, n], 2, device));
+            let alpha = leaf([1], 3, device);
+            let y = gated_sum(x.clone(), f.clone(), alpha.clone());
+            let grads = weighed(y.clone()).backward();
+            let grad = |x: &Tensor<2>| x.grad(&grads).map(values).unwrap_or_default();
+            vec![
+                ("output", values(y)),
+                ("x's gradient", grad(&x)),
+                ("f's gradient", grad(&f)),
+                ("gate's gradient", alpha.grad(&grads).map(values).unwrap_or_default()),
+            ]
+        });
+    }
+}
+
+#[test]
+fn convolutions() {
+    for ([n, c, h, w], out, stride) in [
+        ([2, 16, 8, 8], 16, 1),
+        ([3, 5, 7, 3], 40, 1),
+        ([2, 20, 6, 12], 70, 1),
+        ([2, 16, 8, 8], 32, 2),
+    ] {
+        let what = format!("[{n}, {c}, {h}, {w}] to {out}, stride {stride}");
+        same(&what, |device| {
+            let (x, weight) = (leaf([n, c, h, w], 1, device), leaf([out, c, 3, 3], 2, device));
+            let y = conv2d(x.clone(), weight.clone(), stride, 1);
+            let grads = weighed(y.clone()).backward();
+            let grad = |x: &Tensor<4>| x.grad(&grads).map(values).unwrap_or_default();
+            vec![
+                ("output", values(y)),
+                ("x's gradient", grad(&x)),
+                ("weight's gradient", grad(&weight)),
+            ]
+        });
+    }
+}
