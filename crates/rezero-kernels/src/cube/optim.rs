@@ -1,14 +1,16 @@
 //! Updates in place, with one unit for a number. What changes from step to step is read from memory, so that a captured step follows the
 //! schedule. The last of these numbers says whether anything is written.
+//!
+//! A weight, its gradient and its state may lie in memory in different orders, since Burn's operations give each their own. If they
+//! do, every unit computes where its number is.
 
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{UNITS, buffer, grid};
+use super::{UNITS, grid};
 
 fn count(tensor: &CubeTensor) -> usize {
     tensor.shape().num_elements()
@@ -18,120 +20,178 @@ fn units() -> CubeDim {
     CubeDim::new_1d(UNITS)
 }
 
-/// # Panics
-///
-/// If the memory is not contiguous: a copy of it would be written, and be lost.
-fn must_be_whole(tensor: &CubeTensor) {
-    assert!(
-        tensor.is_contiguous(),
-        "a tensor that is written in place must be contiguous, got {tensor:?}."
-    );
+/// The number of axes by which units find their numbers; 0 if the numbers of all tensors lie in the same order without gaps.
+fn axes<const N: usize>(tensors: [&CubeTensor; N]) -> usize {
+    let first = tensors[0];
+    let strides = first.meta.strides();
+    let dense = first.is_nonoverlapping() && first.is_contiguous_buffer();
+    match dense && tensors.iter().all(|other| other.meta.strides() == strides) {
+        true => 0,
+        false => first.shape().num_dims(),
+    }
+}
+
+fn argument(tensor: &CubeTensor) -> TensorArg {
+    tensor.clone().into_tensor_arg()
 }
 
 pub(super) fn overwrite(old: CubeTensor, new: CubeTensor) -> CubeTensor {
-    must_be_whole(&old);
-    let new = into_contiguous(new);
     let n = count(&old);
     let dtype = dtype_to_storage_type(old.dtype);
-    write::launch(&old.client, grid(n), units(), buffer(&new), buffer(&old), n as u32, dtype);
+    let axes = axes([&old, &new]);
+    let [from, to] = [&new, &old].map(argument);
+    write::launch(&old.client, grid(n), units(), from, to, n as u32, axes, dtype);
     old
 }
 
 pub(super) fn towards(old: CubeTensor, new: CubeTensor, share: f32) -> CubeTensor {
-    must_be_whole(&old);
-    let new = into_contiguous(new);
     let n = count(&old);
-    mix::launch(&old.client, grid(n), units(), buffer(&new), buffer(&old), n as u32, share);
+    let axes = axes([&old, &new]);
+    let [from, to] = [&new, &old].map(argument);
+    mix::launch(&old.client, grid(n), units(), from, to, n as u32, share, axes);
     old
 }
 
-pub(super) fn sgd(values: [CubeTensor; 4]) -> (CubeTensor, CubeTensor) {
-    let [w, g, v, numbers] = values;
-    [&w, &v].into_iter().for_each(must_be_whole);
-    let (g, n) = (into_contiguous(g), count(&w));
-    let given = [&g, &numbers, &w, &v].map(buffer);
-    let [g, numbers, to_w, to_v] = given;
-    sgd_kernel::launch(&w.client, grid(n), units(), g, numbers, to_w, to_v, n as u32);
+pub(super) fn sgd([w, g, v, numbers]: [CubeTensor; 4]) -> (CubeTensor, CubeTensor) {
+    let (n, axes) = (count(&w), axes([&w, &g, &v]));
+    let [of_g, of_numbers, to_w, to_v] = [&g, &numbers, &w, &v].map(argument);
+    let client = &w.client;
+    sgd_kernel::launch(client, grid(n), units(), of_g, of_numbers, to_w, to_v, n as u32, axes);
     (w, v)
 }
 
-pub(super) fn adagrad(values: [CubeTensor; 4]) -> (CubeTensor, CubeTensor) {
-    let [w, g, s, numbers] = values;
-    [&w, &s].into_iter().for_each(must_be_whole);
-    let (g, n) = (into_contiguous(g), count(&w));
-    let given = [&g, &numbers, &w, &s].map(buffer);
-    let [g, numbers, to_w, to_s] = given;
-    adagrad_kernel::launch(&w.client, grid(n), units(), g, numbers, to_w, to_s, n as u32);
+pub(super) fn adagrad([w, g, s, numbers]: [CubeTensor; 4]) -> (CubeTensor, CubeTensor) {
+    let (n, axes) = (count(&w), axes([&w, &g, &s]));
+    let [of_g, of_numbers, to_w, to_s] = [&g, &numbers, &w, &s].map(argument);
+    let client = &w.client;
+    adagrad_kernel::launch(client, grid(n), units(), of_g, of_numbers, to_w, to_s, n as u32, axes);
     (w, s)
 }
 
-pub(super) fn adam(values: [CubeTensor; 5]) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let [w, g, m, v, numbers] = values;
-    [&w, &m, &v].into_iter().for_each(must_be_whole);
-    let (g, n) = (into_contiguous(g), count(&w));
-    let given = [&g, &numbers, &w, &m, &v].map(buffer);
-    let [g, numbers, to_w, to_m, to_v] = given;
-    adam_kernel::launch(&w.client, grid(n), units(), g, numbers, to_w, to_m, to_v, n as u32);
+pub(super) fn adam([w, g, m, v, numbers]: [CubeTensor; 5]) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let (n, axes) = (count(&w), axes([&w, &g, &m, &v]));
+    let [of_g, of_numbers, to_w, to_m, to_v] = [&g, &numbers, &w, &m, &v].map(argument);
+    let client = &w.client;
+    adam_kernel::launch(
+        client, grid(n), units(), of_g, of_numbers, to_w, to_m, to_v, n as u32, axes,
+    );
     (w, m, v)
 }
 
-#[cube(launch)]
-fn write<T: Numeric>(new: &[T], old: &mut [T], count: u32, #[define(T)] _dtype: ElemType) {
-    let i = ABSOLUTE_POS;
-    if i < count as usize {
-        old[i] = new[i];
+/// Where number `i` of a tensor is, in the order of its axes.
+#[cube]
+fn place<T: Numeric>(tensor: &Tensor<T>, i: usize, #[comptime] axes: usize) -> usize {
+    if comptime!(axes == 0) {
+        i
+    } else {
+        let mut rest = i;
+        let mut place = 0usize;
+        #[unroll]
+        for axis in 0..axes {
+            let axis = comptime!(axes - 1 - axis);
+            let size = tensor.shape(axis);
+            place += (rest % size) * tensor.stride(axis);
+            rest /= size;
+        }
+        place
     }
 }
 
 #[cube(launch)]
-fn mix(new: &[f32], old: &mut [f32], count: u32, share: f32) {
+fn write<T: Numeric>(
+    new: &Tensor<T>,
+    old: &mut Tensor<T>,
+    count: u32,
+    #[comptime] axes: usize,
+    #[define(T)] _dtype: ElemType,
+) {
     let i = ABSOLUTE_POS;
     if i < count as usize {
-        old[i] = old[i] * (1.0f32 - share) + new[i] * share;
+        let from = place(new, i, axes);
+        let to = place(&*old, i, axes);
+        old[to] = new[from];
+    }
+}
+
+#[cube(launch)]
+fn mix(
+    new: &Tensor<f32>,
+    old: &mut Tensor<f32>,
+    count: u32,
+    share: f32,
+    #[comptime] axes: usize,
+) {
+    let i = ABSOLUTE_POS;
+    if i < count as usize {
+        let from = place(new, i, axes);
+        let to = place(&*old, i, axes);
+        old[to] = old[to] * (1.0f32 - share) + new[from] * share;
     }
 }
 
 /// Numbers: lr, μ, λ.
 #[cube(launch)]
-fn sgd_kernel(grad: &[f32], numbers: &[f32], w: &mut [f32], v: &mut [f32], count: u32) {
+fn sgd_kernel(
+    grad: &Tensor<f32>,
+    numbers: &Tensor<f32>,
+    w: &mut Tensor<f32>,
+    v: &mut Tensor<f32>,
+    count: u32,
+    #[comptime] axes: usize,
+) {
     let i = ABSOLUTE_POS;
     if i < count as usize && numbers[8] > 0.0f32 {
-        let g = grad[i] + numbers[2] * w[i];
-        let velocity = numbers[1] * v[i] + g;
-        v[i] = velocity;
-        w[i] = w[i] - numbers[0] * velocity;
+        let to_w = place(&*w, i, axes);
+        let to_v = place(&*v, i, axes);
+        let g = grad[place(grad, i, axes)] + numbers[2] * w[to_w];
+        let velocity = numbers[1] * v[to_v] + g;
+        v[to_v] = velocity;
+        w[to_w] = w[to_w] - numbers[0] * velocity;
     }
 }
 
 /// Numbers: lr, ε, λ.
 #[cube(launch)]
-fn adagrad_kernel(grad: &[f32], numbers: &[f32], w: &mut [f32], s: &mut [f32], count: u32) {
+fn adagrad_kernel(
+    grad: &Tensor<f32>,
+    numbers: &Tensor<f32>,
+    w: &mut Tensor<f32>,
+    s: &mut Tensor<f32>,
+    count: u32,
+    #[comptime] axes: usize,
+) {
     let i = ABSOLUTE_POS;
     if i < count as usize && numbers[8] > 0.0f32 {
-        let g = grad[i] + numbers[2] * w[i];
-        let sum = s[i] + g * g;
-        s[i] = sum;
-        w[i] = w[i] - numbers[0] * (g / (sum.sqrt() + numbers[1]));
+        let to_w = place(&*w, i, axes);
+        let to_s = place(&*s, i, axes);
+        let g = grad[place(grad, i, axes)] + numbers[2] * w[to_w];
+        let sum = s[to_s] + g * g;
+        s[to_s] = sum;
+        w[to_w] = w[to_w] - numbers[0] * (g / (sum.sqrt() + numbers[1]));
     }
 }
 
 /// Numbers: lr · factor, ε', 1 − lr·λ or 1, λ or 0, β₁, β₂, 1 − β₁, 1 − β₂.
 #[cube(launch)]
 fn adam_kernel(
-    grad: &[f32],
-    numbers: &[f32],
-    w: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
+    grad: &Tensor<f32>,
+    numbers: &Tensor<f32>,
+    w: &mut Tensor<f32>,
+    m: &mut Tensor<f32>,
+    v: &mut Tensor<f32>,
     count: u32,
+    #[comptime] axes: usize,
 ) {
     let i = ABSOLUTE_POS;
     if i < count as usize && numbers[8] > 0.0f32 {
-        let g = grad[i] + numbers[3] * w[i];
-        let first = numbers[4] * m[i] + numbers[6] * g;
-        let second = numbers[5] * v[i] + numbers[7] * (g * g);
-        m[i] = first;
-        v[i] = second;
-        w[i] = numbers[2] * w[i] - numbers[0] * (first / (second.sqrt() + numbers[1]));
+        let to_w = place(&*w, i, axes);
+        let to_m = place(&*m, i, axes);
+        let to_v = place(&*v, i, axes);
+        let g = grad[place(grad, i, axes)] + numbers[3] * w[to_w];
+        let first = numbers[4] * m[to_m] + numbers[6] * g;
+        let second = numbers[5] * v[to_v] + numbers[7] * (g * g);
+        m[to_m] = first;
+        v[to_v] = second;
+        w[to_w] = numbers[2] * w[to_w] - numbers[0] * (first / (second.sqrt() + numbers[1]));
     }
 }

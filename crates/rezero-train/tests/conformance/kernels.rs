@@ -2,7 +2,10 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_data::rng::mix;
-use rezero_kernels::{BatchNormed, Epilogue, batch_norm, batch_norm_gated_sum, conv2d, gated_sum};
+use rezero_kernels::{
+    AdaGradStep, AdamStep, BatchNormed, Epilogue, NUMBERS, SgdStep, batch_norm,
+    batch_norm_gated_sum, can_overwrite, conv2d, gated_sum,
+};
 
 use crate::backend::{device, flex, tolerance};
 use crate::helpers::values;
@@ -135,5 +138,71 @@ fn convolutions() {
                 ("weight's gradient", grad(&weight)),
             ]
         });
+    }
+}
+
+/// Updates in place of tensors that lie in memory in different orders are those of the composed operations.
+#[test]
+fn updates_in_place() {
+    let device = device();
+    if !can_overwrite(&device) {
+        return;
+    }
+    let shape = [5, 3, 3, 4];
+    let tensor = |seed| Tensor::<4>::from_data(random(shape, seed), &device);
+    let flex = |seed| Tensor::<4>::from_data(random(shape, seed), &flex());
+    for channels_last in [[false; 4], [true, false, false, false], [false, true, true, false]] {
+        let of = |i: usize| laid(tensor(i as u64), channels_last[i]);
+        let (lr, weight_decay) = (0.1, 0.01);
+        let sgd = SgdStep {
+            lr,
+            momentum: 0.9,
+            weight_decay,
+        };
+        let adagrad = AdaGradStep {
+            lr,
+            epsilon: 1e-3,
+            weight_decay,
+        };
+        let adam = AdamStep {
+            lr,
+            beta_1: 0.9,
+            beta_2: 0.99,
+            epsilon: 1e-3,
+            weight_decay,
+            decoupled: true,
+            time: 3,
+        };
+        let what = format!("NHWC: {channels_last:?}");
+        let check = |name: &str, got: Tensor<4>, want: Tensor<4>| {
+            close(&format!("{what}: {name}"), &values(got), &values(want), 4.0 * tolerance());
+        };
+        let square = |x: Tensor<4>| x.clone() * x;
+        let numbers = |all: [f32; NUMBERS]| Tensor::<1>::from_floats(all, &device);
+
+        let (w, v) = (of(0), of(2));
+        SgdStep::in_place(&numbers(sgd.numbers()), &w, &of(1), &v).expect("in place");
+        let (want_w, want_v) = sgd.update(flex(0), flex(1), Some(flex(2)));
+        check("SGD's weight", w, want_w);
+        check("SGD's velocity", v, want_v);
+
+        let (w, s) = (of(0), square(of(2)));
+        AdaGradStep::in_place(&numbers(adagrad.numbers()), &w, &of(1), &s).expect("in place");
+        let (want_w, want_s) = adagrad.update(flex(0), flex(1), Some(square(flex(2))));
+        check("AdaGrad's weight", w, want_w);
+        check("AdaGrad's sums", s, want_s);
+
+        let (w, m, v) = (of(0), of(2), square(of(3)));
+        let mut off = adam.numbers();
+        off[NUMBERS - 1] = 0.0;
+        let moments = [m.clone(), v.clone()];
+        AdamStep::in_place(&numbers(off), &w, &of(1), &moments).expect("in place");
+        check("a weight that is not written", w.clone(), flex(0));
+        AdamStep::in_place(&numbers(adam.numbers()), &w, &of(1), &moments).expect("in place");
+        let (want_w, [want_m, want_v]) =
+            adam.update(flex(0), flex(1), Some([flex(2), square(flex(3))]));
+        check("Adam's weight", w, want_w);
+        check("Adam's first moment", m, want_m);
+        check("Adam's second moment", v, want_v);
     }
 }
