@@ -13,7 +13,7 @@ Each workload prints one JSON object; beside the keys of `rezero bench --json` i
 training step, and `mb_moved`, what a step must read and write of parameters, gradients and optimizer state.
 `decode` reads the prompts in one pass and keeps keys and values in preallocated tensors; `decode-nocache` computes the whole sequence for every byte,
 as the authors' modules do. On a GPU, `--dtype tf32` lets products be TF32 and `--dtype bf16` is autocast; `--compile` is
-torch.compile. `--peaks` measures the machine: GFLOP/s of a large product and GB/s of a large copy.
+torch.compile, and `--compile reduce-overhead` captures its launches. `--peaks` measures the machine: GFLOP/s of a large product and GB/s of a large copy.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WARM_UP = 2
-DEVICE, DTYPE, COMPILE = "cpu", "f32", False
+DEVICE, DTYPE, COMPILE = "cpu", "f32", ""
 LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
 DECODE = {**LM, "prompt": 1, "batch": 1}
 PATCHES = {"image": 32, "patch": 4, "batch": 128}
@@ -258,7 +258,7 @@ def training(kind, s):
         x, y, items = torch.randn(s["batch"], 3, 32, 32), torch.arange(s["batch"]) % 10, s["batch"]
     model, x, y = model.to(DEVICE), x.to(DEVICE), y.to(DEVICE)
     optimizer = make(model.parameters())
-    forward = torch.compile(model) if COMPILE else model
+    forward = torch.compile(model, mode=COMPILE) if COMPILE else model
 
     def step():
         with torch.autocast(DEVICE, torch.bfloat16, enabled=DTYPE == "bf16"):
@@ -333,7 +333,7 @@ def run(name, steps):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({
         "framework": f"pytorch {torch.__version__}", "device": DEVICE, "workload": name,
-        "dtype": DTYPE, "compiled": COMPILE,
+        "dtype": DTYPE, "compiled": bool(COMPILE), "mode": COMPILE or "eager",
         "ms_min": round(min(times), 3), "ms_median": round(median, 3), "ms_max": round(max(times), 3),
         "items_per_s": round(1e3 * items / median, 1), "peak_rss_mb": peak, **floor(),
     }), flush=True)
@@ -378,7 +378,7 @@ def main():
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu", help="cpu or cuda; decode and latency run on the CPU")
     parser.add_argument("--dtype", default="f32", choices=["f32", "tf32", "bf16"])
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", nargs="?", const="default", default="", choices=["default", "reduce-overhead", "max-autotune"])
     parser.add_argument("--peaks", action="store_true")
     args = parser.parse_args()
     global DEVICE, DTYPE, COMPILE
@@ -394,7 +394,7 @@ def main():
     # A process has one peak of memory: each workload gets its own.
     for name in names:
         threads = ["--threads", str(args.threads)] if args.threads else []
-        threads += ["--device", DEVICE, "--dtype", DTYPE, *(["--compile"] if COMPILE else [])]
+        threads += ["--device", DEVICE, "--dtype", DTYPE, *(["--compile", COMPILE] if COMPILE else [])]
         subprocess.run([sys.executable, __file__, name, "--steps", str(args.steps), *threads], check=True)
 
 

@@ -261,9 +261,8 @@ impl DotProductAttention {
     ) -> Option<Tensor<4, Bool>> {
         let mask = mask.map(|mask| mask.clone().unsqueeze_dim::<4>(1));
         // The last position may attend to all.
-        let causal = (self.causal && queries > 1).then(|| {
-            crate::constants::causal(queries, keys, device).unsqueeze::<4>()
-        });
+        let causal = (self.causal && queries > 1)
+            .then(|| crate::constants::causal(queries, keys, device).unsqueeze::<4>());
         match (mask, causal) {
             (Some(mask), Some(causal)) => {
                 // Both get one shape first, since not every backend broadcasts booleans.

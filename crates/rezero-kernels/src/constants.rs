@@ -78,7 +78,9 @@ fn on(values: Tensor<1>, device: &Device) -> Tensor<1> {
 }
 
 fn find<'a>(all: &'a [(Key, Kept)], key: &Key) -> Option<&'a Kept> {
-    all.iter().find(|(known, _)| known == key).map(|(_, kept)| kept)
+    all.iter()
+        .find(|(known, _)| known == key)
+        .map(|(_, kept)| kept)
 }
 
 fn keep(key: Key, kept: Kept) {

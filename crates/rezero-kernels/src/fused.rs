@@ -195,7 +195,10 @@ fn update(norm: &BatchNorm, batch: BatchNormed<4>) -> Tensor<4> {
             let (old, new) = (running.clone().inner(), of_batch.clone().inner());
             crate::cube::towards(old.into_dispatch(), new.into_dispatch(), momentum as f32)
         };
-        let (mean, variance) = (norm.running_mean.value_sync(), norm.running_var.value_sync());
+        let (mean, variance) = (
+            norm.running_mean.value_sync(),
+            norm.running_var.value_sync(),
+        );
         if moved(&mean, &batch.mean) && moved(&variance, &batch.variance) {
             return batch.output;
         }

@@ -49,10 +49,7 @@ impl Kernel<Cube> for BatchNorm {
     /// Mean and variance.
     type Aux = [FloatTensor<Cube>; 2];
 
-    fn forward(
-        &self,
-        inputs: &[FloatTensor<Cube>],
-    ) -> (FloatTensor<Cube>, Self::State, Self::Aux) {
+    fn forward(&self, inputs: &[FloatTensor<Cube>]) -> (FloatTensor<Cube>, Self::State, Self::Aux) {
         let (epsilon, relu) = (self.epsilon, self.relu());
         let ([x, gamma, beta], rest) = inputs
             .split_first_chunk()
@@ -63,11 +60,20 @@ impl Kernel<Cube> for BatchNorm {
             [skip, alpha] => {
                 let (skip, alpha) = (skip.clone(), alpha.clone());
                 let out = Cube::rezero_batch_norm_gated(
-                    x1, gamma1, beta1, skip, alpha.clone(), epsilon, relu,
+                    x1,
+                    gamma1,
+                    beta1,
+                    skip,
+                    alpha.clone(),
+                    epsilon,
+                    relu,
                 );
                 (out, Some(alpha))
             }
-            _ => (Cube::rezero_batch_norm(x1, gamma1, beta1, epsilon, relu), None),
+            _ => (
+                Cube::rezero_batch_norm(x1, gamma1, beta1, epsilon, relu),
+                None,
+            ),
         };
         let aux = [mean.clone(), variance.clone()];
         (output, ([x, gamma, beta, mean, variance], alpha), aux)
@@ -83,9 +89,20 @@ impl Kernel<Cube> for BatchNorm {
         let (mut found, alpha) = match alpha {
             Some(alpha) => {
                 let (x, gamma, beta, alpha) = Cube::rezero_batch_norm_gated_backward(
-                    grad.clone(), x, gamma, beta, mean, variance, alpha, epsilon, relu,
+                    grad.clone(),
+                    x,
+                    gamma,
+                    beta,
+                    mean,
+                    variance,
+                    alpha,
+                    epsilon,
+                    relu,
                 );
-                (vec![Some(x), Some(gamma), Some(beta), Some(grad)], Some(alpha))
+                (
+                    vec![Some(x), Some(gamma), Some(beta), Some(grad)],
+                    Some(alpha),
+                )
             }
             None => {
                 let (x, gamma, beta) = Cube::rezero_batch_norm_backward(
@@ -181,7 +198,14 @@ pub(super) fn forward(
     let client = x.client.clone();
     let parts = fresh(&x, Shape::new([cut.channels, cut.parts, 2]));
     let units = CubeDim::new_1d(UNITS);
-    moments::launch(&client, cut.cubes(), units, buffer(&x), buffer(&parts), cut.sizes());
+    moments::launch(
+        &client,
+        cut.cubes(),
+        units,
+        buffer(&x),
+        buffer(&parts),
+        cut.sizes(),
+    );
     let output = fresh_like(&x);
     let statistics = Rows::new(&x, 2, cut.channels);
     let stride = statistics.stride();
@@ -193,12 +217,36 @@ pub(super) fn forward(
             let ([alpha], skip) = (contiguous([alpha]), cut.laid(skip));
             let [skip, alpha] = [&skip, &alpha].map(buffer);
             apply_gated::launch(
-                &client, cubes, units, x, gamma, beta, skip, alpha, parts, out, table, cut.sizes(),
-                stride, epsilon, relu,
+                &client,
+                cubes,
+                units,
+                x,
+                gamma,
+                beta,
+                skip,
+                alpha,
+                parts,
+                out,
+                table,
+                cut.sizes(),
+                stride,
+                epsilon,
+                relu,
             );
         }
         None => apply::launch(
-            &client, cubes, units, x, gamma, beta, parts, out, table, cut.sizes(), stride, epsilon,
+            &client,
+            cubes,
+            units,
+            x,
+            gamma,
+            beta,
+            parts,
+            out,
+            table,
+            cut.sizes(),
+            stride,
+            epsilon,
             relu,
         ),
     }
@@ -228,19 +276,56 @@ pub(super) fn backward(
         Some(alpha) => {
             let [alpha] = contiguous([alpha]);
             gradient_sums_gated::launch(
-                &client, cut.cubes(), units, g, of_x, w, b, m, v, buffer(&alpha), buffer(&parts),
-                cut.sizes(), epsilon, relu,
+                &client,
+                cut.cubes(),
+                units,
+                g,
+                of_x,
+                w,
+                b,
+                m,
+                v,
+                buffer(&alpha),
+                buffer(&parts),
+                cut.sizes(),
+                epsilon,
+                relu,
             );
         }
         None => gradient_sums::launch(
-            &client, cut.cubes(), units, g, of_x, w, b, m, v, buffer(&parts), cut.sizes(), epsilon,
+            &client,
+            cut.cubes(),
+            units,
+            g,
+            of_x,
+            w,
+            b,
+            m,
+            v,
+            buffer(&parts),
+            cut.sizes(),
+            epsilon,
             relu,
         ),
     }
     let [g, of_x, w, b, m, v] = given.map(buffer);
     gradients::launch(
-        &client, cut.cubes(), units, g, of_x, w, b, m, v, buffer(&parts), buffer(&dx),
-        buffer(&rows.all), cut.sizes(), stride, epsilon, relu,
+        &client,
+        cut.cubes(),
+        units,
+        g,
+        of_x,
+        w,
+        b,
+        m,
+        v,
+        buffer(&parts),
+        buffer(&dx),
+        buffer(&rows.all),
+        cut.sizes(),
+        stride,
+        epsilon,
+        relu,
     );
     (dx, rows.row(0), rows.row(1), rows.part(2, 1))
 }
@@ -300,7 +385,13 @@ fn moments(x: &[f32], parts: &mut [f32], sizes: &Sizes) {
 
 /// Mean and variance of the channel, which the first cube of it stores.
 #[cube]
-fn statistics(x: &[f32], parts: &[f32], table: &mut [f32], sizes: &Sizes, stride: u32) -> (f32, f32) {
+fn statistics(
+    x: &[f32],
+    parts: &[f32],
+    table: &mut [f32],
+    sizes: &Sizes,
+    stride: u32,
+) -> (f32, f32) {
     let channel = own_channel(sizes);
     let mut sum = 0.0f32;
     let mut squares = 0.0f32;
@@ -394,7 +485,11 @@ fn act(z: f32, #[comptime] relu: bool) -> f32 {
 /// The gradient at z, from that of `act(z)`. The activation's own at 0 is 0, as Burn's.
 #[cube]
 fn passed(g: f32, z: f32, #[comptime] relu: bool) -> f32 {
-    if comptime!(relu) { select(z > 0.0f32, g, 0.0f32) } else { g }
+    if comptime!(relu) {
+        select(z > 0.0f32, g, 0.0f32)
+    } else {
+        g
+    }
 }
 
 /// Of each part: Σ gz, Σ gz·x̂, a number without use, and the factor of the gradient, 1.
@@ -412,7 +507,17 @@ fn gradient_sums(
     #[comptime] relu: bool,
 ) {
     let channel = own_channel(sizes) as usize;
-    let sums = summed(grad, x, gamma[channel], beta[channel], mean[channel], variance[channel], sizes, epsilon, relu);
+    let sums = summed(
+        grad,
+        x,
+        gamma[channel],
+        beta[channel],
+        mean[channel],
+        variance[channel],
+        sizes,
+        epsilon,
+        relu,
+    );
     if UNIT_POS < sizes.lanes as u32 {
         let at = (channel * CUBE_COUNT_Y as usize + CUBE_POS_Y as usize) * 4;
         parts[at] = sums.0;
@@ -438,7 +543,17 @@ fn gradient_sums_gated(
     #[comptime] relu: bool,
 ) {
     let channel = own_channel(sizes) as usize;
-    let sums = summed(grad, x, gamma[channel], beta[channel], mean[channel], variance[channel], sizes, epsilon, relu);
+    let sums = summed(
+        grad,
+        x,
+        gamma[channel],
+        beta[channel],
+        mean[channel],
+        variance[channel],
+        sizes,
+        epsilon,
+        relu,
+    );
     if UNIT_POS < sizes.lanes as u32 {
         let at = (channel * CUBE_COUNT_Y as usize + CUBE_POS_Y as usize) * 4;
         parts[at] = alpha[0] * sums.0;

@@ -104,8 +104,7 @@ pub(super) fn weight_gradient(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
     let gradient = fresh(&x, Shape::new([c_out, c_in, 3, 3]));
     let units = CubeDim::new_1d(UNITS);
     let cubes = CubeCount::Static(tiles[0] as u32, tiles[1] as u32, shares as u32);
-    let [rows, height, of_in, of_out, share] =
-        [rows, height, c_in, c_out, share].map(|n| n as u32);
+    let [rows, height, of_in, of_out, share] = [rows, height, c_in, c_out, share].map(|n| n as u32);
     sums::launch(
         &client,
         cubes,
@@ -161,7 +160,10 @@ fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
             let line = i / comptime!(16 * padded as u32);
             let mut value = 0.0f32;
             let above = y + line;
-            if channel < sizes.c_in && column >= 1 && column <= comptime!(width as u32) && above >= 1
+            if channel < sizes.c_in
+                && column >= 1
+                && column <= comptime!(width as u32)
+                && above >= 1
                 && above <= sizes.height
             {
                 let pixel = (row + line - 1) * comptime!(width as u32) + column - 1;

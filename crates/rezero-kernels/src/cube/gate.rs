@@ -70,7 +70,14 @@ pub(super) fn backward(values: [CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
         count as u32,
     );
     let one = CubeCount::Static(1, 1, 1);
-    total::launch(&client, one, units, buffer(&parts), buffer(&d_alpha), cubes as u32);
+    total::launch(
+        &client,
+        one,
+        units,
+        buffer(&parts),
+        buffer(&d_alpha),
+        cubes as u32,
+    );
     (d_f, d_alpha)
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cubecl::profile::Instant;
 use cubecl::future::block_on;
+use cubecl::profile::Instant;
 use cubecl_runtime::logging::{
     Duration, LaunchObservation, LaunchObserver, ProfileDuration, TimingMethod, TimingRequest,
 };
@@ -24,7 +24,9 @@ impl Observer {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.last_mut() {
             // The measurement comes right after its launch.
-            Some((last, place @ Measured::Not)) if *last == kernel && !matches!(measured, Measured::Not) => {
+            Some((last, place @ Measured::Not))
+                if *last == kernel && !matches!(measured, Measured::Not) =>
+            {
                 *place = measured;
             }
             _ => all.push((kernel, measured)),

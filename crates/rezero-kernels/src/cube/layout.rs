@@ -39,5 +39,11 @@ pub(super) fn laid(tensor: CubeTensor, channels_last: bool) -> CubeTensor {
 pub(super) fn fresh_like(like: &CubeTensor) -> CubeTensor {
     let own = fresh(like, like.shape());
     let (client, device) = (own.client.clone(), own.device.clone());
-    CubeTensor::new(client, own.handle.clone(), *like.meta.clone(), device, own.dtype)
+    CubeTensor::new(
+        client,
+        own.handle.clone(),
+        *like.meta.clone(),
+        device,
+        own.dtype,
+    )
 }

@@ -5,9 +5,9 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{BackendTensor, Cube, DispatchTensor, DispatchTensorKind, TensorMetadata};
+use burn::tensor::{DType, Shape, Tensor as BurnTensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
-use burn::tensor::{DType, Shape, Tensor as BurnTensor};
 use cubecl::prelude::*;
 
 use self::ops::CubeOps;
@@ -86,7 +86,9 @@ pub(crate) fn towards(old: DispatchTensor, new: DispatchTensor, share: f32) -> b
 }
 
 /// The tensors' primitives, if all are f32 on a CubeCL backend, outside autodiff.
-pub(crate) fn plain<const N: usize>(tensors: [DispatchTensor; N]) -> Option<[FloatTensor<Cube>; N]> {
+pub(crate) fn plain<const N: usize>(
+    tensors: [DispatchTensor; N],
+) -> Option<[FloatTensor<Cube>; N]> {
     match values(tensors) {
         Some(Values::Plain(tensors)) => Some(tensors),
         _ => None,
@@ -153,7 +155,9 @@ impl Rows {
         let bytes = |numbers: usize| (numbers * size_of::<f32>()) as u64;
         let rest = self.count * stride - i * stride - len;
         let handle = self.all.handle.clone();
-        let handle = handle.offset_start(bytes(i * stride)).offset_end(bytes(rest));
+        let handle = handle
+            .offset_start(bytes(i * stride))
+            .offset_end(bytes(rest));
         let (client, device) = (self.all.client.clone(), self.all.device.clone());
         CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, DType::F32)
     }

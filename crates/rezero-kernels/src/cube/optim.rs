@@ -40,7 +40,16 @@ pub(super) fn overwrite(old: CubeTensor, new: CubeTensor) -> CubeTensor {
     let dtype = dtype_to_storage_type(old.dtype);
     let axes = axes([&old, &new]);
     let [from, to] = [&new, &old].map(argument);
-    write::launch(&old.client, grid(n), units(), from, to, n as u32, axes, dtype);
+    write::launch(
+        &old.client,
+        grid(n),
+        units(),
+        from,
+        to,
+        n as u32,
+        axes,
+        dtype,
+    );
     old
 }
 
@@ -48,7 +57,16 @@ pub(super) fn towards(old: CubeTensor, new: CubeTensor, share: f32) -> CubeTenso
     let n = count(&old);
     let axes = axes([&old, &new]);
     let [from, to] = [&new, &old].map(argument);
-    mix::launch(&old.client, grid(n), units(), from, to, n as u32, share, axes);
+    mix::launch(
+        &old.client,
+        grid(n),
+        units(),
+        from,
+        to,
+        n as u32,
+        share,
+        axes,
+    );
     old
 }
 
@@ -56,7 +74,17 @@ pub(super) fn sgd([w, g, v, numbers]: [CubeTensor; 4]) -> (CubeTensor, CubeTenso
     let (n, axes) = (count(&w), axes([&w, &g, &v]));
     let [of_g, of_numbers, to_w, to_v] = [&g, &numbers, &w, &v].map(argument);
     let client = &w.client;
-    sgd_kernel::launch(client, grid(n), units(), of_g, of_numbers, to_w, to_v, n as u32, axes);
+    sgd_kernel::launch(
+        client,
+        grid(n),
+        units(),
+        of_g,
+        of_numbers,
+        to_w,
+        to_v,
+        n as u32,
+        axes,
+    );
     (w, v)
 }
 
@@ -64,7 +92,17 @@ pub(super) fn adagrad([w, g, s, numbers]: [CubeTensor; 4]) -> (CubeTensor, CubeT
     let (n, axes) = (count(&w), axes([&w, &g, &s]));
     let [of_g, of_numbers, to_w, to_s] = [&g, &numbers, &w, &s].map(argument);
     let client = &w.client;
-    adagrad_kernel::launch(client, grid(n), units(), of_g, of_numbers, to_w, to_s, n as u32, axes);
+    adagrad_kernel::launch(
+        client,
+        grid(n),
+        units(),
+        of_g,
+        of_numbers,
+        to_w,
+        to_s,
+        n as u32,
+        axes,
+    );
     (w, s)
 }
 
@@ -73,7 +111,16 @@ pub(super) fn adam([w, g, m, v, numbers]: [CubeTensor; 5]) -> (CubeTensor, CubeT
     let [of_g, of_numbers, to_w, to_m, to_v] = [&g, &numbers, &w, &m, &v].map(argument);
     let client = &w.client;
     adam_kernel::launch(
-        client, grid(n), units(), of_g, of_numbers, to_w, to_m, to_v, n as u32, axes,
+        client,
+        grid(n),
+        units(),
+        of_g,
+        of_numbers,
+        to_w,
+        to_m,
+        to_v,
+        n as u32,
+        axes,
     );
     (w, m, v)
 }
@@ -114,13 +161,7 @@ fn write<T: Numeric>(
 }
 
 #[cube(launch)]
-fn mix(
-    new: &Tensor<f32>,
-    old: &mut Tensor<f32>,
-    count: u32,
-    share: f32,
-    #[comptime] axes: usize,
-) {
+fn mix(new: &Tensor<f32>, old: &mut Tensor<f32>, count: u32, share: f32, #[comptime] axes: usize) {
     let i = ABSOLUTE_POS;
     if i < count as usize {
         let from = place(new, i, axes);

@@ -6,14 +6,14 @@
 //!
 //! The backward passes compute everything again from the inputs.
 
-use burn::backend::TensorMetadata;
 use burn::backend::Flex;
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::math::{normal, sigmoid};
 use super::memory::{Fresh, contiguous, tensor, values};
-use crate::op::Kernel;
 use super::parallel::{Parts, each, wide};
+use crate::op::Kernel;
 
 /// Elements of a task: some 10 µs.
 const CHUNK: usize = 1 << 14;

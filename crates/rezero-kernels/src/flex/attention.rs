@@ -24,9 +24,9 @@ use pulp::{Simd, WithSimd};
 use super::math::exp;
 use super::matmul::{Mat, Start, block_product, transpose};
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values, with_scratch};
-use crate::op::Kernel;
 use super::parallel::{Parts, arch, each, sum, sums, wide};
 use crate::attention::{DotProductAttention, angle};
+use crate::op::Kernel;
 
 /// Queries of a block. More would waste time: under a causal mask, half of the scores on a block's
 /// last `QUERIES` keys are masked.

@@ -16,9 +16,9 @@ use burn::tensor::Tensor;
 
 use super::math::{lifted, passed};
 use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
-use crate::op::{Kernel, Values};
 use super::parallel::{Parts, each, enough, sum, sums, wide};
 use crate::activation::Epilogue;
+use crate::op::{Kernel, Values};
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use burn::backend::flex::FlexTensor;
 
 use super::math::exp;
 use super::memory::{Fresh, contiguous, dims, tensor, values};
-use crate::op::Kernel;
 use super::parallel::{Parts, each, sum, wide};
+use crate::op::Kernel;
 
 /// Values of a task.
 const CHUNK: usize = 1 << 14;

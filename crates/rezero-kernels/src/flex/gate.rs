@@ -1,12 +1,12 @@
 //! `y = x + α·f`. Backward: `dx = g`, in the same memory; `df = α·g`; `dα = Σ g·f`.
 
-use burn::backend::TensorMetadata;
 use burn::backend::Flex;
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Fresh, Shared, contiguous, scalar, tensor, values};
-use crate::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
+use crate::op::Kernel;
 
 /// Elements of a task. Its three arrays fit the second-level cache, and starting it takes a small
 /// part of its time.

@@ -7,8 +7,8 @@
 
 use core::mem::MaybeUninit;
 
-use burn::backend::TensorMetadata;
 use burn::backend::Flex;
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::activation::Unary;
@@ -18,9 +18,9 @@ use super::memory::{
     Fresh, Shared, contiguous, dims, elements, forwards, scalar, tensor, values, values_mut,
     writable,
 };
-use crate::op::Kernel;
 use super::parallel::{Parts, each, sums, wide};
 use crate::activation::Epilogue;
+use crate::op::Kernel;
 
 /// Elements of a block of rows that is summed by columns.
 const CHUNK: usize = 1 << 13;

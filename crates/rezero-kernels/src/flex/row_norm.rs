@@ -6,13 +6,13 @@
 //! Backward, with `h = g · γ`: `dx = r · (h − mean(h) − x̂ · mean(h · x̂))`, without `mean(h)` in an RMS norm;
 //! `dγ = Σ g · x̂` and `dβ = Σ g` over the rows, each task into sums of its own.
 
-use burn::backend::TensorMetadata;
 use burn::backend::Flex;
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Fresh, Shared, contiguous, elements, tensor, values};
-use crate::op::Kernel;
 use super::parallel::{Parts, each, sum, sums, wide};
+use crate::op::Kernel;
 
 /// Values of a task.
 const CHUNK: usize = 1 << 14;

@@ -6,8 +6,8 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::memory::{Fresh, contiguous, elements, tensor, values};
-use crate::op::Kernel;
 use super::parallel::{each, wide};
+use crate::op::Kernel;
 
 #[derive(Debug)]
 pub(crate) struct Subsample {

@@ -189,7 +189,10 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
         .args(["--steps", &args.steps.to_string()])
         .args(["--dtype", &args.dtype.to_string()])
         .stderr(std::process::Stdio::inherit());
-    for (flag, set) in [("--no-capture", args.no_capture), ("--profile", args.profile)] {
+    for (flag, set) in [
+        ("--no-capture", args.no_capture),
+        ("--profile", args.profile),
+    ] {
         if set {
             command.arg(flag);
         }

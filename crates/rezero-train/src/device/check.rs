@@ -127,7 +127,8 @@ fn training_step(device: &Device) -> Vec<Vec<f32>> {
     let mut optimizer = ModuleOptimizer::from(Sgd {
         lr: Rate::at(0.5),
         momentum: Rate::at(0.9),
-        weight_decay: 1e-3, numbers: Default::default()
+        weight_decay: 1e-3,
+        numbers: Default::default(),
     });
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     let model = optimizer.step(0.0, model, gradients);

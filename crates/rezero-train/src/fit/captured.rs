@@ -31,7 +31,14 @@ struct Step<M: Model> {
     /// The batch that the graph reads.
     batch: M::Batch,
     items: usize,
+    /// The number of further batches on which a replay is compared with a step as usual.
+    unchecked: usize,
 }
+
+/// Batches on which replays are compared: the captured one, and one that was written over it.
+const CHECKED: usize = 2;
+/// The largest relative difference of a loss and of a gradient's norm. Products may be in TF32, and sums in another order.
+const TOLERANCE: f64 = 5e-3;
 
 impl<M: Model> Capturing<M> {
     /// For a run on `device` with these rules.
@@ -70,7 +77,7 @@ impl<M: Model> Capturing<M> {
         if !input.batch.overwrite(&input.batch) {
             return false;
         }
-        let before = Memory::of(&trainee.valid());
+        let before = Memory::of(trainee);
         self.flush();
         let (own, mut optimizer, input) = (trainee.clone(), optimizer.clone(), input.clone());
         let (batch, items, device) = (input.batch.clone(), input.items, self.device.clone());
@@ -106,13 +113,13 @@ impl<M: Model> Capturing<M> {
         self.flush();
         if !graph.is_hardware() {
             say!("this training step cannot be captured; every kernel is launched on its own");
-            self.rules.iter().for_each(|rule| rule.leave());
             return false;
         }
         self.step = Some(Step {
             graph,
             batch,
             items,
+            unchecked: CHECKED,
         });
         true
     }
@@ -121,6 +128,39 @@ impl<M: Model> Capturing<M> {
     pub fn takes(&self, input: &Input<M::Batch>) -> bool {
         let Some(step) = &self.step else { return false };
         step.items == input.items && step.batch.overwrite(&input.batch)
+    }
+
+    /// Compares a replay that updates nothing with a step as usual, for the first batches that it takes. False if they differ.
+    pub fn agrees(&mut self, trainee: &Trainee<M>, input: &Input<M::Batch>, time: usize) -> bool {
+        let Some(step) = self.step.as_mut().filter(|step| step.unchecked > 0) else {
+            return true;
+        };
+        step.unchecked -= 1;
+        let before = Memory::of(trainee);
+        let mut usual = in_place(|| {
+            let (parts, grads) = trainee.gradients(input.clone());
+            trainee.output(parts, grads, input.items, 1.0).item
+        });
+        usual.read();
+        before.restore();
+        self.refresh(time, false);
+        let step = self.step.as_mut().expect("it was there above");
+        let mut replayed = step.graph.replay().0.clone();
+        replayed.read();
+        before.restore();
+        self.flush();
+        let pairs = [
+            (usual.totals.loss, replayed.totals.loss),
+            (usual.grad_norm, replayed.grad_norm),
+        ];
+        let close = |a: f64, b: f64| (a - b).abs() <= TOLERANCE * a.abs().max(b.abs());
+        // What is not finite ends the run, with the usual step's diagnosis.
+        pairs.into_iter().all(|(a, b)| close(a, b))
+    }
+
+    /// From now on, steps are taken as usual.
+    pub fn leave(self) {
+        self.rules.iter().for_each(|rule| rule.leave());
     }
 
     /// Step `time` of the optimizer, counted from 1, on the batch that is in place.
@@ -151,11 +191,14 @@ impl<M: Model> Capturing<M> {
     }
 }
 
-/// A copy of a module's numbers, and where they were.
+/// A copy of a module's numbers that are no weights, such as running statistics, and where they are. Steps that count for nothing change
+/// them.
 struct Memory(Vec<Box<dyn Fn()>>);
 
 impl Memory {
     fn of<M: Module>(module: &M) -> Self {
+        // Burn writes back a running statistic with the next one, or here.
+        drop(module.valid());
         let mut memory = Self(Vec::new());
         module.visit(&mut memory);
         memory
@@ -169,6 +212,10 @@ impl Memory {
 impl ModuleVisitor for Memory {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let place = param.val();
+        if place.is_require_grad() {
+            return;
+        }
+        let place = place.inner();
         let copy = place.clone() * 1.0;
         self.0.push(Box::new(move || {
             overwrite(&place, &copy);

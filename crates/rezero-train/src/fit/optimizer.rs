@@ -392,11 +392,17 @@ impl Optimizer for Sgd {
         if let (Some(numbers), Some([v])) = (self.numbers.get(), &state)
             && let Some((weights, v)) = SgdStep::in_place(&numbers, &weights, &gradient, v)
         {
-            return (weights, Some(State::new(time, [v]).counted_by(&self.numbers)));
+            return (
+                weights,
+                Some(State::new(time, [v]).counted_by(&self.numbers)),
+            );
         }
         let velocity = state.map(|[v]| v);
         let (weights, velocity) = self.at(time).update(weights, gradient, velocity);
-        (weights, Some(State::new(time, [velocity]).counted_by(&self.numbers)))
+        (
+            weights,
+            Some(State::new(time, [velocity]).counted_by(&self.numbers)),
+        )
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
@@ -461,11 +467,17 @@ impl Optimizer for AdaGrad {
         if let (Some(numbers), Some([s])) = (self.numbers.get(), &state)
             && let Some((weights, s)) = AdaGradStep::in_place(&numbers, &weights, &gradient, s)
         {
-            return (weights, Some(State::new(time, [s]).counted_by(&self.numbers)));
+            return (
+                weights,
+                Some(State::new(time, [s]).counted_by(&self.numbers)),
+            );
         }
         let sums = state.map(|[s]| s);
         let (weights, sums) = self.at(time).update(weights, gradient, sums);
-        (weights, Some(State::new(time, [sums]).counted_by(&self.numbers)))
+        (
+            weights,
+            Some(State::new(time, [sums]).counted_by(&self.numbers)),
+        )
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {
@@ -553,10 +565,16 @@ impl Optimizer for Adam {
             && let Some((weights, moments)) =
                 AdamStep::in_place(&numbers, &weights, &gradient, moments)
         {
-            return (weights, Some(State::new(time, moments).counted_by(&self.numbers)));
+            return (
+                weights,
+                Some(State::new(time, moments).counted_by(&self.numbers)),
+            );
         }
         let (weights, moments) = self.at(time).update(weights, gradient, moments);
-        (weights, Some(State::new(time, moments).counted_by(&self.numbers)))
+        (
+            weights,
+            Some(State::new(time, moments).counted_by(&self.numbers)),
+        )
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {

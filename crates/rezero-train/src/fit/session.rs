@@ -32,6 +32,7 @@ use crate::record::{
     Communication, LossScale, OptimizerState, Reached, Row, Score, State, Totals, checkpoint,
     metrics,
 };
+use crate::say::say;
 
 /// The first steps of a process. They compile kernels, choose among them by timing, and allocate
 /// memory, so their speed says nothing about the other steps.
@@ -331,10 +332,20 @@ impl<M: Model> Session<M> {
         let Some(own) = capturing else { return false };
         let begins = !own.has_begun() && taken >= WARM_UP;
         if begins && !own.begin(trainee, optimizer, input, step + 1) {
-            *capturing = None;
+            leave(capturing);
             return false;
         }
-        own.takes(input)
+        if !own.takes(input) {
+            return false;
+        }
+        let agrees = own.agrees(trainee, input, step + 1);
+        if !agrees {
+            say!(
+                "the captured training step has other results than the step itself; from now on every kernel is launched on its own"
+            );
+            leave(capturing);
+        }
+        agrees
     }
 
     /// The step on the batch that is in place.
@@ -364,7 +375,7 @@ impl<M: Model> Session<M> {
         let last_before = self.start.state.step + 1 - self.first == WARM_UP;
         let capturing = &mut self.start.moving.capturing;
         if last_before && capturing.as_ref().is_some_and(|own| own.has_drawn(seed)) {
-            *capturing = None;
+            leave(capturing);
         }
     }
 
@@ -702,6 +713,13 @@ impl<M: Model> Session<M> {
     fn event_valid(&mut self, event: LearnerEvent<Output>) -> Result<()> {
         let processed = self.events.process_valid(event);
         processed.map_err(|e| Error::Training(e.to_string()))
+    }
+}
+
+/// Steps are taken as usual from now on.
+fn leave<M: Model>(capturing: &mut Option<Capturing<M>>) {
+    if let Some(capturing) = capturing.take() {
+        capturing.leave();
     }
 }
 

@@ -101,12 +101,8 @@ where
         let steps_per_epoch = self.train.batches_per_epoch();
         let rates = Rates::default();
         let trainee = Trainee::new(self.model, &settings.train);
-        let (optimizer, rules) = optimizer::build_with_rules(
-            &settings.optimizer,
-            &settings.gates,
-            &rates,
-            &trainee,
-        );
+        let (optimizer, rules) =
+            optimizer::build_with_rules(&settings.optimizer, &settings.gates, &rates, &trainee);
         let train = &settings.train;
         let simple = !train.recompute && train.accumulate == 1 && train.dtype != DType::F16;
         let alone = self.devices.len() == 1 && self.ranks.size() == 1;

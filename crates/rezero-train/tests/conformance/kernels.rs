@@ -14,7 +14,10 @@ use crate::with_flex::close;
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
     let value = |i| 2.0 * (mix(seed, i) >> 11) as f64 / (1u64 << 53) as f64 - 1.0;
     let count = shape.iter().product::<usize>() as u64;
-    TensorData::new((0..count).map(|i| value(i) as f32).collect::<Vec<_>>(), shape)
+    TensorData::new(
+        (0..count).map(|i| value(i) as f32).collect::<Vec<_>>(),
+        shape,
+    )
 }
 
 fn leaf<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
@@ -112,7 +115,10 @@ fn gated_sums() {
                 ("output", values(y)),
                 ("x's gradient", grad(&x)),
                 ("f's gradient", grad(&f)),
-                ("gate's gradient", alpha.grad(&grads).map(values).unwrap_or_default()),
+                (
+                    "gate's gradient",
+                    alpha.grad(&grads).map(values).unwrap_or_default(),
+                ),
             ]
         });
     }
@@ -128,7 +134,10 @@ fn convolutions() {
     ] {
         let what = format!("[{n}, {c}, {h}, {w}] to {out}, stride {stride}");
         same(&what, |device| {
-            let (x, weight) = (leaf([n, c, h, w], 1, device), leaf([out, c, 3, 3], 2, device));
+            let (x, weight) = (
+                leaf([n, c, h, w], 1, device),
+                leaf([out, c, 3, 3], 2, device),
+            );
             let y = conv2d(x.clone(), weight.clone(), stride, 1);
             let grads = weighed(y.clone()).backward();
             let grad = |x: &Tensor<4>| x.grad(&grads).map(values).unwrap_or_default();
@@ -151,7 +160,11 @@ fn updates_in_place() {
     let shape = [5, 3, 3, 4];
     let tensor = |seed| Tensor::<4>::from_data(random(shape, seed), &device);
     let flex = |seed| Tensor::<4>::from_data(random(shape, seed), &flex());
-    for channels_last in [[false; 4], [true, false, false, false], [false, true, true, false]] {
+    for channels_last in [
+        [false; 4],
+        [true, false, false, false],
+        [false, true, true, false],
+    ] {
         let of = |i: usize| laid(tensor(i as u64), channels_last[i]);
         let (lr, weight_decay) = (0.1, 0.01);
         let sgd = SgdStep {
@@ -175,7 +188,12 @@ fn updates_in_place() {
         };
         let what = format!("NHWC: {channels_last:?}");
         let check = |name: &str, got: Tensor<4>, want: Tensor<4>| {
-            close(&format!("{what}: {name}"), &values(got), &values(want), 4.0 * tolerance());
+            close(
+                &format!("{what}: {name}"),
+                &values(got),
+                &values(want),
+                4.0 * tolerance(),
+            );
         };
         let square = |x: Tensor<4>| x.clone() * x;
         let numbers = |all: [f32; NUMBERS]| Tensor::<1>::from_floats(all, &device);

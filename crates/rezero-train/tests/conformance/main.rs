@@ -19,11 +19,11 @@ mod golden;
 #[path = "../../../rezero-nn/tests/helpers.rs"]
 #[allow(dead_code)]
 mod helpers;
+mod kernels;
 #[path = "../../../rezero-nn/tests/mixer_golden.rs"]
 mod mixer_golden;
 #[path = "../../../rezero-nn/tests/mlp_golden.rs"]
 mod mlp_golden;
-mod kernels;
 mod runs;
 #[path = "../../../rezero-nn/tests/support.rs"]
 mod support;

@@ -8,15 +8,15 @@ mod correlation;
 mod micro;
 mod winograd;
 
-use burn::backend::TensorMetadata;
 use burn::backend::Flex;
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use self::correlation::{Correlation, Tap};
 use self::winograd::Winograd;
 use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
-use crate::op::Kernel;
 use super::parallel::{Parts, each, wide};
+use crate::op::Kernel;
 
 /// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
 /// first-level cache are read in shorter pieces and were slower.
