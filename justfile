@@ -91,7 +91,7 @@ conformance DEVICE FEATURE:
 devices *ARGS:
     cargo run --release {{with}} -- devices --check {{ARGS}}
 
-# Check, time and train on a GPU, beside PyTorch, into OUT: `just gpu-suite cuda`; see scripts/gpu-suite.sh
+# Check, time and train on a GPU within 14 minutes, beside PyTorch, into OUT: `just gpu-suite cuda`; see scripts/gpu-suite.sh
 gpu-suite DEVICE OUT="runs/gpu-suite":
     scripts/gpu-suite.sh {{DEVICE}} {{OUT}}
 

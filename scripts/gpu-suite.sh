@@ -1,94 +1,129 @@
 #!/usr/bin/env bash
-# Everything that docs/BACKENDS.md wants to know of a GPU, in one go:
+# Everything that docs/GPU.md and docs/BACKENDS.md want to know of a GPU, in the order of its worth, within a time:
 #
 #   scripts/gpu-suite.sh DEVICE OUT
 #
-# DEVICE is as for --device (cuda, vulkan, …), OUT a directory for the results. Parts that are done are not
-# done again, so that a suite that was stopped goes on; each part has its own time limit.
+# DEVICE is as for --device (cuda, vulkan, …), OUT a directory for the results. Parts that are done are not done again, so that a suite that
+# was stopped goes on. `python3 results/gpu.py OUT NAME` then puts the timings into results/gpu/NAME.jsonl and docs/GPU.md.
 #
 #   REZERO=…       the program; without it, it is built with --features ${FEATURES:-DEVICE}
-#   CONFORMANCE=…  the conformance suite's binary, likewise
+#   CONFORMANCE=…  the conformance suite's binary; without it and without cargo it is left out
 #   REZERO_PYTHON=…       Python with torch, to compare with; without it PyTorch is left out
 #   DATA=…         CIFAR-10's binary layout, to train on; without it nothing is trained
-#   WORKLOADS=…    what is timed (lm-paper,resnet-56)
+#   WORKLOADS=…    what is timed (resnet-56,mlp-64,mlp-1000,lm-paper)
 #   TRAIN=…        recipe keys of the two runs (cifar10-resnet56's own)
-#   LIMIT=…        seconds for each part (1800)
+#   SECONDS_LEFT=… seconds for all (840): a part that is not done by then is stopped, and those after it are left out
+#   CACHES=…       a tar.xz of an earlier suite's OUT/caches.tar.xz, which saves the compilation of kernels
 set -uo pipefail
 
 if [ $# != 2 ]; then
     sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
     exit 1
 fi
-device=$1 out=$2
-cd "$(dirname "$0")/.."
-mkdir -p "$out"
+device=$1
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 features=${FEATURES:-${device%%:*}}
-limit=${LIMIT:-1800}
-workloads=${WORKLOADS:-lm-paper,resnet-56}
+workloads=${WORKLOADS:-resnet-56,mlp-64,mlp-1000,lm-paper}
+deadline=$((SECONDS + ${SECONDS_LEFT:-840}))
 failed=0
 
 if [ -z "${REZERO:-}" ]; then
-    cargo build --locked --release --features "$features" || exit 1
-    REZERO=${CARGO_TARGET_DIR:-target}/release/rezero
+    (cd "$root" && cargo build --locked --release --features "$features") || exit 1
+    REZERO=${CARGO_TARGET_DIR:-$root/target}/release/rezero
 fi
 
-# part NAME COMMAND…: its output goes to OUT/NAME.log, and a mark beside it says that it succeeded.
+# CubeCL's kernels and choices stay with the results.
+mkdir -p "$out/caches"
+if [ -n "${CACHES:-}" ] && [ ! -e "$out/caches/cubecl.toml" ]; then
+    tar -C "$out/caches" -xJf "$CACHES" || exit 1
+fi
+printf '[compilation]\ncache = true\n[environment]\npath = "local"\n' >"$out/caches/cubecl.toml"
+cd "$out/caches" || exit 1
+
+# part NAME SECONDS COMMAND…: its output goes to OUT/NAME.log, and a mark beside it says that it succeeded.
 part() {
-    local name=$1
-    shift
+    local name=$1 limit=$2 left=$((deadline - SECONDS))
+    shift 2
     [ -e "$out/$name.ok" ] && return
-    echo "== $name"
-    if timeout -k 10 "$limit" "$@" >"$out/$name.log" 2>&1; then
+    if [ "$left" -lt 10 ]; then
+        echo "== $name: left out, no time is left"
+        failed=1
+        return
+    fi
+    echo "== $name ($left s are left)"
+    if timeout -k 10 "$((left < limit ? left : limit))" "$@" >"$out/$name.log" 2>"$out/$name.err"; then
         touch "$out/$name.ok"
-    elif grep -q "it does not compute in" "$out/$name.log"; then
+    elif grep -q "it does not compute in" "$out/$name.err"; then
         # A device without a type is a result.
         touch "$out/$name.ok"
     else
-        echo "   failed with $? ($out/$name.log): $(tail -n 1 "$out/$name.log")"
+        echo "   failed with $? ($out/$name.err): $(grep -v '^ ' "$out/$name.err" | tail -n 1)"
         failed=1
     fi
 }
 
+# The lines of a timing also go to one file, which results/gpu.py reads.
+bench() { "$REZERO" bench "$workloads" --device "$device" --json "$@" | tee -a "$out/bench.jsonl"; }
+torch() {
+    "$REZERO_PYTHON" "$root/benches/pytorch.py" "$workloads" --device "${TORCH_DEVICE:-cuda}" --steps 20 "$@" |
+        tee -a "$out/bench.jsonl"
+}
+# A captured run and a plain one, whose losses must agree.
+captured() {
+    for capture in true false; do
+        rm -rf "$out/captured-$capture"
+        "$REZERO" train enwik8-tiny data=wiki-like steps=100 log_every=1 eval_every=100 "run.capture=$capture" \
+            --device "$device" --plain --run-dir "$out/captured-$capture" || return 1
+    done
+    python3 "$root/results/gpu.py" --agree "$out/captured-true" "$out/captured-false"
+}
 conformance() {
     if [ -n "${CONFORMANCE:-}" ]; then
         REZERO_TEST_DEVICE=$device "$CONFORMANCE" --test-threads 1
     else
-        REZERO_TEST_DEVICE=$device cargo test --locked --release -p rezero-train --features "$features" \
+        cd "$root" && REZERO_TEST_DEVICE=$device cargo test --locked --release -p rezero-train --features "$features" \
             --test conformance -- --test-threads 1
     fi
 }
-export -f conformance
-export device features CONFORMANCE
-
 train() { # SCHEME: continues where a run was stopped.
     local run="$out/resnet56-$1" resume=()
     [ -d "$run/checkpoints" ] && resume=(--resume)
     # shellcheck disable=SC2086
-    "$REZERO" train cifar10-resnet56 "scheme=$1" ${TRAIN:-} --device "$device" --plain \
+    "$REZERO" train cifar10-resnet56 "scheme=$1" ${TRAIN:-} log_every=44 --device "$device" --plain \
         --data-dir "$DATA" --run-dir "$run" "${resume[@]}" &&
         "$REZERO" eval "$run" --split test
 }
-export -f train
-export REZERO DATA TRAIN out
+export -f bench torch captured conformance train
+export device features workloads root out REZERO CONFORMANCE REZERO_PYTHON TORCH_DEVICE DATA TRAIN
 
-part machine sh -c 'uname -a; lscpu | grep "Model name"; nvidia-smi 2>/dev/null || vulkaninfo --summary 2>/dev/null || true'
-part devices "$REZERO" devices
-part check "$REZERO" devices --check "$device"
-part conformance bash -c conformance
-for dtype in f32 bf16; do
-    part "bench-$dtype" "$REZERO" bench "$workloads" --device "$device" --dtype "$dtype" --steps 20 --json
-done
+part machine 20 sh -c 'uname -a; lscpu | grep "Model name"; nvidia-smi 2>/dev/null || vulkaninfo --summary 2>/dev/null || true'
+part check 90 "$REZERO" devices --check "$device"
+# The first steps compile kernels; their time is ms_first of these lines, if the caches were empty.
+part bench-f32 240 bash -c "bench --steps 20"
+part captured 120 bash -c captured
 if [ -n "${REZERO_PYTHON:-}" ]; then
-    for dtype in f32 tf32 bf16; do
-        part "pytorch-$dtype" "$REZERO_PYTHON" benches/pytorch.py "$workloads" --device "${TORCH_DEVICE:-cuda}" --dtype $dtype --steps 20
-        part "compiled-$dtype" "$REZERO_PYTHON" benches/pytorch.py "$workloads" --device "${TORCH_DEVICE:-cuda}" --dtype $dtype --steps 20 --compile
-    done
+    part pytorch-tf32 90 bash -c "torch --dtype tf32"
 fi
+part bench-bf16 180 bash -c "bench --steps 20 --dtype bf16"
+if [ -n "${REZERO_PYTHON:-}" ]; then
+    part pytorch-bf16 90 bash -c "torch --dtype bf16"
+fi
+part profile 90 bash -c "bench --steps 3 --profile"
 if [ -n "${DATA:-}" ]; then
     for scheme in rezero residual; do
-        part "train-$scheme" bash -c "train $scheme"
+        part "train-$scheme" 600 bash -c "train $scheme"
     done
 fi
+if [ -n "${REZERO_PYTHON:-}" ]; then
+    part compiled-tf32 180 bash -c "torch --dtype tf32 --compile reduce-overhead"
+    part compiled-bf16 180 bash -c "torch --dtype bf16 --compile reduce-overhead"
+fi
+if [ -n "${CONFORMANCE:-}" ] || command -v cargo >/dev/null; then
+    part conformance 600 bash -c conformance
+fi
 
-echo "== $(find "$out" -name '*.ok' | wc -l) parts are done; the results are in $out"
+(cd "$out/caches" && tar -cJf ../caches.tar.xz .)
+echo "== $(find "$out" -maxdepth 1 -name '*.ok' | wc -l) parts are done; the results are in $out"
 exit $failed

@@ -29,6 +29,7 @@ pub fn in_place<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Whether this runs in [`in_place`].
+#[cfg(feature = "cube")]
 pub(crate) fn active() -> bool {
     IN_PLACE.get()
 }

@@ -11,6 +11,8 @@ static ALLOCATOR: rezero_kernels::allocator::Allocator = rezero_kernels::allocat
 fn main() -> ExitCode {
     #[cfg(feature = "allocator")]
     rezero_kernels::allocator::keep_memory();
+    #[cfg(feature = "persistence")]
+    rezero_train::device::keep_kernels();
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {

@@ -71,6 +71,18 @@ backends!(
         5e-3 "unknown here: what the server computes on",
 );
 
+/// Lets CubeCL keep compiled kernels on disk, beside its choices among them, which it keeps by default: docs/GPU.md. The other settings are those of
+/// its configuration file and of its environment variables. Call it before a device is opened; later it does nothing.
+#[cfg(feature = "persistence")]
+#[cfg_attr(docsrs, doc(cfg(feature = "persistence")))]
+pub fn keep_kernels() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    CubeClRuntimeConfig::try_set(config);
+}
+
 /// The backend of a device name.
 pub fn backend(name: &str) -> Option<&'static Backend> {
     let base = name.split(':').next().unwrap_or(name);
