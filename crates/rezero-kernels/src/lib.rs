@@ -1,7 +1,8 @@
 //! The operations that take most of the time in deep residual networks, each as one function on
 //! Burn's tensors.
 //!
-//! With the feature `flex`, f32 tensors on Burn's Flex backend run a kernel written for them. A
+//! With the feature `flex`, f32 tensors on Burn's Flex backend run a kernel written for them. With the feature `cube`, so do some
+//! operations on CubeCL's backends; name one of these in Burn's own features, too. A
 //! kernel is fused, blocked for the caches and uses all cores. Its backward pass stores only the
 //! values that it needs. For all other tensors (another backend, another type, gradient
 //! checkpointing), the function composes the operation of Burn's own. Both give the same values and
@@ -28,6 +29,9 @@
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LambStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! [`fused`] has the same for Burn's modules: `fused::conv2d(&conv, x)` computes `conv.forward(x)`.
+//!
+//! [`capture`] records the launches of a training step on a GPU; [`in_place`] and [`overwrite`] keep its memory where it is, and
+//! [`launches`] shows what a device runs.
 //!
 //! [`Tasks`] counts the tasks that the kernels make. docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 

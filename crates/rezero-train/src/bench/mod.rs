@@ -449,7 +449,7 @@ fn classes(n: usize, classes: usize, device: &Device) -> Tensor<1, Int> {
 fn train<M: Module + 'static>(
     (how, items): (How, usize),
     model: M,
-    rule: impl Optimizer + InPlace + Clone + 'static,
+    rule: impl Optimizer + InPlace + 'static,
     losses: impl Fn(&M) -> Tensor<1> + 'static,
 ) -> Timed {
     let model = initialized(model);
