@@ -45,7 +45,12 @@ def add(out, name):
         "run": 1 + max((row["run"] for row in known), default=0),
         "commit": said("git", "rev-parse", "--short", "HEAD"),
     }
-    rows = [about | json.loads(line) for line in (out / "bench.jsonl").read_text().splitlines()]
+    # A part that was stopped and repeated has its lines twice, and so has a second call.
+    seen = [{key: row[key] for key in row.keys() - about.keys()} for row in known]
+    rows = []
+    for line in dict.fromkeys((out / "bench.jsonl").read_text().splitlines()):
+        if json.loads(line) not in seen:
+            rows.append(about | json.loads(line))
     LINES.mkdir(exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in known + rows))
 

@@ -53,13 +53,13 @@ part() {
         return
     fi
     echo "== $name ($left s are left)"
-    if timeout -k 10 "$((left < limit ? left : limit))" "$@" >"$out/$name.log" 2>"$out/$name.err"; then
-        touch "$out/$name.ok"
-    elif grep -q "it does not compute in" "$out/$name.err"; then
-        # A device without a type is a result.
+    local status=0
+    timeout -k 10 "$((left < limit ? left : limit))" "$@" >"$out/$name.log" 2>"$out/$name.err" || status=$?
+    # A device without a type is a result.
+    if [ $status = 0 ] || grep -q "it does not compute in" "$out/$name.err"; then
         touch "$out/$name.ok"
     else
-        echo "   failed with $? ($out/$name.err): $(grep -v '^ ' "$out/$name.err" | tail -n 1)"
+        echo "   failed with $status ($out/$name.err): $(grep -v '^ ' "$out/$name.err" | tail -n 1)"
         failed=1
     fi
 }
@@ -101,27 +101,27 @@ export device features workloads root out REZERO CONFORMANCE REZERO_PYTHON TORCH
 part machine 20 sh -c 'uname -a; lscpu | grep "Model name"; nvidia-smi 2>/dev/null || vulkaninfo --summary 2>/dev/null || true'
 part check 90 "$REZERO" devices --check "$device"
 # The first steps compile kernels; their time is ms_first of these lines, if the caches were empty.
-part bench-f32 240 bash -c "bench --steps 20"
-part captured 120 bash -c captured
+part bench-f32 240 bash -o pipefail -c "bench --steps 20"
+part captured 120 bash -o pipefail -c captured
 if [ -n "${REZERO_PYTHON:-}" ]; then
-    part pytorch-tf32 90 bash -c "torch --dtype tf32"
+    part pytorch-tf32 90 bash -o pipefail -c "torch --dtype tf32"
 fi
-part bench-bf16 180 bash -c "bench --steps 20 --dtype bf16"
+part bench-bf16 180 bash -o pipefail -c "bench --steps 20 --dtype bf16"
 if [ -n "${REZERO_PYTHON:-}" ]; then
-    part pytorch-bf16 90 bash -c "torch --dtype bf16"
+    part pytorch-bf16 90 bash -o pipefail -c "torch --dtype bf16"
 fi
-part profile 90 bash -c "bench --steps 3 --profile"
+part profile 90 bash -o pipefail -c "bench --steps 3 --profile"
 if [ -n "${DATA:-}" ]; then
     for scheme in rezero residual; do
-        part "train-$scheme" 600 bash -c "train $scheme"
+        part "train-$scheme" 600 bash -o pipefail -c "train $scheme"
     done
 fi
 if [ -n "${REZERO_PYTHON:-}" ]; then
-    part compiled-tf32 180 bash -c "torch --dtype tf32 --compile reduce-overhead"
-    part compiled-bf16 180 bash -c "torch --dtype bf16 --compile reduce-overhead"
+    part compiled-tf32 180 bash -o pipefail -c "torch --dtype tf32 --compile reduce-overhead"
+    part compiled-bf16 180 bash -o pipefail -c "torch --dtype bf16 --compile reduce-overhead"
 fi
 if [ -n "${CONFORMANCE:-}" ] || command -v cargo >/dev/null; then
-    part conformance 600 bash -c conformance
+    part conformance 600 bash -o pipefail -c conformance
 fi
 
 (cd "$out/caches" && tar -cJf ../caches.tar.xz .)

@@ -9,6 +9,8 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 /// More are not kept: positions of cached decoding are others in each step.
 const MOST: usize = 64;
+/// Tensors of more values are not kept.
+const LARGEST: usize = 1 << 22;
 
 type Key = (&'static str, Vec<u64>, Device);
 
@@ -23,7 +25,7 @@ thread_local! {
     static ALL: RefCell<Vec<(Key, Kept)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The values that `make` gives for these `numbers`, in f32 on `device`. `make` must give the same ones each time: it is
+/// The values that `make` gives for these `numbers`, in f32 on `device`, outside autodiff: beside tensors under autodiff, they are constants. `make` must give the same ones each time: it is
 /// called once, as long as they are kept. `name` tells apart what has the same numbers.
 pub fn constant<const D: usize>(
     name: &'static str,
@@ -46,7 +48,7 @@ pub fn constant<const D: usize>(
         (values, shape)
     });
     let shape: [usize; D] = shape.try_into().expect("the rank that was asked for");
-    on(values, device).reshape(shape)
+    values.reshape(shape)
 }
 
 /// True above the diagonal that ends in the last corner, `[queries, keys]`: where causal attention is forbidden.
@@ -57,24 +59,13 @@ pub(crate) fn causal(queries: usize, keys: usize, device: &Device) -> Tensor<2, 
         Kept::Bool(mask) => Some(mask.clone()),
         Kept::Float(..) => None,
     });
-    let mask = found.unwrap_or_else(|| {
+    found.unwrap_or_else(|| {
         // Burn's mask is false in the lower triangle and true above it.
         let offset = keys as i64 - queries as i64;
         let mask = Tensor::<2, Bool>::tril_mask([queries, keys], offset, &inner);
         keep(key, Kept::Bool(mask.clone()));
         mask
-    });
-    match device.is_autodiff() {
-        true => Tensor::from_inner(mask),
-        false => mask,
-    }
-}
-
-fn on(values: Tensor<1>, device: &Device) -> Tensor<1> {
-    match device.is_autodiff() {
-        true => Tensor::from_inner(values),
-        false => values,
-    }
+    })
 }
 
 fn find<'a>(all: &'a [(Key, Kept)], key: &Key) -> Option<&'a Kept> {
@@ -83,10 +74,18 @@ fn find<'a>(all: &'a [(Key, Kept)], key: &Key) -> Option<&'a Kept> {
         .map(|(_, kept)| kept)
 }
 
+/// Keeps it in the place of the one that was made first.
 fn keep(key: Key, kept: Kept) {
+    let size = match &kept {
+        Kept::Float(values, _) => values.dims()[0],
+        Kept::Bool(mask) => mask.dims().iter().product(),
+    };
+    if size > LARGEST {
+        return;
+    }
     ALL.with_borrow_mut(|all| {
         if all.len() >= MOST {
-            all.clear();
+            all.remove(0);
         }
         all.push((key, kept));
     });

@@ -191,15 +191,11 @@ fn update(norm: &BatchNorm, batch: BatchNormed<4>) -> Tensor<4> {
     let momentum = norm.momentum;
     #[cfg(feature = "cube")]
     if crate::in_place::active() {
-        let moved = |running: &Tensor<1>, of_batch: &Tensor<1>| {
-            let (old, new) = (running.clone().inner(), of_batch.clone().inner());
-            crate::cube::towards(old.into_dispatch(), new.into_dispatch(), momentum as f32)
-        };
-        let (mean, variance) = (
-            norm.running_mean.value_sync(),
-            norm.running_var.value_sync(),
-        );
-        if moved(&mean, &batch.mean) && moved(&variance, &batch.variance) {
+        let mean = norm.running_mean.value_sync();
+        let variance = norm.running_var.value_sync();
+        let all = [&mean, &batch.mean, &variance, &batch.variance];
+        let all = all.map(|tensor| tensor.clone().inner().into_dispatch());
+        if crate::cube::towards(all, momentum as f32) {
             return batch.output;
         }
     }

@@ -409,11 +409,9 @@ fn statistics(
     let offset = sum / count;
     let mean = x[position(0u32, channel, sizes)] + offset;
     let variance = max(squares / count - offset * offset, 0.0f32);
-    if UNIT_POS < sizes.lanes as u32 {
-        if CUBE_POS_Y == 0 {
-            table[channel as usize] = mean;
-            table[(channel + stride) as usize] = variance;
-        }
+    if UNIT_POS < sizes.lanes as u32 && CUBE_POS_Y == 0 {
+        table[channel as usize] = mean;
+        table[(channel + stride) as usize] = variance;
     }
     (mean, variance)
 }
@@ -630,11 +628,9 @@ fn gradients(
     }
     let of_beta = lane_sum(of_beta, 256usize, sizes.lanes);
     let of_gamma = lane_sum(of_gamma, 256usize, sizes.lanes);
-    if UNIT_POS < sizes.lanes as u32 {
-        if CUBE_POS_Y == 0 {
-            table[channel as usize] = of_gamma;
-            table[(channel + stride) as usize] = of_beta;
-        }
+    if UNIT_POS < sizes.lanes as u32 && CUBE_POS_Y == 0 {
+        table[channel as usize] = of_gamma;
+        table[(channel + stride) as usize] = of_beta;
     }
     if CUBE_POS == 0 {
         let mut of_alpha = 0.0f32;

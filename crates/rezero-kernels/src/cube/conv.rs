@@ -15,7 +15,7 @@ use cubecl::prelude::*;
 use super::layout::laid;
 use super::ops::CubeOps;
 use super::sums::lane_sum;
-use super::{UNITS, buffer, fresh};
+use super::{UNITS, buffer, fresh, grid};
 use crate::op::Kernel;
 
 /// Input channels of a cube, and output channels of its units' first sums.
@@ -114,7 +114,8 @@ pub(super) fn weight_gradient(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
         buffer(&parts),
         SizesLaunch::new(rows, height, of_in, of_out, share, width, outs),
     );
-    let cubes = CubeCount::Static(count.div_ceil(TILE) as u32, 1, 1);
+    // A cube has TILE numbers, with a row of units for each.
+    let cubes = grid(count.div_ceil(TILE) * UNITS as usize);
     totals::launch(
         &client,
         cubes,
@@ -209,7 +210,7 @@ fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
                     #[unroll]
                     for column in 0..3usize {
                         let to = comptime!((q * 3 + line) * 3 + column);
-                        sums[to] = sums[to] + window[comptime!(line * 3 + (p + column) % 3)] * g;
+                        sums[to] += window[comptime!(line * 3 + (p + column) % 3)] * g;
                     }
                 }
             }
@@ -237,7 +238,7 @@ fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
 #[cube(launch)]
 fn totals(parts: &[f32], gradient: &mut [f32], shares: u32, c_in: u32, c_out: u32) {
     let count = 9 * c_in * c_out;
-    let own = CUBE_POS_X * 16 + UNIT_POS % 16;
+    let own = CUBE_POS as u32 * 16 + UNIT_POS % 16;
     let mut sum = 0.0f32;
     if own < count {
         let mut share = UNIT_POS / 16;

@@ -76,12 +76,14 @@ fn untracked(kind: DispatchTensorKind) -> Option<BackendTensor<Cube>> {
     }
 }
 
-/// Moves `old` by `share` of the way to `new`, in the memory of `old`. False if they are not f32 on a CubeCL backend, outside autodiff.
-pub(crate) fn towards(old: DispatchTensor, new: DispatchTensor, share: f32) -> bool {
-    let Some(Values::Plain([old, new])) = values([old, new]) else {
+/// Moves both means, `[old, new, old, new]`, by `share` of the way to the new ones, in the memory of the old ones. False, and nothing is moved, if they
+/// are not f32 on a CubeCL backend, outside autodiff.
+pub(crate) fn towards(pairs: [DispatchTensor; 4], share: f32) -> bool {
+    let Some([a, to_a, b, to_b]) = plain(pairs) else {
         return false;
     };
-    Cube::rezero_towards(old, new, share);
+    Cube::rezero_towards(a, to_a, share);
+    Cube::rezero_towards(b, to_b, share);
     true
 }
 

@@ -1,5 +1,8 @@
 //! The kernels as operations of a backend. The macro writes the version that Burn's fusion queues.
 
+// The macro writes a function for each backend, with the arguments one by one.
+#![allow(clippy::too_many_arguments)]
+
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};

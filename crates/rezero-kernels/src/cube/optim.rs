@@ -187,7 +187,7 @@ fn sgd_kernel(
         let g = grad[place(grad, i, axes)] + numbers[2] * w[to_w];
         let velocity = numbers[1] * v[to_v] + g;
         v[to_v] = velocity;
-        w[to_w] = w[to_w] - numbers[0] * velocity;
+        w[to_w] -= numbers[0] * velocity;
     }
 }
 
@@ -208,7 +208,7 @@ fn adagrad_kernel(
         let g = grad[place(grad, i, axes)] + numbers[2] * w[to_w];
         let sum = s[to_s] + g * g;
         s[to_s] = sum;
-        w[to_w] = w[to_w] - numbers[0] * (g / (sum.sqrt() + numbers[1]));
+        w[to_w] -= numbers[0] * (g / (sum.sqrt() + numbers[1]));
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn lane_sum(value: f32, #[comptime] units: usize, #[comptime] lanes: 
     let mut half = CUBE_DIM as usize / 2;
     while half >= lanes {
         if unit < half {
-            shared[unit] = shared[unit] + shared[unit + half];
+            shared[unit] += shared[unit + half];
         }
         sync_cube();
         half /= 2;

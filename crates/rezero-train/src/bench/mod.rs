@@ -455,12 +455,15 @@ fn train<M: Module + 'static>(
     let model = initialized(model);
     let device = inner_device(&model);
     let mut optimizer = ModuleOptimizer::from(rule.clone());
+    let own = device.clone();
     let step = move |before: M| {
         let loss = match how.half {
             Some(half) => losses(&in_precision(before.clone(), half)).mean(),
             None => losses(&before).mean(),
         };
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
+        // As in a run: nothing that is still to read a weight may come after its update in place.
+        let _ = own.flush();
         // The optimizer's rate holds the learning rate.
         (loss.inner(), optimizer.step(0.0, before, gradients))
     };

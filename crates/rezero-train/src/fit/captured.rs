@@ -1,13 +1,14 @@
 //! Steps that are captured once and then replayed: thousands of launches become one.
 //!
-//! The first steps of a process run as usual, and compile its kernels. The next one is captured, with its batch. Every further step
+//! The first steps of a process run as usual, and compile its kernels. The next one is captured, on a copy of the batch before. Every step from then on
 //! writes its own batch and its numbers (learning rate, momentum, …) over those of the captured one, and replays it: the
 //! weights, the optimizer's state and the running statistics are updated where they are. A step that cannot be a replay, of a
 //! batch of another size, runs as usual, but in the same memory.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn::train::TrainOutput;
@@ -16,13 +17,17 @@ use rezero_kernels::{Captured, capture, in_place, overwrite};
 use super::model::{Batch, Model};
 use super::optimizer::InPlace;
 use super::step::{Input, Output, Trainee};
-use crate::say::say;
+
+/// The largest relative difference of a loss and of a gradient's norm. Products may be in TF32, and sums in another order.
+const TOLERANCE: f64 = 5e-3;
 
 /// The captured step of a run, or its place.
 pub(super) struct Capturing<M: Model> {
     rules: Vec<Arc<dyn InPlace>>,
     /// Without autodiff.
     device: Device,
+    /// The batch of the last step and its items, before there is a captured step.
+    last: Option<(M::Batch, usize)>,
     step: Option<Step<M>>,
 }
 
@@ -31,14 +36,7 @@ struct Step<M: Model> {
     /// The batch that the graph reads.
     batch: M::Batch,
     items: usize,
-    /// The number of further batches on which a replay is compared with a step as usual.
-    unchecked: usize,
 }
-
-/// Batches on which replays are compared: the captured one, and one that was written over it.
-const CHECKED: usize = 2;
-/// The largest relative difference of a loss and of a gradient's norm. Products may be in TF32, and sums in another order.
-const TOLERANCE: f64 = 5e-3;
 
 impl<M: Model> Capturing<M> {
     /// For a run on `device` with these rules.
@@ -46,6 +44,7 @@ impl<M: Model> Capturing<M> {
         Self {
             rules,
             device: device.clone().inner(),
+            last: None,
             step: None,
         }
     }
@@ -53,6 +52,15 @@ impl<M: Model> Capturing<M> {
     /// Whether the model's memory stays where it is.
     pub fn has_begun(&self) -> bool {
         self.step.is_some()
+    }
+
+    /// Whether the last step had a batch of the size of `input`'s, so that this is the usual size. Remembers this one.
+    pub fn is_usual(&mut self, input: &Input<M::Batch>) -> bool {
+        let usual = self.last.as_ref().is_some_and(|last| last.1 == input.items);
+        if !usual {
+            self.last = Some((input.batch.clone(), input.items));
+        }
+        usual
     }
 
     /// Whether random numbers were drawn from the device since it was seeded. The draws would be the same in each replay.
@@ -66,41 +74,65 @@ impl<M: Model> Capturing<M> {
         next.to_bits() != draw().to_bits()
     }
 
-    /// Captures a step. False, and all memory is as before, if the device or the batch does not allow it.
+    /// Captures a step on a copy of the last batch, and compares its replay on the batch of `input` with the step as usual.
+    ///
+    /// # Errors
+    ///
+    /// Why steps are not captured. All memory is then as before.
     pub fn begin(
         &mut self,
         trainee: &Trainee<M>,
         optimizer: &ModuleOptimizer,
         input: &Input<M::Batch>,
         time: usize,
-    ) -> bool {
-        if !input.batch.overwrite(&input.batch) {
-            return false;
-        }
+    ) -> Result<(), &'static str> {
+        let copied = self.last.take().and_then(|(last, _)| last.owned());
+        // No fault of the model: a batch may have memory that cannot be written, or no method for it.
+        let batch = copied.ok_or("")?;
         let before = Memory::of(trainee);
         self.flush();
-        let (own, mut optimizer, input) = (trainee.clone(), optimizer.clone(), input.clone());
-        let (batch, items, device) = (input.batch.clone(), input.items, self.device.clone());
-        let gradients = move || {
-            let (parts, grads) = own.gradients(input.clone());
-            let TrainOutput { grads, item } = own.output(parts, grads, items, 1.0);
-            (own.clone(), grads, item)
+
+        let step = |input: Input<M::Batch>| {
+            let trainee = trainee.clone();
+            move || {
+                let (parts, grads) = trainee.gradients(input.clone());
+                let TrainOutput { grads, item } = trainee.output(parts, grads, input.items, 1.0);
+                (trainee.clone(), grads, item)
+            }
         };
-        // A capture that fails, as where a model writes to its device, leaves the memory that it was to write without
+        // Before there is a graph, whose memory no other step can use.
+        let mut usual = in_place(step(input.clone())).2;
+        usual.read();
+        if before.has_moved(trainee) {
+            before.put_back(trainee);
+            return Err(
+                "a module keeps values of each step in new memory, as Burn's own batch norm does; rezero_kernels::fused has one that does not",
+            );
+        }
+        before.restore();
+
+        let gradients = step(Input {
+            batch: batch.clone(),
+            ..input.clone()
+        });
+        // A capture that fails, as where a model reads or writes on its device, leaves the memory that it was to write without
         // values. So the part that may fail is tried first, without the optimizer's memory.
         let trial = capture(&self.device, {
             let gradients = gradients.clone();
-            move || in_place(|| gradients().2)
+            move || catch_unwind(AssertUnwindSafe(|| in_place(&gradients).2)).ok()
         });
-        let works = trial.is_hardware();
+        let works = trial.is_hardware() && trial.output().is_some();
         drop(trial);
         before.restore();
         self.flush();
         if !works {
-            say!("this training step cannot be captured; every kernel is launched on its own");
-            return false;
+            return Err(
+                "the device cannot record it, or the model reads from its device or writes to it",
+            );
         }
+
         self.refresh(time, false);
+        let (device, mut optimizer) = (self.device.clone(), optimizer.clone());
         let graph = capture(&self.device, move || {
             in_place(|| {
                 let (own, grads, item) = gradients();
@@ -111,40 +143,20 @@ impl<M: Model> Capturing<M> {
         });
         before.restore();
         self.flush();
-        if !graph.is_hardware() {
-            say!("this training step cannot be captured; every kernel is launched on its own");
-            return false;
-        }
-        self.step = Some(Step {
+        let mut step = Step {
             graph,
             batch,
-            items,
-            unchecked: CHECKED,
-        });
-        true
-    }
-
-    /// Whether the step of `input` can be a replay. Its batch is then in place.
-    pub fn takes(&self, input: &Input<M::Batch>) -> bool {
-        let Some(step) = &self.step else { return false };
-        step.items == input.items && step.batch.overwrite(&input.batch)
-    }
-
-    /// Compares a replay that updates nothing with a step as usual, for the first batches that it takes. False if they differ.
-    pub fn agrees(&mut self, trainee: &Trainee<M>, input: &Input<M::Batch>, time: usize) -> bool {
-        let Some(step) = self.step.as_mut().filter(|step| step.unchecked > 0) else {
-            return true;
+            items: input.items,
         };
-        step.unchecked -= 1;
-        let before = Memory::of(trainee);
-        let mut usual = in_place(|| {
-            let (parts, grads) = trainee.gradients(input.clone());
-            trainee.output(parts, grads, input.items, 1.0).item
-        });
-        usual.read();
-        before.restore();
-        self.refresh(time, false);
-        let step = self.step.as_mut().expect("it was there above");
+        if !step.graph.is_hardware() {
+            return Err("the device cannot record it");
+        }
+        if self.has_moved() {
+            return Err("a parameter cannot be updated in place");
+        }
+        if !step.batch.overwrite(&input.batch) {
+            return Err("a batch has another form than the one before");
+        }
         let mut replayed = step.graph.replay().0.clone();
         replayed.read();
         before.restore();
@@ -154,13 +166,17 @@ impl<M: Model> Capturing<M> {
             (usual.grad_norm, replayed.grad_norm),
         ];
         let close = |a: f64, b: f64| (a - b).abs() <= TOLERANCE * a.abs().max(b.abs());
-        // What is not finite ends the run, with the usual step's diagnosis.
-        pairs.into_iter().all(|(a, b)| close(a, b))
+        if !pairs.into_iter().all(|(a, b)| close(a, b)) {
+            return Err("its replay has other results than the step itself");
+        }
+        self.step = Some(step);
+        Ok(())
     }
 
-    /// From now on, steps are taken as usual.
-    pub fn leave(self) {
-        self.rules.iter().for_each(|rule| rule.leave());
+    /// Whether the step of `input` can be a replay. Its batch is then in place.
+    pub fn takes(&self, input: &Input<M::Batch>) -> bool {
+        let Some(step) = &self.step else { return false };
+        step.items == input.items && step.batch.overwrite(&input.batch)
     }
 
     /// Step `time` of the optimizer, counted from 1, on the batch that is in place.
@@ -179,6 +195,16 @@ impl<M: Model> Capturing<M> {
         self.flush();
     }
 
+    /// Whether an update gave new tensors, which the graph does not see.
+    pub fn has_moved(&self) -> bool {
+        self.rules.iter().any(|rule| rule.has_moved())
+    }
+
+    /// From now on, steps are taken as usual.
+    pub fn leave(self) {
+        self.rules.iter().for_each(|rule| rule.leave());
+    }
+
     fn refresh(&self, time: usize, counts: bool) {
         for rule in &self.rules {
             rule.refresh(time, counts, &self.device);
@@ -191,9 +217,18 @@ impl<M: Model> Capturing<M> {
     }
 }
 
-/// A copy of a module's numbers that are no weights, such as running statistics, and where they are. Steps that count for nothing change
+/// A module's numbers that are no weights, such as running statistics: where they are, and a copy. Steps that count for nothing change
 /// them.
-struct Memory(Vec<Box<dyn Fn()>>);
+struct Memory(Vec<Place>);
+
+struct Place {
+    id: ParamId,
+    restore: Box<dyn Fn()>,
+    /// The largest difference of a tensor of this place's rank from the place, as long as nothing was restored.
+    apart: Box<dyn Fn(&dyn std::any::Any) -> f64>,
+    /// The tensor of the place.
+    tensor: Box<dyn std::any::Any>,
+}
 
 impl Memory {
     fn of<M: Module>(module: &M) -> Self {
@@ -205,20 +240,76 @@ impl Memory {
     }
 
     fn restore(&self) {
-        self.0.iter().for_each(|restore| restore());
+        self.0.iter().for_each(|place| (place.restore)());
+    }
+
+    /// Whether the module's numbers are others than those in their places: then they have new ones.
+    fn has_moved<M: Module>(&self, module: &M) -> bool {
+        drop(module.valid());
+        let mut differs = Differs {
+            memory: self,
+            found: false,
+        };
+        module.visit(&mut differs);
+        differs.found
+    }
+
+    /// Gives the module's statistics, which its clones share, their places again.
+    fn put_back<M: Module>(&self, module: &M) {
+        drop(module.clone().map(&mut PutBack(self)));
+    }
+
+    fn find(&self, id: ParamId) -> Option<&Place> {
+        self.0.iter().find(|place| place.id == id)
     }
 }
 
 impl ModuleVisitor for Memory {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let place = param.val();
-        if place.is_require_grad() {
+        let value = param.val();
+        if value.is_require_grad() {
             return;
         }
-        let place = place.inner();
+        let place = value.clone().inner();
         let copy = place.clone() * 1.0;
-        self.0.push(Box::new(move || {
-            overwrite(&place, &copy);
-        }));
+        let own = place.clone();
+        self.0.push(Place {
+            id: param.id,
+            restore: Box::new(move || {
+                overwrite(&place, &copy);
+            }),
+            apart: Box::new(move |other| match other.downcast_ref::<Tensor<D>>() {
+                Some(other) => (own.clone() - other.clone()).abs().max().into_scalar(),
+                None => f64::NAN,
+            }),
+            tensor: Box::new(value),
+        });
+    }
+}
+
+struct Differs<'a> {
+    memory: &'a Memory,
+    found: bool,
+}
+
+impl ModuleVisitor for Differs<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(place) = self.memory.find(param.id) {
+            let now: Tensor<D> = param.val().inner();
+            // What is not a number has moved, too.
+            self.found |= (place.apart)(&now) != 0.0;
+        }
+    }
+}
+
+struct PutBack<'a>(&'a Memory);
+
+impl ModuleMapper for PutBack<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let place = self.0.find(param.id);
+        match place.and_then(|place| place.tensor.downcast_ref::<Tensor<D>>()) {
+            Some(tensor) => param.map(|_| tensor.clone()),
+            None => param,
+        }
     }
 }

@@ -38,7 +38,7 @@ mod trainer;
 
 pub use average::Average;
 pub use diagnose::diagnose;
-pub use model::{Batch, Model, Pass, Sums, integers_on};
+pub use model::{Batch, Model, Pass, Sums, integers_on, own, own_int, written, written_int};
 pub use norms::{Norms, clip_global_norm};
 pub use optimizer::{AdaGrad, Adam, Numbers, Sgd, build as build_optimizer};
 pub use parts::PartUpdate;
@@ -52,7 +52,7 @@ pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
 pub(crate) use freeze::check_freeze;
 pub(crate) use memory::available as available_memory;
-pub(crate) use model::{differentiate, written, written_int, written_part};
+pub(crate) use model::{differentiate, own_part, written_part};
 pub(crate) use optimizer::InPlace;
 pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;

@@ -162,23 +162,51 @@ pub trait Batch: Clone + Debug + Send + Sync + 'static {
     /// The batch on another device.
     fn to_device(self, device: &Device) -> Self;
 
-    /// Writes the values of `new` into the memory of this batch, with [`rezero_kernels::overwrite`], so that a training step that
-    /// was captured with this batch can be replayed with those. True only if everything that the loss reads was written. Default:
-    /// false; every kernel is then launched on its own
+    /// The batch in memory that no other tensor shares, see [`own`] and [`own_int`]: a captured training step reads it. Default: `None`; every
+    /// kernel is then launched on its own
+    fn owned(&self) -> Option<Self> {
+        None
+    }
+
+    /// Writes the values of `new` into the memory of this batch, which [`owned`](Self::owned) gave, with [`written`] and [`written_int`].
+    /// True only if everything that the loss reads was written. Default: false
     fn overwrite(&self, new: &Self) -> bool {
         let _ = new;
         false
     }
 }
 
+/// The tensor in memory of its own, for [`Batch::owned`]. `None` if its device cannot write in place.
+pub fn own<const D: usize>(tensor: &Tensor<D>) -> Option<Tensor<D>> {
+    let own = Tensor::zeros(tensor.dims(), (&tensor.device(), tensor.dtype()));
+    written(&own, tensor).then_some(own)
+}
+
+/// [`own`] for integers.
+pub fn own_int<const D: usize>(tensor: &Tensor<D, Int>) -> Option<Tensor<D, Int>> {
+    let own = Tensor::zeros(tensor.dims(), (&tensor.device(), tensor.dtype()));
+    written_int(&own, tensor).then_some(own)
+}
+
 /// [`overwrite`](rezero_kernels::overwrite), if the shapes are the same.
-pub(crate) fn written<const D: usize>(old: &Tensor<D>, new: &Tensor<D>) -> bool {
+pub fn written<const D: usize>(old: &Tensor<D>, new: &Tensor<D>) -> bool {
     old.dims() == new.dims() && rezero_kernels::overwrite(old, new)
 }
 
 /// [`overwrite_int`](rezero_kernels::overwrite_int), if the shapes are the same.
-pub(crate) fn written_int<const D: usize>(old: &Tensor<D, Int>, new: &Tensor<D, Int>) -> bool {
+pub fn written_int<const D: usize>(old: &Tensor<D, Int>, new: &Tensor<D, Int>) -> bool {
     old.dims() == new.dims() && rezero_kernels::overwrite_int(old, new)
+}
+
+/// A part that a batch may have, in memory of its own.
+pub(crate) fn own_part<T>(
+    part: Option<&T>,
+    own: impl FnOnce(&T) -> Option<T>,
+) -> Option<Option<T>> {
+    match part {
+        Some(part) => own(part).map(Some),
+        None => Some(None),
+    }
 }
 
 /// Whether a part that a batch may have could be written: both batches have it, or neither has.
@@ -225,6 +253,10 @@ impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B>) {
         (self.0.to_device(device), self.1.to_device(device))
     }
 
+    fn owned(&self) -> Option<Self> {
+        Some((own(&self.0)?, own(&self.1)?))
+    }
+
     fn overwrite(&self, new: &Self) -> bool {
         written(&self.0, &new.0) && written(&self.1, &new.1)
     }
@@ -243,6 +275,10 @@ impl<const A: usize, const B: usize> Batch for (Tensor<A>, Tensor<B, Int>) {
 
     fn to_device(self, device: &Device) -> Self {
         (self.0.to_device(device), integers_on(self.1, device))
+    }
+
+    fn owned(&self) -> Option<Self> {
+        Some((own(&self.0)?, own_int(&self.1)?))
     }
 
     fn overwrite(&self, new: &Self) -> bool {

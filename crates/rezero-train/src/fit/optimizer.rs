@@ -1,6 +1,6 @@
 //! The optimizers of a run: one per parameter group. Each reads the schedule's [`Rates`].
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
@@ -196,6 +196,8 @@ struct Held {
     numbers: Mutex<Option<Tensor<1>>>,
     /// Replays of a captured step. They update the memory of an optimizer's state, but not its count of steps.
     replays: AtomicUsize,
+    /// Whether an update in place was asked for, but gave new tensors.
+    moved: AtomicBool,
 }
 
 impl Numbers {
@@ -221,6 +223,13 @@ impl Numbers {
         }
     }
 
+    /// Notes an update that gave new tensors: if it should have been in place, a captured step does not see it.
+    fn note_moved(&self) {
+        if self.lock().is_some() {
+            self.0.moved.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn replays(&self) -> usize {
         self.0.replays.load(Ordering::Relaxed)
     }
@@ -234,6 +243,9 @@ pub(crate) trait InPlace: Send + Sync {
 
     /// A captured step was replayed.
     fn replayed(&self);
+
+    /// Whether an update since the first [`refresh`](Self::refresh) was not in place.
+    fn has_moved(&self) -> bool;
 
     /// From now on steps are taken as usual.
     fn leave(&self);
@@ -373,6 +385,10 @@ impl InPlace for Sgd {
         self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn has_moved(&self) -> bool {
+        self.numbers.0.moved.load(Ordering::Relaxed)
+    }
+
     fn leave(&self) {
         *self.numbers.lock() = None;
     }
@@ -397,6 +413,7 @@ impl Optimizer for Sgd {
                 Some(State::new(time, [v]).counted_by(&self.numbers)),
             );
         }
+        self.numbers.note_moved();
         let velocity = state.map(|[v]| v);
         let (weights, velocity) = self.at(time).update(weights, gradient, velocity);
         (
@@ -448,6 +465,10 @@ impl InPlace for AdaGrad {
         self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn has_moved(&self) -> bool {
+        self.numbers.0.moved.load(Ordering::Relaxed)
+    }
+
     fn leave(&self) {
         *self.numbers.lock() = None;
     }
@@ -472,6 +493,7 @@ impl Optimizer for AdaGrad {
                 Some(State::new(time, [s]).counted_by(&self.numbers)),
             );
         }
+        self.numbers.note_moved();
         let sums = state.map(|[s]| s);
         let (weights, sums) = self.at(time).update(weights, gradient, sums);
         (
@@ -545,6 +567,10 @@ impl InPlace for Adam {
         self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn has_moved(&self) -> bool {
+        self.numbers.0.moved.load(Ordering::Relaxed)
+    }
+
     fn leave(&self) {
         *self.numbers.lock() = None;
     }
@@ -570,6 +596,7 @@ impl Optimizer for Adam {
                 Some(State::new(time, moments).counted_by(&self.numbers)),
             );
         }
+        self.numbers.note_moved();
         let (weights, moments) = self.at(time).update(weights, gradient, moments);
         (
             weights,

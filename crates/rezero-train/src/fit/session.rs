@@ -308,6 +308,9 @@ impl<M: Model> Session<M> {
         if !skipped {
             let trainee = self.trainee.take().expect("it was put back above");
             let trainee = optimizer.step(output.lr, trainee, grads);
+            if capturing.as_ref().is_some_and(Capturing::has_moved) {
+                leave(capturing);
+            }
             if let Some(average) = average {
                 average.update(&trainee.model);
             }
@@ -330,22 +333,23 @@ impl<M: Model> Session<M> {
             ..
         } = &mut self.start.moving;
         let Some(own) = capturing else { return false };
-        let begins = !own.has_begun() && taken >= WARM_UP;
-        if begins && !own.begin(trainee, optimizer, input, step + 1) {
-            leave(capturing);
+        if own.has_begun() {
+            return own.takes(input);
+        }
+        // Not on a batch of another size, such as the last one of an epoch. By now, an average has memory of its own.
+        if !own.is_usual(input) || taken < WARM_UP {
             return false;
         }
-        if !own.takes(input) {
-            return false;
-        }
-        let agrees = own.agrees(trainee, input, step + 1);
-        if !agrees {
-            say!(
-                "the captured training step has other results than the step itself; from now on every kernel is launched on its own"
-            );
+        let begun = own.begin(trainee, optimizer, input, step + 1);
+        if let Err(reason) = begun {
+            if !reason.is_empty() {
+                say!(
+                    "training steps are not captured, every kernel is launched on its own: {reason}"
+                );
+            }
             leave(capturing);
         }
-        agrees
+        begun.is_ok()
     }
 
     /// The step on the batch that is in place.
@@ -354,7 +358,6 @@ impl<M: Model> Session<M> {
         let Moving {
             schedule,
             capturing,
-            average,
             ..
         } = &mut self.start.moving;
         let lr = schedule.step();
@@ -363,18 +366,19 @@ impl<M: Model> Session<M> {
         output.totals.items = items;
         output.read();
         output.lr = lr;
+        self.must_be_finite(&output, &GradientsParams::new(), false)?;
+        let average = &mut self.start.moving.average;
         if let (Some(average), Some(trainee)) = (average, &self.trainee) {
             average.update(&trainee.model);
         }
-        self.must_be_finite(&output, &GradientsParams::new(), false)?;
         Ok(output)
     }
 
     /// Gives capturing up before it begins if the last step drew random numbers.
     fn must_not_draw(&mut self, seed: u64) {
-        let last_before = self.start.state.step + 1 - self.first == WARM_UP;
+        let taken = self.start.state.step + 1 - self.first;
         let capturing = &mut self.start.moving.capturing;
-        if last_before && capturing.as_ref().is_some_and(|own| own.has_drawn(seed)) {
+        if taken <= WARM_UP && capturing.as_ref().is_some_and(|own| own.has_drawn(seed)) {
             leave(capturing);
         }
     }

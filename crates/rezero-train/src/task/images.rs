@@ -520,6 +520,14 @@ impl fit::Batch for ImageBatch {
         }
     }
 
+    fn owned(&self) -> Option<Self> {
+        Some(Self {
+            images: fit::own(&self.images)?,
+            targets: fit::own_int(&self.targets)?,
+            soft: fit::own_part(self.soft.as_ref(), fit::own)?,
+        })
+    }
+
     fn overwrite(&self, new: &Self) -> bool {
         fit::written(&self.images, &new.images)
             && fit::written_int(&self.targets, &new.targets)

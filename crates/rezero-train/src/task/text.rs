@@ -302,6 +302,15 @@ impl fit::Batch for TextBatch {
         }
     }
 
+    fn owned(&self) -> Option<Self> {
+        Some(Self {
+            inputs: fit::own_int(&self.inputs)?,
+            targets: fit::own_int(&self.targets)?,
+            weights: fit::own_part(self.weights.as_ref(), fit::own)?,
+            scored: self.scored,
+        })
+    }
+
     fn overwrite(&self, new: &Self) -> bool {
         fit::written_int(&self.inputs, &new.inputs)
             && fit::written_int(&self.targets, &new.targets)

@@ -131,6 +131,7 @@ fn convolutions() {
         ([3, 5, 7, 3], 40, 1),
         ([2, 20, 6, 12], 70, 1),
         ([2, 16, 8, 8], 32, 2),
+        ([1, 400, 3, 4], 390, 1),
     ] {
         let what = format!("[{n}, {c}, {h}, {w}] to {out}, stride {stride}");
         same(&what, |device| {
