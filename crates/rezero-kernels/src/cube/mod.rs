@@ -46,7 +46,7 @@ pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Val
 
 /// See [`overwrite`](crate::overwrite).
 pub(crate) fn overwrite(old: DispatchTensor, new: DispatchTensor) -> bool {
-    if old.dtype() != new.dtype() || old.autodiff != new.autodiff || !countable(&old) {
+    if old.dtype() != new.dtype() || !countable(&old) {
         return false;
     }
     match (untracked(old.kind), untracked(new.kind)) {

@@ -5,6 +5,7 @@
 //! weights, the optimizer's state and the running statistics are updated where they are. A step that cannot be a replay, of a
 //! batch of another size, runs as usual, but in the same memory.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -219,15 +220,43 @@ impl<M: Model> Capturing<M> {
 
 /// A module's numbers that are no weights, such as running statistics: where they are, and a copy. Steps that count for nothing change
 /// them.
-struct Memory(Vec<Place>);
+struct Memory(Vec<(ParamId, Box<dyn Place>)>);
 
-struct Place {
-    id: ParamId,
-    restore: Box<dyn Fn()>,
-    /// The largest difference of a tensor of this place's rank from the place, as long as nothing was restored.
-    apart: Box<dyn Fn(&dyn std::any::Any) -> f64>,
-    /// The tensor of the place.
-    tensor: Box<dyn std::any::Any>,
+/// A tensor of any rank and a copy of it.
+trait Place {
+    /// Writes the copy over the tensor.
+    fn restore(&self);
+
+    /// The largest difference of the tensor from another one, which is no number if that has another rank.
+    fn apart(&self, other: &dyn Any) -> f64;
+
+    /// The tensor as the module has it.
+    fn tensor(&self) -> &dyn Any;
+}
+
+struct Placed<const D: usize> {
+    tensor: Tensor<D>,
+    copy: Tensor<D>,
+}
+
+impl<const D: usize> Place for Placed<D> {
+    fn restore(&self) {
+        overwrite(&self.tensor, &self.copy);
+    }
+
+    fn apart(&self, other: &dyn Any) -> f64 {
+        match other.downcast_ref::<Tensor<D>>() {
+            Some(other) => {
+                let [own, other] = [&self.tensor, other].map(|t| t.clone().inner());
+                (own - other).abs().max().into_scalar()
+            }
+            None => f64::NAN,
+        }
+    }
+
+    fn tensor(&self) -> &dyn Any {
+        &self.tensor
+    }
 }
 
 impl Memory {
@@ -240,7 +269,7 @@ impl Memory {
     }
 
     fn restore(&self) {
-        self.0.iter().for_each(|place| (place.restore)());
+        self.0.iter().for_each(|(_, place)| place.restore());
     }
 
     /// Whether the module's numbers are others than those in their places: then they have new ones.
@@ -259,31 +288,20 @@ impl Memory {
         drop(module.clone().map(&mut PutBack(self)));
     }
 
-    fn find(&self, id: ParamId) -> Option<&Place> {
-        self.0.iter().find(|place| place.id == id)
+    fn find(&self, id: ParamId) -> Option<&dyn Place> {
+        let found = self.0.iter().find(|(known, _)| *known == id)?;
+        Some(found.1.as_ref())
     }
 }
 
 impl ModuleVisitor for Memory {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        if value.is_require_grad() {
-            return;
+        let tensor = param.val();
+        if !tensor.is_require_grad() {
+            let copy = tensor.clone().inner() * 1.0;
+            let copy = Placed { tensor, copy };
+            self.0.push((param.id, Box::new(copy)));
         }
-        let place = value.clone().inner();
-        let copy = place.clone() * 1.0;
-        let own = place.clone();
-        self.0.push(Place {
-            id: param.id,
-            restore: Box::new(move || {
-                overwrite(&place, &copy);
-            }),
-            apart: Box::new(move |other| match other.downcast_ref::<Tensor<D>>() {
-                Some(other) => (own.clone() - other.clone()).abs().max().into_scalar(),
-                None => f64::NAN,
-            }),
-            tensor: Box::new(value),
-        });
     }
 }
 
@@ -295,9 +313,8 @@ struct Differs<'a> {
 impl ModuleVisitor for Differs<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(place) = self.memory.find(param.id) {
-            let now: Tensor<D> = param.val().inner();
-            // What is not a number has moved, too.
-            self.found |= (place.apart)(&now) != 0.0;
+            // What is no number has moved, too.
+            self.found |= place.apart(&param.val()) != 0.0;
         }
     }
 }
@@ -306,8 +323,8 @@ struct PutBack<'a>(&'a Memory);
 
 impl ModuleMapper for PutBack<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let place = self.0.find(param.id);
-        match place.and_then(|place| place.tensor.downcast_ref::<Tensor<D>>()) {
+        let place = self.0.find(param.id).map(Place::tensor);
+        match place.and_then(|tensor| tensor.downcast_ref::<Tensor<D>>()) {
             Some(tensor) => param.map(|_| tensor.clone()),
             None => param,
         }

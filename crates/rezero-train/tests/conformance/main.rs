@@ -14,6 +14,7 @@
 mod backend;
 #[path = "../../../rezero-nn/tests/by_path.rs"]
 mod by_path;
+mod captured;
 #[path = "../../../rezero-nn/tests/golden.rs"]
 mod golden;
 #[path = "../../../rezero-nn/tests/helpers.rs"]

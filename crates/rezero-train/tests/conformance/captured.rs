@@ -1,0 +1,125 @@
+//! Models whose steps cannot be captured train as they do without.
+
+use std::path::Path;
+
+use burn::data::dataset::InMemDataset;
+use burn::module::Module;
+use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+use rezero_train::fit::{Batch, DatasetSource, Finished, Model, Sums, Task, Trainer};
+use rezero_train::recipe::Settings;
+
+use crate::backend::{name, tolerance};
+
+/// A line through points.
+#[derive(Module, Debug)]
+struct Net {
+    first: Linear,
+    norm: Option<BatchNorm>,
+    dropout: Option<Dropout>,
+    last: Linear,
+    #[module(skip)]
+    reads: bool,
+}
+
+impl Net {
+    fn new(norm: bool, dropout: bool, reads: bool, device: &Device) -> Self {
+        Self {
+            first: LinearConfig::new(2, 8).init(device),
+            norm: norm.then(|| BatchNormConfig::new(8).init(device)),
+            dropout: dropout.then(|| DropoutConfig::new(0.5).init()),
+            last: LinearConfig::new(8, 1).init(device),
+            reads,
+        }
+    }
+}
+
+impl Model for Net {
+    type Batch = (Tensor<2>, Tensor<2>);
+
+    fn loss(&self, (x, y): &Self::Batch) -> Sums {
+        let x = self.first.forward(x.clone());
+        let x = match &self.norm {
+            Some(norm) => norm.forward::<2>(x),
+            None => x,
+        };
+        let x = match &self.dropout {
+            Some(dropout) => dropout.forward(x),
+            None => x,
+        };
+        let error = self.last.forward(x.tanh()) - y.clone();
+        if self.reads {
+            let largest: f32 = error.clone().inner().abs().max().into_scalar();
+            assert!(largest.is_finite());
+        }
+        let sum = error.square().sum();
+        Sums::new(sum.clone()).with("correct", sum.inner())
+    }
+}
+
+/// The losses of the last validation, over 12 steps.
+fn trained(dir: &Path, capture: bool, init: impl Fn(&Device) -> Net + Send) -> (Finished, f64) {
+    let text = format!(
+        "[optimizer]\nkind = 'sgd'\nlr = 0.05\n[train]\nbatch = 8\n[run]\nepochs = 2\ndevice = '{}'\ncapture = {capture}",
+        name()
+    );
+    let settings = Settings::parse(&text).expect("a valid recipe");
+    let points = |range: std::ops::Range<usize>| {
+        let point = |i: usize| [(i as f32 * 0.7).sin(), (i as f32 * 1.3).cos()];
+        InMemDataset::new(range.map(point).collect())
+    };
+    let batch = |points: Vec<[f32; 2]>, device: &Device| {
+        let n = points.len();
+        let x = Tensor::<1>::from_floats(points.concat().as_slice(), device).reshape([n, 2]);
+        (x.clone(), x.sum_dim(1) * 3.0)
+    };
+    let train = DatasetSource::training(points(0..48), &settings, batch);
+    let valid = DatasetSource::scoring(points(48..64), &settings, batch);
+    let finished = Trainer::new(dir, settings, Task::classification("points"))
+        .with_plain(true)
+        .fit(init, train, valid)
+        .expect("the run ends");
+    let rows = std::fs::read_to_string(dir.join("metrics.jsonl")).expect("rows");
+    let last = rows.lines().rfind(|row| row.contains("\"valid\""));
+    let row: serde_json::Value = serde_json::from_str(last.expect("a validation")).expect("JSON");
+    (finished, row["loss"].as_f64().expect("a loss"))
+}
+
+#[test]
+fn batches_are_copied() {
+    let device = crate::backend::device();
+    if !rezero_kernels::can_overwrite(&device) {
+        return;
+    }
+    let tensor = |value: f32| Tensor::<2>::full([2, 3], value, &device);
+    let batch = (tensor(1.0), tensor(2.0));
+    let owned = batch.owned().expect("memory of its own");
+    assert!(owned.overwrite(&(tensor(3.0), tensor(4.0))));
+    assert_eq!(crate::helpers::values(batch.0), [1.0; 6]);
+    assert_eq!(crate::helpers::values(owned.1.clone()), [4.0; 6]);
+    assert!(!owned.overwrite(&(Tensor::zeros([1, 3], &device), tensor(0.0))));
+}
+
+#[test]
+fn captured_or_not_models_train_alike() {
+    for (what, norm, dropout, reads) in [
+        ("plain", false, false, false),
+        ("Burn's batch norm", true, false, false),
+        ("dropout", false, true, false),
+        ("a model that reads", false, false, true),
+    ] {
+        let mut losses = Vec::new();
+        for capture in [false, true] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let init = move |device: &Device| {
+                device.seed(7);
+                Net::new(norm, dropout, reads, device)
+            };
+            let (finished, loss) = trained(dir.path(), capture, init);
+            assert_eq!(finished.state.step, 12, "{what}");
+            losses.push(loss);
+        }
+        let error = (losses[1] / losses[0] - 1.0).abs();
+        assert!(error <= 10.0 * tolerance(), "{what}: {losses:?}");
+    }
+}
