@@ -246,17 +246,34 @@ fn one(name: &str) -> Result<Device> {
 fn computes(device: &Device) -> Result<(), String> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let sum = || Tensor::<1>::ones([2], device).sum().into_data();
+    // With an exponential, which CUDA's kernels take from a file of its toolkit.
+    let sum = || Tensor::<1>::zeros([2], device).exp().sum().into_data();
     let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(sum));
     std::panic::set_hook(hook);
     match sum {
-        Ok(sum) if sum.iter::<f32>().eq([2.0]) => Ok(()),
-        Ok(_) => Err("1 + 1 is not 2 on it; its driver is broken".to_owned()),
-        Err(panic) => Err(format!(
-            "it does not start: {} (is its driver installed?)",
-            beginning(panic_message(panic.as_ref()))
-        )),
+        Ok(sum) if sum.iter::<f32>().all(|sum| (sum - 2.0).abs() < 1e-3) => Ok(()),
+        Ok(_) => Err("e⁰ + e⁰ is not 2 on it; its driver is broken".to_owned()),
+        Err(panic) => {
+            let message = panic_message(panic.as_ref());
+            let hint = match needed(message) {
+                Some(hint) => hint,
+                None => "is its driver installed?",
+            };
+            let message = beginning(message);
+            Err(format!("it does not start: {message} ({hint})"))
+        }
     }
+}
+
+/// What to install if a driver's message names one of the files that kernels need beside it.
+fn needed(message: &str) -> Option<&'static str> {
+    let message = message.to_lowercase();
+    [
+        ("libdevice", "libdevice.10.bc is missing: install the CUDA toolkit's nvvm, and set CUDA_PATH to the folder above nvvm/libdevice"),
+        ("nvrtc", "NVRTC is missing: install the CUDA toolkit, and add its folder of libraries to LD_LIBRARY_PATH"),
+    ]
+    .into_iter()
+    .find_map(|(word, hint)| message.contains(word).then_some(hint))
 }
 
 /// The first line of a driver's message, at most 200 characters of it: libtorch's messages are long
@@ -461,6 +478,14 @@ mod tests {
         assert_eq!(beginning("one\ntwo"), "one");
         assert_eq!(beginning(r#"Torch("one\ntwo")"#), "Torch(\"one");
         assert_eq!(beginning(&"ä".repeat(300)), format!("{}…", "ä".repeat(200)));
+    }
+
+    #[test]
+    fn what_a_driver_lacks_is_named() {
+        let message = "Error while reading data\n  libdevice.10.bc was not found: the kernel calls a function";
+        assert!(needed(message).unwrap().contains("CUDA_PATH"));
+        assert!(needed("cannot load libnvrtc.so").unwrap().contains("NVRTC"));
+        assert_eq!(needed("an error"), None);
     }
 
     #[test]
