@@ -3,7 +3,7 @@
 
     python3 results/gpu.py OUT NAME             adds the lines of OUT/bench.jsonl to results/gpu/NAME.jsonl, and writes the tables
     python3 results/gpu.py                      writes the tables of docs/GPU.md again
-    python3 results/gpu.py --agree RUN RUN      fails if the losses of two runs differ
+    python3 results/gpu.py --agree RUN RUN      fails if the losses of two runs differ by more than 0.5 % in the first ten rows
 
 A line is one of `rezero bench --json` or of benches/pytorch.py, with the GPU, its driver, the date, the commit and the number of the
 measurement.

@@ -26,13 +26,19 @@ out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 features=${FEATURES:-${device%%:*}}
 workloads=${WORKLOADS:-resnet-56,mlp-64,mlp-1000,lm-paper}
-deadline=$((SECONDS + ${SECONDS_LEFT:-840}))
 failed=0
 
 if [ -z "${REZERO:-}" ]; then
     (cd "$root" && cargo build --locked --release --features "$features") || exit 1
     REZERO=${CARGO_TARGET_DIR:-$root/target}/release/rezero
 fi
+
+# The parts run elsewhere.
+for name in REZERO CONFORMANCE REZERO_PYTHON DATA CACHES; do
+    [ -n "${!name:-}" ] && export "$name=$(realpath -s "${!name}")"
+done
+# What was built does not count.
+deadline=$((SECONDS + ${SECONDS_LEFT:-840}))
 
 # CubeCL's kernels and choices stay with the results.
 mkdir -p "$out/caches"
@@ -106,6 +112,7 @@ part captured 120 bash -o pipefail -c captured
 if [ -n "${REZERO_PYTHON:-}" ]; then
     part pytorch-tf32 90 bash -o pipefail -c "torch --dtype tf32"
 fi
+part plain 120 bash -o pipefail -c "bench --steps 20 --no-capture"
 part bench-bf16 180 bash -o pipefail -c "bench --steps 20 --dtype bf16"
 if [ -n "${REZERO_PYTHON:-}" ]; then
     part pytorch-bf16 90 bash -o pipefail -c "torch --dtype bf16"

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-/// More are not kept: positions of cached decoding are others in each step.
+/// More are not kept: positions of cached decoding change in each step.
 const MOST: usize = 64;
 /// Tensors of more values are not kept.
 const LARGEST: usize = 1 << 22;
@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// The values that `make` gives for these `numbers`, in f32 on `device`, outside autodiff: beside tensors under autodiff, they are constants. `make` must give the same ones each time: it is
-/// called once, as long as they are kept. `name` tells apart what has the same numbers.
+/// called once, as long as they are kept. `name` distinguishes tensors with equal `numbers`.
 pub fn constant<const D: usize>(
     name: &'static str,
     numbers: &[u64],

@@ -82,7 +82,7 @@ pub struct Captured<T> {
 }
 
 /// Records `step`, which is run four times for it: three times to compile its kernels, to choose among them and to reserve
-/// memory, and once while the launches are recorded. On a backend that records (CUDA, ROCm), the last run computes nothing.
+/// memory, and once while the launches are recorded. While a backend records (CUDA and ROCm; wgpu in software), the run computes nothing.
 /// So the memory that `step` writes must be restored afterwards.
 ///
 /// `device` is without autodiff. `step` may use autodiff, but it must not read from a device or write to one, and must write everything that
@@ -118,7 +118,8 @@ impl<T> Captured<T> {
         self.graph.output()
     }
 
-    /// Whether a replay is one launch of recorded work. Otherwise it runs the step again.
+    /// Whether a replay repeats recorded work: one launch on CUDA and ROCm, all recorded launches without their preparation on wgpu. Otherwise it runs
+    /// the step again.
     pub fn is_hardware(&self) -> bool {
         self.graph.is_hardware()
     }

@@ -9,7 +9,7 @@ pub struct Launch {
     pub ms: Option<[f64; 2]>,
 }
 
-/// Runs `work`, and reports the launches of the whole process meanwhile, in their order. Two marks around each launch take some microseconds.
+/// Runs `work`, and reports the launches of the whole process meanwhile, in their order. Two timestamps around each launch take some microseconds.
 /// Without feature `cube`, and for work on other backends, there are none. `work` should end with a read, so that nothing is
 /// launched after it.
 pub fn launches<R>(work: impl FnOnce() -> R) -> (R, Vec<Launch>) {

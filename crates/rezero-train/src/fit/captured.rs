@@ -88,8 +88,8 @@ impl<M: Model> Capturing<M> {
         time: usize,
     ) -> Result<(), &'static str> {
         let copied = self.last.take().and_then(|(last, _)| last.owned());
-        // No fault of the model: a batch may have memory that cannot be written, or no method for it.
-        let batch = copied.ok_or("")?;
+        let batch =
+            copied.ok_or("the batch has no `Batch::owned`, or is not in f32 and integers")?;
         let before = Memory::of(trainee);
         self.flush();
 

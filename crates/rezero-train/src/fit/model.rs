@@ -162,8 +162,8 @@ pub trait Batch: Clone + Debug + Send + Sync + 'static {
     /// The batch on another device.
     fn to_device(self, device: &Device) -> Self;
 
-    /// The batch in memory that no other tensor shares, see [`own`] and [`own_int`]: a captured training step reads it. Default: `None`; every
-    /// kernel is then launched on its own
+    /// A copy of the batch in memory of its own, which a captured training step reads; make it with [`own`] and [`own_int`]. Default: `None`, and
+    /// steps are not captured
     fn owned(&self) -> Option<Self> {
         None
     }

@@ -342,11 +342,7 @@ impl<M: Model> Session<M> {
         }
         let begun = own.begin(trainee, optimizer, input, step + 1);
         if let Err(reason) = begun {
-            if !reason.is_empty() {
-                say!(
-                    "training steps are not captured, every kernel is launched on its own: {reason}"
-                );
-            }
+            say_uncaptured(reason);
             leave(capturing);
         }
         begun.is_ok()
@@ -379,6 +375,7 @@ impl<M: Model> Session<M> {
         let taken = self.start.state.step + 1 - self.first;
         let capturing = &mut self.start.moving.capturing;
         if taken <= WARM_UP && capturing.as_ref().is_some_and(|own| own.has_drawn(seed)) {
+            say_uncaptured("they draw random numbers, as dropout does");
             leave(capturing);
         }
     }
@@ -718,6 +715,10 @@ impl<M: Model> Session<M> {
         let processed = self.events.process_valid(event);
         processed.map_err(|e| Error::Training(e.to_string()))
     }
+}
+
+fn say_uncaptured(reason: &str) {
+    say!("training steps are not captured, every kernel is launched on its own: {reason}");
 }
 
 /// Steps are taken as usual from now on.
