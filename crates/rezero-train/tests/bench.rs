@@ -29,6 +29,7 @@ const KEYS: [&str; 12] = [
     "peak_rss_mb",
     "loops_per_step",
     "share_16_tasks",
+    "captured",
 ];
 
 #[test]
