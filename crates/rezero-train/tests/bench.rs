@@ -16,7 +16,7 @@ const TINY: [&str; 8] = [
     "latency:depth=8,batch=2",
 ];
 /// The keys of a line.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "framework",
     "device",
     "workload",
