@@ -94,6 +94,8 @@ pub(super) struct Session<M: Model> {
     pub warm_up: Option<f64>,
     /// The gates as they were last read.
     pub alphas: Vec<f32>,
+    /// Steps that were replays of a captured one.
+    pub replayed: usize,
     /// Whether a rank has asked in the last step or validation to stop.
     pub stop: bool,
     /// What had been sent at the last row of training, and when that was.
@@ -359,6 +361,7 @@ impl<M: Model> Session<M> {
         let lr = schedule.step();
         let own = capturing.as_mut().expect("it can be a replay");
         let mut output = own.replay(step + 1);
+        self.replayed += 1;
         output.totals.items = items;
         output.read();
         output.lr = lr;

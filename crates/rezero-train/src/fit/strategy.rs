@@ -77,6 +77,8 @@ pub struct Finished {
     pub early: bool,
     /// Wall time of training in this process, in seconds.
     pub seconds: f64,
+    /// Steps of this process that were replays of a captured one.
+    pub replayed: usize,
 }
 
 impl<M, T, V> Fit<'_, M, T, V>
@@ -270,6 +272,7 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
             last: Instant::now(),
             warm_up: None,
             stop: false,
+            replayed: 0,
             logged: (ranks.traffic(), Instant::now()),
         };
         let outcome = session.run(&train, &valid);
@@ -278,6 +281,7 @@ impl<M: Model> SupervisedLearningStrategy<Trainee<M>> for Strategy<M> {
             interrupted,
             early: session.stops_early(),
             seconds: session.begun.elapsed().as_secs_f64(),
+            replayed: session.replayed,
         });
         *self.outcome.lock().unwrap_or_else(|e| e.into_inner()) = Some(finished);
         let trainee = session.trainee.take();

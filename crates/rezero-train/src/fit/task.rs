@@ -169,6 +169,12 @@ impl Task {
     pub(crate) fn summary(&self, run: &Run, finished: &Finished) -> String {
         let (measure, state, target) = (self.measure(), &finished.state, run.target);
         let mut text = format!("{} steps", state.step);
+        if finished.replayed > 0 {
+            text.push_str(&format!(
+                ", {} of them replays of a captured step",
+                finished.replayed
+            ));
+        }
         if let (Some(last), Some(best)) = (&state.valid, &state.best) {
             text.push_str(&format!(
                 ", validation {}, best {} at step {}",

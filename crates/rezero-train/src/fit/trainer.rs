@@ -229,6 +229,7 @@ impl Trainer {
                 interrupted: false,
                 early,
                 seconds: 0.0,
+                replayed: 0,
             });
         }
         device.seed(settings.train.seed);
