@@ -255,10 +255,7 @@ fn computes(device: &Device) -> Result<(), String> {
         Ok(_) => Err("e⁰ + e⁰ is not 2 on it; its driver is broken".to_owned()),
         Err(panic) => {
             let message = panic_message(panic.as_ref());
-            let hint = match needed(message) {
-                Some(hint) => hint,
-                None => "is its driver installed?",
-            };
+            let hint = needed(message).unwrap_or("is its driver installed?");
             let message = beginning(message);
             Err(format!("it does not start: {message} ({hint})"))
         }
