@@ -34,7 +34,9 @@ pub fn constant<const D: usize>(
     make: impl FnOnce() -> TensorData,
 ) -> Tensor<D> {
     let inner = device.clone().inner();
-    let key = (name, numbers.to_vec(), inner.clone());
+    // The rank, too: a tensor of another one is another tensor.
+    let numbers = numbers.iter().copied().chain([D as u64]).collect();
+    let key = (name, numbers, inner.clone());
     let found = ALL.with_borrow(|all| match find(all, &key)? {
         Kept::Float(values, shape) => Some((values.clone(), shape.clone())),
         Kept::Bool(_) => None,
@@ -47,7 +49,7 @@ pub fn constant<const D: usize>(
         keep(key, Kept::Float(values.clone(), shape.clone()));
         (values, shape)
     });
-    let shape: [usize; D] = shape.try_into().expect("the rank that was asked for");
+    let shape: [usize; D] = shape.try_into().expect("the rank is part of the key");
     values.reshape(shape)
 }
 

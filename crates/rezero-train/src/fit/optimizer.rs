@@ -251,6 +251,32 @@ pub(crate) trait InPlace: Send + Sync {
     fn leave(&self);
 }
 
+/// A rule with numbers in the device's memory.
+trait Numbered: Send + Sync {
+    /// Those of step `time`.
+    fn numbers_at(&self, time: usize) -> [f32; NUMBERS];
+
+    fn held(&self) -> &Numbers;
+}
+
+impl<R: Numbered> InPlace for R {
+    fn refresh(&self, time: usize, counts: bool, device: &Device) {
+        self.held().set(self.numbers_at(time), counts, device);
+    }
+
+    fn replayed(&self) {
+        self.held().0.replays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn has_moved(&self) -> bool {
+        self.held().0.moved.load(Ordering::Relaxed)
+    }
+
+    fn leave(&self) {
+        *self.held().lock() = None;
+    }
+}
+
 /// Whether a rule can take steps in place.
 trait MayStay {
     fn in_place(&self) -> Option<Arc<dyn InPlace>> {
@@ -376,21 +402,13 @@ impl MayStay for Sgd {
     }
 }
 
-impl InPlace for Sgd {
-    fn refresh(&self, time: usize, counts: bool, device: &Device) {
-        self.numbers.set(self.at(time).numbers(), counts, device);
+impl Numbered for Sgd {
+    fn numbers_at(&self, time: usize) -> [f32; NUMBERS] {
+        self.at(time).numbers()
     }
 
-    fn replayed(&self) {
-        self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn has_moved(&self) -> bool {
-        self.numbers.0.moved.load(Ordering::Relaxed)
-    }
-
-    fn leave(&self) {
-        *self.numbers.lock() = None;
+    fn held(&self) -> &Numbers {
+        &self.numbers
     }
 }
 
@@ -456,21 +474,13 @@ impl MayStay for AdaGrad {
     }
 }
 
-impl InPlace for AdaGrad {
-    fn refresh(&self, time: usize, counts: bool, device: &Device) {
-        self.numbers.set(self.at(time).numbers(), counts, device);
+impl Numbered for AdaGrad {
+    fn numbers_at(&self, time: usize) -> [f32; NUMBERS] {
+        self.at(time).numbers()
     }
 
-    fn replayed(&self) {
-        self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn has_moved(&self) -> bool {
-        self.numbers.0.moved.load(Ordering::Relaxed)
-    }
-
-    fn leave(&self) {
-        *self.numbers.lock() = None;
+    fn held(&self) -> &Numbers {
+        &self.numbers
     }
 }
 
@@ -558,21 +568,13 @@ impl MayStay for Adam {
     }
 }
 
-impl InPlace for Adam {
-    fn refresh(&self, time: usize, counts: bool, device: &Device) {
-        self.numbers.set(self.at(time).numbers(), counts, device);
+impl Numbered for Adam {
+    fn numbers_at(&self, time: usize) -> [f32; NUMBERS] {
+        self.at(time).numbers()
     }
 
-    fn replayed(&self) {
-        self.numbers.0.replays.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn has_moved(&self) -> bool {
-        self.numbers.0.moved.load(Ordering::Relaxed)
-    }
-
-    fn leave(&self) {
-        *self.numbers.lock() = None;
+    fn held(&self) -> &Numbers {
+        &self.numbers
     }
 }
 
