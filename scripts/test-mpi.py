@@ -169,6 +169,10 @@ def equal_to_the_whole_batch():
         far, off = compare(name, words)
         assert far <= 1e-5 and off <= 1e-5, (far, off)
         print(f"{name}, SGD: 50 steps on 2, 3 and 4 ranks beside the whole batch: weights within {far:.1e}, losses {off:.1e}")
+    # What is dropped is a function of the row in the batch.
+    far, off = compare("dropout", [*LM, "optimizer=sgd", "lr=0.1", "dropout=0.2"])
+    assert far <= 1e-5 and off <= 1e-5, (far, off)
+    print(f"text with dropout, SGD: weights within {far:.1e}, losses {off:.1e}")
     # Adam divides a gradient by its size, also one that is nothing but rounding.
     far, off = compare("adam", LM)
     assert off <= 1e-5, off

@@ -1,9 +1,10 @@
 //! Scaled dot-product attention, all heads in one function.
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 
 use crate::constants::constant;
+use crate::draws::{self, Draw};
 use crate::matmul_in;
 
 /// Scaled dot-product attention of several heads: Vaswani et al.,
@@ -43,9 +44,8 @@ pub struct DotProductAttention {
     /// The probability that an attention weight is set to 0, from 0 on and below 1; the others are divided by
     /// `1 − dropout`. It is applied in each call: set it to 0 outside training.
     ///
-    /// Each call draws a seed from the device's random numbers, so [`Device::seed`] decides what is dropped. On Flex,
-    /// the weight of a query and a key is kept or dropped by a hash of the seed, the sequence, the head and the indices of both in the call: no mask
-    /// is stored, and the kernel and the composed operations drop the same.
+    /// On Flex, the weight of a query and a key is kept or dropped by a hash of the call's seed, the sequence, the head and the indices of
+    /// both in the call, see [`dropout`](crate::dropout).
     pub dropout: f64,
     /// The type of both matrix products; `None`: that of the tensors.
     pub products: Option<DType>,
@@ -90,15 +90,15 @@ impl DotProductAttention {
             // Without elements there is nothing to compute: an empty output of the right shape.
             return part(0);
         }
-        let seed = self.seed(&qkv.device());
+        let draw = self.draw(&qkv.device());
         #[cfg(feature = "flex")]
-        if let Some(mut kernel) = self.kernel(qkv.dtype(), mask.as_ref(), seed)
+        if let Some(mut kernel) = self.kernel(qkv.dtype(), mask.as_ref(), draw)
             && let Some(inputs) = crate::flex::values([qkv.clone().into_dispatch()])
         {
             kernel.tracked = inputs.tracked();
             return crate::op::run(kernel, inputs).0;
         }
-        self.composed([part(0), part(1), part(2)], mask, seed)
+        self.composed([part(0), part(1), part(2)], mask, draw)
     }
 
     /// Attention of queries to keys and values, which may be views of larger tensors.
@@ -143,16 +143,16 @@ impl DotProductAttention {
             // Without keys, every query gets zeros.
             return q.zeros_like();
         }
-        let seed = self.seed(&q.device());
+        let draw = self.draw(&q.device());
         #[cfg(feature = "flex")]
-        if let Some(mut kernel) = self.kernel(q.dtype(), mask.as_ref(), seed)
+        if let Some(mut kernel) = self.kernel(q.dtype(), mask.as_ref(), draw)
             && let Some(inputs) =
                 crate::flex::values([&q, &k, &v].map(|part| part.clone().into_dispatch()))
         {
             kernel.tracked = inputs.tracked();
             return crate::op::run(kernel, inputs).0;
         }
-        self.composed([q, k, v], mask, seed)
+        self.composed([q, k, v], mask, draw)
     }
 
     /// Checks what both functions take, for `[batch, queries, keys, width]`.
@@ -177,17 +177,12 @@ impl DotProductAttention {
         }
     }
 
-    /// The seed of this call's dropout. Without dropout, or on a backend whose random numbers stay on its device: 0.
-    fn seed(&self, device: &Device) -> u64 {
-        #[cfg(feature = "flex")]
-        if self.dropout > 0.0 && *device == Device::flex() {
-            let range = Distribution::Uniform(0.0, 2f64.powi(62));
-            let options = (device, DType::I64);
-            let drawn = Tensor::<1, burn::tensor::Int>::random([1], range, options);
-            return drawn.into_scalar::<i64>() as u64;
+    /// What this call's dropout draws from.
+    fn draw(&self, device: &Device) -> Draw {
+        match self.dropout > 0.0 {
+            true => draws::next(device),
+            false => Draw::default(),
         }
-        let _ = device;
-        0
     }
 
     /// The kernel; `None` if it does not serve the types or the mask's backend.
@@ -196,7 +191,7 @@ impl DotProductAttention {
         &self,
         own: DType,
         mask: Option<&Tensor<3, Bool>>,
-        seed: u64,
+        draw: Draw,
     ) -> Option<crate::flex::attention::Attention> {
         let mask = match mask {
             Some(mask) => Some(crate::flex::attention::Mask::of(mask)?),
@@ -205,7 +200,7 @@ impl DotProductAttention {
         let kernel = crate::flex::attention::Attention {
             config: *self,
             mask,
-            seed,
+            draw,
             tracked: false,
         };
         self.products
@@ -217,7 +212,7 @@ impl DotProductAttention {
         &self,
         parts: [Tensor<3>; 3],
         mask: Option<Tensor<3, Bool>>,
-        seed: u64,
+        draw: Draw,
     ) -> Tensor<3> {
         let ([batch, queries, width], [_, keys, _]) = (parts[0].dims(), parts[1].dims());
         let d_head = width / self.n_heads;
@@ -246,7 +241,7 @@ impl DotProductAttention {
             // The weights of a query that may attend to nothing are equal until here.
             weights = weights.mask_fill(forbidden, 0.0);
         }
-        matmul_in(self.drop(weights, seed), v, products)
+        matmul_in(self.drop(weights, draw), v, products)
             .swap_dims(1, 2)
             .reshape([batch, queries, width])
     }
@@ -273,20 +268,20 @@ impl DotProductAttention {
         }
     }
 
-    fn drop(&self, weights: Tensor<4>, seed: u64) -> Tensor<4> {
+    fn drop(&self, weights: Tensor<4>, draw: Draw) -> Tensor<4> {
         if self.dropout == 0.0 {
             return weights;
         }
         #[cfg(feature = "flex")]
         if weights.device() == Device::flex() {
-            let kept = crate::flex::attention::kept(weights.dims(), self.dropout, seed);
+            let shape = weights.dims();
+            let rows = shape[1] * shape[2];
+            let kept = crate::flex::dropout::factors(&shape, rows, self.dropout, draw);
             let options = (&weights.device(), weights.dtype());
             return weights * Tensor::from_data(kept, options);
         }
-        let _ = seed;
-        let keep = 1.0 - self.dropout;
-        let kept = weights.random_like(Distribution::Bernoulli(keep));
-        weights * kept * (1.0 / keep)
+        let _ = draw;
+        crate::dropout(weights, self.dropout)
     }
 }
 

@@ -22,6 +22,7 @@
 //! | [`conv2d`] | a convolution of images |
 //! | [`subsample`] | every s-th pixel, between channels of zeros |
 //! | [`DotProductAttention`] | `dropout(softmax(mask(Q Kᵀ / √d))) V` for each head |
+//! | [`dropout`] | `x ⊙ m / (1 − p)`, m a function of (seed, row, place) |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
@@ -32,6 +33,8 @@
 //!
 //! [`capture`] records the launches of a training step on a GPU; [`in_place`] and [`overwrite`] keep its memory where it is, and
 //! [`launches`] shows what a device runs.
+//!
+//! [`seeded`] makes random draws functions of a seed and the row in the batch.
 //!
 //! [`Tasks`] counts the tasks that the kernels make. docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
@@ -53,6 +56,8 @@ mod conv;
 mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
+mod draws;
+mod dropout;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod fused;
@@ -75,6 +80,8 @@ pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use constants::constant;
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
+pub use draws::{draw_from, seeded};
+pub use dropout::dropout;
 pub use gate::gated_sum;
 pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};
 pub use launches::{Launch, launches};

@@ -4,6 +4,7 @@
 mod activations;
 mod attention;
 mod convolution;
+mod dropout;
 mod edges;
 mod losses;
 mod normalisation;

@@ -50,17 +50,21 @@ impl<M: Model> Replicas<M> {
     ) -> Result<(Vec<Sums>, GradientsParams)> {
         let shards = split(input.batch, self.workers.len());
         let busy = &self.workers[..shards.len()];
+        let mut row = input.first_row;
         for (i, (worker, batch)) in busy.iter().zip(shards).enumerate() {
+            let rows = batch.rows();
             let job = Job {
                 model: model.clone(),
                 input: Input {
                     batch,
                     first_part: input.first_part + i * model.how.accumulate,
+                    first_row: row,
                     ..input
                 },
             };
             // A thread that has ended does not answer, which is reported below.
             let _ = worker.jobs.send(job);
+            row += rows;
         }
         let inner = self.main.clone().inner();
         let mut sum = GradientsAccumulator::new();

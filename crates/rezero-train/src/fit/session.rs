@@ -14,7 +14,7 @@ use burn::train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainingItem, ValidLoader,
 };
 use rezero_data::rng::mix;
-use rezero_kernels::in_place;
+use rezero_kernels::{in_place, seeded};
 
 use super::average::Average;
 use super::captured::Capturing;
@@ -246,7 +246,10 @@ impl<M: Model> Session<M> {
             let lr = next.step();
             let mut update = PartUpdate::new(optimizer, lr);
             let Trainee { model, how } = trainee;
-            match model.update_by_parts(&input.batch, &pass, &mut update) {
+            let stepped = seeded(input.seed, 0, || {
+                model.update_by_parts(&input.batch, &pass, &mut update)
+            });
+            match stepped {
                 Ok((model, sums)) => {
                     let mut output = Output::new(vec![sums], total, Some(update.norms()));
                     *schedule = next;

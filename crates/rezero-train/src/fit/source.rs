@@ -51,6 +51,8 @@ pub type Shares<B> = Box<dyn DataLoaderIterator<Share<B>>>;
 pub struct Share<B> {
     /// These rows.
     pub batch: B,
+    /// The number of the first of them in the whole batch.
+    pub first_row: usize,
     /// The number of rows of the whole batch.
     pub rows: usize,
     /// The number of its [items](Batch::items).
@@ -68,8 +70,10 @@ impl<B: Batch> Iterator for Cutting<B> {
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.batches.next()?.map(|batch| {
             let (rows, items) = (batch.rows(), batch.items());
+            let own = self.ranks.share(rows);
             Share {
-                batch: batch.narrow(self.ranks.share(rows)),
+                first_row: own.start,
+                batch: batch.narrow(own),
                 rows,
                 items,
             }
@@ -347,6 +351,7 @@ impl<B: Batch> Iterator for Own<B> {
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.0.next()?.map(|share| Input {
             items: share.items,
+            first_row: share.first_row,
             givers: share.rows.min(self.1),
             ..Input::new(share.batch)
         }))

@@ -5,6 +5,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{ExecutionError, FloatDType, Tensor};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use rezero_data::rng::mix;
+use rezero_kernels::seeded;
 
 use super::freeze::Frozen;
 use super::model::{Batch, Model, Pass, Sums, split};
@@ -42,9 +43,11 @@ pub struct Input<B> {
     pub givers: usize,
     /// The seed of the random numbers of the step.
     pub seed: u64,
-    /// The number of the batch's first part among the parts of the whole step. Random numbers are functions of
+    /// The number of the batch's first part among the parts of the whole step. A device's random numbers are functions of
     /// (seed, part).
     pub first_part: usize,
+    /// The number of the batch's first row in the whole step. The draws of rezero-kernels are functions of (seed, row).
+    pub first_row: usize,
     /// The factor of the loss in the backward pass, so that gradients are not too small for half
     /// precision. The gradients are divided by it again.
     pub loss_scale: f64,
@@ -62,6 +65,7 @@ impl<B> Input<B> {
             batch,
             seed: 0,
             first_part: 0,
+            first_row: 0,
             loss_scale: 1.0,
         }
     }
@@ -88,6 +92,7 @@ impl<M: Model> Trainee<M> {
         let scale = input.loss_scale / input.items as f64;
         let mut sum = GradientsAccumulator::new();
         let mut parts = Vec::new();
+        let mut row = input.first_row;
         for (i, part) in split(input.batch, self.how.accumulate)
             .into_iter()
             .enumerate()
@@ -101,7 +106,8 @@ impl<M: Model> Trainee<M> {
                     device.seed(pass.seed);
                 }
             }
-            let (sums, grads) = self.model.gradients(&part, &pass);
+            let (sums, grads) = seeded(input.seed, row, || self.model.gradients(&part, &pass));
+            row += part.rows();
             sum.accumulate(&self.model, grads);
             parts.push(sums);
         }

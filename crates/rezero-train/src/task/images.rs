@@ -553,12 +553,14 @@ impl Source for ImageLoader {
     /// Decodes and augments the rows of the share alone.
     fn shares_from(&self, step: usize, device: &Device, ranks: &Ranks) -> Shares<ImageBatch> {
         let ranks = ranks.clone();
-        let own = self.clone().with_rows(move |rows| ranks.share(rows));
-        Box::new(ImageShares(own.on(device).from_step(step)))
+        let share = ranks.clone();
+        let own = self.clone().with_rows(move |rows| share.share(rows));
+        Box::new(ImageShares(own.on(device).from_step(step), ranks))
     }
 }
 
-struct ImageShares(ImageIterator);
+/// The shares of a rank.
+struct ImageShares(ImageIterator, Ranks);
 
 impl Iterator for ImageShares {
     type Item = Result<Share<ImageBatch>, DatasetError>;
@@ -567,6 +569,7 @@ impl Iterator for ImageShares {
         let batch = self.0.next()?;
         let rows = self.0.rows_of_batch();
         Some(batch.map(|batch| Share {
+            first_row: self.1.share(rows).start,
             batch,
             rows,
             items: rows,

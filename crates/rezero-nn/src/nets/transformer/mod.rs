@@ -73,23 +73,20 @@ pub use weights::RztxInit;
 pub(super) use weights::linear as init_linear;
 
 use burn::nn::Dropout;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor};
+use rezero_kernels::dropout;
 
-/// Burn's dropout; if `forced`, also on a device without autodiff. With recomputation, a layer
-/// first runs without a graph and must then drop the same values as in its second run.
-fn drop<const D: usize>(dropout: &Dropout, x: Tensor<D>, forced: bool) -> Tensor<D> {
-    if !forced || dropout.prob == 0.0 {
-        return dropout.forward(x);
-    }
-    let keep = 1.0 - dropout.prob;
-    let kept = x.random_like(Distribution::Bernoulli(keep));
-    x * kept * (1.0 / keep)
+/// [`dropout`] where a graph is built or, if `forced`, everywhere. With recomputation, a layer first runs without a graph and must
+/// then drop the same values as in its second run.
+pub(super) fn drop<const D: usize>(layer: &Dropout, x: Tensor<D>, forced: bool) -> Tensor<D> {
+    let probability = drop_rate(layer, &x.device(), forced);
+    dropout(x, probability)
 }
 
-/// The probability with which attention drops weights on a device, by the rule of [`drop`].
-fn drop_rate(dropout: &Dropout, device: &Device, forced: bool) -> f64 {
-    match forced || (device.is_autodiff() && dropout.training.is_enabled()) {
-        true => dropout.prob,
+/// The probability with which values are dropped on a device, by the rule of [`drop`].
+fn drop_rate(layer: &Dropout, device: &Device, forced: bool) -> f64 {
+    match forced || (device.is_autodiff() && layer.training.is_enabled()) {
+        true => layer.prob,
         false => 0.0,
     }
 }

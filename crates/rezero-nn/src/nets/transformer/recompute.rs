@@ -4,6 +4,8 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 
+use rezero_kernels::draw_from;
+
 use super::attention::Pass;
 use super::drop;
 use super::lm::RztxLm;
@@ -21,8 +23,8 @@ impl RztxLm {
     /// gradients are those of `loss(self.forward(tokens)).backward()`. The cost is one more forward
     /// pass. Burn's own gradient checkpointing recomputes single operations, not layers.
     ///
-    /// Before each part the device is seeded with `seed(part)`, so that both runs of a layer drop
-    /// the same values. Part 0 is the embedding, part `i + 1` is layer i. A backend has one random
+    /// Before each part the device is seeded with `seed(part)`, and within [`seeded`](rezero_kernels::seeded) its stream is that of
+    /// the part, so that both runs of a layer drop the same values. Part 0 is the embedding, part `i + 1` is layer i. A backend has one random
     /// stream for the whole process: with dropout, no other thread may sample from it during this
     /// call.
     ///
@@ -47,7 +49,10 @@ impl RztxLm {
         );
         let inner = device.clone().inner();
         let [batch, length] = tokens.dims();
-        let reseed = |part: usize, device: &Device| device.seed(seed(part as u64));
+        let reseed = |part: usize, device: &Device| {
+            device.seed(seed(part as u64));
+            draw_from(part as u64);
+        };
 
         // Forward: inputs of the layers, without a graph.
         let plain = self.valid();

@@ -9,7 +9,7 @@ use rezero_kernels::Epilogue;
 use super::positions::{PatchPositions, resized, sinusoidal};
 use crate::nets::patches::{PatchEmbedding, grid};
 use crate::nets::transformer::{
-    Activation, RztxEncoder, RztxEncoderConfig, RztxEncoderInput, init_linear,
+    Activation, RztxEncoder, RztxEncoderConfig, RztxEncoderInput, drop, init_linear,
 };
 use crate::vocabulary::vocabulary;
 use rezero_kernels::fused;
@@ -171,7 +171,7 @@ impl Vit {
     ///
     /// As [`embed`](Self::embed).
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.dropout.forward(self.embed(images));
+        let x = drop(&self.dropout, self.embed(images), false);
         self.logits(self.encoder.forward(RztxEncoderInput::new(x)))
     }
 
