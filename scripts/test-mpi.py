@@ -179,6 +179,46 @@ def equal_to_the_whole_batch():
     print(f"text, Adam: losses within {off:.1e}, weights {far:.1e}")
 
 
+def synchronised_batch_norm():
+    # The last batch of an epoch has three rows, and 4 ranks.
+    words = [*RESNET, "batch=33", "data.train_items=300", "steps=20", "clip_norm=1", "sync_batch_norm=true", "lr=0.01"]
+    words += ["schedule=constant", "augment=none"]
+    train("synchronised", words)
+    far, off = 0.0, 0.0
+    for n in (2, 3, 4):
+        train(f"synchronised-{n}", words, n)
+        far = max(far, distance(f"synchronised-{n}", "synchronised"))
+        first = zip(trained(f"synchronised-{n}")[:1], trained("synchronised"), strict=False)
+        off = max(off, max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in first))
+    assert off <= 1e-6 and far <= 1e-5, (far, off)
+    print(f"sync_batch_norm: 2, 3 and 4 ranks beside the whole batch: first loss within {off:.1e}, weights after 20 steps {far:.1e}")
+    for more, says in (
+        (["accumulate=2"], "is not combined with accumulate"),
+        (["device=flex,flex", "batch=32"], "one device each"),
+    ):
+        done = train("refused", [*words, *more], 2, check=False)
+        assert done.returncode == 1 and says in done.stderr, done.stderr
+        assert not pathlib.Path("refused").exists()
+    done = train("refused", [*MLP, "steps=2", "data.sync_batch_norm=true"], 2, check=False)
+    assert done.returncode == 1 and "has no batch norm" in done.stderr, done.stderr
+    print("sync_batch_norm with parts, several devices or without batch norm: refused")
+
+
+def narrow_sums():
+    words = [*LM, "steps=40", "checkpoint_every=10"]
+    for name, more in (("wide", []), ("narrow", ["train.reduce=bf16"])):
+        train(name, [*words, *more], 3)
+    sent = [json.loads(line).get("ranks") for run in ("wide", "narrow") for line in open(f"{run}/metrics.jsonl")]
+    sent = [ranks["bytes"] for ranks in sent if ranks]
+    wide, narrow = sum(sent[: len(sent) // 2]), sum(sent[len(sent) // 2 :])
+    assert abs(narrow - wide / 2) <= 8 * len(sent), (wide, narrow)
+    a, b = trained("wide"), trained("narrow")
+    first, last = (abs(a[i]["loss"] - b[i]["loss"]) / a[i]["loss"] for i in (0, -1))
+    # The first loss is that of the initial weights; the first update is of rounded gradients.
+    assert first < 1e-6 and last < 1e-2, (first, last)
+    print(f"train.reduce = bf16: half the bytes, the ranks' weights alike at each checkpoint, the loss after 40 steps within {last:.1e}")
+
+
 def another_number_of_ranks():
     words = [*MLP, "clip_norm=1", "checkpoint_every=1"]
     train("moved", [*words, "steps=7"], 4)
@@ -344,7 +384,7 @@ def devices():
 begin = time.monotonic()
 try:
     wanted = os.environ.get("MPI_CHECKS", "").split()
-    for check in (equal_to_accumulate, equal_to_the_whole_batch, another_number_of_ranks, kills, stops, wrong_starts, own_module, devices):
+    for check in (equal_to_accumulate, equal_to_the_whole_batch, synchronised_batch_norm, narrow_sums, another_number_of_ranks, kills, stops, wrong_starts, own_module, devices):
         if not wanted or check.__name__ in wanted:
             check()
     print(f"mpi: all shown in {time.monotonic() - begin:.0f} s")

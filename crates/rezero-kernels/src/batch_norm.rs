@@ -5,6 +5,7 @@ use burn::tensor::DType;
 use burn::tensor::{Tensor, module};
 
 use crate::activation::Epilogue;
+use crate::group::Group;
 
 /// A normalised batch and its statistics.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ fn fused(epilogue: Epilogue) -> bool {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other.
+/// If the shapes do not fit each other; in a [`Group`], if the tensors are not f32 on Flex.
 pub fn batch_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -65,10 +66,12 @@ pub fn batch_norm<const D: usize>(
         let kernel = crate::flex::batch_norm::BatchNorm {
             epsilon: epsilon as f32,
             epilogue,
+            group: Group::current(),
         };
         let (output, statistics) = crate::op::run(kernel, inputs);
         return with_statistics(output, statistics);
     }
+    must_be_alone();
     #[cfg(feature = "cube")]
     if let Some(inputs) = crate::cube::values([
         x.clone().into_dispatch(),
@@ -91,7 +94,7 @@ pub fn batch_norm<const D: usize>(
 ///
 /// # Panics
 ///
-/// If the shapes do not fit each other.
+/// If the shapes do not fit each other; in a [`Group`], if the tensors are not f32 on Flex.
 pub fn batch_norm_gated_sum<const D: usize>(
     x: Tensor<D>,
     f: Tensor<D>,
@@ -123,10 +126,12 @@ pub fn batch_norm_gated_sum<const D: usize>(
         let kernel = crate::flex::batch_norm::BatchNorm {
             epsilon: epsilon as f32,
             epilogue,
+            group: Group::current(),
         };
         let (output, statistics) = crate::op::run(kernel, inputs);
         return with_statistics(output, statistics);
     }
+    must_be_alone();
     #[cfg(feature = "cube")]
     if let Some(inputs) = crate::cube::values([
         f.clone().into_dispatch(),
@@ -200,6 +205,14 @@ fn composed<const D: usize>(
         mean: normed.mean.detach(),
         variance: normed.variance.detach(),
     }
+}
+
+/// Panics in a [`Group`], whose statistics only the kernel for Flex takes.
+fn must_be_alone() {
+    assert!(
+        Group::current().is_none(),
+        "batch norm takes the statistics of several processes only for f32 on Flex, without gradient checkpointing."
+    );
 }
 
 #[cfg(feature = "cube")]

@@ -34,7 +34,8 @@
 //! [`capture`] records the launches of a training step on a GPU; [`in_place`] and [`overwrite`] keep its memory where it is, and
 //! [`launches`] shows what a device runs.
 //!
-//! [`seeded`] makes random draws functions of a seed and the row in the batch.
+//! [`seeded`] makes random draws functions of a seed and the row in the batch. [`Group`] lets batch norm take the statistics of several
+//! processes.
 //!
 //! [`Tasks`] counts the tasks that the kernels make. docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
 
@@ -62,6 +63,7 @@ mod dropout;
 mod flex;
 pub mod fused;
 mod gate;
+mod group;
 mod in_place;
 mod launches;
 mod linear;
@@ -83,6 +85,7 @@ pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use draws::{draw_from, seeded};
 pub use dropout::dropout;
 pub use gate::gated_sum;
+pub use group::Group;
 pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};
 pub use launches::{Launch, launches};
 pub use linear::{gated_linear, linear};

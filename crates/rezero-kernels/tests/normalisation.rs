@@ -1,9 +1,13 @@
-use burn::tensor::{Device, Tensor};
+use std::sync::{Arc, Barrier, Mutex};
+
+use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
-use rezero_kernels::{Epilogue, batch_norm, batch_norm_gated_sum, layer_norm, normalize, rms_norm};
+use rezero_kernels::{
+    Epilogue, Group, batch_norm, batch_norm_gated_sum, layer_norm, normalize, rms_norm,
+};
 
 use crate::support::{
-    close, composed, finite_differences, gathered, gradient, leaf, random, same, weighed,
+    close, composed, fast, finite_differences, gathered, gradient, leaf, random, same, weighed,
 };
 
 fn check(shape: [usize; 4], epilogue: Epilogue, alpha: f32, offset: f32) {
@@ -215,4 +219,103 @@ fn the_slopes_of_the_norms_of_rows() {
         [random([6 * 7], 1), random([7], 2)],
         |[x, gamma]| weighed(rms_norm(x.clone().reshape([6, 7]), gamma.clone(), 1e-5)),
     );
+}
+
+/// Two threads with a part each, and a third whose rows do not count, against the whole batch: outputs, statistics and gradients.
+#[test]
+fn a_group_has_the_statistics_of_the_whole_batch() {
+    let parts = [0..5, 5..7, 0..1];
+    let shape = [7, 3, 6, 5];
+    let (mut x, skip) = (random(shape, 1), random(shape, 2));
+    // A mean that lies far from zero, and differs between the parts.
+    let values = x.as_mut_slice::<f32>().unwrap();
+    for (i, value) in values.iter_mut().enumerate() {
+        *value += if i < 5 * 90 { 300.0 } else { 310.0 };
+    }
+    let run = |rows: std::ops::Range<usize>, group: Option<Group>| -> Vec<TensorData> {
+        let device = fast();
+        let part = |data: &TensorData| {
+            let whole = Tensor::<4>::from_data(data.clone(), &device);
+            whole.slice_dim(0, rows.clone()).into_data()
+        };
+        let [x, skip] = [&x, &skip].map(|data| leaf::<4>(&part(data), &device));
+        let [gamma, beta] = [3, 4].map(|seed| leaf::<1>(&random([3], seed), &device));
+        let alpha = leaf::<1>(&random([1], 5), &device);
+        let forward = || {
+            let plain = batch_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5, Epilogue::Relu);
+            let gated = batch_norm_gated_sum(
+                skip.clone(),
+                plain.output.clone(),
+                gamma.clone(),
+                beta.clone(),
+                1e-5,
+                Epilogue::Identity,
+                alpha.clone(),
+            );
+            (plain, gated)
+        };
+        let (plain, gated) = match &group {
+            Some(group) => group.run(forward),
+            None => forward(),
+        };
+        let weights = part(&random(shape, 6));
+        let weights = Tensor::from_data(weights, &device);
+        let gradients = (gated.output.clone() * weights).sum().backward();
+        vec![
+            gated.output.into_data(),
+            gradient(&x, &gradients),
+            gradient(&skip, &gradients),
+            plain.mean.into_data(),
+            plain.variance.into_data(),
+            gated.mean.into_data(),
+            gated.variance.into_data(),
+            gradient(&gamma, &gradients),
+            gradient(&beta, &gradients),
+            gradient(&alpha, &gradients),
+        ]
+    };
+    let whole = run(0..7, None);
+    let lists = Mutex::new([const { Vec::new() }; 3]);
+    let (lists, barrier) = (Arc::new(lists), Arc::new(Barrier::new(3)));
+    let found: Vec<Vec<TensorData>> = std::thread::scope(|scope| {
+        let works: Vec<_> = (0..3)
+            .map(|i| {
+                let (lists, barrier) = (lists.clone(), barrier.clone());
+                let group = Group::new(2, move |own| {
+                    lists.lock().unwrap()[i] = own;
+                    barrier.wait();
+                    let all = lists.lock().unwrap().to_vec();
+                    barrier.wait();
+                    all
+                });
+                let (run, rows) = (&run, parts[i].clone());
+                scope.spawn(move || run(rows, Some(group)))
+            })
+            .collect();
+        works.into_iter().map(|work| work.join().unwrap()).collect()
+    });
+    let tensor = |data: &TensorData| Tensor::<4>::from_data(data.clone(), &Device::flex());
+    for i in 0..3 {
+        let joined = Tensor::cat(vec![tensor(&found[0][i]), tensor(&found[1][i])], 0);
+        close("rows", &joined.into_data(), &whole[i], 1e-6);
+    }
+    for i in 3..7 {
+        for part in &found {
+            close("statistics", &part[i], &whole[i], 1e-6);
+        }
+    }
+    let tensor = |data: &TensorData| Tensor::<1>::from_data(data.clone(), &Device::flex());
+    for i in 7..10 {
+        let sum = tensor(&found[0][i]) + tensor(&found[1][i]);
+        close("parameters", &sum.into_data(), &whole[i], 1e-6);
+    }
+}
+
+#[test]
+#[should_panic = "only for f32 on Flex"]
+fn a_group_on_composed_operations_panics() {
+    let x = Tensor::<2>::zeros([2, 3], &Device::flex().autodiff().gradient_checkpointing());
+    let ones = Tensor::<1>::ones([3], &x.device());
+    Group::new(1, |own| vec![own])
+        .run(|| batch_norm(x, ones.clone(), ones, 1e-5, Epilogue::Identity));
 }

@@ -18,6 +18,7 @@ use super::math::{lifted, passed};
 use super::memory::{Fresh, contiguous, elements, scalar, tensor, values};
 use super::parallel::{Parts, each, enough, sum, sums, wide};
 use crate::activation::Epilogue;
+use crate::group::Group;
 use crate::op::{Kernel, Values};
 
 /// Inputs: x, γ, β, and for a residual sum skip, α.
@@ -25,12 +26,16 @@ use crate::op::{Kernel, Values};
 pub(crate) struct BatchNorm {
     pub epsilon: f32,
     pub epilogue: Epilogue,
+    /// Whose batches count beside this one.
+    pub group: Option<Group>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     x: FlexTensor,
     channels: Vec<Channel>,
+    /// The number of values of a channel, of the whole group.
+    count: f64,
     alpha: Option<f32>,
 }
 
@@ -136,7 +141,11 @@ impl Kernel<Flex> for BatchNorm {
         let alpha = inputs.get(4).map(scalar);
         let planes = Planes::of(&x);
         let xs = values(&x);
-        let (mean, variance) = statistics(xs, planes);
+        let mut all = Moments::of(xs, planes);
+        if let Some(group) = &self.group {
+            all = all.of_all(group);
+        }
+        let (mean, variance) = all.rounded();
         let channels = channels(
             values(&gamma),
             values(&beta),
@@ -150,12 +159,23 @@ impl Kernel<Flex> for BatchNorm {
         };
         let out = apply(xs, planes, &channels, self.floor(), sum);
         let out = tensor(out, x.shape());
-        (out, Kept { x, channels, alpha }, [mean, variance])
+        let kept = Kept {
+            x,
+            channels,
+            count: all.count,
+            alpha,
+        };
+        (out, kept, [mean, variance])
     }
 
     fn backward(
         self,
-        Kept { x, channels, alpha }: Kept,
+        Kept {
+            x,
+            channels,
+            count,
+            alpha,
+        }: Kept,
         grad: FlexTensor,
         wanted: &[bool],
     ) -> Vec<Option<FlexTensor>> {
@@ -186,7 +206,10 @@ impl Kernel<Flex> for BatchNorm {
                 },
             )
         });
-        let count = (planes.batch * planes.size) as f64;
+        let whole = match &self.group {
+            Some(group) => sums_of_all(group, &totals),
+            None => totals.clone(),
+        };
         let d_x = wanted[0].then(|| {
             let mut d_x = Fresh::new(xs.len());
             let shared = d_x.shared();
@@ -196,7 +219,7 @@ impl Kernel<Flex> for BatchNorm {
                 // SAFETY: the planes are disjoint.
                 let d_x = unsafe { shared.fresh_part(at.start, at.len()) };
                 let (x, g) = (&xs[at.clone()], &g[at]);
-                let [total, product, _] = totals[c];
+                let [total, product, _] = whole[c];
                 let mean = (total / count) as f32;
                 let slope = (product / count) as f32 * channel.inverse * channel.inverse;
                 let scale = channel.scale * factor;
@@ -255,7 +278,11 @@ pub(crate) fn normalize<const D: usize>(
         None => None,
     };
     let channels = channels(gamma, beta, mean, variance, epsilon);
-    let norm = BatchNorm { epsilon, epilogue };
+    let norm = BatchNorm {
+        epsilon,
+        epilogue,
+        group: None,
+    };
     let sum = sum.as_ref().map(|(skip, alpha)| (values(skip), *alpha));
     let out = apply(values(&x), Planes::of(&x), &channels, norm.floor(), sum);
     Some(Tensor::from_primitive::<Flex>(tensor(out, x.shape())))
@@ -328,56 +355,118 @@ impl BatchNorm {
     }
 }
 
-/// The mean and the variance of each channel.
-fn statistics(x: &[f32], planes: Planes) -> (Vec<f32>, Vec<f32>) {
-    let size = planes.size as f32;
-    let (of_planes, _) = planes.sums(|at, _| {
-        let x = &x[at];
-        wide(
-            #[inline(always)]
-            || {
-                let total = sum(
-                    x,
-                    #[inline(always)]
-                    |x| x,
-                );
-                // The rounded mean. Any centre near it will do: `rest` corrects the difference.
-                let centre = total / size;
-                let [squares, rest] = sums(
-                    x,
-                    x,
-                    #[inline(always)]
-                    |x, _| [(x - centre) * (x - centre), x - centre],
-                );
-                [centre, squares, rest]
-            },
+/// The sums of each channel over the batches of a group.
+fn sums_of_all(group: &Group, own: &[[f64; 3]]) -> Vec<[f64; 3]> {
+    let mut all = vec![[0.0; 3]; own.len()];
+    for list in group.lists(own.as_flattened().to_vec()) {
+        for (all, sums) in all.iter_mut().zip(list.chunks_exact(3)) {
+            for (all, sum) in all.iter_mut().zip(sums) {
+                *all += sum;
+            }
+        }
+    }
+    all
+}
+
+/// The moments of each channel.
+struct Moments {
+    /// The number of values of a channel.
+    count: f64,
+    mean: Vec<f64>,
+    /// The sum of squared deviations from the mean.
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn of(x: &[f32], planes: Planes) -> Self {
+        let size = planes.size as f32;
+        let (of_planes, _) = planes.sums(|at, _| {
+            let x = &x[at];
+            wide(
+                #[inline(always)]
+                || {
+                    let total = sum(
+                        x,
+                        #[inline(always)]
+                        |x| x,
+                    );
+                    // The rounded mean. Any centre near it will do: `rest` corrects the difference.
+                    let centre = total / size;
+                    let [squares, rest] = sums(
+                        x,
+                        x,
+                        #[inline(always)]
+                        |x, _| [(x - centre) * (x - centre), x - centre],
+                    );
+                    [centre, squares, rest]
+                },
+            )
+        });
+        let n = f64::from(size);
+        let count = n * planes.batch as f64;
+        let mut means = vec![0.0; planes.channels];
+        let images = || of_planes.chunks_exact(planes.channels * 3);
+        // A plane's mean, and the sum of squared deviations from it.
+        let exact = |sums: &[f32]| {
+            let [centre, squares, rest] = [0, 1, 2].map(|i| f64::from(sums[i]));
+            (centre + rest / n, squares - rest * rest / n)
+        };
+        for image in images() {
+            for (mean, sums) in means.iter_mut().zip(image.chunks_exact(3)) {
+                *mean += exact(sums).0 * (n / count);
+            }
+        }
+        // The squared deviations from a channel's mean: those from the planes' means, plus those of the
+        // planes' means.
+        let mut squares = vec![0.0; planes.channels];
+        for image in images() {
+            for (c, sums) in image.chunks_exact(3).enumerate() {
+                let (mean, around) = exact(sums);
+                squares[c] += around + n * (mean - means[c]).powi(2);
+            }
+        }
+        Self {
+            count,
+            mean: means,
+            squares,
+        }
+    }
+
+    /// Those of the batches of a group (Chan, Golub and LeVeque 1979).
+    fn of_all(self, group: &Group) -> Self {
+        let channels = self.mean.len();
+        let mut own = vec![self.count];
+        own.extend(self.mean);
+        own.extend(self.squares);
+        let lists = group.lists(own);
+        let parts = || {
+            lists.iter().map(|list| {
+                let (mean, squares) = list[1..].split_at(channels);
+                (list[0], mean, squares)
+            })
+        };
+        let count: f64 = parts().map(|(n, ..)| n).sum();
+        let of_channels = |f: &dyn Fn(usize) -> f64| (0..channels).map(f).collect::<Vec<f64>>();
+        let means = of_channels(&|c| parts().map(|(n, mean, _)| mean[c] * (n / count)).sum());
+        let squares = of_channels(&|c| {
+            let around = |(n, mean, squares): (f64, &[f64], &[f64])| {
+                squares[c] + n * (mean[c] - means[c]).powi(2)
+            };
+            parts().map(around).sum()
+        });
+        Self {
+            count,
+            mean: means,
+            squares,
+        }
+    }
+
+    /// Mean and variance.
+    fn rounded(&self) -> (Vec<f32>, Vec<f32>) {
+        let variance = self.squares.iter().map(|x| (x / self.count) as f32);
+        (
+            self.mean.iter().map(|x| *x as f32).collect(),
+            variance.collect(),
         )
-    });
-    let n = f64::from(size);
-    let count = n * planes.batch as f64;
-    let mut means = vec![0.0; planes.channels];
-    let images = || of_planes.chunks_exact(planes.channels * 3);
-    // A plane's mean, and the sum of squared deviations from it.
-    let exact = |sums: &[f32]| {
-        let [centre, squares, rest] = [0, 1, 2].map(|i| f64::from(sums[i]));
-        (centre + rest / n, squares - rest * rest / n)
-    };
-    for image in images() {
-        for (mean, sums) in means.iter_mut().zip(image.chunks_exact(3)) {
-            *mean += exact(sums).0 * (n / count);
-        }
     }
-    // The squared deviations from a channel's mean: those from the planes' means, plus those of the
-    // planes' means.
-    let mut squares = vec![0.0; planes.channels];
-    for image in images() {
-        for (c, sums) in image.chunks_exact(3).enumerate() {
-            let (mean, around) = exact(sums);
-            squares[c] += around + n * (mean - means[c]).powi(2);
-        }
-    }
-    (
-        means.iter().map(|&x| x as f32).collect(),
-        squares.iter().map(|&x| (x / count) as f32).collect(),
-    )
 }

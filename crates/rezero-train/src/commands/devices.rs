@@ -11,6 +11,7 @@ use crate::device::check::{self, Outcome};
 use crate::device::{self, BACKENDS, Description, describe, found, select};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Ranks};
+use crate::recipe::Reduce;
 use crate::words;
 
 pub fn run(args: &Devices) -> Result<()> {
@@ -186,7 +187,7 @@ fn check_ranks(ranks: &Ranks) -> Result<()> {
         let own = (0..len)
             .map(|i| (ranks.rank() + 1) as f32 * known(i))
             .collect();
-        let (_, sum) = ranks.sum(Vec::new(), own, n)?;
+        let (_, sum) = ranks.sum(Vec::new(), own, n, Reduce::F32)?;
         let factor = (n * (n + 1) / 2) as f32;
         let wrong = sum
             .iter()
@@ -203,7 +204,7 @@ fn check_ranks(ranks: &Ranks) -> Result<()> {
     // In f32, this sum depends on the order.
     let own = |rank: usize| [1e8, 1.0, -1e8, 3.0][rank % 4];
     let in_order = (0..n).map(own).reduce(|sum, value| sum + value);
-    let (_, sum) = ranks.sum(Vec::new(), vec![own(ranks.rank())], n)?;
+    let (_, sum) = ranks.sum(Vec::new(), vec![own(ranks.rank())], n, Reduce::F32)?;
     ranks.agree(match sum.first() == in_order.as_ref() {
         true => Ok(()),
         false => Err(Error::SelfTest(
@@ -219,7 +220,7 @@ fn check_ranks(ranks: &Ranks) -> Result<()> {
             let numbers = vec![1.0; len];
             ranks.gather::<()>(&())?;
             let begun = Instant::now();
-            ranks.sum(Vec::new(), numbers, n)?;
+            ranks.sum(Vec::new(), numbers, n, Reduce::F32)?;
             all.push(begun.elapsed().as_secs_f64());
         }
         all.sort_by(f64::total_cmp);

@@ -529,6 +529,10 @@ fn fit<D: Domain>(
             frozen.values[1]
         );
     }
+    let synchronised = D::synchronises(&of.data);
+    if synchronised {
+        fit::may_synchronise(&model, &devices, ranks)?;
+    }
     let epochs = D::epochs(settings);
     let per_epoch = train.batches_per_epoch();
     let steps = settings.run.last_step(epochs * per_epoch);
@@ -602,6 +606,7 @@ fn fit<D: Domain>(
         interrupter: on_signal(args.on_term),
         plain: args.plain || ranks.size() > 1 || !fit::can_draw(),
         ranks: ranks.clone(),
+        synchronised,
     })?;
     Ok((finished, dir, run))
 }

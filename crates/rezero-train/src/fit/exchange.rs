@@ -5,23 +5,30 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use rezero_kernels::Group;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::freeze::Frozen;
 use super::model::{Model, Sums};
+use super::step::Trainee;
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
+use crate::recipe::{Reduce, Train};
 use crate::record::Totals;
 
 /// What a step has on one rank.
 pub(super) struct Step {
     /// The sums of the step's parts, in the order of the batch.
     pub parts: Vec<Sums>,
+    /// Those of frozen parameters are not exchanged.
     pub grads: GradientsParams,
     /// Whether the run is to stop after this step.
     pub stop: bool,
     /// The number of ranks whose rows count, the first ones.
     pub givers: usize,
+    /// The number type in which the gradients travel.
+    pub reduce: Reduce,
 }
 
 /// What a step has on all ranks together.
@@ -49,15 +56,71 @@ impl Whole {
     }
 }
 
+/// Checks that each rank computes its share in one part, so that all ranks call the same batch norms.
+///
+/// # Errors
+///
+/// If it may not.
+pub(crate) fn of_whole_batches(train: &Train) -> Result<()> {
+    match train.accumulate == 1 && !train.recompute {
+        true => Ok(()),
+        false => Err(Error::RecipeValue {
+            key: "data.sync_batch_norm".to_owned(),
+            message: "is not combined with accumulate or recompute, which compute a share in parts"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Checks that the batch norms of `model` can take the statistics of all ranks.
+///
+/// # Errors
+///
+/// If it has none, or there are several ranks and not one Flex device in each.
+pub(crate) fn may_synchronise<M: Module>(
+    model: &M,
+    devices: &[Device],
+    ranks: &Ranks,
+) -> Result<()> {
+    let bad = |message: &str| {
+        Err(Error::RecipeValue {
+            key: "data.sync_batch_norm".to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    let mut running = Running::default();
+    model.visit(&mut running);
+    if running.values.is_empty() {
+        return bad("has no effect: the network has no batch norm");
+    }
+    match devices {
+        _ if ranks.size() == 1 => Ok(()),
+        [device] if *device == Device::flex() => Ok(()),
+        _ => bad("works between processes with one device each, flex"),
+    }
+}
+
+/// The ranks as a group whose batch norms take the statistics of all, in a step of `givers`.
+pub(super) fn group(ranks: &Ranks, givers: usize) -> Group {
+    let ranks = ranks.clone();
+    Group::new(givers, move |own| match ranks.numbers(own) {
+        Ok(all) => all,
+        // A rank that is silent ends all processes here: within a pass there is nobody to hand the error to.
+        Err(error) => panic!("{}", ranks.clone().end(error)),
+    })
+}
+
 /// Adds up the step of all ranks in their order.
 ///
 /// Running statistics become the mean of those of the ranks, as Burn's batch norm takes the mean of several threads.
-pub(super) fn exchange<M: Model>(ranks: &Ranks, model: &M, step: Step) -> Result<Whole> {
+pub(super) fn exchange<M: Model>(ranks: &Ranks, trainee: &Trainee<M>, step: Step) -> Result<Whole> {
+    let (model, frozen) = (&trainee.model, &trainee.how.frozen);
     let Step {
         parts,
         grads,
         stop,
         givers,
+        reduce,
     } = step;
     if ranks.size() == 1 {
         return Ok(Whole {
@@ -71,7 +134,7 @@ pub(super) fn exchange<M: Model>(ranks: &Ranks, model: &M, step: Step) -> Result
     drop(model.valid());
     let mut running = Running::default();
     model.visit(&mut running);
-    let mut flat = Flat::of(grads);
+    let mut flat = Flat::of(grads, frozen);
     model.visit(&mut flat);
     let (present, numbers) = (flat.present, values_of(Tensor::cat(flat.values, 0)));
     let device = parts
@@ -85,7 +148,7 @@ pub(super) fn exchange<M: Model>(ranks: &Ranks, model: &M, step: Step) -> Result
         present,
         running: running.values,
     };
-    let (all, sum) = ranks.sum(mine.to_bytes(), numbers, givers)?;
+    let (all, sum) = ranks.sum(mine.to_bytes(), numbers, givers, reduce)?;
     let all: Vec<Words> = all
         .iter()
         .map(|bytes| Words::from_bytes(bytes))
@@ -116,6 +179,7 @@ pub(super) fn exchange<M: Model>(ranks: &Ranks, model: &M, step: Step) -> Result
         grads: GradientsParams::new(),
         present: present.collect::<Vec<_>>().into_iter(),
         values: &sum,
+        frozen,
         path: Vec::new(),
     };
     model.visit(&mut filled);
@@ -278,17 +342,19 @@ macro_rules! with_path {
 }
 
 /// Gradients in one list, in the order of the parameters: zeros where a parameter has none.
-struct Flat {
+struct Flat<'a> {
     grads: GradientsParams,
+    frozen: &'a Frozen,
     values: Vec<Tensor<1>>,
     present: Vec<u8>,
     path: Vec<String>,
 }
 
-impl Flat {
-    fn of(grads: GradientsParams) -> Self {
+impl<'a> Flat<'a> {
+    fn of(grads: GradientsParams, frozen: &'a Frozen) -> Self {
         Self {
             grads,
+            frozen,
             values: Vec::new(),
             present: Vec::new(),
             path: Vec::new(),
@@ -296,11 +362,11 @@ impl Flat {
     }
 }
 
-impl ModuleVisitor for Flat {
+impl ModuleVisitor for Flat<'_> {
     with_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if is_running(&self.path) {
+        if is_running(&self.path) || self.frozen.has(param.id) {
             return;
         }
         let grad = self.grads.remove::<D>(param.id);
@@ -316,6 +382,7 @@ struct Filled<'a> {
     grads: GradientsParams,
     present: std::vec::IntoIter<bool>,
     values: &'a [f32],
+    frozen: &'a Frozen,
     path: Vec<String>,
 }
 
@@ -323,7 +390,7 @@ impl ModuleVisitor for Filled<'_> {
     with_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if is_running(&self.path) {
+        if is_running(&self.path) || self.frozen.has(param.id) {
             return;
         }
         let shape = param.shape();

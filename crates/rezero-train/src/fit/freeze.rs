@@ -39,6 +39,10 @@ impl Frozen {
         Self(Arc::new(matching.map(|part| part.id).collect()))
     }
 
+    pub fn has(&self, id: ParamId) -> bool {
+        self.0.contains(&id.val())
+    }
+
     /// The gradients without those of frozen parameters.
     pub fn without<M: Module>(&self, model: &M, grads: GradientsParams) -> GradientsParams {
         if self.0.is_empty() {

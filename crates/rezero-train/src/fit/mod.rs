@@ -50,6 +50,7 @@ pub use strategy::Finished;
 pub use task::{ACCURACY, BITS_PER_BYTE, LOSS, Metric, Task, bits};
 pub use trainer::{Trainer, load, load_average, on_a_big_stack};
 
+pub(crate) use exchange::{may_synchronise, of_whole_batches};
 pub(crate) use freeze::check_freeze;
 pub(crate) use memory::available as available_memory;
 pub(crate) use model::{differentiate, own_part, written_part};

@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub steps: usize,
     /// The step that the training loader begins at.
     pub cursor: Arc<AtomicUsize>,
+    /// Whether batch norms take the statistics of all ranks.
+    pub synchronised: bool,
 }
 
 /// The parts that update the weights.
@@ -389,8 +391,12 @@ impl<M: Model> Session<M> {
     /// The sums and gradients of a step, of all devices and ranks.
     fn gradients(&self, trainee: &Trainee<M>, input: Input<M::Batch>) -> Result<exchange::Whole> {
         let givers = input.givers;
+        let plan = &self.start.plan;
         let (parts, grads) = match &self.start.moving.replicas {
             Some(replicas) => replicas.gradients(trainee, input)?,
+            None if plan.synchronised => {
+                exchange::group(&plan.ranks, givers).run(|| trainee.gradients(input))
+            }
             None => trainee.gradients(input),
         };
         let own = exchange::Step {
@@ -398,8 +404,9 @@ impl<M: Model> Session<M> {
             grads,
             stop: self.interrupter.should_stop(),
             givers,
+            reduce: plan.settings.train.reduce,
         };
-        exchange::exchange(&self.start.plan.ranks, &trainee.model, own)
+        exchange::exchange(&plan.ranks, trainee, own)
     }
 
     /// Ends the run, with a row that shows it, if the loss or the gradient norm is not finite.

@@ -64,6 +64,8 @@ pub(crate) struct Fit<'a, M, T, V> {
     pub plain: bool,
     /// The processes that compute each step.
     pub ranks: Ranks,
+    /// Whether batch norms take the statistics of all of them, see [`exchange::may_synchronise`].
+    pub synchronised: bool,
 }
 
 /// How a run ended.
@@ -193,6 +195,7 @@ where
                     settings: settings.clone(),
                     task: self.task,
                     devices: self.devices,
+                    synchronised: self.synchronised && self.ranks.size() > 1,
                     ranks: self.ranks,
                     steps_per_epoch,
                     steps,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
+use super::exchange;
 use super::freeze::check_freeze;
 use super::model::Model;
 use super::optimizer::hidden_matrices;
@@ -73,6 +74,7 @@ pub struct Trainer {
     plain: bool,
     interrupter: Option<Interrupter>,
     ranks: Ranks,
+    synchronised: bool,
 }
 
 impl Trainer {
@@ -87,6 +89,7 @@ impl Trainer {
             resume: false,
             interrupter: None,
             ranks: Ranks::alone(),
+            synchronised: false,
             plain: !terminal::can_draw(),
         }
     }
@@ -136,6 +139,16 @@ impl Trainer {
     #[must_use]
     pub fn with_ranks(self, ranks: Ranks) -> Self {
         Self { ranks, ..self }
+    }
+
+    /// Whether batch norms that are computed by `rezero_kernels` take mean and variance over the batches of all processes instead of
+    /// their own. Needs Flex, `train.accumulate = 1` and no recomputation. Default: false
+    #[must_use]
+    pub fn with_synchronised_batch_norm(self, synchronised: bool) -> Self {
+        Self {
+            synchronised,
+            ..self
+        }
     }
 
     /// Trains the model that `init` makes, for the epochs or steps of the settings. `init` gets the
@@ -235,6 +248,10 @@ impl Trainer {
         device.seed(settings.train.seed);
         let mut model = rezero_nn::initialized(init(&device));
         may_train(&model, settings)?;
+        if self.synchronised {
+            exchange::of_whole_batches(&settings.train)?;
+            exchange::may_synchronise(&model, &devices, &self.ranks)?;
+        }
         if let Some(reader) = &opening.start {
             model = load(reader, model)?;
         }
@@ -268,6 +285,7 @@ impl Trainer {
                 .unwrap_or_else(|| on_signal(OnTerm::default())),
             plain: self.plain,
             ranks: self.ranks.clone(),
+            synchronised: self.synchronised,
         })?;
         if let (false, Some(run)) = (finished.interrupted, run) {
             run.done(&self.task.summary(&settings.run, &finished))?;

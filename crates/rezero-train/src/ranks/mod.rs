@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::recipe::Reduce;
 use crate::say;
 
 /// How long a rank waits for another by default. The first step of a device that compiles kernels is the longest.
@@ -43,12 +44,14 @@ trait Link: Send + Sync {
     /// Everybody's bytes, in the order of the ranks.
     fn gather(&self, mine: Vec<u8>, wait: Duration) -> Result<Vec<Vec<u8>>, Silent>;
 
-    /// Everybody's bytes, and the sum of the numbers of the first `givers` ranks, added in their order.
+    /// Everybody's bytes, and the sum of the numbers of the first `givers` ranks, added in their order in f32. The numbers travel as
+    /// `reduce`.
     fn sum(
         &self,
         mine: Vec<u8>,
         numbers: Vec<f32>,
         givers: usize,
+        reduce: Reduce,
         wait: Duration,
     ) -> Result<(Vec<Vec<u8>>, Vec<f32>), Silent>;
 
@@ -362,7 +365,7 @@ impl Ranks {
     }
 
     /// Everybody's bytes, and the sum of the numbers of the first `givers` ranks in their order:
-    /// ((x₀ + x₁) + x₂) + …, in f32.
+    /// ((x₀ + x₁) + x₂) + …, in f32. As bf16, the numbers and the sum are rounded, on all ranks alike.
     ///
     /// # Errors
     ///
@@ -372,19 +375,42 @@ impl Ranks {
         mine: Vec<u8>,
         numbers: Vec<f32>,
         givers: usize,
+        reduce: Reduce,
     ) -> Result<(Vec<Vec<u8>>, Vec<f32>)> {
         let Some(link) = &self.link else {
             return Ok((vec![mine], numbers));
         };
         let (begun, count) = (Instant::now(), numbers.len());
         let sum = link
-            .sum(mine, numbers, givers, self.patience)
+            .sum(mine, numbers, givers, reduce, self.patience)
             .map_err(|ranks| self.silent(ranks, self.patience))?;
         let mut counted = self.counted();
         counted.time += begun.elapsed();
-        counted.bytes += sent_by(self.rank, self.size(), givers, count);
+        counted.bytes += sent_by(self.rank, self.size(), givers, count, reduce);
         drop(counted);
         Ok(sum)
+    }
+
+    /// Everybody's numbers, in the order of the ranks.
+    ///
+    /// # Errors
+    ///
+    /// If a rank does not answer.
+    pub(crate) fn numbers(&self, mine: Vec<f64>) -> Result<Vec<Vec<f64>>> {
+        let Some(link) = &self.link else {
+            return Ok(vec![mine]);
+        };
+        let begun = Instant::now();
+        let bytes = mine.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let all = link
+            .gather(bytes, self.patience)
+            .map_err(|ranks| self.silent(ranks, self.patience))?;
+        self.counted().time += begun.elapsed();
+        let numbers = |bytes: Vec<u8>| {
+            let (numbers, _) = bytes.as_chunks::<8>();
+            numbers.iter().map(|x| f64::from_le_bytes(*x)).collect()
+        };
+        Ok(all.into_iter().map(numbers).collect())
     }
 
     /// Ends this process's part in a run that failed, with this error. Where the other ranks do not know the error, it is printed, and
@@ -480,10 +506,14 @@ pub(crate) fn part(len: usize, i: usize, n: usize) -> Range<usize> {
 
 /// The bytes that a rank sends in a sum of `count` numbers: its parts for the others, if it is one of the `givers`, and
 /// the sum of its own part to each of them.
-fn sent_by(rank: usize, size: usize, givers: usize, count: usize) -> u64 {
+fn sent_by(rank: usize, size: usize, givers: usize, count: usize, reduce: Reduce) -> u64 {
     let own = part(count, rank, size).len();
     let given = if rank < givers { count - own } else { 0 };
-    (size_of::<f32>() * (given + own * (size - 1))) as u64
+    let width = match reduce {
+        Reduce::F32 => size_of::<f32>(),
+        Reduce::BF16 => size_of::<u16>(),
+    };
+    (width * (given + own * (size - 1))) as u64
 }
 
 fn to_bytes(value: &impl Serialize) -> Vec<u8> {
@@ -534,9 +564,11 @@ mod tests {
         for (size, count) in [(2, 1_000), (4, 1_000), (8, 64_000)] {
             for rank in 0..size {
                 let ring = 2 * 4 * count * (size - 1) / size;
-                assert_eq!(sent_by(rank, size, size, count), ring as u64);
+                assert_eq!(sent_by(rank, size, size, count, Reduce::F32), ring as u64);
+                let half = sent_by(rank, size, size, count, Reduce::BF16);
+                assert_eq!(half, ring as u64 / 2);
             }
         }
-        assert_eq!(sent_by(3, 4, 2, 1_000), 4 * 750);
+        assert_eq!(sent_by(3, 4, 2, 1_000, Reduce::F32), 4 * 750);
     }
 }

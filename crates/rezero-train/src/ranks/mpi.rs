@@ -10,15 +10,17 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use burn::tensor::bf16;
 use mpi::Threading;
 use mpi::point_to_point::MatchedReceiveVec;
 use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::{Process, SimpleCommunicator};
-use mpi::traits::{Communicator, Destination, Source};
+use mpi::traits::{Communicator, Destination, Equivalence, Source};
 use rezero_kernels::add_to;
 
 use super::{Link, Silent, part};
 use crate::error::{Error, Result};
+use crate::recipe::Reduce;
 
 /// A rank that has waited for so long no longer asks at every turn of its processor.
 const PATIENT: Duration = Duration::from_millis(2);
@@ -45,7 +47,7 @@ pub(super) struct Port {
 
 enum Job {
     Gather(Vec<u8>, Duration),
-    Sum(Vec<u8>, Vec<f32>, usize, Duration),
+    Sum(Vec<u8>, Vec<f32>, usize, Reduce, Duration),
     Spread(Vec<u8>, Duration),
     End(u8),
 }
@@ -119,9 +121,10 @@ impl Link for Port {
         mine: Vec<u8>,
         numbers: Vec<f32>,
         givers: usize,
+        reduce: Reduce,
         wait: Duration,
     ) -> Result<(Vec<Vec<u8>>, Vec<f32>), Silent> {
-        self.ask(Job::Sum(mine, numbers, givers, wait))
+        self.ask(Job::Sum(mine, numbers, givers, reduce, wait))
     }
 
     fn spread(&self, bytes: Vec<u8>, wait: Duration) -> Result<Vec<u8>, Silent> {
@@ -152,7 +155,14 @@ impl Engine<'_> {
         while let Ok(job) = self.inbox.recv() {
             let answer = match job {
                 Job::Gather(mine, wait) => (self.gather(mine, wait), Vec::new()),
-                Job::Sum(mine, numbers, givers, wait) => self.sum(mine, numbers, givers, wait),
+                Job::Sum(mine, numbers, givers, Reduce::F32, wait) => {
+                    self.sum(mine, numbers, givers, wait)
+                }
+                Job::Sum(mine, numbers, givers, Reduce::BF16, wait) => {
+                    let narrow = numbers.iter().map(|x| bf16::from_f32(*x).to_bits());
+                    let (words, sum) = self.sum(mine, narrow.collect::<Vec<u16>>(), givers, wait);
+                    (words, sum.into_iter().map(wide).collect())
+                }
                 Job::Spread(bytes, wait) => (vec![self.spread(bytes, wait)], Vec::new()),
                 Job::End(status) => self.end(status),
             };
@@ -180,10 +190,10 @@ impl Engine<'_> {
     }
 
     /// Waits until all messages have arrived, and those with words of the ranks in `words` too.
-    fn complete(
+    fn complete<N>(
         &self,
         mut sent_words: Pending<'_, '_, u8>,
-        mut numbers: Pending<'_, '_, f32>,
+        mut numbers: Pending<'_, '_, N>,
         mut from: Vec<usize>,
         wait: Duration,
     ) -> Vec<Vec<u8>> {
@@ -225,7 +235,7 @@ impl Engine<'_> {
             let words = self
                 .others()
                 .map(|rank| (rank, self.tell(scope, rank, &mine)));
-            self.complete(words.collect(), Vec::new(), self.others().collect(), wait)
+            self.complete::<f32>(words.collect(), Vec::new(), self.others().collect(), wait)
         });
         all[self.rank] = mine;
         all
@@ -233,14 +243,14 @@ impl Engine<'_> {
 
     fn spread(&self, bytes: Vec<u8>, wait: Duration) -> Vec<u8> {
         if self.rank > 0 {
-            let mut all = self.complete(Vec::new(), Vec::new(), vec![0], wait);
+            let mut all = self.complete::<f32>(Vec::new(), Vec::new(), vec![0], wait);
             return all.swap_remove(0);
         }
         scope(|scope| {
             let words = self
                 .others()
                 .map(|rank| (rank, self.tell(scope, rank, &bytes)));
-            self.complete(words.collect(), Vec::new(), Vec::new(), wait);
+            self.complete::<f32>(words.collect(), Vec::new(), Vec::new(), wait);
         });
         bytes
     }
@@ -256,21 +266,21 @@ impl Engine<'_> {
 
     /// Each rank gets its part of the numbers of all, adds them in the order of the ranks, and sends the sum to all:
     /// 2 (n − 1) messages, and the bytes of a ring.
-    fn sum(
+    fn sum<N: Number>(
         &self,
         mine: Vec<u8>,
-        mut numbers: Vec<f32>,
+        mut numbers: Vec<N>,
         givers: usize,
         wait: Duration,
-    ) -> (Vec<Vec<u8>>, Vec<f32>) {
+    ) -> (Vec<Vec<u8>>, Vec<N>) {
         let parts: Vec<Range<usize>> = (0..self.size)
             .map(|rank| part(numbers.len(), rank, self.size))
             .collect();
         let own = parts[self.rank].clone();
         let gives = |rank: usize| rank < givers;
-        let mut theirs: Vec<Vec<f32>> = (0..self.size)
+        let mut theirs: Vec<Vec<N>> = (0..self.size)
             .map(|rank| match rank != self.rank && gives(rank) {
-                true => vec![0.0; own.len()],
+                true => vec![N::default(); own.len()],
                 false => Vec::new(),
             })
             .collect();
@@ -279,7 +289,7 @@ impl Engine<'_> {
                 .others()
                 .map(|rank| (rank, self.tell(scope, rank, &mine)));
             let told = told.collect();
-            let mut open: Pending<'_, '_, f32> = Vec::new();
+            let mut open: Pending<'_, '_, N> = Vec::new();
             for (rank, part) in theirs.iter_mut().enumerate().filter(|(_, p)| !p.is_empty()) {
                 let from = &self.processes[rank];
                 open.push((
@@ -299,13 +309,9 @@ impl Engine<'_> {
         words[self.rank] = mine;
 
         theirs[self.rank] = numbers[own].to_vec();
-        let mut given = theirs.into_iter().take(givers);
-        let mut sum = given.next().unwrap_or_default();
-        for part in given {
-            add_to(&mut sum, &part);
-        }
+        let sum = N::sum(theirs.into_iter().take(givers));
         scope(|scope| {
-            let mut open: Pending<'_, '_, f32> = Vec::new();
+            let mut open: Pending<'_, '_, N> = Vec::new();
             let mut rest = &mut numbers[..];
             for (rank, part) in parts.iter().enumerate() {
                 let (now, after) = rest.split_at_mut(part.len());
@@ -325,6 +331,43 @@ impl Engine<'_> {
         });
         (words, numbers)
     }
+}
+
+/// A number as it travels.
+trait Number: Equivalence + Copy + Default {
+    /// The sum of lists of one length, in their order, in f32.
+    fn sum(lists: impl Iterator<Item = Vec<Self>>) -> Vec<Self>;
+}
+
+impl Number for f32 {
+    fn sum(mut lists: impl Iterator<Item = Vec<Self>>) -> Vec<Self> {
+        let mut sum = lists.next().unwrap_or_default();
+        for list in lists {
+            add_to(&mut sum, &list);
+        }
+        sum
+    }
+}
+
+/// The bits of a bf16.
+impl Number for u16 {
+    fn sum(mut lists: impl Iterator<Item = Vec<Self>>) -> Vec<Self> {
+        let first = lists.next().unwrap_or_default();
+        let mut sum: Vec<f32> = first.into_iter().map(wide).collect();
+        for list in lists {
+            for (sum, x) in sum.iter_mut().zip(list) {
+                *sum += wide(x);
+            }
+        }
+        sum.into_iter()
+            .map(|x| bf16::from_f32(x).to_bits())
+            .collect()
+    }
+}
+
+/// The f32 of a bf16's bits.
+fn wide(bits: u16) -> f32 {
+    bf16::from_bits(bits).to_f32()
 }
 
 /// Leaves what has not arrived yet.

@@ -25,6 +25,9 @@ pub struct ImageData {
     pub label_smoothing: f64,
     /// Whether the last batch of an epoch is left out if it is smaller than the others.
     pub drop_last: bool,
+    /// Whether batch norms take mean and variance over the whole batch where several processes (mpirun) share it, instead of over each
+    /// process's own images. Running statistics are those of the whole batch, too. For device=flex.
+    pub sync_batch_norm: bool,
     /// How many training images are used, the first of the split; 0: all.
     pub train_items: usize,
     /// How many validation images are used, the first of the split; 0: all.
@@ -162,6 +165,7 @@ impl Default for ImageData {
             augment: Augment::STANDARD,
             label_smoothing: 0.0,
             drop_last: false,
+            sync_batch_norm: false,
             train_items: 0,
             valid_items: 0,
             channels: 3,

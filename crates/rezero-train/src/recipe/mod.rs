@@ -45,7 +45,7 @@ pub use run::Run;
 pub use schedule::*;
 pub use sections::Tables;
 pub use settings::Settings;
-pub use train::{DType, Train};
+pub use train::{DType, Reduce, Train};
 
 use crate::error::{Error, Result};
 use crate::record::run_dir;

@@ -27,6 +27,9 @@ pub struct Train {
     pub recompute: bool,
     /// The number type of matrix products and convolutions; all else is f32.
     pub dtype: DType,
+    /// The number type in which the gradients of several processes (mpirun) travel. They are added in f32; bf16 halves the bytes, and
+    /// rounds each process's gradients and their sum to 8 bits of precision.
+    pub reduce: Reduce,
     /// The largest L2 norm N of all gradients together: if it is larger, they are multiplied by N /
     /// norm. 0: no clipping.
     pub clip_norm: f64,
@@ -102,6 +105,16 @@ impl std::fmt::Display for DType {
     }
 }
 
+/// The number type of gradients on their way between processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// 32 bits: as they are.
+    F32,
+    /// bfloat16: half the bytes.
+    BF16,
+}
+
 impl Default for Train {
     fn default() -> Self {
         Self {
@@ -110,6 +123,7 @@ impl Default for Train {
             accumulate: 1,
             recompute: false,
             dtype: DType::F32,
+            reduce: Reduce::F32,
             clip_norm: 0.0,
             ema: 0.0,
             from: String::new(),

@@ -426,6 +426,9 @@ impl Domain for Images {
             "mixup mixes the images of a batch, and batch=1 has one: give a larger train.batch, or leave mixup out"
                 .to_owned(),
         )?;
+        if of.data.sync_batch_norm {
+            fit::of_whole_batches(&settings.train)?;
+        }
         if !Self::is_complete(&of.data) {
             return Ok(());
         }
@@ -444,6 +447,10 @@ impl Domain for Images {
             key: "data.augment".to_owned(),
             message: e.to_string(),
         })
+    }
+
+    fn synchronises(data: &ImageData) -> bool {
+        data.sync_batch_norm
     }
 
     fn idle(data: &ImageData) -> Vec<(&'static str, String)> {

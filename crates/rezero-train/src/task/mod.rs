@@ -134,6 +134,9 @@ pub trait Domain: Clone + Debug + PartialEq + Sized + 'static {
     /// reason.
     fn idle(data: &Self::Data) -> Vec<(&'static str, String)>;
 
+    /// Whether batch norms take the statistics of all processes.
+    fn synchronises(data: &Self::Data) -> bool;
+
     /// Checks that a network that was trained as `trained` can be scored as `wanted`.
     ///
     /// # Errors

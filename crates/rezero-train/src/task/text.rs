@@ -207,6 +207,10 @@ impl Domain for Text {
         )
     }
 
+    fn synchronises(_data: &TextData) -> bool {
+        false
+    }
+
     fn idle(_data: &TextData) -> Vec<(&'static str, String)> {
         vec![
             (
