@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::allocator::{Allocator, keep_memory};
 use rezero_kernels::{
     AdaGradStep, AdamStep, DotProductAttention, Epilogue, LambStep, LionStep, SgdStep, batch_norm,
-    batch_norm_gated_sum, conv2d, cross_entropy, gated_linear, gated_sum, gelu, layer_norm, linear,
-    normalize, rms_norm, silu, subsample, swiglu,
+    batch_norm_gated_sum, conv2d, cross_entropy, dropout, embedding, gated_linear, gated_sum, gelu,
+    layer_norm, linear, normalize, rms_norm, silu, subsample, swiglu,
 };
 
 #[global_allocator]
@@ -109,7 +109,7 @@ const IMAGES: [usize; 4] = [16, 16, 32, 32];
 /// A name, and what runs under it.
 type Kernel = (&'static str, fn(&str));
 
-const KERNELS: [Kernel; 31] = [
+const KERNELS: [Kernel; 33] = [
     ("linear", |name| {
         let (x, weight, bias) = (leaf([256, 128]), leaf([128, 384]), leaf([384]));
         both(name, || {
@@ -239,6 +239,19 @@ const KERNELS: [Kernel; 31] = [
         one(name, || {
             attention.forward(q.clone(), k.clone(), k.clone(), None)
         });
+    }),
+    ("dropout", |name| {
+        let x = leaf(IMAGES);
+        both(name, || dropout(x.clone(), 0.1));
+    }),
+    ("embedding", |name| {
+        let weight = leaf([256, 128]);
+        let ids = TensorData::new(
+            (0..1024).map(|i| i * 7919 % 256).collect::<Vec<i32>>(),
+            [16, 64],
+        );
+        let ids = Tensor::from_data(ids, &weight.device());
+        both(name, || embedding(weight.clone(), ids.clone(), 1.0));
     }),
     ("cross_entropy", |name| {
         let logits = leaf([256, 256]);

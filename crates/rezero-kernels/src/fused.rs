@@ -21,8 +21,8 @@
 //! ```
 
 use burn::nn::conv::Conv2d;
-use burn::nn::{BatchNorm, LayerNorm, Linear, PaddingConfig2d, RmsNorm};
-use burn::tensor::{DType, Device, Tensor};
+use burn::nn::{BatchNorm, Dropout, Embedding, LayerNorm, Linear, PaddingConfig2d, RmsNorm};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::{BatchNormed, Epilogue};
 
@@ -73,6 +73,32 @@ pub fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
     match x.dtype() {
         DType::F32 => crate::rms_norm(x, norm.gamma.val(), norm.epsilon),
         _ => norm.forward(x),
+    }
+}
+
+/// `embedding(ids)`.
+///
+/// # Shapes
+///
+/// - `ids`: `[batch, length]`
+/// - output: `[batch, length, d_model]`
+///
+/// # Panics
+///
+/// As [`crate::embedding`].
+pub fn embedding(embedding: &Embedding, ids: Tensor<2, Int>) -> Tensor<3> {
+    crate::embedding(embedding.weight.val(), ids, 1.0)
+}
+
+/// `dropout(x)`, where Burn's module drops: in training.
+///
+/// # Shapes
+///
+/// - `x` and output: `[rows, ..]`
+pub fn dropout<const D: usize>(dropout: &Dropout, x: Tensor<D>) -> Tensor<D> {
+    match x.device().is_autodiff() && dropout.training.is_enabled() {
+        true => crate::dropout(x, dropout.prob),
+        false => x,
     }
 }
 

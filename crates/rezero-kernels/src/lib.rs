@@ -22,6 +22,7 @@
 //! | [`conv2d`] | a convolution of images |
 //! | [`subsample`] | every s-th pixel, between channels of zeros |
 //! | [`DotProductAttention`] | `dropout(softmax(mask(Q Kᵀ / √d))) V` for each head |
+//! | [`embedding`] | `scale · weight[ids]` |
 //! | [`dropout`] | `x ⊙ m / (1 − p)`, m a function of (seed, row, place) |
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
@@ -59,6 +60,7 @@ mod cross_entropy;
 mod cube;
 mod draws;
 mod dropout;
+mod embedding;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod fused;
@@ -84,6 +86,7 @@ pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use draws::{draw_from, seeded};
 pub use dropout::dropout;
+pub use embedding::embedding;
 pub use gate::gated_sum;
 pub use group::Group;
 pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};

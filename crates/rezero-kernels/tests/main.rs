@@ -6,6 +6,7 @@ mod attention;
 mod convolution;
 mod dropout;
 mod edges;
+mod embedding;
 mod losses;
 mod normalisation;
 mod products;

@@ -15,6 +15,7 @@ pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
+pub(crate) mod embedding;
 pub(crate) mod gate;
 pub(crate) mod linear;
 mod matmul;

@@ -180,10 +180,8 @@ impl RztxLm {
     pub fn embed(&self, tokens: Tensor<2, Int>, start: usize) -> Tensor<3> {
         let [_, length] = tokens.dims();
         let device = tokens.device();
-        let mut x = self.embedding.forward(tokens);
-        if self.embedding_scale != 1.0 {
-            x = x * self.embedding_scale;
-        }
+        let weight = self.embedding.weight.val();
+        let mut x = rezero_kernels::embedding(weight, tokens, self.embedding_scale);
         if let Some(positions) = &self.positions {
             let end = start + length;
             assert!(
