@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Two network namespaces as two hosts, hosta and hostb, with a link of RATE (1gbit; empty: no limit) between them. Runs the command in hosta, with
 # mpirun set up so that it starts processes in hostb without ssh: scripts/two-hosts.sh mpirun -n 2 rezero train quickstart.
-# Needs root, ip, tc and unshare. DELAY=5ms adds a delay each way, where the kernel has netem.
+# Needs root, ip, tc and unshare. DELAY=5 adds so many milliseconds each way, by scripts/slow-link.py (python3), since not every kernel has netem;
+# RATE is then in bits per second (1e9).
 set -euo pipefail
 
 work=$(mktemp -d)
+link=
 clean() {
+    [ -z "$link" ] || kill "$link" 2>/dev/null || true
     ip netns del hosta 2>/dev/null || true
     ip netns del hostb 2>/dev/null || true
     rm -rf /etc/netns/hosta /etc/netns/hostb "$work"
@@ -16,14 +19,18 @@ for word in a b; do
     mkdir -p "/etc/netns/host$word"
     printf '127.0.0.1 localhost\n10.77.0.1 hosta\n10.77.0.2 hostb\n' >"/etc/netns/host$word/hosts"
 done
-ip link add wire netns hosta type veth peer name wire netns hostb
+if [ -n "${DELAY:-}" ]; then
+    exec 3< <(exec python3 "$(dirname "$0")/slow-link.py" hosta hostb "${RATE:-1e9}" "${DELAY}e-3")
+    link=$!
+    read -r -u 3 _
+else
+    ip link add wire netns hosta type veth peer name wire netns hostb
+fi
 for word in a b; do
     ip -n "host$word" addr add "10.77.0.$([ "$word" = a ] && echo 1 || echo 2)/24" dev wire
     ip -n "host$word" link set lo up
     ip -n "host$word" link set wire up
-    if [ -n "${DELAY:-}" ]; then
-        tc -n "host$word" qdisc add dev wire root netem delay "$DELAY" rate "${RATE-1gbit}"
-    elif [ -n "${RATE-1gbit}" ]; then
+    if [ -z "${DELAY:-}" ] && [ -n "${RATE-1gbit}" ]; then
         tc -n "host$word" qdisc add dev wire root tbf rate "${RATE-1gbit}" burst 1mb latency 100ms
     fi
 done

@@ -118,11 +118,18 @@ pub(super) enum Start {
     Held,
 }
 
-/// Tiles of fewer multiply–adds than this are not worth a task.
+/// Tiles of fewer multiply–adds than this are not worth a task of two threads.
 const TASK: usize = 1 << 20;
-/// A tile is not cut if its longer side has at most this many elements: each tile packs its
+/// A tile of two threads is not cut if its longer side has at most this many elements: each tile packs its
 /// operands again.
 const SIDE: usize = 128;
+
+/// The multiply–adds and the longer side up to which a tile is not cut. Smaller tiles pack more for each multiply–add, which is worth it
+/// where threads would have none.
+fn least() -> (usize, usize) {
+    let share = (rayon::current_num_threads() / 2).clamp(1, 8);
+    (2 * TASK / share, SIDE / share.min(4))
+}
 
 /// `out = start + lhs · rhs` in tiles, a task each. `out` has `lhs.rows` rows of `rhs.cols` values,
 /// `row_stride` apart.
@@ -149,9 +156,10 @@ impl<'a> Product<'a> {
         let work = |m: usize, n: usize| m.saturating_mul(n).saturating_mul(k);
         let by_cols = rhs.row_stride == 1 && rhs.col_stride > 1 && work(m, n) >= TASK;
         let (mut down, mut across) = (1, 1);
+        let (least, side) = least();
         while down * across < 2 * rayon::current_num_threads() {
             let (rows, cols) = (m.div_ceil(down), n.div_ceil(across));
-            if work(rows, cols) < 2 * TASK || rows.max(cols) <= SIDE {
+            if work(rows, cols) < least || rows.max(cols) <= side {
                 break;
             }
             if cols >= rows { across *= 2 } else { down *= 2 }
