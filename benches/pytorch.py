@@ -22,6 +22,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WARM_UP = 2
-DEVICE, DTYPE, COMPILE = "cpu", "f32", ""
+DEVICE, DTYPE, COMPILE, SAVE = "cpu", "f32", "", False
 LM = {"layers": 6, "d_model": 256, "n_heads": 8, "d_ff": 1024, "length": 128, "batch": 8}
 DECODE = {**LM, "prompt": 1, "batch": 1}
 PATCHES = {"image": 32, "patch": 4, "batch": 128}
@@ -269,6 +270,9 @@ def training(kind, s):
         optimizer.step()
         loss.item()
 
+    def save(file):
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+
     def floor():
         if DEVICE != "cpu":
             return {"peak_gpu_mb": torch.cuda.max_memory_allocated() >> 20}
@@ -283,7 +287,7 @@ def training(kind, s):
         parameters = sum(p.numel() for p in model.parameters())
         return {"gflop": round(flop / 1e9, 3), "mb_moved": round(4e-6 * traffic * parameters, 1)}
 
-    return step, items, floor
+    return step, items, floor, save
 
 
 def inference(kind, s):
@@ -323,8 +327,11 @@ def run(name, steps):
     kind, sizes = parse(name)
     floor = dict
     if kind in ("mlp", "lm", "resnet", "vit", "mixer"):
-        step, items, floor = training(kind, sizes)
+        step, items, floor, save = training(kind, sizes)
         times = timed(step, steps)
+        if SAVE:
+            with tempfile.TemporaryDirectory() as folder:
+                save(f"{folder}/checkpoint.pt")
     else:
         step, items = inference(kind, sizes)
         with torch.inference_mode():
@@ -379,10 +386,11 @@ def main():
     parser.add_argument("--device", default="cpu", help="cpu or cuda; decode and latency run on the CPU")
     parser.add_argument("--dtype", default="f32", choices=["f32", "tf32", "bf16"])
     parser.add_argument("--compile", nargs="?", const="default", default="", choices=["default", "reduce-overhead", "max-autotune"])
+    parser.add_argument("--save", action="store_true", help="write a checkpoint after the steps, which counts in peak_rss_mb")
     parser.add_argument("--peaks", action="store_true")
     args = parser.parse_args()
-    global DEVICE, DTYPE, COMPILE
-    DEVICE, DTYPE, COMPILE = args.device, args.dtype, args.compile
+    global DEVICE, DTYPE, COMPILE, SAVE
+    DEVICE, DTYPE, COMPILE, SAVE = args.device, args.dtype, args.compile, args.save
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.dtype == "tf32"
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -394,7 +402,7 @@ def main():
     # A process has one peak of memory: each workload gets its own.
     for name in names:
         threads = ["--threads", str(args.threads)] if args.threads else []
-        threads += ["--device", DEVICE, "--dtype", DTYPE, *(["--compile", COMPILE] if COMPILE else [])]
+        threads += ["--device", DEVICE, "--dtype", DTYPE, *(["--compile", COMPILE] if COMPILE else []), *(["--save"] if SAVE else [])]
         subprocess.run([sys.executable, __file__, name, "--steps", str(args.steps), *threads], check=True)
 
 
