@@ -161,6 +161,20 @@ fn here(names: &[String], check: bool) -> Result<()> {
     Ok(())
 }
 
+/// The numbers that ranks give to a check repeat after so many.
+const PERIOD: usize = 61;
+
+/// Number `i` that a rank gives: a whole number so small that all sums are exact in f32, up to 250,000 ranks.
+fn given(rank: usize, i: usize) -> f32 {
+    ((7 * rank + i) % PERIOD + 1) as f32
+}
+
+/// The sum of number `i` over `n` ranks.
+fn known(n: usize, i: usize) -> f32 {
+    let whole: usize = (0..n).map(|rank| given(rank, i) as usize).sum();
+    whole as f32
+}
+
 /// Checks sums over all ranks against known numbers, and times them.
 fn check_ranks(ranks: &Ranks) -> Result<()> {
     const LARGE: usize = 1 << 24;
@@ -182,21 +196,16 @@ fn check_ranks(ranks: &Ranks) -> Result<()> {
     }
     // Odd lengths, and fewer numbers than ranks.
     for len in [1, 3, 1_001, LARGE + 1] {
-        let known = |i: usize| (i % 1_000) as f32 + 1.0;
-        let own = (0..len)
-            .map(|i| (ranks.rank() + 1) as f32 * known(i))
-            .collect();
+        let own = (0..len).map(|i| given(ranks.rank(), i)).collect();
         let (_, sum) = ranks.sum(Vec::new(), own, n)?;
-        let factor = (n * (n + 1) / 2) as f32;
-        let wrong = sum
-            .iter()
-            .enumerate()
-            .find(|(i, sum)| **sum != factor * known(*i));
+        let known: Vec<f32> = (0..PERIOD).map(|i| known(n, i)).collect();
+        let known = |i: usize| known[i % PERIOD];
+        let wrong = sum.iter().enumerate().find(|(i, sum)| **sum != known(*i));
         ranks.agree(match wrong {
             None => Ok(()),
             Some((i, sum)) => Err(Error::SelfTest(format!(
                 "a sum of {len} numbers over {n} ranks: number {i} is {sum}, not {}",
-                factor * known(i)
+                known(i)
             ))),
         })?;
     }
@@ -232,4 +241,24 @@ fn check_ranks(ranks: &Ranks) -> Result<()> {
         1e3 * large,
         (2 * 4 * LARGE * (n - 1) / n) as f64 / large / 1e9
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_a_check_are_exact_and_tell_ranks_apart() {
+        for n in [2, 3, 182, 183, 4_096] {
+            for i in 0..2 * PERIOD {
+                let sum = (0..n).fold(0.0, |sum, rank| sum + given(rank, i));
+                assert_eq!(sum, known(n, i), "{n} ranks, number {i}");
+            }
+        }
+        // A rank that is added twice in place of another.
+        assert_ne!(given(0, 0), given(1, 0));
+        assert_ne!(known(2, 0), 2.0 * given(0, 0));
+        // 2^24 is the last of the whole numbers that f32 has without a gap.
+        assert!(known(250_000, 0) < 16_777_216.0);
+    }
 }

@@ -1,13 +1,11 @@
 //! `rezero train`: resolve, open, fit, finish.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::Device;
 use rezero_data::Split;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 use super::source::begin_with;
 use super::{RUNS, absolute, described_data, new_run, places, resume, say, short};
@@ -276,8 +274,6 @@ struct Open<D: Domain> {
     places: Places,
     train: D::Set,
     valid: D::Set,
-    /// The folder of the checkpoint that rank 0 has sent to this rank.
-    received: Option<TempDir>,
 }
 
 /// Opens the devices, the run and the data. None if the run is complete.
@@ -305,7 +301,7 @@ fn open<D: Domain>(
     let local = device::of_rank(device, ranks.local_rank());
     let devices = ranks.agree(device::for_training(&local, settings.train.dtype))?;
     let (place, identity) = (plan.place.clone(), recipe.identity());
-    let (opening, received) = ranks.open(place, &identity, || opened(plan))?;
+    let opening = ranks.open(place, &identity, || opened(plan))?;
     if ranks.leads() && plan.saved.is_some() && opening.start.is_none() && !opening.is_done() {
         say!("no checkpoint yet: starting from step 0");
     }
@@ -366,7 +362,6 @@ fn open<D: Domain>(
         places,
         train,
         valid,
-        received,
     }))
 }
 
@@ -462,7 +457,6 @@ fn fit<D: Domain>(
         places,
         train,
         valid,
-        received: _received,
     } = open;
     let Plan { resolved, .. } = plan;
     let (of, settings) = (&of, &recipe.settings);
@@ -492,6 +486,7 @@ fn fit<D: Domain>(
         data: described_data(&train, &print),
         subset: train.is_subset(),
         task: Some(D::task().described()),
+        ranks: ranks.described(&devices)?,
         ..Environment::here(opening.before.clone())
     };
     let mut model = zoo::draw(of, settings, &D::form(&of.data), &device);
@@ -558,7 +553,11 @@ fn fit<D: Domain>(
         true => opening
             .begin_with(name, &text, seed, &environment, write)
             .map(Some),
-        false => Ok(None),
+        false => {
+            // With it goes a hold on the checkpoint that rank 0 has sent, which is removed once it has been read.
+            drop(opening);
+            Ok(None)
+        }
     })?;
     let dir = run
         .as_ref()
@@ -583,7 +582,7 @@ fn fit<D: Domain>(
         say!(
             "{} processes on {}, {} of a step each",
             ranks.size(),
-            words::counted(ranks.hosts().iter().collect::<BTreeSet<_>>().len(), "hosts"),
+            words::counted(ranks.count_hosts(), "hosts"),
             words::counted(settings.train.batch.div_ceil(ranks.size()), "rows")
         );
     }

@@ -201,6 +201,7 @@ where
                 moving,
                 state,
                 files,
+                from: self.start,
             })),
             outcome: outcome.clone(),
         };

@@ -12,25 +12,32 @@ mod greeting;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod opening;
+#[cfg(any(feature = "mpi", test))]
+mod waiting;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::device::{in_words, panic_message};
 use crate::error::{Error, Result};
+use crate::record::RankPlace;
 use crate::say;
 
 /// How long a rank waits for another by default. The first step of a device that compiles kernels is the longest.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The least that ranks wait for one that opens the data, which it may be downloading.
-const FOR_DATA: Duration = Duration::from_secs(3_600);
+/// How often a rank that opens the data, which it may be downloading, tells the others that it is still at it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// The part of a file that is sent at once.
 const PIECE: usize = 16 << 20;
@@ -72,6 +79,8 @@ trait Link: Send + Sync {
 pub struct Ranks {
     rank: usize,
     hosts: Arc<[String]>,
+    /// For each rank the first rank on its host.
+    nodes: Arc<[usize]>,
     patience: Duration,
     link: Option<Arc<dyn Link>>,
     traffic: Arc<Mutex<Traffic>>,
@@ -130,6 +139,7 @@ impl Ranks {
         Self {
             rank: 0,
             hosts: [String::new()].into(),
+            nodes: [0].into(),
             patience: PATIENCE,
             link: None,
             traffic: Arc::default(),
@@ -162,8 +172,8 @@ impl Ranks {
     ) -> Result<Self> {
         Err(Error::Ranks(format!(
             "{number} processes were started at once ({variable}={number}), and this program is built without MPI, so \
-             that each would begin a run of its own in the same place; build it with --features mpi \
-             (docs/CLUSTERS.md), start it once, or let each have its own run with --alone and --run-dir"
+             that each would do the same work in the same place; build it with --features mpi (docs/CLUSTERS.md), start \
+             it once, or let each do its own work with --alone (and, to train, a --run-dir)"
         )))
     }
 
@@ -189,10 +199,30 @@ impl Ranks {
 
     /// The number of this process among those on its host, from 0.
     pub fn local_rank(&self) -> usize {
-        let before = self.hosts[..self.rank].iter();
-        before
-            .filter(|host| **host == self.hosts[self.rank])
-            .count()
+        let own = self.nodes[self.rank];
+        let before = self.nodes[..self.rank].iter();
+        before.filter(|node| **node == own).count()
+    }
+
+    /// The number of hosts.
+    pub(crate) fn count_hosts(&self) -> usize {
+        let first = |(rank, node): (usize, &usize)| rank == *node;
+        self.nodes.iter().enumerate().filter(|r| first(*r)).count()
+    }
+
+    /// Where each rank is, where there are several; this one computes on `devices`.
+    ///
+    /// # Errors
+    ///
+    /// If a rank does not answer.
+    pub(crate) fn described(&self, devices: &[Device]) -> Result<Vec<RankPlace>> {
+        if self.size() == 1 {
+            return Ok(Vec::new());
+        }
+        self.gather(&RankPlace {
+            host: self.hosts[self.rank].clone(),
+            device: in_words(devices),
+        })
     }
 
     /// What this process has sent so far.
@@ -215,10 +245,6 @@ impl Ranks {
     ///
     /// The error of the first rank that has one, the same on all.
     pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
-        self.agree_within(self.patience, result)
-    }
-
-    fn agree_within<T>(&self, wait: Duration, result: Result<T>) -> Result<T> {
         if self.link.is_none() {
             return result;
         }
@@ -226,7 +252,7 @@ impl Ranks {
             message: error.to_string(),
             status: error.exit_code(),
         });
-        let all: Vec<Option<Failure>> = self.gathered(&failure, wait)?;
+        let all: Vec<Option<Failure>> = self.gather(&failure)?;
         let mut failed = all.into_iter().enumerate();
         match failed.find_map(|(rank, failure)| Some((rank, failure?))) {
             None => result,
@@ -256,12 +282,12 @@ impl Ranks {
     }
 
     /// Runs `work` on rank 0, then on the first rank of each other host, then on the rest: what one has downloaded,
-    /// the others find.
+    /// the others find. It may take any time: those at work give a sign of life every second.
     ///
     /// # Errors
     ///
     /// The error of the first rank that has one, the same on all.
-    pub(crate) fn in_turn<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn in_turn<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let turn = match (self.rank, self.local_rank()) {
             (0, _) => 0,
             (_, 0) => 1,
@@ -270,13 +296,66 @@ impl Ranks {
         let mut work = Some(work);
         let mut done = None;
         for now in 0..3 {
-            let result = match work.take_if(|_| now == turn) {
-                Some(work) => work().map(|value| done = Some(value)),
-                None => Ok(()),
-            };
-            self.agree_within(self.patience.max(FOR_DATA), result)?;
+            done = self.turn(work.take_if(|_| now == turn))?.or(done);
         }
         done.ok_or_else(|| Error::Training("a rank had no turn".to_owned()))
+    }
+
+    /// Runs `work` on rank 0 alone, which may take any time.
+    ///
+    /// # Errors
+    ///
+    /// The error of `work`, the same on all.
+    pub(crate) fn on_first<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<Option<T>> {
+        self.turn(self.leads().then_some(work))
+    }
+
+    /// Runs the `work` of those that have some, while the others wait.
+    fn turn<T: Send>(&self, work: Option<impl FnOnce() -> Result<T> + Send>) -> Result<Option<T>> {
+        let done = match work {
+            Some(work) if self.link.is_none() => work().map(Some),
+            Some(work) => self.with_signs_of_life(work).map(Some),
+            None if self.link.is_none() => Ok(None),
+            None => self.while_others_work().map(|()| None),
+        };
+        self.agree(done)
+    }
+
+    /// Does the work of a turn on a thread of its own, and tells the others that it goes on.
+    fn with_signs_of_life<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let (at_work, ended) = channel::<()>();
+            let worker = std::thread::Builder::new().spawn_scoped(scope, move || {
+                let _at_work = at_work;
+                work()
+            });
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(SIGN_OF_LIFE) {
+                if let Err(error) = self.others_go_on(true) {
+                    // Not by way of the worker's end, for which a return from here would wait.
+                    return Err(self.clone().end(error));
+                }
+            }
+            let result = match worker.map(ScopedJoinHandle::join) {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(Error::Training(panic_message(panic.as_ref()).to_owned())),
+                Err(e) => Err(Error::Ranks(format!("no thread can be started: {e}"))),
+            };
+            self.while_others_work()?;
+            result
+        })
+    }
+
+    fn while_others_work(&self) -> Result<()> {
+        while self.others_go_on(false)? {}
+        Ok(())
+    }
+
+    /// Whether a rank is at work.
+    fn others_go_on(&self, at_work: bool) -> Result<bool> {
+        Ok(self.gather::<bool>(&at_work)?.contains(&true))
     }
 
     /// The value of rank 0, where `value` is Some.
@@ -341,22 +420,14 @@ impl Ranks {
     ///
     /// If a rank does not answer.
     pub(crate) fn gather<T: DeserializeOwned>(&self, mine: &impl Serialize) -> Result<Vec<T>> {
-        self.gathered(mine, self.patience)
-    }
-
-    fn gathered<T: DeserializeOwned>(
-        &self,
-        mine: &impl Serialize,
-        wait: Duration,
-    ) -> Result<Vec<T>> {
         let mine = to_bytes(mine);
         let Some(link) = &self.link else {
             return Ok(vec![from_bytes(&mine)?]);
         };
         let begun = Instant::now();
         let all = link
-            .gather(mine, wait)
-            .map_err(|ranks| self.silent(ranks, wait))?;
+            .gather(mine, self.patience)
+            .map_err(|ranks| self.silent(ranks))?;
         self.counted().time += begun.elapsed();
         all.iter().map(|bytes| from_bytes(bytes)).collect()
     }
@@ -379,7 +450,7 @@ impl Ranks {
         let (begun, count) = (Instant::now(), numbers.len());
         let sum = link
             .sum(mine, numbers, givers, self.patience)
-            .map_err(|ranks| self.silent(ranks, self.patience))?;
+            .map_err(|ranks| self.silent(ranks))?;
         let mut counted = self.counted();
         counted.time += begun.elapsed();
         counted.bytes += sent_by(self.rank, self.size(), givers, count);
@@ -437,20 +508,20 @@ impl Ranks {
             return Ok(bytes);
         };
         let found = link.spread(bytes, self.patience);
-        found.map_err(|ranks| self.silent(ranks, self.patience))
+        found.map_err(|ranks| self.silent(ranks))
     }
 
     fn counted(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn silent(&self, ranks: Vec<usize>, wait: Duration) -> Error {
+    fn silent(&self, ranks: Vec<usize>) -> Error {
         let named = ranks
             .iter()
             .map(|rank| format!("rank {rank} on {}", self.hosts[*rank]));
         Error::SilentRanks {
             ranks: named.collect::<Vec<_>>().join(", "),
-            seconds: wait.as_secs(),
+            seconds: self.patience.as_secs(),
         }
     }
 

@@ -2,28 +2,31 @@
 //! does not leave its thread.
 //!
 //! Only point-to-point messages are used, and none is waited for without a limit: a rank that does not answer is known by
-//! its number. `MPI_Allreduce` may add in any order, and names nobody.
+//! its number. `MPI_Allreduce` may add in any order, and names nobody. MPI's begin and end wait for all ranks; there
+//! another thread has the limit.
 
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mpi::Threading;
-use mpi::point_to_point::MatchedReceiveVec;
 use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::{Process, SimpleCommunicator};
-use mpi::traits::{Communicator, Destination, Source};
+use mpi::traits::{Communicator, Destination, Equivalence, Root, Source};
 use rezero_kernels::add_to;
 
+use super::waiting::{self, Waited};
 use super::{Link, Silent, part};
 use crate::error::{Error, Result};
+use crate::say;
 
 /// A rank that has waited for so long no longer asks at every turn of its processor.
 const PATIENT: Duration = Duration::from_millis(2);
-/// The time between two questions then.
-const PAUSE: Duration = Duration::from_micros(50);
+/// The least and the most time between two questions then. Between them it is a hundredth of what has been waited.
+const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(1)];
+/// The time in which MPI must end all processes when it is told to.
+const TO_ABORT: Duration = Duration::from_secs(10);
 
 /// The tags of messages. MPI keeps the order of those with one tag between two ranks.
 const WORDS: i32 = 1;
@@ -35,12 +38,18 @@ pub(super) struct Place {
     pub rank: usize,
     pub size: usize,
     pub host: String,
+    /// The first rank on its host.
+    pub node: usize,
 }
 
 /// The way to the thread that calls MPI.
 pub(super) struct Port {
     way: Option<Mutex<(Sender<Job>, Receiver<Answer>)>>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread's end closes it.
+    ended: Mutex<Receiver<()>>,
+    patience: Duration,
+    /// This process, for its last message.
+    name: String,
 }
 
 enum Job {
@@ -53,19 +62,34 @@ enum Job {
 type Answer = Result<(Vec<Vec<u8>>, Vec<f32>), Silent>;
 
 impl Port {
-    /// Begins MPI.
-    pub fn open() -> Result<(Self, Place)> {
+    /// Begins MPI, for which all ranks must come within `patience`.
+    pub fn open(patience: Duration) -> Result<(Self, Place)> {
         let (jobs, inbox) = channel();
         let (outbox, answers) = channel();
         let (tell, told) = channel();
+        let (end, ended) = channel();
         let work = move || {
+            // Dropped last, after MPI has ended.
+            let _end: Sender<()> = end;
             let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
                 return;
             };
             let world = universe.world();
             let (rank, size) = (world.rank() as usize, world.size() as usize);
             let host = mpi::environment::processor_name().unwrap_or_else(|_| "?".to_owned());
-            let _ = tell.send(Place { rank, size, host });
+            // Two hosts may have one name, and two containers of one host different ones.
+            let mut node = rank as u64;
+            let neighbours = world.split_shared(world.rank());
+            neighbours.process_at_rank(0).broadcast_into(&mut node);
+            let node = node as usize;
+            drop(neighbours);
+            let place = Place {
+                rank,
+                size,
+                host,
+                node,
+            };
+            let _ = tell.send(place);
             let engine = Engine {
                 processes: (0..size as i32)
                     .map(|rank| world.process_at_rank(rank))
@@ -82,13 +106,27 @@ impl Port {
         let thread = std::thread::Builder::new()
             .name("mpi".to_owned())
             .spawn(work);
-        let thread = thread.map_err(|e| Error::Ranks(format!("no thread can be started: {e}")))?;
-        let place = told.recv().map_err(|_| {
-            Error::Ranks("MPI cannot be begun a second time in a process".to_owned())
+        thread.map_err(|e| Error::Ranks(format!("no thread can be started: {e}")))?;
+        let place = waiting::receive(&told, patience).map_err(|error| {
+            Error::Ranks(match error {
+                RecvTimeoutError::Timeout => format!(
+                    "MPI has not begun within {} s (--rank-timeout) in process {}: another rank has not come that far, or \
+                     is cut off",
+                    patience.as_secs(),
+                    std::process::id()
+                ),
+                RecvTimeoutError::Disconnected => {
+                    "MPI cannot be begun a second time in a process".to_owned()
+                }
+            })
         })?;
-        let way = Some(Mutex::new((jobs, answers)));
-        let thread = Some(thread);
-        Ok((Self { way, thread }, place))
+        let port = Self {
+            way: Some(Mutex::new((jobs, answers))),
+            ended: Mutex::new(ended),
+            patience,
+            name: format!("rank {} on {}", place.rank, place.host),
+        };
+        Ok((port, place))
     }
 
     fn ask(&self, job: Job) -> Answer {
@@ -103,8 +141,16 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         drop(self.way.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if waiting::receive(ended, self.patience) == Err(RecvTimeoutError::Timeout) {
+            say::be_silent(false);
+            say::print_error(&Error::Ranks(format!(
+                "{}: MPI has not ended within {} s (--rank-timeout): another rank has not come to its end, or is cut off",
+                self.name,
+                self.patience.as_secs()
+            )));
+            // The launcher ends the others.
+            std::process::exit(1);
         }
     }
 }
@@ -129,7 +175,12 @@ impl Link for Port {
     }
 
     fn end(&self, status: u8) -> ! {
-        let _ = self.ask(Job::End(status));
+        if let Some(way) = &self.way {
+            let way = way.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = way.0.send(Job::End(status));
+            // MPI ends this process, too.
+            let _ = waiting::receive(&way.1, TO_ABORT);
+        }
         std::process::exit(status.into())
     }
 }
@@ -187,37 +238,47 @@ impl Engine<'_> {
         mut from: Vec<usize>,
         wait: Duration,
     ) -> Vec<Vec<u8>> {
-        let begun = Instant::now();
+        let mut waited = Waited::new();
         let mut words = vec![Vec::new(); self.size];
-        loop {
-            advance(&mut sent_words);
-            advance(&mut numbers);
-            from.retain(|rank| {
-                match self.processes[*rank].immediate_matched_probe_with_tag(WORDS) {
-                    Some(message) => {
-                        words[*rank] = message.matched_receive_vec().0;
-                        false
-                    }
-                    None => true,
+        scope(|scope| {
+            let mut places: Vec<Option<&mut Vec<u8>>> = words.iter_mut().map(Some).collect();
+            let mut bodies: Pending<'_, '_, u8> = Vec::new();
+            loop {
+                advance(&mut sent_words);
+                advance(&mut numbers);
+                advance(&mut bodies);
+                from.retain(|rank| {
+                    let probed = self.processes[*rank].immediate_matched_probe_with_tag(WORDS);
+                    let Some((message, status)) = probed else {
+                        return true;
+                    };
+                    let place = places[*rank].take().expect("a rank is asked once");
+                    place.resize(status.count(u8::equivalent_datatype()) as usize, 0);
+                    let body = message.immediate_matched_receive_into(scope, &mut place[..]);
+                    bodies.push((*rank, body));
+                    false
+                });
+                let words_are_here = sent_words.is_empty() && bodies.is_empty() && from.is_empty();
+                if words_are_here && numbers.is_empty() {
+                    return;
                 }
-            });
-            if sent_words.is_empty() && numbers.is_empty() && from.is_empty() {
-                return words;
+                let waited = waited.now();
+                if waited > wait {
+                    let mut silent = from;
+                    silent.extend(sent_words.iter().map(|(rank, _)| *rank));
+                    silent.extend(bodies.iter().map(|(rank, _)| *rank));
+                    silent.extend(numbers.iter().map(|(rank, _)| *rank));
+                    silent.sort_unstable();
+                    silent.dedup();
+                    self.stuck(silent);
+                }
+                match waited < PATIENT {
+                    true => std::thread::yield_now(),
+                    false => std::thread::sleep((waited / 100).clamp(PAUSES[0], PAUSES[1])),
+                }
             }
-            let waited = begun.elapsed();
-            if waited > wait {
-                let open = sent_words.iter().map(|(rank, _)| *rank);
-                let open = open.chain(numbers.iter().map(|(rank, _)| *rank));
-                let mut silent: Silent = open.chain(from.iter().copied()).collect();
-                silent.sort_unstable();
-                silent.dedup();
-                self.stuck(silent);
-            }
-            match waited < PATIENT {
-                true => std::thread::yield_now(),
-                false => std::thread::sleep(PAUSE),
-            }
-        }
+        });
+        words
     }
 
     fn gather(&self, mine: Vec<u8>, wait: Duration) -> Vec<Vec<u8>> {

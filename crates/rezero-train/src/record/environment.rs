@@ -19,6 +19,9 @@ pub struct Environment {
     pub text: Option<PathBuf>,
     /// The device, as the backend names it.
     pub device: String,
+    /// The processes that computed each step together, in the order of their ranks; none for one process alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankPlace>,
     /// The number of logical processors.
     pub processors: usize,
     /// The training data: name, images or bytes, SHA-256.
@@ -36,6 +39,15 @@ pub struct Environment {
     /// The checkpoint whose weights it began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_with: Option<BeganWith>,
+}
+
+/// Where a rank of a run was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankPlace {
+    /// Its host.
+    pub host: String,
+    /// Its device, as the backend names it.
+    pub device: String,
 }
 
 /// The checkpoint that gave a run its first weights.
