@@ -278,6 +278,12 @@ pub struct Eval {
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
+    /// Score in this process alone, though mpirun or srun has started others beside it, which would score a part each
+    #[arg(long)]
+    pub alone: bool,
+    /// With several processes (mpirun, srun): the seconds after which one that does not answer ends all
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub rank_timeout: Duration,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
