@@ -42,8 +42,9 @@ use crate::words;
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
-    // `train` makes one run of several processes. Several of these would write into one place.
+    // Several of these would write into one place.
     match cli.command {
+        #[cfg(not(feature = "mpi"))]
         Command::Sweep(_) => ranks::must_be_one("sweep")?,
         Command::Grow(_) => ranks::must_be_one("grow")?,
         _ => {}

@@ -118,6 +118,31 @@ fn launched() -> Option<(&'static str, usize)> {
     })
 }
 
+/// Whether a variable of the environment tells a process its place in a job of MPI or a step of Slurm.
+pub(crate) fn is_of_a_launcher(name: &str) -> bool {
+    const BEGIN: [&str; 10] = [
+        "OMPI_",
+        "ORTE_",
+        "PMI_",
+        "PMI2_",
+        "PMIX_",
+        "PRTE_",
+        "HYDI_",
+        "HYDRA_",
+        "MPI_LOCAL",
+        "SLURM_STEP",
+    ];
+    const NAMES: [&str; 6] = [
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_GTIDS",
+        "SLURM_TASK_PID",
+        "SLURM_MPI_TYPE",
+    ];
+    BEGIN.iter().any(|begin| name.starts_with(begin)) || NAMES.contains(&name)
+}
+
 /// Refuses `command`, of which a launcher has started several.
 ///
 /// # Errors
@@ -223,6 +248,25 @@ impl Ranks {
             host: self.hosts[self.rank].clone(),
             device: in_words(devices),
         })
+    }
+
+    /// The number of processes of this host, this one among them, that may use the same processors: a launcher may bind
+    /// each to some.
+    ///
+    /// # Errors
+    ///
+    /// If a rank does not answer.
+    pub(crate) fn share_processors(&self) -> Result<usize> {
+        // Linux says which; elsewhere nothing is bound.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let allowed = |line: &&str| line.starts_with("Cpus_allowed_list:");
+        let own = status.lines().find(allowed).unwrap_or_default();
+        let all: Vec<String> = self.gather(&own)?;
+        let beside = all.iter().zip(self.nodes.iter());
+        let own = (own, self.nodes[self.rank]);
+        Ok(beside
+            .filter(|(list, node)| (&***list, **node) == own)
+            .count())
     }
 
     /// What this process has sent so far.
