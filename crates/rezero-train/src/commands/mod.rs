@@ -12,6 +12,7 @@ mod models;
 mod predict;
 mod recipes;
 mod report;
+mod restarts;
 mod runs;
 mod sample;
 mod serve;
@@ -50,7 +51,10 @@ pub fn run(cli: Cli) -> Result<()> {
         _ => {}
     }
     match cli.command {
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => match args.restarts {
+            Some(restarts) => restarts::run(&args, restarts),
+            None => train::run(&args),
+        },
         Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),

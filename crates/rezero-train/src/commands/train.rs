@@ -11,7 +11,7 @@ use super::source::begin_with;
 use super::{RUNS, absolute, described_data, new_run, places, resume, say, short};
 use crate::cli::Train;
 use crate::device;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::fit::{
     self, Finished, Fit, Model, Rates, Scheduler, Source, Trainee, build_optimizer, check_freeze,
     launch, load, obey_a_sweep, on_a_big_stack, on_signal,
@@ -30,6 +30,9 @@ use crate::{words, zoo};
 pub fn run(args: &Train) -> Result<()> {
     if args.of_sweep {
         obey_a_sweep();
+    }
+    if args.supervised {
+        error::tell_a_supervisor();
     }
     let ranks = match args.alone {
         true => Ranks::alone(),
@@ -75,6 +78,25 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>, ranks: &Ranks) ->
     let of = open.of.clone();
     let (finished, dir, run) = fit(args, plan, open, ranks)?;
     finish(plan, &of, &finished, &dir, run.as_ref())
+}
+
+/// The directory in which `rezero train` with these arguments would train.
+pub(super) struct Place {
+    pub dir: PathBuf,
+    /// Whether the arguments leave it open.
+    pub is_open: bool,
+    /// What is to be said of it.
+    pub note: String,
+}
+
+pub(super) fn place(args: &Train) -> Result<Place> {
+    let Plan { place, note, .. } = resolve(args)?;
+    let dir = place.path();
+    Ok(Place {
+        is_open: args.run_dir.is_none() && dir != Path::new(&args.recipe),
+        dir,
+        note,
+    })
 }
 
 /// The recipe to train, and its directory.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::{in_words, panic_message};
 use crate::error::{Error, Result};
 use crate::record::RankPlace;
-use crate::say;
+use crate::say::{self, say};
 
 /// How long a rank waits for another by default. The first step of a device that compiles kernels is the longest.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -376,8 +376,9 @@ impl Ranks {
                 let _at_work = at_work;
                 work()
             });
+            let mut said = Instant::now();
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(SIGN_OF_LIFE) {
-                if let Err(error) = self.others_go_on(true) {
+                if let Err(error) = self.somebody_works(true, &mut said) {
                     // Not by way of the worker's end, for which a return from here would wait.
                     return Err(self.clone().end(error));
                 }
@@ -393,13 +394,20 @@ impl Ranks {
     }
 
     fn while_others_work(&self) -> Result<()> {
-        while self.others_go_on(false)? {}
+        let mut said = Instant::now();
+        while self.somebody_works(false, &mut said)? {}
         Ok(())
     }
 
-    /// Whether a rank is at work.
-    fn others_go_on(&self, at_work: bool) -> Result<bool> {
-        Ok(self.gather::<bool>(&at_work)?.contains(&true))
+    /// Whether a rank is at work. Says who is, if that takes long.
+    fn somebody_works(&self, at_work: bool, said: &mut Instant) -> Result<bool> {
+        let all: Vec<bool> = self.gather(&at_work)?;
+        let busy: Vec<usize> = (0..self.size()).filter(|rank| all[*rank]).collect();
+        if !busy.is_empty() && said.elapsed() > self.patience {
+            *said = Instant::now();
+            say!("waiting for the data of {}", self.named(&busy));
+        }
+        Ok(!busy.is_empty())
     }
 
     /// The value of rank 0, where `value` is Some.
@@ -560,13 +568,17 @@ impl Ranks {
     }
 
     fn silent(&self, ranks: Vec<usize>) -> Error {
+        Error::SilentRanks {
+            ranks: self.named(&ranks),
+            seconds: self.patience.as_secs(),
+        }
+    }
+
+    fn named(&self, ranks: &[usize]) -> String {
         let named = ranks
             .iter()
             .map(|rank| format!("rank {rank} on {}", self.hosts[*rank]));
-        Error::SilentRanks {
-            ranks: named.collect::<Vec<_>>().join(", "),
-            seconds: self.patience.as_secs(),
-        }
+        named.collect::<Vec<_>>().join(", ")
     }
 
     fn of_rank(&self, rank: usize, message: &str, status: u8) -> Error {

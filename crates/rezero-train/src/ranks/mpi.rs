@@ -107,18 +107,17 @@ impl Port {
             .name("mpi".to_owned())
             .spawn(work);
         thread.map_err(|e| Error::Ranks(format!("no thread can be started: {e}")))?;
-        let place = waiting::receive(&told, patience).map_err(|error| {
-            Error::Ranks(match error {
-                RecvTimeoutError::Timeout => format!(
-                    "MPI has not begun within {} s (--rank-timeout) in process {}: another rank has not come that far, or \
-                     is cut off",
-                    patience.as_secs(),
+        let place = waiting::receive(&told, patience).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Error::SilentRanks {
+                ranks: format!(
+                    "other ranks, for which MPI_Init waits in process {}",
                     std::process::id()
                 ),
-                RecvTimeoutError::Disconnected => {
-                    "MPI cannot be begun a second time in a process".to_owned()
-                }
-            })
+                seconds: patience.as_secs(),
+            },
+            RecvTimeoutError::Disconnected => {
+                Error::Ranks("MPI cannot be begun a second time in a process".to_owned())
+            }
         })?;
         let port = Self {
             way: Some(Mutex::new((jobs, answers))),
@@ -144,11 +143,10 @@ impl Drop for Port {
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         if waiting::receive(ended, self.patience) == Err(RecvTimeoutError::Timeout) {
             say::be_silent(false);
-            say::print_error(&Error::Ranks(format!(
-                "{}: MPI has not ended within {} s (--rank-timeout): another rank has not come to its end, or is cut off",
-                self.name,
-                self.patience.as_secs()
-            )));
+            say::print_error(&Error::SilentRanks {
+                ranks: format!("other ranks, for which MPI_Finalize waits in {}", self.name),
+                seconds: self.patience.as_secs(),
+            });
             // The launcher ends the others.
             std::process::exit(1);
         }

@@ -67,6 +67,9 @@ pub(crate) const OF_A_SWEEP: &str = "--of-sweep";
 /// The option of such a process that says which data the sweep's other trials have.
 pub(crate) const DATA_OF_A_SWEEP: &str = "--data-of-sweep";
 
+/// The flag of a process that `rezero train --restarts` started.
+pub(crate) const SUPERVISED: &str = "--supervised";
+
 impl Environment {
     /// Whether the run's network began with new weights: not grown, imported, or with another run's.
     pub fn began_anew(&self) -> bool {
@@ -80,9 +83,10 @@ impl Environment {
         let mut environment = before.unwrap_or_default();
         // Arguments that are no text are marked by the replacement character.
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-        // The word by which a sweep starts its trials: alone, a trial would wait for the sweep.
-        let arguments =
-            arguments.filter(|word| word != OF_A_SWEEP && !word.starts_with(DATA_OF_A_SWEEP));
+        // The words by which a sweep starts its trials, and a supervisor its run: alone, a trial would wait for the sweep.
+        let arguments = arguments.filter(|word| {
+            word != OF_A_SWEEP && word != SUPERVISED && !word.starts_with(DATA_OF_A_SWEEP)
+        });
         environment.commands.push(arguments.collect());
         environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
         environment
