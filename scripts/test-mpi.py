@@ -366,17 +366,17 @@ def evaluations():
 
 def sweeps():
     words = [*LM, "steps=30", "seed=1..3", "lr=1e-3,1e30"]
-    assert ran([REZERO, "sweep", *words, "--dir", "one", "-j", "2"]).returncode == 0
+    assert ran([REZERO, "sweep", *words, "--dir", "alone", "-j", "2"]).returncode == 0
     other = work / "beside"
     other.mkdir()
     command = [REZERO, "sweep", *words, "--dir", str(work / "ranks"), "--json"]
     many = ran([*MPIRUN, "-n", "1", *command, ":", "--wdir", str(other), "-n", "1", *command])
     assert many.returncode == 0 and "3 diverged, 3 done" in many.stderr, many.stderr
     assert many.stdout.count("\n") == 6 and many.stderr.count("trials have ended") == 1, many.stderr
-    trials = sorted(path.parent.name for path in pathlib.Path("one").glob("*/metrics.jsonl"))
+    trials = sorted(path.parent.name for path in pathlib.Path("alone").glob("*/metrics.jsonl"))
     assert len(trials) == 6 and not list(other.iterdir())
     for trial in trials:
-        assert repr(rows(f"one/{trial}")) == repr(rows(f"ranks/{trial}")), trial
+        assert repr(rows(f"alone/{trial}")) == repr(rows(f"ranks/{trial}")), trial
     more = ran([*MPIRUN, "-n", "3", REZERO, "sweep", *[w.replace("1..3", "1..4") for w in words], "--dir", "ranks"])
     assert more.returncode == 0 and "all 8 trials have ended" in more.stderr, more.stderr
     print("sweep: 6 trials on 2 ranks equal those of one process; extended on 3")
@@ -398,7 +398,13 @@ def sweeps():
     os.kill(processes("long")[1], signal.SIGKILL)
     job.communicate(timeout=60)
     until("no trial is left", lambda: not trains(), 10)
-    print("sweep: SIGUSR1 stops all trials with a checkpoint; a killed rank ends all, and no trial stays behind")
+    job = started([*MPIRUN, "-n", "2", *long, "--rank-timeout", "2"])
+    until("two trials", lambda: len(trains()) == 2)
+    os.kill(processes("long")[1], signal.SIGSTOP)
+    said = job.communicate(timeout=60)[1]
+    assert "no answer for 2 s from rank 1 on " in said, said
+    until("no trial is left", lambda: not trains(), 10)
+    print("sweep: SIGUSR1 stops all trials with a checkpoint; a rank that is killed or hangs ends all, and no trial stays behind")
 
     # A host that has another disk at that place.
     (work / "disk").mkdir()
@@ -413,21 +419,20 @@ def sweeps():
 
 def restarts():
     words = [*LM, "dropout=0.1", "checkpoint_every=5"]
-    for name, launcher in (("one", []), ("two", ["--launcher", " ".join([*MPIRUN, "-n", "2"])])):
-        run = f"again-{name}"
-        job = started([REZERO, "train", *words, "steps=400", "--run-dir", run, "--restarts", "4", *launcher])
-        for goal in (0, 20):
-            # The first before there is a checkpoint.
-            until("a checkpoint", lambda: newest(run) >= goal or (goal == 0 and pathlib.Path(run, "recipe.toml").exists()))
+    # The first kill of the ranks comes before there is a checkpoint.
+    for n, goals in ((1, [20]), (2, [-1, 20])):
+        run, launcher = f"again-{n}", ["--launcher", " ".join([*MPIRUN, "-n", str(n)])] if n > 1 else []
+        job = started([REZERO, "train", *words, "steps=150", "--run-dir", run, "--restarts", "4", *launcher])
+        for goal in goals:
+            until("its beginning", lambda: newest(run) >= goal and pathlib.Path(run, "recipe.toml").exists())
             found = [int(proc.name) for proc, _ in running(run) if b"--supervised" in (proc / "cmdline").read_bytes()]
-            found = list(processes(run).values()) if launcher else found
             os.kill(found[-1], signal.SIGKILL)
             until("its end", lambda: not os.path.exists(f"/proc/{found[-1]}/exe"))
         said = job.communicate(timeout=120)[1]
-        assert job.returncode == 0 and "restart 2 of 4 in 2 s" in said and "137" in said, said
-        train(f"{run}-undisturbed", [*words, "steps=400"], 2 if launcher else 1)
+        assert job.returncode == 0 and f": restart {len(goals)} of 4 in {len(goals)} s" in said and "137" in said, said
+        train(f"{run}-undisturbed", [*words, "steps=150"], n)
         must_equal(run, f"{run}-undisturbed")
-    print("--restarts: one process, and 2 ranks by --launcher, each killed twice: equal to an undisturbed run, bit for bit")
+    print("--restarts: one process killed once, and 2 ranks by --launcher twice: equal to an undisturbed run, bit for bit")
 
     def ends(words, code, says, restarts="3"):
         job = ran([REZERO, "train", *words, "--restarts", restarts])
@@ -467,6 +472,7 @@ def limits():
         """#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -479,7 +485,10 @@ int MPI_Init_thread(int *n, char ***words, int wanted, int *got) {
 }
 int open64(const char *path, int flags, ...) {
     va_list more; va_start(more, flags); int mode = va_arg(more, int); va_end(more);
-    if (getenv("AT_DATA") && strstr(path, "slow.txt")) sleep(5);
+    if (strstr(path, "slow.txt")) {
+        if (getenv("AT_DATA")) sleep(4);
+        if (getenv("STOPPED_AT_DATA")) raise(SIGSTOP);
+    }
     return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64"))(path, flags, mode);
 }
 """
@@ -502,9 +511,12 @@ int open64(const char *path, int flags, ...) {
     assert newest("hang-AT_END") == 4
     (work / "slow.txt").write_bytes(b"all of one text. " * 400)
     of = [word for word in lm if not word.startswith("data.set=")]
-    job, took = with_slow_rank("AT_DATA", "slow-data", [*of, "--text", str(work / "slow.txt")])
-    assert job.returncode == 0 and took > 5, (took, job.stderr)
+    of += ["--text", str(work / "slow.txt")]
+    job, took = with_slow_rank("AT_DATA", "slow-data", of)
+    assert job.returncode == 0 and took > 4, (took, job.stderr)
     assert "waiting for the data of rank 1 on " in job.stderr, job.stderr
+    job, _ = with_slow_rank("STOPPED_AT_DATA", "stopped-data", of)
+    assert job.returncode != 0 and "no answer for 2 s from rank 1 on " in job.stderr, job.stderr
     print("a rank that hangs in MPI's begin or end ends all after --rank-timeout; one that is slow with its data does not")
 
     job = begun("asleep", [*LM, "steps=100000", "--rank-timeout", "4"], 3)
@@ -564,6 +576,7 @@ try:
     for check in (equal_to_accumulate, equal_to_the_whole_batch, another_number_of_ranks, kills, stops, wrong_starts, evaluations, sweeps, restarts, limits, own_module, devices):
         if not wanted or check.__name__ in wanted:
             check()
+            print(f"    {time.monotonic() - begin:.0f} s")
     print(f"mpi: all shown in {time.monotonic() - begin:.0f} s")
 finally:
     for job in JOBS:

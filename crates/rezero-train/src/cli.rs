@@ -246,6 +246,10 @@ pub struct Sweep {
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
+    /// With several processes (mpirun, srun), each of which trains trials of its own: the seconds after which one that does
+    /// not answer ends all
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub rank_timeout: Duration,
     /// List the trials without training them
     #[arg(long)]
     pub dry_run: bool,

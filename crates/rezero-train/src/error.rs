@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::words::{self, on_a_line};
 
-/// The exit status of a supervised process after an error that would come again: another one than that of a launcher's
-/// own errors, which a lost host may cause.
+/// The exit status of a supervised process after an error that would come again: another one than that of a rank that
+/// lost another, and of a launcher's own errors.
 pub(crate) const LASTING: u8 = 78;
 
 /// The exit status of errors that would come again.

@@ -12,7 +12,7 @@ use super::{absolute, out, say};
 use crate::cli::Sweep;
 use crate::error::{Error, Result};
 use crate::fit::{on_signal, stop_status};
-use crate::ranks::{PATIENCE, Ranks};
+use crate::ranks::Ranks;
 use crate::recipe::{Override, Recipe};
 use crate::record::listing::{self, Listed};
 use crate::record::sweep::{Mark, Plan, SweepDir, Trial, folder};
@@ -24,7 +24,7 @@ use crate::{device, fit, words};
 const SWEEPS: &str = "sweeps";
 
 pub fn run(args: &Sweep) -> Result<()> {
-    let ranks = Ranks::join(PATIENCE, &[("command line", of_all_ranks(args))])?;
+    let ranks = Ranks::join(args.rank_timeout, &[("command line", of_all_ranks(args))])?;
     sweep(args, &ranks).map_err(|error| ranks.end(error))
 }
 

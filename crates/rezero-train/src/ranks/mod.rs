@@ -289,7 +289,8 @@ impl Ranks {
     ///
     /// The error of the first rank that has one, the same on all.
     pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
-        if self.link.is_none() {
+        // A rank that has lost others can tell nobody.
+        if self.link.is_none() || matches!(result, Err(Error::SilentRanks { .. })) {
             return result;
         }
         let failure = result.as_ref().err().map(|error| Failure {
@@ -638,7 +639,130 @@ fn files_in(dir: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+
+    /// Ranks that are threads.
+    struct Threads {
+        words: Vec<Mutex<Vec<u8>>>,
+        all: Barrier,
+    }
+
+    struct Thread(usize, Arc<Threads>);
+
+    impl Link for Thread {
+        fn gather(&self, mine: Vec<u8>, _wait: Duration) -> Result<Vec<Vec<u8>>, Silent> {
+            let Self(rank, threads) = self;
+            *threads.words[*rank].lock().unwrap() = mine;
+            threads.all.wait();
+            let all = threads.words.iter();
+            let all = all.map(|words| words.lock().unwrap().clone()).collect();
+            threads.all.wait();
+            Ok(all)
+        }
+
+        fn sum(
+            &self,
+            _mine: Vec<u8>,
+            _numbers: Vec<f32>,
+            _givers: usize,
+            _wait: Duration,
+        ) -> Result<(Vec<Vec<u8>>, Vec<f32>), Silent> {
+            unreachable!()
+        }
+
+        fn spread(&self, bytes: Vec<u8>, wait: Duration) -> Result<Vec<u8>, Silent> {
+            Ok(self.gather(bytes, wait)?.swap_remove(0))
+        }
+
+        fn end(&self, _status: u8) -> ! {
+            unreachable!()
+        }
+    }
+
+    /// What `work` returns on ranks that are on these hosts.
+    fn on_ranks<T: Send>(nodes: &[usize], work: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
+        let threads = Arc::new(Threads {
+            words: nodes.iter().map(|_| Mutex::default()).collect(),
+            all: Barrier::new(nodes.len()),
+        });
+        std::thread::scope(|scope| {
+            let started: Vec<_> = (0..nodes.len())
+                .map(|rank| {
+                    let ranks = Ranks {
+                        rank,
+                        hosts: nodes.iter().map(|node| format!("host{node}")).collect(),
+                        nodes: nodes.into(),
+                        patience: PATIENCE,
+                        link: Some(Arc::new(Thread(rank, threads.clone()))),
+                        traffic: Arc::default(),
+                    };
+                    let work = &work;
+                    scope.spawn(move || work(ranks))
+                })
+                .collect();
+            started.into_iter().map(|s| s.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn the_first_rank_of_each_host_goes_before_the_others() {
+        let nodes = [0, 0, 2, 2, 0];
+        let order = Mutex::new(Vec::new());
+        let places = on_ranks(&nodes, |ranks| {
+            let own = || {
+                // Long enough for signs of life.
+                std::thread::sleep(Duration::from_millis(1_200) * u32::from(ranks.rank() == 2));
+                order.lock().unwrap().push(ranks.rank());
+                Ok(ranks.rank())
+            };
+            assert_eq!(ranks.in_turn(own).unwrap(), ranks.rank());
+            let first = ranks.on_first(|| Ok(ranks.rank())).unwrap();
+            assert_eq!(first, ranks.leads().then_some(0));
+            (ranks.local_rank(), ranks.count_hosts())
+        });
+        assert_eq!(places, [(0, 2), (1, 2), (0, 2), (1, 2), (2, 2)]);
+        let mut order = order.into_inner().unwrap();
+        order[2..].sort_unstable();
+        assert_eq!(order, [0, 2, 1, 3, 4]);
+    }
+
+    #[test]
+    fn an_error_in_a_turn_is_that_of_all() {
+        let errors = on_ranks(&[0, 1, 1], |ranks| {
+            let work = || match ranks.rank() {
+                1 => panic!("no disk"),
+                rank => Ok(rank),
+            };
+            ranks.in_turn(work).unwrap_err().to_string()
+        });
+        for error in errors {
+            assert_eq!(error, "rank 1 on host1: training failed: no disk");
+        }
+    }
+
+    #[test]
+    fn variables_of_launchers_are_known() {
+        for name in [
+            "OMPI_COMM_WORLD_SIZE",
+            "PMI_SIZE",
+            "PMIX_RANK",
+            "SLURM_STEP_NUM_TASKS",
+            "SLURM_PROCID",
+        ] {
+            assert!(is_of_a_launcher(name), "{name}");
+        }
+        // Of the job, not of its step; of the user.
+        for name in [
+            "SLURM_JOB_ID",
+            "SLURM_NTASKS",
+            "CUDA_VISIBLE_DEVICES",
+            "PATH",
+        ] {
+            assert!(!is_of_a_launcher(name), "{name}");
+        }
+    }
 
     #[test]
     fn parts_cover_all_and_differ_by_one_at_most() {
