@@ -83,18 +83,24 @@ def must_equal(a, b):
     assert weights(a) == weights(b), f"the weights of {a} and {b} differ"
 
 
-def processes(run):
-    """The ranks of a run that is under way: their process ids."""
-    found = {}
+def running(word):
+    """The processes of rezero that have a word in their command line: the directory of each and its variables."""
     for proc in pathlib.Path("/proc").iterdir():
         try:
             words = (proc / "cmdline").read_bytes().split(b"\0")
-            if words[0].decode() == REZERO and run.encode() in words:
-                variables = (proc / "environ").read_bytes().split(b"\0")
-                rank = next(v for v in variables if v.startswith(b"OMPI_COMM_WORLD_RANK="))
-                found[int(rank.split(b"=")[1])] = int(proc.name)
-        except (OSError, StopIteration, IndexError, ValueError):
+            if words[0].decode() == REZERO and any(word.encode() in each for each in words):
+                yield proc, (proc / "environ").read_bytes().split(b"\0")
+        except (OSError, IndexError):
             continue
+
+
+def processes(run):
+    """The ranks of a run that is under way: their process ids."""
+    found = {}
+    for proc, variables in running(run):
+        rank = [v for v in variables if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
+        if rank and run.encode() in (proc / "cmdline").read_bytes().split(b"\0"):
+            found[int(rank[0].split(b"=")[1])] = int(proc.name)
     return found
 
 
@@ -117,6 +123,10 @@ def begun(run, words, ranks, options=()):
     """A run in the background."""
     place = [] if "--resume" in words else ["--run-dir", run]
     command = [*MPIRUN, *options, "-n", str(ranks), REZERO, "train", *words, "--plain", *place]
+    return started(command)
+
+
+def started(command):
     # A shell's background job, which this script may be, ignores Ctrl-C, and so would its children.
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     job = subprocess.Popen(
@@ -124,6 +134,10 @@ def begun(run, words, ranks, options=()):
     )
     JOBS.append(job)
     return job
+
+
+def ran(command, cwd=None, timeout=120):
+    return subprocess.run(command, env=ENV, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
 def equal_to_accumulate():
@@ -355,9 +369,228 @@ def wrong_starts():
     alone = [*MPIRUN, "-n", "2", "bash", "-c", f"{REZERO} train {' '.join(LM)} steps=2 --alone --run-dir alone-$OMPI_COMM_WORLD_RANK"]
     subprocess.run(alone, env=ENV, check=True, capture_output=True)
     must_equal("alone-0", "alone-1")
-    done = subprocess.run([*MPIRUN, "-n", "2", REZERO, "sweep", *LM, "steps=2", "seed=1..2"], env=ENV, capture_output=True, text=True)
-    assert done.returncode != 0 and "start it once" in done.stderr, done.stderr
-    print("--alone: a run for each process; a sweep that is started twice is refused")
+    print("--alone: a run for each process")
+
+
+def evaluations():
+    def scored(run, n, *words, ranks=()):
+        command = [REZERO, "eval", run, "--json", *words]
+        ranks = ranks or ["-n", str(n), *command]
+        finished = ran([*MPIRUN, *ranks] if n > 1 else command, cwd=repository if run.startswith("zoo:") else None)
+        assert finished.returncode == 0 and finished.stdout.count("\n") == 1, finished.stderr
+        result = json.loads(finished.stdout)
+        result.pop("seconds")
+        return result
+
+    repository = pathlib.Path(__file__).resolve().parent.parent
+    train("images", [*MLP, "steps=8", "ema=0.9"])
+    train("text", [*LM, "steps=8"])
+    text = work / "a.txt"
+    text.write_bytes(b"all of one text. " * 3000)
+    for words in (["images"], ["images", "--raw", "--split", "test", "--batch", "30"], ["text", "--checkpoint", "last"],
+                  ["zoo:bytes12-enwik8", "--text", str(text), "--split", "test"]):
+        one = scored(words[0], 1, *words[1:])
+        for n in (2, 3):
+            assert scored(words[0], n, *words[1:]) == one, words
+    # Rank 1 sees no run.
+    other = work / "blind"
+    other.mkdir()
+    command = [REZERO, "eval", "text", "--json"]
+    seen = scored("text", 2, ranks=["-n", "1", *command, ":", "--wdir", str(other), "-n", "1", *command])
+    assert seen == scored("text", 1)
+    print("eval: 2 and 3 ranks equal one process, bit for bit: images, an average, text, a named model, a run that rank 0 alone sees")
+    command = command[:3]
+    for more, says in ((["--device", "cuda"], "rank 1 on "), (["--split", "test"], "another command line"), (["--text", "none"], "rank 1 on ")):
+        wrong = ran([*MPIRUN, "-n", "1", *command, ":", "-n", "1", *command, *more])
+        assert wrong.returncode != 0 and says in wrong.stderr and wrong.stderr.count("error: ") == 1, wrong.stderr
+    alone = ran([*MPIRUN, "-n", "2", *command, "--alone"])
+    assert alone.returncode == 0 and alone.stdout.count("bits per byte") == 2, alone.stderr
+    print("eval: an error of a rank ends all and is said once; --alone scores in each")
+
+
+def sweeps():
+    words = [*LM, "steps=30", "seed=1..3", "lr=1e-3,1e30"]
+    assert ran([REZERO, "sweep", *words, "--dir", "alone", "-j", "2"]).returncode == 0
+    other = work / "beside"
+    other.mkdir()
+    command = [REZERO, "sweep", *words, "--dir", str(work / "ranks"), "--json"]
+    many = ran([*MPIRUN, "-n", "1", *command, ":", "--wdir", str(other), "-n", "1", *command])
+    assert many.returncode == 0 and "3 diverged, 3 done" in many.stderr, many.stderr
+    assert many.stdout.count("\n") == 6 and many.stderr.count("trials have ended") == 1, many.stderr
+    trials = sorted(path.parent.name for path in pathlib.Path("alone").glob("*/metrics.jsonl"))
+    assert len(trials) == 6 and not list(other.iterdir())
+    for trial in trials:
+        assert repr(rows(f"alone/{trial}")) == repr(rows(f"ranks/{trial}")), trial
+    more = ran([*MPIRUN, "-n", "3", REZERO, "sweep", *[w.replace("1..3", "1..4") for w in words], "--dir", "ranks"])
+    assert more.returncode == 0 and "all 8 trials have ended" in more.stderr, more.stderr
+    print("sweep: 6 trials on 2 ranks equal those of one process; extended on 3")
+
+    long = [REZERO, "sweep", *LM, "steps=100000", "seed=1..3", "--dir", "long"]
+    def trains():
+        return [proc for proc, _ in running("--of-sweep")]
+    job = started([*MPIRUN, "-n", "2", *long])
+    until("two trials", lambda: len(list(pathlib.Path("long").glob("*/checkpoints/step-*/manifest.json"))) >= 2)
+    for _, variables in running("--of-sweep"):
+        assert not [v for v in variables if v.startswith((b"OMPI_", b"PMIX_", b"PMI_"))], variables
+    job.send_signal(signal.SIGUSR1)
+    said = job.communicate(timeout=60)[1]
+    assert "0 of 3 trials have ended" in said and said.count("continue with") == 1 and "error: " not in said, said
+    assert job.returncode == 138, job.returncode
+    assert not trains()
+    job = started([*MPIRUN, "-n", "2", *long])
+    until("two trials", lambda: len(trains()) == 2)
+    os.kill(processes("long")[1], signal.SIGKILL)
+    job.communicate(timeout=60)
+    until("no trial is left", lambda: not trains(), 10)
+    job = started([*MPIRUN, "-n", "2", *long, "--rank-timeout", "2"])
+    until("two trials", lambda: len(trains()) == 2)
+    os.kill(processes("long")[1], signal.SIGSTOP)
+    said = job.communicate(timeout=60)[1]
+    assert "no answer for 2 s from rank 1 on " in said, said
+    until("no trial is left", lambda: not trains(), 10)
+    print("sweep: SIGUSR1 stops all trials with a checkpoint; a rank that is killed or hangs ends all, and no trial stays behind")
+
+    # A host that has another disk at that place.
+    (work / "disk").mkdir()
+    command = [REZERO, "sweep", *LM, "steps=2", "seed=1..2", "--dir", "disk/s"]
+    apart = ["unshare", "-m", "bash", "-c", 'mount -t tmpfs none disk && exec "$0" "$@"', *command]
+    if ran(["unshare", "-m", "true"]).returncode == 0:
+        wrong = ran([*MPIRUN, "-n", "1", *command, ":", "-n", "1", *apart])
+        assert wrong.returncode != 0 and "on a disk that all hosts share" in wrong.stderr, wrong.stderr
+        assert "rank 1 on " in wrong.stderr and wrong.stderr.count("error: ") == 1, wrong.stderr
+        print("sweep: a directory that another rank does not see is refused")
+
+
+def restarts():
+    words = [*LM, "dropout=0.1", "checkpoint_every=5"]
+    # The first kill of the ranks comes before there is a checkpoint.
+    for n, goals in ((1, [20]), (2, [-1, 20])):
+        run, launcher = f"again-{n}", ["--launcher", " ".join([*MPIRUN, "-n", str(n)])] if n > 1 else []
+        job = started([REZERO, "train", *words, "steps=150", "--run-dir", run, "--restarts", "4", *launcher])
+        for goal in goals:
+            until("its beginning", lambda: newest(run) >= goal and pathlib.Path(run, "recipe.toml").exists())
+            found = [int(proc.name) for proc, _ in running(run) if b"--supervised" in (proc / "cmdline").read_bytes()]
+            os.kill(found[-1], signal.SIGKILL)
+            until("its end", lambda: not os.path.exists(f"/proc/{found[-1]}/exe"))
+        said = job.communicate(timeout=120)[1]
+        assert job.returncode == 0 and f": restart {len(goals)} of 4 in {len(goals)} s" in said and "137" in said, said
+        train(f"{run}-undisturbed", [*words, "steps=150"], n)
+        must_equal(run, f"{run}-undisturbed")
+    print("--restarts: one process killed once, and 2 ranks by --launcher twice: equal to an undisturbed run, bit for bit")
+
+    def ends(words, code, says, restarts="3"):
+        job = ran([REZERO, "train", *words, "--restarts", restarts])
+        assert job.returncode == code and says in job.stderr, (job.returncode, job.stderr)
+        return job.stderr
+
+    ranks = ["--launcher", " ".join([*MPIRUN, "-n", "2"])]
+    said = ends([*LM, "steps=3", "--run-dir", "vain", "--launcher", "false"], 1, "came to no further checkpoint")
+    assert said.count(": restart ") == 2, said
+    ends([*LM, "steps=3", "--run-dir", "vain", "--launcher", "false"], 1, "after 1 restart;", "1")
+    for more, code, says in (
+        (["lr=1e30"], 3, "diverged at step"), (["lr=x"], 1, "lr"), (["--device", "cuda"], 1, "cuda"),
+        (["--text", "absent"], 1, "absent"),
+    ):
+        of = [word for word in LM if not word.startswith("data.set=") or more[0] != "--text"]
+        for launcher in ([], ranks):
+            said = ends([*of, "steps=5", "--run-dir", "wrong", *more, *launcher], code, says)
+            assert "restart" not in said and said.count("error: ") == 1, said
+            shutil.rmtree("wrong", ignore_errors=True)
+    assert "restart" not in ran([*MPIRUN, "-n", "2", REZERO, "train", *LM, "--restarts", "2"]).stdout
+    print("--restarts: not after a divergence, a wrong recipe, device or file; not a third time without a step")
+    for name, number, code, launcher in (("int", signal.SIGINT, 130, ranks), ("term", signal.SIGTERM, 143, ranks), ("usr1", signal.SIGUSR1, 138, [])):
+        run = f"stop-{name}"
+        job = started([REZERO, "train", *LM, "steps=100000", "--run-dir", run, "--restarts", "3", *launcher])
+        until("a checkpoint", lambda: newest(run) >= 10)
+        job.send_signal(number)
+        said = job.communicate(timeout=60)[1]
+        assert job.returncode == code and "saved; continue with" in said and "restart" not in said, (job.returncode, said)
+        assert not list(running(run))
+    print("--restarts: Ctrl-C, SIGTERM and SIGUSR1 are handed on, and the run stops with a checkpoint")
+
+
+def limits():
+    """Waits in MPI itself, in the opening of data, and of a machine that was stopped."""
+    source = work / "slow.c"
+    source.write_text(
+        """#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static void hang(const char *where) { if (getenv(where)) for (;;) pause(); }
+int MPI_Finalize(void) { hang("AT_END"); return ((int (*)(void))dlsym(RTLD_NEXT, "MPI_Finalize"))(); }
+int MPI_Init_thread(int *n, char ***words, int wanted, int *got) {
+    hang("AT_BEGIN");
+    return ((int (*)(int *, char ***, int, int *))dlsym(RTLD_NEXT, "MPI_Init_thread"))(n, words, wanted, got);
+}
+int open64(const char *path, int flags, ...) {
+    va_list more; va_start(more, flags); int mode = va_arg(more, int); va_end(more);
+    if (strstr(path, "slow.txt")) {
+        if (getenv("AT_DATA")) sleep(4);
+        if (getenv("STOPPED_AT_DATA")) raise(SIGSTOP);
+    }
+    return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64"))(path, flags, mode);
+}
+"""
+    )
+    library = work / "slow.so"
+    subprocess.run(["mpicc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+
+    def with_slow_rank(variable, name, words):
+        command = [REZERO, "train", *words, "--run-dir", name, "--plain"]
+        slow = ["env", f"{variable}=1", f"LD_PRELOAD={library}", *command]
+        begin = time.monotonic()
+        job = ran([*MPIRUN, "-n", "1", *command, ":", "-n", "1", *slow])
+        return job, time.monotonic() - begin
+
+    lm = [*LM, "steps=4", "--rank-timeout", "2"]
+    for variable, where in (("AT_BEGIN", "MPI_Init"), ("AT_END", "MPI_Finalize")):
+        job, took = with_slow_rank(variable, f"hang-{variable}", lm)
+        assert job.returncode != 0 and took < 15, (job.returncode, took)
+        assert f"no answer for 2 s from other ranks, for which {where} waits" in job.stderr, job.stderr
+    assert newest("hang-AT_END") == 4
+    (work / "slow.txt").write_bytes(b"all of one text. " * 400)
+    of = [word for word in lm if not word.startswith("data.set=")]
+    of += ["--text", str(work / "slow.txt")]
+    job, took = with_slow_rank("AT_DATA", "slow-data", of)
+    assert job.returncode == 0 and took > 4, (took, job.stderr)
+    assert "waiting for the data of rank 1 on " in job.stderr, job.stderr
+    job, _ = with_slow_rank("STOPPED_AT_DATA", "stopped-data", of)
+    assert job.returncode != 0 and "no answer for 2 s from rank 1 on " in job.stderr, job.stderr
+    print("a rank that hangs in MPI's begin or end ends all after --rank-timeout; one that is slow with its data does not")
+
+    job = begun("asleep", [*LM, "steps=100000", "--rank-timeout", "4"], 3)
+    until("a validation", lambda: newest("asleep") >= 10)
+    ranks = processes("asleep").values()
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(6)
+    for pid in ranks:
+        os.kill(pid, signal.SIGCONT)
+    step = newest("asleep")
+    until("further steps", lambda: newest("asleep") > step)
+    job.send_signal(signal.SIGUSR1)
+    said = job.communicate(timeout=60)[1]
+    assert "saved; continue with" in said, said
+    print("all ranks stopped for longer than --rank-timeout: the run goes on")
+
+    places = work / "copies"
+    places.mkdir()
+    job = begun("asleep", ["asleep", "--resume"], 2, ["-x", f"TMPDIR={places}"])
+    step = newest("asleep")
+    until("further steps", lambda: newest("asleep") > step)
+    assert not list(places.rglob("step-*")), list(places.rglob("*"))
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=60)
+    found = json.loads(pathlib.Path("asleep/env.json").read_text())["ranks"]
+    assert len(found) == 2 and all(place["host"] and place["device"] for place in found), found
+    train("asleep", ["asleep", "--resume", f"steps={newest('asleep') + 1}"])
+    assert "ranks" not in json.loads(pathlib.Path("asleep/env.json").read_text())
+    print("the copy of a resumed run's checkpoint is removed when it has been read; env.json has the host and the device of each rank")
 
 
 def own_module():
@@ -384,9 +617,14 @@ def devices():
 begin = time.monotonic()
 try:
     wanted = os.environ.get("MPI_CHECKS", "").split()
-    for check in (equal_to_accumulate, equal_to_the_whole_batch, synchronised_batch_norm, narrow_sums, another_number_of_ranks, kills, stops, wrong_starts, own_module, devices):
+    checks = (
+        equal_to_accumulate, equal_to_the_whole_batch, synchronised_batch_norm, narrow_sums, another_number_of_ranks, kills, stops,
+        wrong_starts, evaluations, sweeps, restarts, limits, own_module, devices,
+    )
+    for check in checks:
         if not wanted or check.__name__ in wanted:
             check()
+            print(f"    {time.monotonic() - begin:.0f} s")
     print(f"mpi: all shown in {time.monotonic() - begin:.0f} s")
 finally:
     for job in JOBS:

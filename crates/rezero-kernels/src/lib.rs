@@ -27,7 +27,7 @@
 //! | [`matmul_in`] | a product in a narrower type |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
-//! | [`transpose`], [`all_finite`], [`FileFloat`], [`add_to`] | on values in memory, for readers of weights and sums over processes |
+//! | [`transpose`], [`all_finite`], [`FileFloat`], [`add_to`], [`to_bf16`] | on values in memory, for readers of weights and sums over processes |
 //! | [`SgdStep`], [`AdaGradStep`], [`AdamStep`], [`LambStep`], [`LionStep`] | an optimizer's update of one parameter |
 //!
 //! [`fused`] has the same for Burn's modules: `fused::conv2d(&conv, x)` computes `conv.forward(x)`.
@@ -97,4 +97,4 @@ pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, NUMBERS, SgdStep};
 pub use row_norm::{layer_norm, rms_norm};
 pub use shortcut::subsample;
 pub use tasks::Tasks;
-pub use values::{FileFloat, add_to, all_finite, transpose};
+pub use values::{FileFloat, add_bf16_to, add_to, all_finite, from_bf16, to_bf16, transpose};

@@ -70,6 +70,46 @@ pub fn add_to(sum: &mut [f32], values: &[f32]) {
     }
 }
 
+/// The bits of each value as a bf16, rounded to the nearest, to even ones in the middle.
+///
+/// ```
+/// let bits = rezero_kernels::to_bf16(&[1.0, 1.0 + 1.0 / 512.0]);
+/// assert_eq!(rezero_kernels::from_bf16(&bits), [1.0, 1.0]);
+/// ```
+pub fn to_bf16(values: &[f32]) -> Vec<u16> {
+    let narrow = |value: &f32| {
+        let bits = value.to_bits();
+        // A NaN stays one, whichever of its bits are cut.
+        let rounded = match value.is_nan() {
+            true => bits | 0x0040_0000,
+            false => bits.wrapping_add(0x7FFF + (bits >> 16 & 1)),
+        };
+        (rounded >> 16) as u16
+    };
+    values.iter().map(narrow).collect()
+}
+
+/// The values of the bits of bf16s.
+pub fn from_bf16(bits: &[u16]) -> Vec<f32> {
+    bits.iter().map(|bits| widened(*bits)).collect()
+}
+
+/// [`add_to`] with values that are bits of bf16s.
+///
+/// # Panics
+///
+/// If they are not equally many.
+pub fn add_bf16_to(sum: &mut [f32], bits: &[u16]) {
+    assert_eq!(sum.len(), bits.len(), "a sum of as many numbers");
+    for (sum, bits) in sum.iter_mut().zip(bits) {
+        *sum += widened(*bits);
+    }
+}
+
+fn widened(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// Whether no value is infinite or NaN.
 pub fn all_finite(values: &[f32]) -> bool {
     // Block by block, so that the comparisons of a block run at once.
@@ -109,6 +149,34 @@ pub fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Against the crate that Burn takes its bf16 from.
+    #[test]
+    fn bf16s_are_rounded_as_elsewhere() {
+        let mut values: Vec<f32> = (0..=u16::MAX)
+            .map(|i| f32::from_bits(u32::from(i) << 16 | 0x8000))
+            .collect();
+        values.extend((0..200_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9))));
+        values.extend([
+            0.0,
+            -0.0,
+            f32::MAX,
+            f32::MIN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+        ]);
+        let bits = to_bf16(&values);
+        let back = from_bf16(&bits);
+        let mut sum = vec![1.0; values.len()];
+        add_bf16_to(&mut sum, &bits);
+        for (i, value) in values.iter().enumerate() {
+            let expected = bf16::from_f32(*value);
+            assert_eq!(bits[i], expected.to_bits(), "{value}");
+            assert!(back[i] == expected.to_f32() || back[i].is_nan() && value.is_nan());
+            assert!(sum[i] == 1.0 + back[i] || sum[i].is_nan() && back[i].is_nan());
+        }
+    }
 
     #[test]
     fn a_matrix_is_transposed() {

@@ -188,6 +188,18 @@ pub struct Train {
     /// compiled in a first step, and a validation's batch is waited for, too
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     pub rank_timeout: Duration,
+    /// Train in a process of its own, which is started again, at most so many times, where it was lost: by a signal, a crash,
+    /// a rank that died or did not answer. It continues from the last checkpoint. An error that would come again, a
+    /// divergence and a stop that was asked for are the end
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "of_sweep")]
+    pub restarts: Option<usize>,
+    /// With --restarts: the command that starts the run's processes, for example "mpirun -n 8 --host a:4,b:4" [default: one
+    /// process]
+    #[arg(long, value_name = "COMMAND", requires = "restarts")]
+    pub launcher: Option<String>,
+    /// Be the process of `rezero train --restarts`, which wants to know an error that would come again
+    #[arg(long, hide = true)]
+    pub supervised: bool,
     /// Be a child of `rezero sweep`, which stops it by way of standard input
     #[arg(long, hide = true)]
     pub of_sweep: bool,
@@ -234,6 +246,10 @@ pub struct Sweep {
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
+    /// With several processes (mpirun, srun), each of which trains trials of its own: the seconds after which one that does
+    /// not answer ends all
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub rank_timeout: Duration,
     /// List the trials without training them
     #[arg(long)]
     pub dry_run: bool,
@@ -278,6 +294,12 @@ pub struct Eval {
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
+    /// Score in this process alone, though mpirun or srun has started others beside it, which would score a part each
+    #[arg(long)]
+    pub alone: bool,
+    /// With several processes (mpirun, srun): the seconds after which one that does not answer ends all
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub rank_timeout: Duration,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -660,6 +682,9 @@ pub struct Devices {
     /// With --check, under mpirun or srun: check and time the sums over all processes in place of the devices
     #[arg(long, requires = "check", conflicts_with = "names")]
     pub mpi: bool,
+    /// With --mpi: print the times as JSON
+    #[arg(long, requires = "mpi")]
+    pub json: bool,
     /// Check the one device in this process
     #[arg(long, hide = true)]
     pub here: bool,

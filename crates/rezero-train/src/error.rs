@@ -2,8 +2,21 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::words::{self, on_a_line};
+
+/// The exit status of a supervised process after an error that would come again: another one than that of a rank that
+/// lost another, and of a launcher's own errors.
+pub(crate) const LASTING: u8 = 78;
+
+/// The exit status of errors that would come again.
+static OF_LASTING: AtomicU8 = AtomicU8::new(1);
+
+/// Lets the exit status tell errors that would come again from others.
+pub(crate) fn tell_a_supervisor() {
+    OF_LASTING.store(LASTING, Ordering::Relaxed);
+}
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -182,6 +195,14 @@ pub enum Error {
         /// The time.
         seconds: u64,
     },
+    /// A process that was started for a run has ended.
+    #[error("{message}")]
+    Ended {
+        /// How it ended, and what to do.
+        message: String,
+        /// The exit status to hand on.
+        status: u8,
+    },
     /// Burn's training loop failed.
     #[error("training failed: {0}")]
     Training(String),
@@ -235,9 +256,19 @@ impl Error {
             Self::StoppedAtOnce => 130,
             Self::Interrupted { status, .. }
             | Self::SweepStopped { status, .. }
+            | Self::Ended { status, .. }
             | Self::OfRank { status, .. } => *status,
-            _ => 1,
+            error if error.may_pass() => 1,
+            _ => OF_LASTING.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether a process that continues the run may get further.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::SilentRanks { .. } | Self::Training(_) | Self::OutOfMemory(_)
+        )
     }
 
     /// Whether every rank of a run has this error: from numbers that all have, or by agreement.

@@ -96,6 +96,8 @@ pub fn print_error(error: &Error) {
     // A stop that the user asked for is no error.
     let kind = match error {
         Error::Interrupted { .. } | Error::SweepStopped { .. } | Error::StoppedAtOnce => "",
+        // The same of another rank.
+        Error::OfRank { status: 129.., .. } => "",
         _ => "error: ",
     };
     let _ = writeln!(io::stderr(), "{kind}{}", told(&error.to_string()));

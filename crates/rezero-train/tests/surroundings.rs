@@ -451,6 +451,11 @@ fn several_processes_of_a_program_without_mpi_are_refused() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("start it once"));
+    let output = rezero(dir.path(), &["eval", "run"])
+        .env("PMI_SIZE", "2")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--features mpi"));
     // One process of mpirun; a script of sbatch, in which Slurm counts the tasks that it may start; on purpose.
     let fine = [
         (vec![("OMPI_COMM_WORLD_SIZE", "1")], "seed=1"),

@@ -1,23 +1,21 @@
 //! `rezero devices`
 
 use std::process::Command;
-use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 
-use super::out;
+use super::{check_ranks, out};
 use crate::cli::Devices;
 use crate::device::check::{self, Outcome};
 use crate::device::{self, BACKENDS, Description, describe, found, select};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Ranks};
-use crate::recipe::Reduce;
 use crate::words;
 
 pub fn run(args: &Devices) -> Result<()> {
     if args.mpi {
         let ranks = Ranks::join(ranks::PATIENCE, &[])?;
-        return check_ranks(&ranks).map_err(|error| ranks.end(error));
+        return check_ranks::run(&ranks, args.json).map_err(|error| ranks.end(error));
     }
     match (args.here, args.check) {
         (true, check) => here(&args.names, check),
@@ -160,77 +158,4 @@ fn here(names: &[String], check: bool) -> Result<()> {
     let text = text.map_err(|e| Error::Training(format!("cannot write JSON: {e}")))?;
     out!("{text}");
     Ok(())
-}
-
-/// Checks sums over all ranks against known numbers, and times them.
-fn check_ranks(ranks: &Ranks) -> Result<()> {
-    const LARGE: usize = 1 << 24;
-    let n = ranks.size();
-    if n == 1 {
-        return Err(Error::Ranks(
-            "there is one process; start several: mpirun -n 2 rezero devices --check --mpi"
-                .to_owned(),
-        ));
-    }
-    let say = |line: String| -> Result<()> {
-        if ranks.leads() {
-            out!("{line}");
-        }
-        Ok(())
-    };
-    for (rank, host) in ranks.hosts().iter().enumerate() {
-        say(format!("  rank {rank:<4} {host}"))?;
-    }
-    // Odd lengths, and fewer numbers than ranks.
-    for len in [1, 3, 1_001, LARGE + 1] {
-        let known = |i: usize| (i % 1_000) as f32 + 1.0;
-        let own = (0..len)
-            .map(|i| (ranks.rank() + 1) as f32 * known(i))
-            .collect();
-        let (_, sum) = ranks.sum(Vec::new(), own, n, Reduce::F32)?;
-        let factor = (n * (n + 1) / 2) as f32;
-        let wrong = sum
-            .iter()
-            .enumerate()
-            .find(|(i, sum)| **sum != factor * known(*i));
-        ranks.agree(match wrong {
-            None => Ok(()),
-            Some((i, sum)) => Err(Error::SelfTest(format!(
-                "a sum of {len} numbers over {n} ranks: number {i} is {sum}, not {}",
-                factor * known(i)
-            ))),
-        })?;
-    }
-    // In f32, this sum depends on the order.
-    let own = |rank: usize| [1e8, 1.0, -1e8, 3.0][rank % 4];
-    let in_order = (0..n).map(own).reduce(|sum, value| sum + value);
-    let (_, sum) = ranks.sum(Vec::new(), vec![own(ranks.rank())], n, Reduce::F32)?;
-    ranks.agree(match sum.first() == in_order.as_ref() {
-        true => Ok(()),
-        false => Err(Error::SelfTest(
-            "a sum over ranks is not in their order".to_owned(),
-        )),
-    })?;
-    say("  sums                   as known, in the order of the ranks: ok".to_owned())?;
-
-    // The middle one of several.
-    let time = |len: usize, times: usize| -> Result<f64> {
-        let mut all = Vec::new();
-        for _ in 0..times {
-            let numbers = vec![1.0; len];
-            ranks.gather::<()>(&())?;
-            let begun = Instant::now();
-            ranks.sum(Vec::new(), numbers, n, Reduce::F32)?;
-            all.push(begun.elapsed().as_secs_f64());
-        }
-        all.sort_by(f64::total_cmp);
-        Ok(all[times / 2])
-    };
-    let (small, large) = (time(n, 201)?, time(LARGE, 5)?);
-    say(format!("  a sum of {n} numbers     {:.3} ms", 1e3 * small))?;
-    say(format!(
-        "  a sum of {LARGE} numbers {:.1} ms: {:.2} GB/s sent by each rank, and as much received",
-        1e3 * large,
-        (2 * 4 * LARGE * (n - 1) / n) as f64 / large / 1e9
-    ))
 }

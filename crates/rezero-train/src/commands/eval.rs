@@ -1,33 +1,63 @@
 //! `rezero eval`
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use burn::train::InferenceStep;
 
 use super::source::NamedRun;
 use super::{out, places, scored};
 use crate::cli::Eval;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::fit::{Input, Source, Trainee};
+use crate::fit::{self, Trainee, on_a_big_stack};
+use crate::ranks::Ranks;
 use crate::recipe::{Override, Recipe, Settings, TaskOf, TaskRecipe};
 use crate::record::{Totals, checkpoint, run_dir};
 use crate::task::{DataSet, Domain, Places};
 use crate::{words, zoo};
 
 pub fn run(args: &Eval) -> Result<()> {
-    let source = NamedRun::find(&args.run)?;
-    let run = source.dir();
-    let trained = Recipe::of_run(run)?;
+    let ranks = match args.alone {
+        true => Ranks::alone(),
+        false => Ranks::join(args.rank_timeout, &[("command line", of_all_ranks(args))])?,
+    };
+    let scored = on_a_big_stack(|| eval(args, &ranks));
+    scored.map_err(|error| ranks.end(error))
+}
+
+/// The words of the command line that all ranks must have alike, as of `rezero train`.
+fn of_all_ranks(args: &Eval) -> String {
+    let mut words = vec![args.run.to_string_lossy().into_owned()];
+    let split = args.split.to_string();
+    for (flag, value) in [("--split", &split), ("--checkpoint", &args.checkpoint)] {
+        words.push(format!("{flag} {value}"));
+    }
+    words.extend(args.raw.then(|| "--raw".to_owned()));
+    let numbers = [
+        ("--context", args.context),
+        ("--stride", args.stride),
+        ("--batch", args.batch),
+    ];
+    let numbers = numbers.into_iter();
+    words.extend(numbers.filter_map(|(flag, value)| Some(format!("{flag} {}", value?))));
+    words.join(" ")
+}
+
+fn eval(args: &Eval, ranks: &Ranks) -> Result<()> {
+    let (source, step) = NamedRun::on_all(ranks, &args.run, &args.checkpoint)?;
+    let trained = Recipe::of_run(source.dir())?;
     let before = trained.recipe.clone();
-    let wanted = trained.with(&overrides(args))?.recipe;
+    let wanted = ranks.agree(trained.with(&overrides(args)))?.recipe;
+    let scored = Scored {
+        args,
+        ranks,
+        source,
+        step: &step,
+        wanted: &wanted,
+    };
     match (&before.task, &wanted.task) {
-        (TaskRecipe::Images(before), TaskRecipe::Images(of)) => {
-            score(args, run, &wanted, before, of)
-        }
-        (TaskRecipe::Text(before), TaskRecipe::Text(of)) => score(args, run, &wanted, before, of),
+        (TaskRecipe::Images(before), TaskRecipe::Images(of)) => score(scored, before, of),
+        (TaskRecipe::Text(before), TaskRecipe::Text(of)) => score(scored, before, of),
         (TaskRecipe::Images(_), TaskRecipe::Text(_))
         | (TaskRecipe::Text(_), TaskRecipe::Images(_)) => Err(Error::RecipeValue {
             key: "model.family".to_owned(),
@@ -36,20 +66,33 @@ pub fn run(args: &Eval) -> Result<()> {
     }
 }
 
+/// What is scored, and by whom.
+struct Scored<'a> {
+    args: &'a Eval,
+    ranks: &'a Ranks,
+    source: NamedRun,
+    /// The step of its checkpoint.
+    step: &'a str,
+    wanted: &'a Recipe,
+}
+
 /// Scores the network of `trained` with the settings of `of`.
-fn score<D: Domain>(
-    args: &Eval,
-    run: &Path,
-    wanted: &Recipe,
-    trained: &TaskOf<D>,
-    of: &TaskOf<D>,
-) -> Result<()> {
-    D::may_score(trained, of)?;
+fn score<D: Domain>(what: Scored<'_>, trained: &TaskOf<D>, of: &TaskOf<D>) -> Result<()> {
+    let Scored {
+        args,
+        ranks,
+        source,
+        step,
+        wanted,
+    } = what;
+    ranks.agree(D::may_score(trained, of))?;
+    let run = source.dir();
     let settings = &wanted.settings;
     let identity = zoo::identity(trained, &settings.gates);
     let name = device::chosen(args.device.as_deref(), &settings.run.device)?;
-    let device = device::select(name)?;
-    let reader = checkpoint::choose(run, &args.checkpoint, &identity)?;
+    let local = device::of_rank(name, ranks.local_rank());
+    let device = ranks.agree(device::select(&local))?;
+    let reader = checkpoint::choose(run, step, &identity)?;
     let state = reader.state()?;
 
     let saved = run_dir::environment(run);
@@ -59,14 +102,24 @@ fn score<D: Domain>(
         offline: args.offline,
         image_memory: settings.run.image_memory,
     };
-    let places = places(run, trained, saved.as_ref(), given, name)?;
-    let set = D::open(&of.data, &places, args.split)?;
+    let set = ranks.in_turn(|| {
+        let places = places(run, trained, saved.as_ref(), given, name)?;
+        D::open(&of.data, &places, args.split)
+    })?;
+    if ranks.size() > 1 {
+        ranks.same(&[("data", &set.fingerprint()?)])?;
+    }
     let (data, items, subset) = (set.name().to_owned(), set.len(), set.is_subset());
     let model = zoo::draw(trained, settings, &D::form(&trained.data), &device);
-    let model = scored(&args.run, &reader, model, args.raw)?;
+    let model = ranks.agree(scored(&args.run, &reader, model, args.raw))?;
+    // A copy, on ranks above 0.
+    drop(source);
     let started = Instant::now();
-    let totals = totals(of, settings, set, &model, &device)?;
+    let totals = totals(of, settings, set, &model, &device, ranks)?;
     let seconds = started.elapsed().as_secs_f64();
+    if !ranks.leads() {
+        return Ok(());
+    }
 
     let task = D::task();
     let step = state.step;
@@ -116,17 +169,11 @@ pub(super) fn totals<D: Domain>(
     set: D::Set,
     model: &D::Network,
     device: &Device,
+    ranks: &Ranks,
 ) -> Result<Totals> {
     let source = D::for_scoring(of, settings, set, device)?;
     let trainee = Trainee::new(model.clone(), &settings.train);
-    let mut total = Totals::default();
-    for batch in source.batches_from(0, device) {
-        let batch = batch.map_err(|e| Error::Training(e.to_string()))?;
-        let mut output = InferenceStep::step(&trainee, Input::new(batch));
-        output.read();
-        total.add(&output.totals);
-    }
-    Ok(total)
+    fit::totals(ranks, &trainee, source, device)
 }
 
 /// The changes that the arguments make to the run's recipe. The whole split is scored.

@@ -100,6 +100,9 @@ pub fn run(args: Grow) -> Result<()> {
         plain: args.plain,
         on_term: args.on_term,
         of_sweep: false,
+        restarts: None,
+        launcher: None,
+        supervised: false,
         data_of_sweep: None,
     })
 }

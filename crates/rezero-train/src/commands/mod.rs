@@ -1,6 +1,7 @@
 //! One file per subcommand. Each resolves its arguments, opens files, works, and prints the result.
 
 mod bench;
+mod check_ranks;
 mod devices;
 mod eval;
 mod export;
@@ -12,6 +13,7 @@ mod models;
 mod predict;
 mod recipes;
 mod report;
+mod restarts;
 mod runs;
 mod sample;
 mod serve;
@@ -42,14 +44,18 @@ use crate::words;
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
-    // `train` makes one run of several processes. Several of these would write into one place.
+    // Several of these would write into one place.
     match cli.command {
+        #[cfg(not(feature = "mpi"))]
         Command::Sweep(_) => ranks::must_be_one("sweep")?,
         Command::Grow(_) => ranks::must_be_one("grow")?,
         _ => {}
     }
     match cli.command {
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => match args.restarts {
+            Some(restarts) => restarts::run(&args, restarts),
+            None => train::run(&args),
+        },
         Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use rezero_nn::pretrained::{self, Pretrained, PretrainedError};
 use rezero_nn::torch::{LoadRules, TorchWeights};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::export::RECIPE;
@@ -14,8 +15,9 @@ use super::step_zero::begin_at_zero;
 use super::{RUNS, absolute, say, scored};
 use crate::error::{Error, Result};
 use crate::fit::Model;
+use crate::ranks::Ranks;
 use crate::recipe::{Recipe, TaskOf, with_task};
-use crate::record::{BeganWith, Environment, NewRun, Reader, checkpoint};
+use crate::record::{BeganWith, Environment, NewRun, Reader, checkpoint, run_dir};
 use crate::task::Domain;
 use crate::zoo::{Families, Zoo};
 use crate::{device, words, zoo};
@@ -50,6 +52,39 @@ impl NamedRun {
         Ok(Self { dir, made })
     }
 
+    /// The run as [`find`](Self::find) finds it on rank 0, and the step of its checkpoint `which`. The other ranks need not
+    /// see it: they get a copy of that checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find), or if there is no such checkpoint, or it cannot be copied, the same error on all ranks.
+    pub(super) fn on_all(ranks: &Ranks, named: &Path, which: &str) -> Result<(Self, String)> {
+        let own = ranks.on_first(|| {
+            let source = Self::find(named)?;
+            let run = source.dir();
+            let recipe = Recipe::of_run(run)?.recipe;
+            let reader = checkpoint::choose(run, which, &recipe.identity())?;
+            let sent = Sent {
+                recipe: run_dir::recipe(run)?.1,
+                environment: run_dir::environment(run),
+                step: reader.state()?.step,
+            };
+            let from = reader.dir().to_owned();
+            Ok((source, sent, from))
+        })?;
+        let sent = ranks.of_first(own.as_ref().map(|(_, sent, _)| sent))?;
+        let made = own.is_none().then(|| sent.begin_copy());
+        let made = ranks.agree(made.transpose())?;
+        if ranks.size() > 1 {
+            let from = own.as_ref().map(|(_, _, from)| from.as_path());
+            ranks.copy_files(from, made.as_ref().map(|(_, to)| to.as_path()))?;
+        }
+        let found = own.map(|(source, ..)| source);
+        let source = found.or(made.map(|(source, _)| source));
+        let source = source.expect("it is found or made");
+        Ok((source, sent.step.to_string()))
+    }
+
     /// Its directory.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
@@ -65,6 +100,26 @@ impl NamedRun {
             true => Ok((PathBuf::from(RUNS), name.into_owned())),
             false => Ok((base.to_owned(), name.into_owned())),
         }
+    }
+}
+
+/// What ranks above 0 get of a run beside the files of its checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    recipe: String,
+    environment: Option<Environment>,
+    step: usize,
+}
+
+impl Sent {
+    /// A run without its checkpoint's files, and the folder for them.
+    fn begin_copy(&self) -> Result<(NamedRun, PathBuf)> {
+        let made = tempfile::tempdir();
+        let made = made.map_err(|e| Error::io("create a folder in", std::env::temp_dir(), e))?;
+        let dir = made.path().to_owned();
+        let to = run_dir::copy(&dir, &self.recipe, self.environment.as_ref(), self.step)?;
+        let made = Some(made);
+        Ok((NamedRun { dir, made }, to))
     }
 }
 

@@ -12,9 +12,10 @@ use super::{absolute, out, say};
 use crate::cli::Sweep;
 use crate::error::{Error, Result};
 use crate::fit::{on_signal, stop_status};
+use crate::ranks::Ranks;
 use crate::recipe::{Override, Recipe};
 use crate::record::listing::{self, Listed};
-use crate::record::sweep::{Plan, SweepDir, Trial, folder};
+use crate::record::sweep::{Mark, Plan, SweepDir, Trial, folder};
 use crate::record::{DATA_OF_A_SWEEP, OF_A_SWEEP, Stage, run_dir};
 use crate::sweep::{self, Described, Ended, Grid, Job, Slot, Word, agree, overrides};
 use crate::{device, fit, words};
@@ -23,7 +24,58 @@ use crate::{device, fit, words};
 const SWEEPS: &str = "sweeps";
 
 pub fn run(args: &Sweep) -> Result<()> {
-    let dir = place(args);
+    let ranks = Ranks::join(args.rank_timeout, &[("command line", of_all_ranks(args))])?;
+    sweep(args, &ranks).map_err(|error| ranks.end(error))
+}
+
+/// The words of the command line that all ranks must have alike, as of `rezero train`.
+fn of_all_ranks(args: &Sweep) -> String {
+    let mut words = vec![args.recipe.to_string_lossy().into_owned()];
+    let values = args.words.iter();
+    words.extend(values.map(|word| format!("{}={}", word.key, word.values.join(","))));
+    let dir = args.dir.as_ref();
+    words.extend(dir.map(|dir| format!("--dir {}", dir.display())));
+    words.extend((!args.tune.is_empty()).then(|| format!("--tune {}", args.tune.join(","))));
+    words.extend(args.dry_run.then(|| "--dry-run".to_owned()));
+    words.join(" ")
+}
+
+/// A sweep that rank 0 has planned.
+struct Planned {
+    dir: PathBuf,
+    grid: Grid,
+    before: Option<Plan>,
+    plan: Plan,
+}
+
+fn sweep(args: &Sweep, ranks: &Ranks) -> Result<()> {
+    let planned = ranks.leads().then(|| planned(args, ranks));
+    let planned = ranks.agree(planned.transpose())?;
+    if args.dry_run {
+        return match planned {
+            Some(Planned { dir, plan, .. }) => list(&dir, &plan, args.json),
+            None => Ok(()),
+        };
+    }
+    let device = device_here(ranks, planned.as_ref())?;
+    let threads = ranks.share_processors()?;
+    let slots = ranks.agree(slots(args, ranks, device, threads))?;
+    let opened = ranks.agree(planned.as_ref().map(opened).transpose())?;
+    must_be_shared(ranks, opened.as_ref())?;
+    let trained = train(args, planned.as_ref(), &slots, ranks);
+    ranks.agree(trained)?;
+    if let (true, Some(Planned { dir, plan, .. })) = (args.json, planned) {
+        list(&dir, &plan, true)?;
+    }
+    Ok(())
+}
+
+fn planned(args: &Sweep, ranks: &Ranks) -> Result<Planned> {
+    let mut dir = place(args);
+    if ranks.size() > 1 {
+        // Other ranks may work elsewhere.
+        dir = absolute(&dir)?;
+    }
     let grid = grid(args)?;
     let before = match Plan::is_in(&dir) {
         true => Some(Plan::read(&dir)?),
@@ -35,22 +87,70 @@ pub fn run(args: &Sweep) -> Result<()> {
         None => 0,
     };
     describe(&dir, &plan, more);
-    if args.dry_run {
-        return list(&dir, &plan, args.json);
-    }
-    let slots = slots(args)?;
-    let sweep = SweepDir::open(&dir)?;
-    if let Err(error) = written(&dir, &sweep, &plan, before.as_ref()) {
-        if before.is_none() {
-            sweep.give_up();
+    Ok(Planned {
+        dir,
+        grid,
+        before,
+        plan,
+    })
+}
+
+/// The directory with its plan, held by this process.
+fn opened(planned: &Planned) -> Result<SweepDir> {
+    let Planned {
+        dir, before, plan, ..
+    } = planned;
+    let sweep = SweepDir::open(dir)?;
+    match written(dir, &sweep, plan, before.as_ref()) {
+        Ok(()) => Ok(sweep),
+        Err(error) => {
+            if before.is_none() {
+                sweep.give_up();
+            }
+            Err(error)
         }
-        return Err(error);
     }
-    train(args, &grid, &dir, &plan, &slots)?;
-    if args.json {
-        list(&dir, &plan, true)?;
+}
+
+/// Checks that all ranks read the same recipe, and returns its device.
+fn device_here(ranks: &Ranks, planned: Option<&Planned>) -> Result<String> {
+    let own = planned.map(|planned| recipe_path(ranks, &planned.grid));
+    let own = ranks.agree(own.transpose())?;
+    let named: OsString = ranks.of_first(own.as_ref())?;
+    let recipe = ranks.agree(Recipe::resolve(&named, &[]))?.recipe;
+    ranks.same(&[("recipe", &recipe.fingerprint())])?;
+    Ok(recipe.settings.run.device)
+}
+
+/// The recipe as a trial's process names it.
+fn recipe_path(ranks: &Ranks, grid: &Grid) -> Result<OsString> {
+    let is_file = grid.recipe.to_string_lossy().ends_with(".toml");
+    match is_file && ranks.size() > 1 {
+        true => Ok(absolute(Path::new(&grid.recipe))?.into_os_string()),
+        false => Ok(grid.recipe.clone()),
     }
-    Ok(())
+}
+
+/// Checks that all ranks see the directory, which rank 0 has.
+fn must_be_shared(ranks: &Ranks, sweep: Option<&SweepDir>) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let own = ranks.agree(sweep.map(SweepDir::mark).transpose())?;
+    let mark: Mark = ranks.of_first(own.as_ref())?;
+    let seen = ranks.agree(match mark.is_seen() {
+        true => Ok(()),
+        false => Err(Error::Sweep {
+            dir: mark.dir(),
+            message: "is not the directory of that path here: each rank writes its trials into it, so it must be on a \
+                      disk that all hosts share; choose one with --dir"
+                .to_owned(),
+        }),
+    });
+    if let Some(own) = own {
+        own.remove();
+    }
+    seen
 }
 
 /// The plan is written before the first trial begins, by the process that has the directory.
@@ -144,11 +244,15 @@ fn describe(dir: &Path, plan: &Plan, more: usize) {
     );
 }
 
-/// The places in which trials run.
-fn slots(args: &Sweep) -> Result<Vec<Slot>> {
-    let devices: Vec<Option<String>> = match &args.device {
+/// The places in which trials of this process run. `own` is the recipe's device; as many processes as `sharing` have the
+/// same processors.
+fn slots(args: &Sweep, ranks: &Ranks, own: String, sharing: usize) -> Result<Vec<Slot>> {
+    // A trial is alone and would take the first device of several.
+    let of_rank = own.contains(":auto") && ranks.size() > 1;
+    let given = args.device.clone().or(of_rank.then_some(own));
+    let devices: Vec<Option<String>> = match given {
         None => vec![None],
-        Some(list) => list
+        Some(list) => device::of_rank(&list, ranks.local_rank())
             .split(',')
             .map(|name| Some(name.trim().to_owned()))
             .collect(),
@@ -159,7 +263,7 @@ fn slots(args: &Sweep) -> Result<Vec<Slot>> {
             device::select(name)?;
         }
     }
-    let all = devices.len() * args.jobs;
+    let all = devices.len() * args.jobs * sharing;
     // What the user set for all processes stays.
     let set = std::env::var_os("RAYON_NUM_THREADS").is_some();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -168,36 +272,70 @@ fn slots(args: &Sweep) -> Result<Vec<Slot>> {
     Ok(slots.map(|device| Slot { device, threads }).collect())
 }
 
-/// Starts the trials that have not ended.
-fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> Result<()> {
-    let (mut jobs, mut ended, mut stages) = (Vec::new(), 0, BTreeMap::new());
-    let known = known_data(dir, plan);
-    let mut begun_before = BTreeSet::new();
+/// The trials that are left to do, and those that have ended before.
+struct ToDo {
+    jobs: Vec<Job>,
+    /// Those that are continued.
+    begun: BTreeSet<usize>,
+    ended: usize,
+    /// How many have ended in which way.
+    stages: BTreeMap<&'static str, u32>,
+}
+
+fn to_do(args: &Sweep, planned: &Planned, ranks: &Ranks) -> Result<ToDo> {
+    let Planned {
+        dir, grid, plan, ..
+    } = planned;
+    let (known, recipe) = (known_data(dir, plan), recipe_path(ranks, grid)?);
+    let mut to_do = ToDo {
+        jobs: Vec::new(),
+        begun: BTreeSet::new(),
+        ended: 0,
+        stages: BTreeMap::new(),
+    };
     for (index, trial) in plan.trials.iter().enumerate() {
         let run = folder(dir, trial)?;
         let begun = run.join("recipe.toml").exists();
         if begun {
             must_be_of(grid, trial, &run)?;
-            begun_before.insert(index);
+            to_do.begun.insert(index);
             let stage = Stage::of(&run);
             if matches!(stage, Stage::Done | Stage::Diverged) {
-                ended += 1;
-                *stages.entry(stage.name()).or_insert(0) += 1;
+                to_do.ended += 1;
+                *to_do.stages.entry(stage.name()).or_insert(0) += 1;
                 continue;
             }
         }
-        jobs.push(Job {
+        to_do.jobs.push(Job {
             index,
-            words: command(args, grid, trial, &run, begun, &known)?,
+            words: command(args, &recipe, trial, &run, begun, &known)?,
         });
     }
-    let (all, left) = (plan.trials.len(), jobs.len());
-    if ended > 0 {
-        say!("{ended} of {all} trials have ended before");
+    if to_do.ended > 0 {
+        let all = plan.trials.len();
+        say!("{} of {all} trials have ended before", to_do.ended);
     }
+    Ok(to_do)
+}
+
+/// Starts the trials that have not ended.
+fn train(args: &Sweep, planned: Option<&Planned>, slots: &[Slot], ranks: &Ranks) -> Result<()> {
+    let own = planned.map(|planned| to_do(args, planned, ranks));
+    let own = ranks.agree(own.transpose())?;
+    let slots_of_all: Vec<usize> = ranks.gather(&slots.len())?;
     let interrupter = on_signal(fit::OnTerm::default());
+    let (Some(Planned { dir, plan, .. }), Some(own)) = (planned, own) else {
+        return sweep::run(Vec::new(), slots, &interrupter, ranks, |_, _| {}).map(drop);
+    };
+    let ToDo {
+        jobs,
+        begun: begun_before,
+        mut ended,
+        mut stages,
+    } = own;
+    let (all, left) = (plan.trials.len(), jobs.len());
     let (mut spent, mut whole, mut here, mut failed) = (Duration::ZERO, 0u32, 0, Vec::new());
-    let stopped = sweep::run(jobs, slots, &interrupter, |event: Ended| {
+    let stopped = sweep::run(jobs, slots, &interrupter, ranks, |rank, event: Ended| {
         let trial = &plan.trials[event.index];
         let result = match event.code {
             Some(0) => {
@@ -220,7 +358,11 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
                     (Some(code), true) => format!("its process ended with the status {code}"),
                     (None, true) => "a signal ended its process".to_owned(),
                 };
-                say!("{}: failed: {why}", trial.name);
+                let place = match ranks.size() {
+                    1 => String::new(),
+                    _ => format!(" on {}", ranks.hosts()[rank]),
+                };
+                say!("{}: failed{place}: {why}", trial.name);
                 failed.push(trial.name.clone());
                 return;
             }
@@ -233,7 +375,7 @@ fn train(args: &Sweep, grid: &Grid, dir: &Path, plan: &Plan, slots: &[Slot]) -> 
         let eta = match ((left - here) as u32, whole) {
             (0, _) | (_, 0) => String::new(),
             (n, whole) => {
-                let busy = slots.len().min(left) as u32;
+                let busy = slots_of_all.iter().sum::<usize>().min(left) as u32;
                 let time = spent / whole * n / busy;
                 format!(", about {} left", words::duration(time))
             }
@@ -335,18 +477,19 @@ pub(super) fn warn_of_other_data(dir: &Path, plan: &Plan) {
 /// The words of the command that begins or continues a trial.
 fn command(
     args: &Sweep,
-    grid: &Grid,
+    recipe: &OsStr,
     trial: &Trial,
     run: &Path,
     begun: bool,
     known: &BTreeMap<Vec<String>, String>,
 ) -> Result<Vec<OsString>> {
-    let mut all: Vec<OsString> = vec!["train".into(), grid.recipe.clone()];
+    let mut all: Vec<OsString> = vec!["train".into(), recipe.to_owned()];
     all.extend(trial.set.iter().map(|(k, v)| format!("{k}={v}").into()));
     all.extend([
         "--run-dir".into(),
         run.into(),
         "--plain".into(),
+        "--alone".into(),
         OF_A_SWEEP.into(),
     ]);
     for (flag, path) in [("--data-dir", &args.data_dir), ("--text", &args.text)] {

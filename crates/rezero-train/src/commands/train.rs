@@ -1,19 +1,17 @@
 //! `rezero train`: resolve, open, fit, finish.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::optim::lr_scheduler::LrScheduler;
 use burn::tensor::Device;
 use rezero_data::Split;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 use super::source::begin_with;
 use super::{RUNS, absolute, described_data, new_run, places, resume, say, short};
 use crate::cli::Train;
 use crate::device;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::fit::{
     self, Finished, Fit, Model, Rates, Scheduler, Source, Trainee, build_optimizer, check_freeze,
     launch, load, obey_a_sweep, on_a_big_stack, on_signal,
@@ -32,6 +30,9 @@ use crate::{words, zoo};
 pub fn run(args: &Train) -> Result<()> {
     if args.of_sweep {
         obey_a_sweep();
+    }
+    if args.supervised {
+        error::tell_a_supervisor();
     }
     let ranks = match args.alone {
         true => Ranks::alone(),
@@ -77,6 +78,25 @@ fn train<D: Domain>(args: &Train, plan: &Plan, of: &TaskOf<D>, ranks: &Ranks) ->
     let of = open.of.clone();
     let (finished, dir, run) = fit(args, plan, open, ranks)?;
     finish(plan, &of, &finished, &dir, run.as_ref())
+}
+
+/// The directory in which `rezero train` with these arguments would train.
+pub(super) struct Place {
+    pub dir: PathBuf,
+    /// Whether the arguments leave it open.
+    pub is_open: bool,
+    /// What is to be said of it.
+    pub note: String,
+}
+
+pub(super) fn place(args: &Train) -> Result<Place> {
+    let Plan { place, note, .. } = resolve(args)?;
+    let dir = place.path();
+    Ok(Place {
+        is_open: args.run_dir.is_none() && dir != Path::new(&args.recipe),
+        dir,
+        note,
+    })
 }
 
 /// The recipe to train, and its directory.
@@ -276,8 +296,6 @@ struct Open<D: Domain> {
     places: Places,
     train: D::Set,
     valid: D::Set,
-    /// The folder of the checkpoint that rank 0 has sent to this rank.
-    received: Option<TempDir>,
 }
 
 /// Opens the devices, the run and the data. None if the run is complete.
@@ -305,7 +323,7 @@ fn open<D: Domain>(
     let local = device::of_rank(device, ranks.local_rank());
     let devices = ranks.agree(device::for_training(&local, settings.train.dtype))?;
     let (place, identity) = (plan.place.clone(), recipe.identity());
-    let (opening, received) = ranks.open(place, &identity, || opened(plan))?;
+    let opening = ranks.open(place, &identity, || opened(plan))?;
     if ranks.leads() && plan.saved.is_some() && opening.start.is_none() && !opening.is_done() {
         say!("no checkpoint yet: starting from step 0");
     }
@@ -366,7 +384,6 @@ fn open<D: Domain>(
         places,
         train,
         valid,
-        received,
     }))
 }
 
@@ -462,7 +479,6 @@ fn fit<D: Domain>(
         places,
         train,
         valid,
-        received: _received,
     } = open;
     let Plan { resolved, .. } = plan;
     let (of, settings) = (&of, &recipe.settings);
@@ -492,6 +508,7 @@ fn fit<D: Domain>(
         data: described_data(&train, &print),
         subset: train.is_subset(),
         task: Some(D::task().described()),
+        ranks: ranks.described(&devices)?,
         ..Environment::here(opening.before.clone())
     };
     let mut model = zoo::draw(of, settings, &D::form(&of.data), &device);
@@ -562,7 +579,11 @@ fn fit<D: Domain>(
         true => opening
             .begin_with(name, &text, seed, &environment, write)
             .map(Some),
-        false => Ok(None),
+        false => {
+            // With it goes a hold on the checkpoint that rank 0 has sent, which is removed once it has been read.
+            drop(opening);
+            Ok(None)
+        }
     })?;
     let dir = run
         .as_ref()
@@ -587,7 +608,7 @@ fn fit<D: Domain>(
         say!(
             "{} processes on {}, {} of a step each",
             ranks.size(),
-            words::counted(ranks.hosts().iter().collect::<BTreeSet<_>>().len(), "hosts"),
+            words::counted(ranks.count_hosts(), "hosts"),
             words::counted(settings.train.batch.div_ceil(ranks.size()), "rows")
         );
     }

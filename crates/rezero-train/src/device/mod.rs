@@ -196,6 +196,8 @@ fn one(name: &str) -> Result<Device> {
         message,
     };
     let known = || BACKENDS.iter().map(|b| b.name);
+    // The device of a rank; for one process the first one.
+    let name = name.strip_suffix(":auto").unwrap_or(name);
     let (base, rest) = match name.split_once(':') {
         Some((base, rest)) => (base, Some(rest)),
         None => (name, None),
@@ -468,6 +470,8 @@ mod tests {
         assert!(message.contains("did you mean `flex`?"), "{message}");
         let message = select("flex:0").unwrap_err().to_string();
         assert!(message.contains("takes no index"), "{message}");
+        // As the recipe of a run on several ranks has it.
+        select("flex:auto").unwrap();
     }
 
     #[test]

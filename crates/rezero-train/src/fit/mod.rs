@@ -26,6 +26,7 @@ mod optimizer;
 mod parts;
 mod progress;
 mod schedule;
+mod scoring;
 mod session;
 mod shown;
 mod source;
@@ -55,6 +56,9 @@ pub(crate) use freeze::check_freeze;
 pub(crate) use memory::available as available_memory;
 pub(crate) use model::{differentiate, own_part, written_part};
 pub(crate) use optimizer::InPlace;
+pub(crate) use scoring::totals;
+#[cfg(unix)]
+pub(crate) use stop::is_ignored;
 pub(crate) use stop::{obey_a_sweep, on_signal, status as stop_status, survive_file_limits};
 pub(crate) use strategy::Fit;
 pub(crate) use terminal::can_draw;

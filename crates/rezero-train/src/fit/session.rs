@@ -10,8 +10,8 @@ use burn::optim::lr_scheduler::LrScheduler;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::{
-    EventProcessorTraining, InferenceStep, Interrupter, LearnerEvent,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainingItem, ValidLoader,
+    EventProcessorTraining, Interrupter, LearnerEvent, SupervisedTrainingEventProcessor,
+    TrainLoader, TrainOutput, TrainingItem, ValidLoader,
 };
 use rezero_data::rng::mix;
 use rezero_kernels::{in_place, seeded};
@@ -23,14 +23,15 @@ use super::exchange;
 use super::model::Model;
 use super::parts::PartUpdate;
 use super::schedule::Scheduler;
+use super::scoring;
 use super::step::{Input, Output, Trainee};
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::ranks::{Ranks, Traffic};
 use crate::recipe::{GateOptimizer, Settings};
 use crate::record::{
-    Communication, LossScale, OptimizerState, Reached, Row, Score, State, Totals, checkpoint,
-    metrics,
+    Communication, LossScale, OptimizerState, Reached, Reader, Row, Score, State, Totals,
+    checkpoint, metrics,
 };
 use crate::say::say;
 
@@ -72,6 +73,8 @@ pub(super) struct Start<M: Model> {
     pub state: State,
     /// The files of the run, which rank 0 writes.
     pub files: Option<Files>,
+    /// The checkpoint that it continues from, until it has been read: ranks above 0 have a copy.
+    pub from: Option<Reader>,
 }
 
 /// The files that a run in progress writes.
@@ -208,6 +211,8 @@ impl<M: Model> Session<M> {
             device.seed(input.seed);
         }
         let mut output = self.update(input)?;
+        // The optimizer reads its state when it first needs it.
+        self.start.from = None;
         self.start.state.step += 1;
 
         let took = self.last.elapsed().as_secs_f64();
@@ -543,29 +548,10 @@ impl<M: Model> Session<M> {
         let mut total = Totals::default();
         let ranks = self.start.plan.ranks.clone();
         let mut batches = loader.iter();
-        // Batch by batch of each rank in turn, so that the sum is in the order of the batches.
         loop {
-            let own = match batches.next() {
-                Some(input) => {
-                    let input = input.map_err(|e| Error::Training(e.to_string()))?;
-                    let mut output = InferenceStep::step(&trainee, input);
-                    output.read();
-                    Some(output)
-                }
-                None => None,
-            };
-            let scored: Vec<Output> = match ranks.size() {
-                1 => own.into_iter().collect(),
-                _ => {
-                    let own = own.map(|output| exchange::Scored::of(&output.totals));
-                    let all: Vec<(Option<exchange::Scored>, bool)> =
-                        ranks.gather(&(own, self.interrupter.should_stop()))?;
-                    let (scored, stops): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-                    self.stop |= stops.contains(&true);
-                    let totals = scored.into_iter().flatten();
-                    totals.map(|scored| Output::of(scored.totals())).collect()
-                }
-            };
+            let stop = self.interrupter.should_stop();
+            let (scored, stop) = scoring::next(&ranks, &trainee, &mut *batches, stop)?;
+            self.stop |= stop;
             if scored.is_empty() {
                 break;
             }

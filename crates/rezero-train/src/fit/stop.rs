@@ -104,7 +104,7 @@ pub(crate) fn obey_a_sweep() {
 
 /// Whether this process was started with the signal ignored.
 #[cfg(unix)]
-pub(super) fn is_ignored(signal: i32) -> bool {
+pub(crate) fn is_ignored(signal: i32) -> bool {
     // Linux says so in a mask of hexadecimal digits. Elsewhere nothing says it without unsafe code.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

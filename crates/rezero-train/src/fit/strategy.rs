@@ -204,6 +204,7 @@ where
                 moving,
                 state,
                 files,
+                from: self.start,
             })),
             outcome: outcome.clone(),
         };

@@ -202,7 +202,8 @@ impl Trainer {
                 });
             }
         }
-        let devices = device::for_training(&settings.run.device, settings.train.dtype)?;
+        let local = device::of_rank(&settings.run.device, self.ranks.local_rank());
+        let devices = device::for_training(&local, settings.train.dtype)?;
         let Some(device) = devices.first().cloned() else {
             return Err(Error::Training("no device".to_owned()));
         };
@@ -217,8 +218,7 @@ impl Trainer {
         let ranks = &self.ranks;
         let exists = self.resume && self.dir.join("recipe.toml").exists();
         let place = NewRun::At(self.dir.clone());
-        // The others get the checkpoint in a folder that lives as long as this function.
-        let (opening, _received) = ranks.open(place.clone(), &identity, || match exists {
+        let opening = ranks.open(place.clone(), &identity, || match exists {
             true => {
                 let (_, saved) = run_dir::recipe(&self.dir)?;
                 must_be_same(&self.dir, &saved, &sections, settings, false)?;
@@ -260,6 +260,7 @@ impl Trainer {
             data: data.clone(),
             parameters: rezero_nn::parameter_count(&model),
             task: Some(self.task.described()),
+            ranks: ranks.described(&devices)?,
             ..Environment::here(opening.before.clone())
         };
         let start = opening.start.clone();

@@ -15,6 +15,7 @@ use crate::say;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Greeting {
     host: String,
+    node: usize,
     same: BTreeMap<String, String>,
 }
 
@@ -26,7 +27,7 @@ impl Ranks {
         patience: Duration,
         same: &[(&str, String)],
     ) -> Result<Self> {
-        let (link, place) = mpi::Port::open()?;
+        let (link, place) = mpi::Port::open(patience)?;
         if place.size != number {
             return Err(Error::Ranks(format!(
                 "{variable}={number}, and MPI finds {} process{}: its launcher is not the one of the MPI library that \
@@ -41,12 +42,14 @@ impl Ranks {
         let mut ranks = Self {
             rank: place.rank,
             hosts: vec![String::from("?"); place.size].into(),
+            nodes: vec![0; place.size].into(),
             patience,
             link: Some(Arc::new(link)),
             traffic: Arc::default(),
         };
         let mut greeting = Greeting {
             host: place.host,
+            node: place.node,
             same: same
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone()))
@@ -74,6 +77,7 @@ impl Ranks {
             Err(error) => return Err(ranks.end(error)),
         };
         ranks.hosts = all.iter().map(|other| other.host.clone()).collect();
+        ranks.nodes = all.iter().map(|other| other.node).collect();
         for (rank, other) in all.iter().enumerate() {
             for (name, value) in &all[0].same {
                 if other.same.get(name) != Some(value) {

@@ -12,26 +12,33 @@ mod greeting;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod opening;
+#[cfg(any(feature = "mpi", test))]
+mod waiting;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::device::{in_words, panic_message};
 use crate::error::{Error, Result};
 use crate::recipe::Reduce;
-use crate::say;
+use crate::record::RankPlace;
+use crate::say::{self, say};
 
 /// How long a rank waits for another by default. The first step of a device that compiles kernels is the longest.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The least that ranks wait for one that opens the data, which it may be downloading.
-const FOR_DATA: Duration = Duration::from_secs(3_600);
+/// How often a rank that opens the data, which it may be downloading, tells the others that it is still at it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// The part of a file that is sent at once.
 const PIECE: usize = 16 << 20;
@@ -75,6 +82,8 @@ trait Link: Send + Sync {
 pub struct Ranks {
     rank: usize,
     hosts: Arc<[String]>,
+    /// For each rank the first rank on its host.
+    nodes: Arc<[usize]>,
     patience: Duration,
     link: Option<Arc<dyn Link>>,
     traffic: Arc<Mutex<Traffic>>,
@@ -112,6 +121,31 @@ fn launched() -> Option<(&'static str, usize)> {
     })
 }
 
+/// Whether a variable of the environment tells a process its place in a job of MPI or a step of Slurm.
+pub(crate) fn is_of_a_launcher(name: &str) -> bool {
+    const BEGIN: [&str; 10] = [
+        "OMPI_",
+        "ORTE_",
+        "PMI_",
+        "PMI2_",
+        "PMIX_",
+        "PRTE_",
+        "HYDI_",
+        "HYDRA_",
+        "MPI_LOCAL",
+        "SLURM_STEP",
+    ];
+    const NAMES: [&str; 6] = [
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_GTIDS",
+        "SLURM_TASK_PID",
+        "SLURM_MPI_TYPE",
+    ];
+    BEGIN.iter().any(|begin| name.starts_with(begin)) || NAMES.contains(&name)
+}
+
 /// Refuses `command`, of which a launcher has started several.
 ///
 /// # Errors
@@ -133,6 +167,7 @@ impl Ranks {
         Self {
             rank: 0,
             hosts: [String::new()].into(),
+            nodes: [0].into(),
             patience: PATIENCE,
             link: None,
             traffic: Arc::default(),
@@ -165,8 +200,8 @@ impl Ranks {
     ) -> Result<Self> {
         Err(Error::Ranks(format!(
             "{number} processes were started at once ({variable}={number}), and this program is built without MPI, so \
-             that each would begin a run of its own in the same place; build it with --features mpi \
-             (docs/CLUSTERS.md), start it once, or let each have its own run with --alone and --run-dir"
+             that each would do the same work in the same place; build it with --features mpi (docs/CLUSTERS.md), start \
+             it once, or let each do its own work with --alone (and, to train, a --run-dir)"
         )))
     }
 
@@ -192,10 +227,49 @@ impl Ranks {
 
     /// The number of this process among those on its host, from 0.
     pub fn local_rank(&self) -> usize {
-        let before = self.hosts[..self.rank].iter();
-        before
-            .filter(|host| **host == self.hosts[self.rank])
-            .count()
+        let own = self.nodes[self.rank];
+        let before = self.nodes[..self.rank].iter();
+        before.filter(|node| **node == own).count()
+    }
+
+    /// The number of hosts.
+    pub(crate) fn count_hosts(&self) -> usize {
+        let first = |(rank, node): (usize, &usize)| rank == *node;
+        self.nodes.iter().enumerate().filter(|r| first(*r)).count()
+    }
+
+    /// Where each rank is, where there are several; this one computes on `devices`.
+    ///
+    /// # Errors
+    ///
+    /// If a rank does not answer.
+    pub(crate) fn described(&self, devices: &[Device]) -> Result<Vec<RankPlace>> {
+        if self.size() == 1 {
+            return Ok(Vec::new());
+        }
+        self.gather(&RankPlace {
+            host: self.hosts[self.rank].clone(),
+            device: in_words(devices),
+        })
+    }
+
+    /// The number of processes of this host, this one among them, that may use the same processors: a launcher may bind
+    /// each to some.
+    ///
+    /// # Errors
+    ///
+    /// If a rank does not answer.
+    pub(crate) fn share_processors(&self) -> Result<usize> {
+        // Linux says which; elsewhere nothing is bound.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let allowed = |line: &&str| line.starts_with("Cpus_allowed_list:");
+        let own = status.lines().find(allowed).unwrap_or_default();
+        let all: Vec<String> = self.gather(&own)?;
+        let beside = all.iter().zip(self.nodes.iter());
+        let own = (own, self.nodes[self.rank]);
+        Ok(beside
+            .filter(|(list, node)| (&***list, **node) == own)
+            .count())
     }
 
     /// What this process has sent so far.
@@ -218,18 +292,15 @@ impl Ranks {
     ///
     /// The error of the first rank that has one, the same on all.
     pub(crate) fn agree<T>(&self, result: Result<T>) -> Result<T> {
-        self.agree_within(self.patience, result)
-    }
-
-    fn agree_within<T>(&self, wait: Duration, result: Result<T>) -> Result<T> {
-        if self.link.is_none() {
+        // A rank that has lost others can tell nobody.
+        if self.link.is_none() || matches!(result, Err(Error::SilentRanks { .. })) {
             return result;
         }
         let failure = result.as_ref().err().map(|error| Failure {
             message: error.to_string(),
             status: error.exit_code(),
         });
-        let all: Vec<Option<Failure>> = self.gathered(&failure, wait)?;
+        let all: Vec<Option<Failure>> = self.gather(&failure)?;
         let mut failed = all.into_iter().enumerate();
         match failed.find_map(|(rank, failure)| Some((rank, failure?))) {
             None => result,
@@ -259,12 +330,12 @@ impl Ranks {
     }
 
     /// Runs `work` on rank 0, then on the first rank of each other host, then on the rest: what one has downloaded,
-    /// the others find.
+    /// the others find. It may take any time: those at work give a sign of life every second.
     ///
     /// # Errors
     ///
     /// The error of the first rank that has one, the same on all.
-    pub(crate) fn in_turn<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn in_turn<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let turn = match (self.rank, self.local_rank()) {
             (0, _) => 0,
             (_, 0) => 1,
@@ -273,13 +344,74 @@ impl Ranks {
         let mut work = Some(work);
         let mut done = None;
         for now in 0..3 {
-            let result = match work.take_if(|_| now == turn) {
-                Some(work) => work().map(|value| done = Some(value)),
-                None => Ok(()),
-            };
-            self.agree_within(self.patience.max(FOR_DATA), result)?;
+            done = self.turn(work.take_if(|_| now == turn))?.or(done);
         }
         done.ok_or_else(|| Error::Training("a rank had no turn".to_owned()))
+    }
+
+    /// Runs `work` on rank 0 alone, which may take any time.
+    ///
+    /// # Errors
+    ///
+    /// The error of `work`, the same on all.
+    pub(crate) fn on_first<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<Option<T>> {
+        self.turn(self.leads().then_some(work))
+    }
+
+    /// Runs the `work` of those that have some, while the others wait.
+    fn turn<T: Send>(&self, work: Option<impl FnOnce() -> Result<T> + Send>) -> Result<Option<T>> {
+        let done = match work {
+            Some(work) if self.link.is_none() => work().map(Some),
+            Some(work) => self.with_signs_of_life(work).map(Some),
+            None if self.link.is_none() => Ok(None),
+            None => self.while_others_work().map(|()| None),
+        };
+        self.agree(done)
+    }
+
+    /// Does the work of a turn on a thread of its own, and tells the others that it goes on.
+    fn with_signs_of_life<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let (at_work, ended) = channel::<()>();
+            let worker = std::thread::Builder::new().spawn_scoped(scope, move || {
+                let _at_work = at_work;
+                work()
+            });
+            let mut said = Instant::now();
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(SIGN_OF_LIFE) {
+                if let Err(error) = self.somebody_works(true, &mut said) {
+                    // Not by way of the worker's end, for which a return from here would wait.
+                    return Err(self.clone().end(error));
+                }
+            }
+            let result = match worker.map(ScopedJoinHandle::join) {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(Error::Training(panic_message(panic.as_ref()).to_owned())),
+                Err(e) => Err(Error::Ranks(format!("no thread can be started: {e}"))),
+            };
+            self.while_others_work()?;
+            result
+        })
+    }
+
+    fn while_others_work(&self) -> Result<()> {
+        let mut said = Instant::now();
+        while self.somebody_works(false, &mut said)? {}
+        Ok(())
+    }
+
+    /// Whether a rank is at work. Says who is, if that takes long.
+    fn somebody_works(&self, at_work: bool, said: &mut Instant) -> Result<bool> {
+        let all: Vec<bool> = self.gather(&at_work)?;
+        let busy: Vec<usize> = (0..self.size()).filter(|rank| all[*rank]).collect();
+        if !busy.is_empty() && said.elapsed() > self.patience {
+            *said = Instant::now();
+            say!("waiting for the data of {}", self.named(&busy));
+        }
+        Ok(!busy.is_empty())
     }
 
     /// The value of rank 0, where `value` is Some.
@@ -344,22 +476,14 @@ impl Ranks {
     ///
     /// If a rank does not answer.
     pub(crate) fn gather<T: DeserializeOwned>(&self, mine: &impl Serialize) -> Result<Vec<T>> {
-        self.gathered(mine, self.patience)
-    }
-
-    fn gathered<T: DeserializeOwned>(
-        &self,
-        mine: &impl Serialize,
-        wait: Duration,
-    ) -> Result<Vec<T>> {
         let mine = to_bytes(mine);
         let Some(link) = &self.link else {
             return Ok(vec![from_bytes(&mine)?]);
         };
         let begun = Instant::now();
         let all = link
-            .gather(mine, wait)
-            .map_err(|ranks| self.silent(ranks, wait))?;
+            .gather(mine, self.patience)
+            .map_err(|ranks| self.silent(ranks))?;
         self.counted().time += begun.elapsed();
         all.iter().map(|bytes| from_bytes(bytes)).collect()
     }
@@ -383,7 +507,7 @@ impl Ranks {
         let (begun, count) = (Instant::now(), numbers.len());
         let sum = link
             .sum(mine, numbers, givers, reduce, self.patience)
-            .map_err(|ranks| self.silent(ranks, self.patience))?;
+            .map_err(|ranks| self.silent(ranks))?;
         let mut counted = self.counted();
         counted.time += begun.elapsed();
         counted.bytes += sent_by(self.rank, self.size(), givers, count, reduce);
@@ -404,7 +528,7 @@ impl Ranks {
         let bytes = mine.iter().flat_map(|x| x.to_le_bytes()).collect();
         let all = link
             .gather(bytes, self.patience)
-            .map_err(|ranks| self.silent(ranks, self.patience))?;
+            .map_err(|ranks| self.silent(ranks))?;
         self.counted().time += begun.elapsed();
         let numbers = |bytes: Vec<u8>| {
             let (numbers, _) = bytes.as_chunks::<8>();
@@ -463,21 +587,25 @@ impl Ranks {
             return Ok(bytes);
         };
         let found = link.spread(bytes, self.patience);
-        found.map_err(|ranks| self.silent(ranks, self.patience))
+        found.map_err(|ranks| self.silent(ranks))
     }
 
     fn counted(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn silent(&self, ranks: Vec<usize>, wait: Duration) -> Error {
+    fn silent(&self, ranks: Vec<usize>) -> Error {
+        Error::SilentRanks {
+            ranks: self.named(&ranks),
+            seconds: self.patience.as_secs(),
+        }
+    }
+
+    fn named(&self, ranks: &[usize]) -> String {
         let named = ranks
             .iter()
             .map(|rank| format!("rank {rank} on {}", self.hosts[*rank]));
-        Error::SilentRanks {
-            ranks: named.collect::<Vec<_>>().join(", "),
-            seconds: wait.as_secs(),
-        }
+        named.collect::<Vec<_>>().join(", ")
     }
 
     fn of_rank(&self, rank: usize, message: &str, status: u8) -> Error {
@@ -541,7 +669,130 @@ fn files_in(dir: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
+
+    /// Ranks that are threads.
+    struct Threads {
+        words: Vec<Mutex<Vec<u8>>>,
+        all: Barrier,
+    }
+
+    struct Thread(usize, Arc<Threads>);
+
+    impl Link for Thread {
+        fn gather(&self, mine: Vec<u8>, _wait: Duration) -> Result<Vec<Vec<u8>>, Silent> {
+            let Self(rank, threads) = self;
+            *threads.words[*rank].lock().unwrap() = mine;
+            threads.all.wait();
+            let all = threads.words.iter();
+            let all = all.map(|words| words.lock().unwrap().clone()).collect();
+            threads.all.wait();
+            Ok(all)
+        }
+
+        fn sum(
+            &self,
+            _mine: Vec<u8>,
+            _numbers: Vec<f32>,
+            _givers: usize,
+            _wait: Duration,
+        ) -> Result<(Vec<Vec<u8>>, Vec<f32>), Silent> {
+            unreachable!()
+        }
+
+        fn spread(&self, bytes: Vec<u8>, wait: Duration) -> Result<Vec<u8>, Silent> {
+            Ok(self.gather(bytes, wait)?.swap_remove(0))
+        }
+
+        fn end(&self, _status: u8) -> ! {
+            unreachable!()
+        }
+    }
+
+    /// What `work` returns on ranks that are on these hosts.
+    fn on_ranks<T: Send>(nodes: &[usize], work: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
+        let threads = Arc::new(Threads {
+            words: nodes.iter().map(|_| Mutex::default()).collect(),
+            all: Barrier::new(nodes.len()),
+        });
+        std::thread::scope(|scope| {
+            let started: Vec<_> = (0..nodes.len())
+                .map(|rank| {
+                    let ranks = Ranks {
+                        rank,
+                        hosts: nodes.iter().map(|node| format!("host{node}")).collect(),
+                        nodes: nodes.into(),
+                        patience: PATIENCE,
+                        link: Some(Arc::new(Thread(rank, threads.clone()))),
+                        traffic: Arc::default(),
+                    };
+                    let work = &work;
+                    scope.spawn(move || work(ranks))
+                })
+                .collect();
+            started.into_iter().map(|s| s.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn the_first_rank_of_each_host_goes_before_the_others() {
+        let nodes = [0, 0, 2, 2, 0];
+        let order = Mutex::new(Vec::new());
+        let places = on_ranks(&nodes, |ranks| {
+            let own = || {
+                // Long enough for signs of life.
+                std::thread::sleep(Duration::from_millis(1_200) * u32::from(ranks.rank() == 2));
+                order.lock().unwrap().push(ranks.rank());
+                Ok(ranks.rank())
+            };
+            assert_eq!(ranks.in_turn(own).unwrap(), ranks.rank());
+            let first = ranks.on_first(|| Ok(ranks.rank())).unwrap();
+            assert_eq!(first, ranks.leads().then_some(0));
+            (ranks.local_rank(), ranks.count_hosts())
+        });
+        assert_eq!(places, [(0, 2), (1, 2), (0, 2), (1, 2), (2, 2)]);
+        let mut order = order.into_inner().unwrap();
+        order[2..].sort_unstable();
+        assert_eq!(order, [0, 2, 1, 3, 4]);
+    }
+
+    #[test]
+    fn an_error_in_a_turn_is_that_of_all() {
+        let errors = on_ranks(&[0, 1, 1], |ranks| {
+            let work = || match ranks.rank() {
+                1 => panic!("no disk"),
+                rank => Ok(rank),
+            };
+            ranks.in_turn(work).unwrap_err().to_string()
+        });
+        for error in errors {
+            assert_eq!(error, "rank 1 on host1: training failed: no disk");
+        }
+    }
+
+    #[test]
+    fn variables_of_launchers_are_known() {
+        for name in [
+            "OMPI_COMM_WORLD_SIZE",
+            "PMI_SIZE",
+            "PMIX_RANK",
+            "SLURM_STEP_NUM_TASKS",
+            "SLURM_PROCID",
+        ] {
+            assert!(is_of_a_launcher(name), "{name}");
+        }
+        // Of the job, not of its step; of the user.
+        for name in [
+            "SLURM_JOB_ID",
+            "SLURM_NTASKS",
+            "CUDA_VISIBLE_DEVICES",
+            "PATH",
+        ] {
+            assert!(!is_of_a_launcher(name), "{name}");
+        }
+    }
 
     #[test]
     fn parts_cover_all_and_differ_by_one_at_most() {

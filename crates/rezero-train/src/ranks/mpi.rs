@@ -2,30 +2,32 @@
 //! does not leave its thread.
 //!
 //! Only point-to-point messages are used, and none is waited for without a limit: a rank that does not answer is known by
-//! its number. `MPI_Allreduce` may add in any order, and names nobody.
+//! its number. `MPI_Allreduce` may add in any order, and names nobody. MPI's begin and end wait for all ranks; there
+//! another thread has the limit.
 
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use burn::tensor::bf16;
 use mpi::Threading;
-use mpi::point_to_point::MatchedReceiveVec;
 use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::{Process, SimpleCommunicator};
-use mpi::traits::{Communicator, Destination, Equivalence, Source};
-use rezero_kernels::add_to;
+use mpi::traits::{Communicator, Destination, Equivalence, Root, Source};
+use rezero_kernels::{add_bf16_to, add_to, from_bf16, to_bf16};
 
+use super::waiting::{self, Waited};
 use super::{Link, Silent, part};
 use crate::error::{Error, Result};
 use crate::recipe::Reduce;
+use crate::say;
 
 /// A rank that has waited for so long no longer asks at every turn of its processor.
 const PATIENT: Duration = Duration::from_millis(2);
-/// The time between two questions then.
-const PAUSE: Duration = Duration::from_micros(50);
+/// The least and the most time between two questions then. Between them it is a hundredth of what has been waited.
+const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(1)];
+/// The time in which MPI must end all processes when it is told to.
+const TO_ABORT: Duration = Duration::from_secs(10);
 
 /// The tags of messages. MPI keeps the order of those with one tag between two ranks.
 const WORDS: i32 = 1;
@@ -37,12 +39,18 @@ pub(super) struct Place {
     pub rank: usize,
     pub size: usize,
     pub host: String,
+    /// The first rank on its host.
+    pub node: usize,
 }
 
 /// The way to the thread that calls MPI.
 pub(super) struct Port {
     way: Option<Mutex<(Sender<Job>, Receiver<Answer>)>>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread's end closes it.
+    ended: Mutex<Receiver<()>>,
+    patience: Duration,
+    /// This process, for its last message.
+    name: String,
 }
 
 enum Job {
@@ -55,19 +63,34 @@ enum Job {
 type Answer = Result<(Vec<Vec<u8>>, Vec<f32>), Silent>;
 
 impl Port {
-    /// Begins MPI.
-    pub fn open() -> Result<(Self, Place)> {
+    /// Begins MPI, for which all ranks must come within `patience`.
+    pub fn open(patience: Duration) -> Result<(Self, Place)> {
         let (jobs, inbox) = channel();
         let (outbox, answers) = channel();
         let (tell, told) = channel();
+        let (end, ended) = channel();
         let work = move || {
+            // Dropped last, after MPI has ended.
+            let _end: Sender<()> = end;
             let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
                 return;
             };
             let world = universe.world();
             let (rank, size) = (world.rank() as usize, world.size() as usize);
             let host = mpi::environment::processor_name().unwrap_or_else(|_| "?".to_owned());
-            let _ = tell.send(Place { rank, size, host });
+            // Two hosts may have one name, and two containers of one host different ones.
+            let mut node = rank as u64;
+            let neighbours = world.split_shared(world.rank());
+            neighbours.process_at_rank(0).broadcast_into(&mut node);
+            let node = node as usize;
+            drop(neighbours);
+            let place = Place {
+                rank,
+                size,
+                host,
+                node,
+            };
+            let _ = tell.send(place);
             let engine = Engine {
                 processes: (0..size as i32)
                     .map(|rank| world.process_at_rank(rank))
@@ -84,13 +107,26 @@ impl Port {
         let thread = std::thread::Builder::new()
             .name("mpi".to_owned())
             .spawn(work);
-        let thread = thread.map_err(|e| Error::Ranks(format!("no thread can be started: {e}")))?;
-        let place = told.recv().map_err(|_| {
-            Error::Ranks("MPI cannot be begun a second time in a process".to_owned())
+        thread.map_err(|e| Error::Ranks(format!("no thread can be started: {e}")))?;
+        let place = waiting::receive(&told, patience).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Error::SilentRanks {
+                ranks: format!(
+                    "other ranks, for which MPI_Init waits in process {}",
+                    std::process::id()
+                ),
+                seconds: patience.as_secs(),
+            },
+            RecvTimeoutError::Disconnected => {
+                Error::Ranks("MPI cannot be begun a second time in a process".to_owned())
+            }
         })?;
-        let way = Some(Mutex::new((jobs, answers)));
-        let thread = Some(thread);
-        Ok((Self { way, thread }, place))
+        let port = Self {
+            way: Some(Mutex::new((jobs, answers))),
+            ended: Mutex::new(ended),
+            patience,
+            name: format!("rank {} on {}", place.rank, place.host),
+        };
+        Ok((port, place))
     }
 
     fn ask(&self, job: Job) -> Answer {
@@ -105,8 +141,15 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         drop(self.way.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if waiting::receive(ended, self.patience) == Err(RecvTimeoutError::Timeout) {
+            say::be_silent(false);
+            say::print_error(&Error::SilentRanks {
+                ranks: format!("other ranks, for which MPI_Finalize waits in {}", self.name),
+                seconds: self.patience.as_secs(),
+            });
+            // The launcher ends the others.
+            std::process::exit(1);
         }
     }
 }
@@ -132,7 +175,12 @@ impl Link for Port {
     }
 
     fn end(&self, status: u8) -> ! {
-        let _ = self.ask(Job::End(status));
+        if let Some(way) = &self.way {
+            let way = way.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = way.0.send(Job::End(status));
+            // MPI ends this process, too.
+            let _ = waiting::receive(&way.1, TO_ABORT);
+        }
         std::process::exit(status.into())
     }
 }
@@ -159,9 +207,8 @@ impl Engine<'_> {
                     self.sum(mine, numbers, givers, wait)
                 }
                 Job::Sum(mine, numbers, givers, Reduce::BF16, wait) => {
-                    let narrow = numbers.iter().map(|x| bf16::from_f32(*x).to_bits());
-                    let (words, sum) = self.sum(mine, narrow.collect::<Vec<u16>>(), givers, wait);
-                    (words, sum.into_iter().map(wide).collect())
+                    let (words, sum) = self.sum(mine, to_bf16(&numbers), givers, wait);
+                    (words, from_bf16(&sum))
                 }
                 Job::Spread(bytes, wait) => (vec![self.spread(bytes, wait)], Vec::new()),
                 Job::End(status) => self.end(status),
@@ -197,37 +244,47 @@ impl Engine<'_> {
         mut from: Vec<usize>,
         wait: Duration,
     ) -> Vec<Vec<u8>> {
-        let begun = Instant::now();
+        let mut waited = Waited::new();
         let mut words = vec![Vec::new(); self.size];
-        loop {
-            advance(&mut sent_words);
-            advance(&mut numbers);
-            from.retain(|rank| {
-                match self.processes[*rank].immediate_matched_probe_with_tag(WORDS) {
-                    Some(message) => {
-                        words[*rank] = message.matched_receive_vec().0;
-                        false
-                    }
-                    None => true,
+        scope(|scope| {
+            let mut places: Vec<Option<&mut Vec<u8>>> = words.iter_mut().map(Some).collect();
+            let mut bodies: Pending<'_, '_, u8> = Vec::new();
+            loop {
+                advance(&mut sent_words);
+                advance(&mut numbers);
+                advance(&mut bodies);
+                from.retain(|rank| {
+                    let probed = self.processes[*rank].immediate_matched_probe_with_tag(WORDS);
+                    let Some((message, status)) = probed else {
+                        return true;
+                    };
+                    let place = places[*rank].take().expect("a rank is asked once");
+                    place.resize(status.count(u8::equivalent_datatype()) as usize, 0);
+                    let body = message.immediate_matched_receive_into(scope, &mut place[..]);
+                    bodies.push((*rank, body));
+                    false
+                });
+                let words_are_here = sent_words.is_empty() && bodies.is_empty() && from.is_empty();
+                if words_are_here && numbers.is_empty() {
+                    return;
                 }
-            });
-            if sent_words.is_empty() && numbers.is_empty() && from.is_empty() {
-                return words;
+                let waited = waited.now();
+                if waited > wait {
+                    let mut silent = from;
+                    silent.extend(sent_words.iter().map(|(rank, _)| *rank));
+                    silent.extend(bodies.iter().map(|(rank, _)| *rank));
+                    silent.extend(numbers.iter().map(|(rank, _)| *rank));
+                    silent.sort_unstable();
+                    silent.dedup();
+                    self.stuck(silent);
+                }
+                match waited < PATIENT {
+                    true => std::thread::yield_now(),
+                    false => std::thread::sleep((waited / 100).clamp(PAUSES[0], PAUSES[1])),
+                }
             }
-            let waited = begun.elapsed();
-            if waited > wait {
-                let open = sent_words.iter().map(|(rank, _)| *rank);
-                let open = open.chain(numbers.iter().map(|(rank, _)| *rank));
-                let mut silent: Silent = open.chain(from.iter().copied()).collect();
-                silent.sort_unstable();
-                silent.dedup();
-                self.stuck(silent);
-            }
-            match waited < PATIENT {
-                true => std::thread::yield_now(),
-                false => std::thread::sleep(PAUSE),
-            }
-        }
+        });
+        words
     }
 
     fn gather(&self, mine: Vec<u8>, wait: Duration) -> Vec<Vec<u8>> {
@@ -352,22 +409,12 @@ impl Number for f32 {
 /// The bits of a bf16.
 impl Number for u16 {
     fn sum(mut lists: impl Iterator<Item = Vec<Self>>) -> Vec<Self> {
-        let first = lists.next().unwrap_or_default();
-        let mut sum: Vec<f32> = first.into_iter().map(wide).collect();
+        let mut sum = from_bf16(&lists.next().unwrap_or_default());
         for list in lists {
-            for (sum, x) in sum.iter_mut().zip(list) {
-                *sum += wide(x);
-            }
+            add_bf16_to(&mut sum, &list);
         }
-        sum.into_iter()
-            .map(|x| bf16::from_f32(x).to_bits())
-            .collect()
+        to_bf16(&sum)
     }
-}
-
-/// The f32 of a bf16's bits.
-fn wide(bits: u16) -> f32 {
-    bf16::from_bits(bits).to_f32()
 }
 
 /// Leaves what has not arrived yet.

@@ -19,7 +19,7 @@ struct Announced {
 
 impl Ranks {
     /// The run at `place` as `open` opens it on rank 0. The other ranks get its checkpoint, of a model with this
-    /// `identity`, in a folder of their own, which the caller keeps until it has been read.
+    /// `identity`, in a folder of their own, which is removed when it has been read.
     ///
     /// # Errors
     ///
@@ -29,9 +29,9 @@ impl Ranks {
         place: NewRun,
         identity: &str,
         open: impl FnOnce() -> Result<Opening>,
-    ) -> Result<(Opening, Option<TempDir>)> {
+    ) -> Result<Opening> {
         if self.size() == 1 {
-            return Ok((open()?, None));
+            return open();
         }
         let own = self.agree(self.leads().then(open).transpose())?;
         let from = own.as_ref().and_then(|opening| opening.start.as_ref());
@@ -58,10 +58,12 @@ impl Ranks {
             self.copy_files(from.as_deref(), to.as_deref())?;
         }
         let follow = || {
-            let start = to.map(|to| Reader::open(&to, identity));
-            Opening::of_rank(place, start.transpose()?, before)
+            let start = match to.zip(folder) {
+                Some((to, folder)) => Some(Reader::open(&to, identity)?.copied_into(folder)),
+                None => None,
+            };
+            Opening::of_rank(place, start, before)
         };
-        let opening = self.agree(own.map_or_else(follow, Ok))?;
-        Ok((opening, folder))
+        self.agree(own.map_or_else(follow, Ok))
     }
 }

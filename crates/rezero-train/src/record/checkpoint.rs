@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::OptimizerRecord;
@@ -30,6 +31,7 @@ use burn::tensor::{Bytes, DType};
 use burn_pack::Scalar;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use super::inside::{self, SMALL, is_file, is_there, must_be};
 use super::optimizer_state::OptimizerState;
@@ -120,6 +122,11 @@ pub fn torn(run: &Path) -> Result<Vec<PathBuf>> {
     Ok(all.filter(|path| !is_file(&path.join(MANIFEST))).collect())
 }
 
+/// The folder of a checkpoint.
+pub(super) fn of_step(run: &Path, step: usize) -> PathBuf {
+    run.join(DIR).join(format!("step-{step}"))
+}
+
 /// The step of a checkpoint's folder, `step-N`.
 pub(super) fn step_of(path: &Path) -> Option<usize> {
     let name = path.file_name()?.to_str()?;
@@ -198,6 +205,8 @@ pub fn choose(run: &Path, which: &str, model: &str) -> Result<Reader> {
 #[derive(Clone, Debug)]
 pub struct Reader {
     dir: PathBuf,
+    /// The folder that the checkpoint was copied into, removed with the last clone of this reader.
+    _copied_into: Option<Arc<TempDir>>,
     /// The manifest.
     pub manifest: Manifest,
 }
@@ -278,8 +287,17 @@ impl Reader {
         }
         Ok(Self {
             dir: dir.to_owned(),
+            _copied_into: None,
             manifest,
         })
+    }
+
+    /// The same, which was copied into `folder` and is removed when it has been read.
+    pub(crate) fn copied_into(self, folder: TempDir) -> Self {
+        Self {
+            _copied_into: Some(Arc::new(folder)),
+            ..self
+        }
     }
 
     /// Checks, before the weights are read, that a network like `model` can have written the files: their
@@ -669,7 +687,7 @@ impl Writer {
         schedule: LrSchedulerRecord,
     ) -> Result<()> {
         let all = self.run.join(DIR);
-        let dir = all.join(format!("step-{}", state.step));
+        let dir = of_step(&self.run, state.step);
         must_be(&self.run, &all, Metadata::is_dir)?;
         must_be(&self.run, &dir, Metadata::is_dir)?;
         if is_file(&dir.join(MANIFEST)) {

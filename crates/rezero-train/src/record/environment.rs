@@ -19,6 +19,9 @@ pub struct Environment {
     pub text: Option<PathBuf>,
     /// The device, as the backend names it.
     pub device: String,
+    /// The processes that computed each step together, in the order of their ranks; none for one process alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankPlace>,
     /// The number of logical processors.
     pub processors: usize,
     /// The training data: name, images or bytes, SHA-256.
@@ -38,6 +41,15 @@ pub struct Environment {
     pub began_with: Option<BeganWith>,
 }
 
+/// Where a rank of a run was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankPlace {
+    /// Its host.
+    pub host: String,
+    /// Its device, as the backend names it.
+    pub device: String,
+}
+
 /// The checkpoint that gave a run its first weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BeganWith {
@@ -55,6 +67,9 @@ pub(crate) const OF_A_SWEEP: &str = "--of-sweep";
 /// The option of such a process that says which data the sweep's other trials have.
 pub(crate) const DATA_OF_A_SWEEP: &str = "--data-of-sweep";
 
+/// The flag of a process that `rezero train --restarts` started.
+pub(crate) const SUPERVISED: &str = "--supervised";
+
 impl Environment {
     /// Whether the run's network began with new weights: not grown, imported, or with another run's.
     pub fn began_anew(&self) -> bool {
@@ -68,9 +83,10 @@ impl Environment {
         let mut environment = before.unwrap_or_default();
         // Arguments that are no text are marked by the replacement character.
         let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-        // The word by which a sweep starts its trials: alone, a trial would wait for the sweep.
-        let arguments =
-            arguments.filter(|word| word != OF_A_SWEEP && !word.starts_with(DATA_OF_A_SWEEP));
+        // The words by which a sweep starts its trials, and a supervisor its run: alone, a trial would wait for the sweep.
+        let arguments = arguments.filter(|word| {
+            word != OF_A_SWEEP && word != SUPERVISED && !word.starts_with(DATA_OF_A_SWEEP)
+        });
         environment.commands.push(arguments.collect());
         environment.processors = std::thread::available_parallelism().map_or(1, usize::from);
         environment

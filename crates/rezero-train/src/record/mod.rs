@@ -17,8 +17,8 @@ mod weights;
 mod write;
 
 pub use checkpoint::Reader;
-pub use environment::{BeganWith, Described, Environment};
-pub(crate) use environment::{DATA_OF_A_SWEEP, OF_A_SWEEP};
+pub use environment::{BeganWith, Described, Environment, RankPlace};
+pub(crate) use environment::{DATA_OF_A_SWEEP, OF_A_SWEEP, SUPERVISED};
 pub use listing::Stage;
 pub use metrics::{Communication, Row};
 pub use opening::Opening;

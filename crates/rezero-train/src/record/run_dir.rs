@@ -272,6 +272,28 @@ pub fn recipe(path: &Path) -> Result<(String, String)> {
     Ok((name.unwrap_or("run").to_owned(), text))
 }
 
+/// Writes a run's files of another host into `dir`: its recipe and environment. Returns the folder that it makes for the
+/// checkpoint of that step.
+///
+/// # Errors
+///
+/// If they cannot be written.
+pub(crate) fn copy(
+    dir: &Path,
+    recipe: &str,
+    environment: Option<&Environment>,
+    step: usize,
+) -> Result<PathBuf> {
+    write_atomic(&dir.join(RECIPE), recipe.as_bytes())?;
+    if let Some(environment) = environment {
+        let json = serde_json::to_vec(environment).expect("an environment is JSON");
+        write_atomic(&dir.join(ENV), &json)?;
+    }
+    let to = checkpoint::of_step(dir, step);
+    fs::create_dir_all(&to).map_err(|e| Error::io("create", &to, e))?;
+    Ok(to)
+}
+
 /// The line of the mark of a complete run at `path`, if it has one.
 pub fn summary(path: &Path) -> Option<String> {
     let text = inside::read(&path.join(DONE), SMALL).ok()?;

@@ -4,8 +4,10 @@
 //! used. No command runs what a plan says: the plan is compared with the sweep that the command line describes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +143,41 @@ pub fn folder(dir: &Path, trial: &Trial) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A file that shows that a directory is seen.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Mark {
+    // Unlike a path, any bytes of it can be sent.
+    path: OsString,
+    word: String,
+}
+
+impl Mark {
+    /// The directory.
+    pub fn dir(&self) -> PathBuf {
+        let parent = Path::new(&self.path).parent();
+        parent.unwrap_or(Path::new("")).to_owned()
+    }
+
+    /// Whether the file is seen here. A file system of a network may need a moment.
+    pub fn is_seen(&self) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(5);
+
+        let begun = Instant::now();
+        loop {
+            match inside::read(Path::new(&self.path), SMALL) {
+                Ok(word) if word == self.word.as_bytes() => return true,
+                _ if begun.elapsed() > PATIENCE => return false,
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Removes the file.
+    pub fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// The directory of a sweep, locked for this process.
 #[derive(Debug)]
 pub struct SweepDir {
@@ -202,6 +239,22 @@ impl SweepDir {
             });
         }
         write_atomic(&self.path.join(FILE), &json)
+    }
+
+    /// Writes a file with a word that nobody else writes, by which other hosts know the directory.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn mark(&self) -> Result<Mark> {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let word = format!("{} {}", std::process::id(), since.as_nanos());
+        // A kill leaves it as it leaves other temporary files.
+        let name = format!(".rezero-mark-{}.tmp", since.as_nanos());
+        let path = self.path.join(name);
+        write_atomic(&path, word.as_bytes())?;
+        let path = path.into_os_string();
+        Ok(Mark { path, word })
     }
 
     /// Undoes [`open`](Self::open) where no plan was written.

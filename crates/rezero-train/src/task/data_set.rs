@@ -57,7 +57,7 @@ pub(super) fn of_split(sizes: [usize; 3], split: Split) -> usize {
 pub(super) const BUILT_IN_SEED: u64 = 0;
 
 /// A split of a data set.
-pub trait DataSet: Clone {
+pub trait DataSet: Send + Clone {
     /// The data set's name.
     fn name(&self) -> &str;
 

@@ -12,6 +12,7 @@ use crate::cli::Predict;
 use crate::commands::eval;
 use crate::error::{Error, Result};
 use crate::fit::bits;
+use crate::ranks::Ranks;
 use crate::recipe::{Settings, TaskOf};
 use crate::record::Totals;
 use crate::task::Text;
@@ -40,7 +41,14 @@ pub fn run(args: &Predict, run: &Path, of: &TaskOf<Text>, settings: &Settings) -
         let text = corpus::whole(&name, read(file)?)?;
         rows.push((
             name,
-            eval::totals(of, settings, text, &opened.network, &opened.device)?,
+            eval::totals(
+                of,
+                settings,
+                text,
+                &opened.network,
+                &opened.device,
+                &Ranks::alone(),
+            )?,
         ));
     }
     let mut all = Totals::default();
