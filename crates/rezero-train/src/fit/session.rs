@@ -73,8 +73,9 @@ pub(super) struct Start<M: Model> {
     pub state: State,
     /// The files of the run, which rank 0 writes.
     pub files: Option<Files>,
-    /// The checkpoint that it continues from, until it has been read: ranks above 0 have a copy.
-    pub from: Option<Reader>,
+    /// The checkpoint that it continues from, until it has been read, and whether the optimizer has asked for its state:
+    /// ranks above 0 have a copy, which is removed then.
+    pub from: Option<(Reader, bool)>,
 }
 
 /// The files that a run in progress writes.
@@ -211,8 +212,6 @@ impl<M: Model> Session<M> {
             device.seed(input.seed);
         }
         let mut output = self.update(input)?;
-        // The optimizer reads its state when it first needs it.
-        self.start.from = None;
         self.start.state.step += 1;
 
         let took = self.last.elapsed().as_secs_f64();
@@ -299,6 +298,8 @@ impl<M: Model> Session<M> {
             item: mut output,
         } = trainee.output(parts, grads, items, loss_scale);
         output.read();
+        // Whatever the step before has asked a device to do is done now, and with it the optimizer's state is read.
+        self.start.from.take_if(|(_, asked)| *asked);
         self.trainee = Some(trainee);
         let finite = output.grad_norm.is_finite();
         let scale = self.start.state.loss_scale;
@@ -320,6 +321,9 @@ impl<M: Model> Session<M> {
         if !skipped {
             let trainee = self.trainee.take().expect("it was put back above");
             let trainee = optimizer.step(output.lr, trainee, grads);
+            if let Some((_, asked)) = &mut self.start.from {
+                *asked = true;
+            }
             if capturing.as_ref().is_some_and(Capturing::has_moved) {
                 leave(capturing);
             }

@@ -204,7 +204,7 @@ where
                 moving,
                 state,
                 files,
-                from: self.start,
+                from: self.start.map(|reader| (reader, false)),
             })),
             outcome: outcome.clone(),
         };
