@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures training by several processes on this machine, fits a model of a step's time to it, and writes both into docs/CLUSTERS.md.
 
-    python3 results/clusters.py measure       to results/records/clusters.json: an hour's quarter of a quiet machine, as root
+    python3 results/clusters.py measure       to results/records/clusters.json: ten minutes of a quiet machine, as root
     python3 results/clusters.py report        the tables of docs/CLUSTERS.md and docs/clusters.svg
 
 `measure` needs a `rezero` with the feature `mpi` ($REZERO) and scripts/two-hosts.sh's tools. The model:
@@ -34,8 +34,8 @@ CORES = 2
 ONE_THREAD = {"RAYON_NUM_THREADS": "1"}
 # Recipe, its batch, and what keeps a run short. A step has the same work each time.
 RUNS = {
-    "enwik8-small": ("enwik8-small data.set=wiki-like steps=10 log_every=1 eval_every=0".split(), 32),
-    "cifar10-resnet56": ("cifar10-resnet56 data.set=shapes run.steps=10 log_every=1".split(), 128),
+    "enwik8-small": ("enwik8-small data.set=wiki-like steps=10 log_every=1 eval_every=10 valid_items=2000 schedule=constant".split(), 8),
+    "cifar10-resnet56": ("cifar10-resnet56 data.set=shapes run.steps=10 log_every=1 valid_items=128".split(), 128),
 }
 # The first steps of a process warm up.
 WARM = 3
@@ -76,30 +76,43 @@ def best(words, **how):
     return min((step(words, **how) for _ in range(ROUNDS)), key=lambda found: found["ms"])
 
 
-def measure(_args):
-    found = {
+LINKS = {"no limit": {"RATE": ""}, "1 Gbit/s": {}, "1 Gbit/s, 10 ms": {"DELAY": "10"}}
+
+
+def measured_sums():
+    found = {f"shared memory, {n} ranks": sums(n) for n in (2, 3, 4)}
+    for link in ("1 Gbit/s", "1 Gbit/s, 10 ms"):
+        found[f"{link}, 2 ranks"] = sums(2, HOSTS, LINKS[link])
+    return found
+
+
+def measured_hosts(words):
+    return {
+        f"{link}, {reduce}": best([*words, f"train.reduce={reduce}"], ranks=2, launcher=HOSTS, environment=environment)
+        for link, environment in LINKS.items()
+        for reduce in ("f32", "bf16")
+    }
+
+
+def measure(args):
+    parts = {
+        "sums": measured_sums,
+        "alone": lambda: {
+            name: {n: best([*words, f"train.batch={-(-batch // n)}"]) for n in (1, 2, 3, 4)} for name, (words, batch) in RUNS.items()
+        },
+        "threads": lambda: {name: best(words, environment={"RAYON_NUM_THREADS": str(CORES)}) for name, (words, _) in RUNS.items()},
+        "ranks": lambda: {name: {n: best(words, ranks=n) for n in (2, 3, 4)} for name, (words, _) in RUNS.items()},
+        "hosts": lambda: {name: measured_hosts(words) for name, (words, _) in RUNS.items()},
+    }
+    found = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    for name in args.parts or parts:
+        found[name] = parts[name]()
+    found |= {
         "date": str(datetime.date.today()),
         "commit": run(["git", "rev-parse", "--short=12", "HEAD"]).strip(),
         "cpu": next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
         "mpi": run(["mpirun", "--version"]).splitlines()[0],
-        "sums": {}, "alone": {}, "threads": {}, "ranks": {}, "hosts": {},
     }
-    links = {"shared memory": (MPIRUN, None), "1 Gbit/s": (HOSTS, {}), "1 Gbit/s, 10 ms": (HOSTS, {"DELAY": "10"})}
-    for name, (launcher, environment) in links.items():
-        counts = (2, 3, 4) if launcher is MPIRUN else (2,)
-        for n in counts:
-            found["sums"][f"{name}, {n} ranks"] = sums(n, launcher, environment)
-    for name, (words, batch) in RUNS.items():
-        found["alone"][name] = {n: best([*words, f"train.batch={batch // n}"]) for n in (1, 2, 3, 4)}
-        found["threads"][name] = best(words, environment={"RAYON_NUM_THREADS": str(CORES)})
-        found["ranks"][name] = {n: best(words, ranks=n) for n in (2, 3, 4)}
-        found["hosts"][name] = {
-            f"{link}, {reduce}": best(
-                [*words, f"train.reduce={reduce}"], ranks=2, launcher=HOSTS, environment=environment
-            )
-            for link, environment in (("no limit", {"RATE": ""}), ("1 Gbit/s", {}), ("1 Gbit/s, 10 ms", {"DELAY": "10"}))
-            for reduce in ("f32", "bf16")
-        }
     RECORD.write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -190,7 +203,7 @@ def svg(memory):
     """Efficiency over ranks: the compute time's share of a step, a panel for each model, a line for each rate and type."""
     colours = {10: "#e45756", 100: "#4c78a8", 400: "#54a24b"}
     width, height, left, top = 360, 220, 46, 30
-    part = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * (width + left) + 130}" height="{height + top + 46}" font-family="sans-serif" '
+    part = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * (width + left) + 180}" height="{height + top + 46}" font-family="sans-serif" '
             'font-size="12"><rect width="100%" height="100%" fill="white"/>']
     for panel, name in enumerate(ASSUMED):
         x0 = left + panel * (width + left)
@@ -218,9 +231,9 @@ def svg(memory):
 
 
 def between(text, mark, new):
-    begin, end = f"<!-- {mark} -->\n", "\n<!-- end -->"
+    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
     head, rest = text.split(begin)
-    return head + begin + new + end + rest.split(end, 1)[1]
+    return head + begin + new + "\n" + end + rest.split(end, 1)[1]
 
 
 def report(_args):
@@ -264,6 +277,7 @@ def report(_args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("measure", "report"))
+    parser.add_argument("parts", nargs="*", help="of measure: sums, alone, threads, ranks, hosts; the others stay as they are")
     args = parser.parse_args()
     {"measure": measure, "report": report}[args.action](args)
 

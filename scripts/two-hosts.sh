@@ -44,6 +44,8 @@ AGENT
 chmod +x "$work/agent"
 export OMPI_MCA_plm_rsh_agent="$work/agent" OMPI_MCA_orte_default_hostfile="$work/hosts"
 export OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_oob_tcp_if_include=10.77.0.0/24
+# Each host would bind its first rank to the first core.
+export OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 printf 'hosta slots=1\nhostb slots=1\n' >"$work/hosts"
 ip netns exec hosta unshare --uts sh -c 'hostname hosta; exec "$@"' sh "$@"
