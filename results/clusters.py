@@ -157,6 +157,7 @@ def links(found):
 
 
 WIDTH = {"f32": 4, "bf16": 2}
+DASH = {"f32": "", "bf16": ' stroke-dasharray="5 3"'}
 
 
 def numbers_of(found, name):
@@ -200,32 +201,36 @@ def table(head, rows):
 
 
 def svg(memory):
-    """Efficiency over ranks: the compute time's share of a step, a panel for each model, a line for each rate and type."""
+    """The time of a step over the ranks: a panel for each model, a line for each rate and type."""
     colours = {10: "#e45756", 100: "#4c78a8", 400: "#54a24b"}
     width, height, left, top = 360, 220, 46, 30
     part = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * (width + left) + 180}" height="{height + top + 46}" font-family="sans-serif" '
             'font-size="12"><rect width="100%" height="100%" fill="white"/>']
     for panel, name in enumerate(ASSUMED):
         x0 = left + panel * (width + left)
-        at = lambda n, share: (x0 + width * (math.log2(n) - 1) / 7, top + height * (1 - share))  # noqa: E731
-        part.append(f'<text x="{x0}" y="{top - 10}">{name}: compute as a share of the step</text>')
+        times = {(rate, reduce): [1e3 * predicted(name, n, rate, w, memory) for n in RANKS] for rate in RATES for reduce, w in WIDTH.items()}
+        most = max(map(max, times.values()))
+        # Five steps of 1, 2 or 5 times a power of ten.
+        tick = next(t for t in (m * 10**e for e in range(6) for m in (1, 2, 5)) if 5 * t >= most)
+        at = lambda n, ms: (x0 + width * (math.log2(n) - 1) / 7, top + height * (1 - ms / (5 * tick)))  # noqa: E731
+        part.append(f'<text x="{x0}" y="{top - 10}">{name}: milliseconds of a step</text>')
         part.append(f'<path d="M{x0} {top}v{height}h{width}" stroke="black" fill="none"/>')
         for n in RANKS:
             x, y = at(n, 0)
             part.append(f'<text x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{n}</text>')
-        for share in (0, 0.25, 0.5, 0.75, 1):
-            x, y = at(2, share)
-            part.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{share:g}</text>')
-        for rate in RATES:
-            for reduce, dash in (("f32", ""), ("bf16", ' stroke-dasharray="5 3"')):
-                points = [at(n, ASSUMED[name]["compute"] / predicted(name, n, rate, WIDTH[reduce], memory)) for n in RANKS]
-                path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-                part.append(f'<path d="M{path}" stroke="{colours[rate]}" fill="none" stroke-width="1.5"{dash}/>')
+        for ms in range(0, 5 * tick + 1, tick):
+            x, y = at(2, ms)
+            part.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{ms}</text>')
+        x, y = at(2, 1e3 * ASSUMED[name]["compute"])
+        part.append(f'<path d="M{x:.1f} {y:.1f}h{width}" stroke="gray" stroke-dasharray="2 3"/>')
+        for (rate, reduce), line in times.items():
+            path = "L".join("{:.1f} {:.1f}".format(*at(n, ms)) for n, ms in zip(RANKS, line))
+            part.append(f'<path d="M{path}" stroke="{colours[rate]}" fill="none" stroke-width="1.5"{DASH[reduce]}/>')
     x = 2 * (width + left) + 16
-    for i, (rate, reduce) in enumerate((rate, reduce) for rate in RATES for reduce in WIDTH):
-        dash = ' stroke-dasharray="5 3"' if reduce == "bf16" else ""
+    legend = [(colours[rate], DASH[reduce], f"{rate} Gbit/s, {reduce}") for rate in RATES for reduce in WIDTH]
+    for i, (colour, dash, label) in enumerate([*legend, ("gray", ' stroke-dasharray="2 3"', "compute alone")]):
         y = top + 20 * i
-        part.append(f'<path d="M{x} {y}h24" stroke="{colours[rate]}" stroke-width="1.5"{dash}/><text x="{x + 30}" y="{y + 4}">{rate} Gbit/s, {reduce}</text>')
+        part.append(f'<path d="M{x} {y}h24" stroke="{colour}" stroke-width="1.5"{dash}/><text x="{x + 30}" y="{y + 4}">{label}</text>')
     part.append(f'<text x="{left}" y="{height + top + 36}">ranks, a GPU each</text></svg>')
     return "\n".join(part) + "\n"
 
