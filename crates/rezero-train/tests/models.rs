@@ -68,6 +68,11 @@ fn a_name_stands_wherever_a_run_does() {
     let scored = succeed(dir, &["eval", IMAGES, "--data-dir", data, "--json"]).out;
     let scored: serde_json::Value = serde_json::from_str(&scored).unwrap();
     assert_eq!(scored["run"], IMAGES);
+    let weights = pretrained::named("resnet20-cifar10")
+        .unwrap()
+        .weights()
+        .unwrap();
+    assert_eq!(scored["step"].to_string(), weights.metadata()["step"]);
     let said = succeed(dir, &["eval", TEXT, "--text", "pages.txt"]).out;
     assert!(said.contains("bits per byte"), "{said}");
     let said = succeed(dir, &["sample", TEXT, "--prompt", "The ", "--bytes", "8"]).out;

@@ -9,7 +9,7 @@ use rezero_data::Split;
 use rezero_nn::torch::{ImportError, LoadRules, Loaded, TorchWeights};
 
 use super::export::RECIPE;
-use super::step_zero::begin_at_zero;
+use super::given_weights::begin_at;
 use super::train::reads_text;
 use super::{RUNS, absolute, described_data, fingerprint, new_run, resume, say, short};
 use crate::cli::Import;
@@ -300,7 +300,7 @@ fn begin<D: Domain>(
         device: device::in_words(&[device]),
         ..Environment::here(None)
     };
-    let run = begin_at_zero(place, &resolved.name, recipe, of, &network, environment)?;
+    let run = begin_at(place, &resolved.name, recipe, of, &network, 0, environment)?;
     let parameters = rezero_nn::parameter_count(&network);
     let dir = run.path();
     say!(

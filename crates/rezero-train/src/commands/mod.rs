@@ -6,6 +6,7 @@ mod devices;
 mod eval;
 mod export;
 mod fetch;
+mod given_weights;
 mod grow;
 mod import;
 mod jacobian;
@@ -18,7 +19,6 @@ mod runs;
 mod sample;
 mod serve;
 mod source;
-mod step_zero;
 mod sweep;
 mod train;
 

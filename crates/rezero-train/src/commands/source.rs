@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::export::RECIPE;
-use super::step_zero::begin_at_zero;
+use super::given_weights::begin_at;
 use super::{RUNS, absolute, say, scored};
 use crate::error::{Error, Result};
 use crate::fit::Model;
@@ -149,7 +149,9 @@ fn write_weights<D: Domain>(
         ..Environment::here(None)
     };
     let place = NewRun::At(dir.to_owned());
-    begin_at_zero(place, name, recipe, of, &network, environment)?;
+    let step = weights.metadata().get("step");
+    let step = step.and_then(|step| step.parse().ok()).unwrap_or(0);
+    begin_at(place, name, recipe, of, &network, step, environment)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! A run that has not begun, with weights from elsewhere.
+//! A run with weights from elsewhere.
 
 use std::path::Path;
 
@@ -10,23 +10,25 @@ use crate::recipe::{Recipe, TaskOf};
 use crate::record::{Environment, NewRun, Opening, OptimizerState, RunDir, State, checkpoint};
 use crate::task::Domain;
 
-/// Makes a run at `place` whose step 0 has the weights of `network`: it can be scored, sampled, exported and
-/// trained on.
+/// Makes a run at `place` whose checkpoint, of step `step`, has the weights of `network`: it can be scored, sampled, exported and, at
+/// step 0, trained on.
 ///
 /// # Errors
 ///
 /// If `place` holds a run already, or cannot be written.
-pub(super) fn begin_at_zero<D: Domain>(
+pub(super) fn begin_at<D: Domain>(
     place: NewRun,
     name: &str,
     recipe: &Recipe,
     of: &TaskOf<D>,
     network: &D::Network,
+    step: usize,
     environment: Environment,
 ) -> Result<RunDir> {
     let settings = &recipe.settings;
     let state = State {
         recipe: recipe.fingerprint(),
+        step,
         ..State::default()
     };
     let rates = Rates::default();
