@@ -81,7 +81,7 @@ fn read_from(one: &Pretrained, places: &Places) -> Result<Vec<u8>, PretrainedErr
     };
     let url = format!("{}/{file}", base.trim_end_matches('/'));
     let bytes = download(one, &url)?;
-    check(one, &bytes, || url.clone())?;
+    check(one, &bytes, || shown(&url))?;
     if let Some(cache) = &places.cache {
         // Whoever cannot write there has the weights all the same.
         let _ = keep(cache, &file, &bytes);
@@ -175,12 +175,22 @@ fn keep(cache: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
+/// An address without the name and the password that may stand before its host.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
 #[cfg(feature = "download")]
 fn download(one: &Pretrained, url: &str) -> Result<Vec<u8>, PretrainedError> {
     use std::time::Duration;
 
     let failed = |message: String| PretrainedError::Download {
-        url: url.to_owned(),
+        url: shown(url),
         message,
     };
     let agent = ureq::Agent::new_with_config(
@@ -200,7 +210,7 @@ fn download(one: &Pretrained, url: &str) -> Result<Vec<u8>, PretrainedError> {
 #[cfg(not(feature = "download"))]
 fn download(_: &Pretrained, url: &str) -> Result<Vec<u8>, PretrainedError> {
     Err(PretrainedError::Download {
-        url: url.to_owned(),
+        url: shown(url),
         message: "this crate was built without its feature download".to_owned(),
     })
 }
@@ -299,6 +309,16 @@ mod tests {
             asked
         });
         (url, thread)
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(
+            shown("https://me:p@ss@host:80/a@b/c"),
+            "https://host:80/a@b/c"
+        );
+        assert_eq!(shown("https://host"), "https://host");
+        assert_eq!(shown("host/a"), "host/a");
     }
 
     #[cfg(feature = "download")]
