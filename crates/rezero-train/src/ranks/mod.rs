@@ -697,6 +697,7 @@ mod tests {
             _mine: Vec<u8>,
             _numbers: Vec<f32>,
             _givers: usize,
+            _reduce: Reduce,
             _wait: Duration,
         ) -> Result<(Vec<Vec<u8>>, Vec<f32>), Silent> {
             unreachable!()
