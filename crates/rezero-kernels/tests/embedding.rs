@@ -6,7 +6,7 @@ use crate::support::{fast, finite_differences, gradient, leaf, random, same, wei
 fn ids(batch: usize, length: usize, rows: usize) -> TensorData {
     // One number in three is frequent.
     let id = |i: usize| {
-        if i % 3 == 0 {
+        if i.is_multiple_of(3) {
             rows / 2
         } else {
             i * 7919 % rows
