@@ -86,6 +86,17 @@ pub(super) static RESNET20_CIFAR10: Pretrained = Pretrained {
     inside: Some(include_bytes!("../../weights/resnet20-cifar10.safetensors")),
 };
 
+pub(super) static RESNET56_CIFAR10: Pretrained = Pretrained {
+    name: "resnet56-cifar10",
+    summary: "ReZero ResNet-56 on CIFAR-10: 88.14 % of the test images",
+    card: include_str!("cards/resnet56-cifar10.md"),
+    bytes: 3_455_316,
+    sha256: "c0348bf011b81b1e13d76c5608a0b84d82cfb852d6d9925adf81ef5523ba2a3d",
+    classes: CIFAR10,
+    normalization: Some(NOTEBOOK),
+    inside: None,
+};
+
 pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
     name: "bytes12-enwik8",
     summary: "ReZero Transformer of 12 layers on bytes of enwik8: 2.440 bits per byte",
@@ -98,4 +109,4 @@ pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
 };
 
 /// Every set of weights, by name.
-pub(super) static ALL: &[&Pretrained] = &[&BYTES12_ENWIK8, &RESNET20_CIFAR10];
+pub(super) static ALL: &[&Pretrained] = &[&BYTES12_ENWIK8, &RESNET20_CIFAR10, &RESNET56_CIFAR10];

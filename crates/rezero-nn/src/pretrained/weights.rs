@@ -37,6 +37,14 @@ weights! {
 }
 
 weights! {
+    /// Weights of [`CifarResNet::resnet56_pretrained`].
+    ResNet56 {
+        /// ReZero, CIFAR-10: `resnet56-cifar10`.
+        Cifar10ReZero = RESNET56_CIFAR10,
+    }
+}
+
+weights! {
     /// Weights of [`RztxLm::bytes12_pretrained`].
     Bytes12 {
         /// ReZero, the first 4,000,000 bytes of enwik8: `bytes12-enwik8`.
@@ -58,6 +66,19 @@ impl CifarResNet {
         device: &Device,
     ) -> Result<Self, PretrainedError> {
         let config = CifarResNetConfig::resnet20().with_definition(Definition::Notebook);
+        weights.entry().load(config.init(device))
+    }
+
+    /// ResNet-56 with weights, as [`resnet20_pretrained`](Self::resnet20_pretrained).
+    ///
+    /// # Errors
+    ///
+    /// As [`Pretrained::load`](super::Pretrained::load).
+    pub fn resnet56_pretrained(
+        weights: ResNet56,
+        device: &Device,
+    ) -> Result<Self, PretrainedError> {
+        let config = CifarResNetConfig::resnet56().with_definition(Definition::Notebook);
         weights.entry().load(config.init(device))
     }
 
