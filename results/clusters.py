@@ -142,18 +142,24 @@ def fit(observed, fixed):
 
 
 def links(found):
-    """The parameters of each link. Messages and numbers cost what they cost in shared memory."""
-    def observed(name):
+    """The parameters of each link, for each type. Messages and numbers cost what they cost in shared memory."""
+    def observed(name, reduce):
         for key, sums in found["sums"].items():
             if key.rsplit(", ", 1)[0] == name:
                 n = int(key.rsplit(", ", 1)[1].split()[0])
                 for s in sums:
-                    yield terms(n, s["numbers"], WIDTH[s["reduce"]]), 1e-3 * s["ms"]
+                    if s["reduce"] == reduce:
+                        yield terms(n, s["numbers"], WIDTH[reduce]), 1e-3 * s["ms"]
 
-    memory = fit(list(observed("shared memory")), {})
-    known = {1: memory[1], 3: memory[3]}
     names = {key.rsplit(", ", 1)[0] for key in found["sums"]}
-    return {name: memory if name == "shared memory" else fit(list(observed(name)), known) for name in names}
+    of = {}
+    for reduce in WIDTH:
+        # There, moving a byte and adding a number cannot be told apart.
+        memory = fit(list(observed("shared memory", reduce)), {2: 0.0})
+        known = {1: memory[1], 3: memory[3]}
+        for name in names:
+            of[name, reduce] = memory if name == "shared memory" else fit(list(observed(name, reduce)), known)
+    return of
 
 
 WIDTH = {"f32": 4, "bf16": 2}
@@ -171,36 +177,37 @@ def checked(found, of):
         numbers = numbers_of(found, name)
         for n in (2, 3, 4):
             compute = 1e-3 * alone[str(n)]["ms"] * max(1, n / CORES)
-            model = compute + sum_time(n, numbers, 4, of["shared memory"])
+            model = compute + sum_time(n, numbers, 4, of["shared memory", "f32"])
             yield name, f"{n} ranks, shared memory, f32", 1e3 * model, found["ranks"][name][str(n)]["ms"]
         for key, measured in found["hosts"][name].items():
             link, reduce = key.rsplit(", ", 1)
-            if link in of:
-                model = 1e-3 * alone["2"]["ms"] + sum_time(2, numbers, WIDTH[reduce], of[link])
+            if (link, reduce) in of:
+                model = 1e-3 * alone["2"]["ms"] + sum_time(2, numbers, WIDTH[reduce], of[link, reduce])
                 yield name, f"2 ranks, {key}", 1e3 * model, measured["ms"]
 
 
 # What is assumed of GPUs and their networks. `compute`: a step of docs/GPU.md in which each launch is its own, since several ranks do not
-# capture one. Each rank has the whole batch of one GPU there, so that the step's batch grows with their number.
+# capture one; for lm-paper the captured step and the time between launches. Each rank has the whole batch of one GPU there, so that the step's batch grows with their number.
 ASSUMED = {"lm-paper": {"compute": 85e-3, "numbers": 38_066_444}, "resnet-56": {"compute": 33.7e-3, "numbers": 853_045}}
 RATES = (10, 100, 400)
 LATENCY, USED, TO_HOST = 25e-6, 0.8, 20e9
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def predicted(name, n, rate, width, memory):
+def predicted(name, n, rate, reduce, links):
     """Seconds of a step of n GPUs on hosts with this rate in Gbit/s."""
     of = ASSUMED[name]
+    memory = links["shared memory", reduce]
     link = [LATENCY, memory[1], 8 / (rate * 1e9 * USED), memory[3]]
     # Gradients to the host, their sum back.
-    return of["compute"] + 2 * 4 * of["numbers"] / TO_HOST + sum_time(n, of["numbers"], width, link)
+    return of["compute"] + 2 * 4 * of["numbers"] / TO_HOST + sum_time(n, of["numbers"], WIDTH[reduce], link)
 
 
 def table(head, rows):
     return "\n".join(["| " + " | ".join(head) + " |", "| - |" + " -: |" * (len(head) - 1), *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def svg(memory):
+def svg(links):
     """The time of a step over the ranks: a panel for each model, a line for each rate and type."""
     colours = {10: "#e45756", 100: "#4c78a8", 400: "#54a24b"}
     width, height, left, top = 360, 220, 46, 30
@@ -208,12 +215,12 @@ def svg(memory):
             'font-size="12"><rect width="100%" height="100%" fill="white"/>']
     for panel, name in enumerate(ASSUMED):
         x0 = left + panel * (width + left)
-        times = {(rate, reduce): [1e3 * predicted(name, n, rate, w, memory) for n in RANKS] for rate in RATES for reduce, w in WIDTH.items()}
+        times = {(rate, reduce): [1e3 * predicted(name, n, rate, reduce, links) for n in RANKS] for rate in RATES for reduce in WIDTH}
         most = max(map(max, times.values()))
         # Five steps of 1, 2 or 5 times a power of ten.
         tick = next(t for t in (m * 10**e for e in range(6) for m in (1, 2, 5)) if 5 * t >= most)
         at = lambda n, ms: (x0 + width * (math.log2(n) - 1) / 7, top + height * (1 - ms / (5 * tick)))  # noqa: E731
-        part.append(f'<text x="{x0}" y="{top - 10}">{name}: milliseconds of a step</text>')
+        part.append(f'<text x="{x0}" y="{top - 10}">{name}: milliseconds of a step, predicted</text>')
         part.append(f'<path d="M{x0} {top}v{height}h{width}" stroke="black" fill="none"/>')
         for n in RANKS:
             x, y = at(n, 0)
@@ -244,7 +251,6 @@ def between(text, mark, new):
 def report(_args):
     found = json.loads(RECORD.read_text())
     of = links(found)
-    memory = of["shared memory"]
     about = f"{found['cpu']}, {CORES} cores, Flex, {found['mpi']}, commit {found['commit']}, {found['date']}; the best of {ROUNDS} runs"
     threads = [
         (f"`{name}`", f"{found['threads'][name]['ms']:.1f}", f"{ranks['2']['ms']:.1f}", f"{found['threads'][name]['ms'] / ranks['2']['ms']:.2f}", f"{100 * ranks['2']['share']:.0f} %")
@@ -254,17 +260,17 @@ def report(_args):
         (f"`{name}`", key, f"{measured['bytes'] / 1e6:.1f}", f"{measured['ms']:.1f}", f"{100 * measured['share']:.0f} %")
         for name, all_links in found["hosts"].items() for key, measured in all_links.items()
     ]
-    fits = [(name, f"{1e6 * p[0]:.1f}", f"{1e6 * p[1]:.1f}", f"{1e-9 / p[2]:.2f}" if p[2] else "–", f"{1e9 * p[3]:.2f}") for name, p in sorted(of.items())]
+    fits = [(f"{name[0]}, {name[1]}", f"{1e6 * p[0]:.1f}", f"{1e6 * p[1]:.1f}", f"{1e-9 / p[2]:.2f}" if p[2] else "–", f"{1e9 * p[3]:.2f}") for name, p in sorted(of.items())]
     checks = [(f"`{name}`", what, f"{model:.1f}", f"{measured:.1f}", f"{model / measured - 1:+.0%}") for name, what, model, measured in checked(found, of)]
     steps = [
-        (f"{name}, {rate} Gbit/s, {reduce}", *(f"{1e3 * predicted(name, n, rate, WIDTH[reduce], memory):.0f}" for n in RANKS))
+        (f"{name}, {rate} Gbit/s, {reduce}", *(f"{1e3 * predicted(name, n, rate, reduce, of):.0f}" for n in RANKS))
         for name in ASSUMED for rate in RATES for reduce in WIDTH
     ]
     text = PAGE.read_text()
     text = between(text, "measured", "\n\n".join([
         f"{about}. Milliseconds of a step.",
         table(["recipe", "1 process, 2 threads", "2 ranks, 1 thread each", "ratio", "share in communication"], threads),
-        "Two ranks on two hosts by `scripts/two-hosts.sh`; 10 ms are each way, by `DELAY=10`:",
+        "Two ranks on two hosts by `scripts/two-hosts.sh`, one thread each; 10 ms are each way, by `DELAY=10`; bytes that a rank sends in a step:",
         table(["recipe", "link, type", "MB sent", "ms", "share in communication"], hosts),
     ]))
     text = between(text, "model", "\n\n".join([
@@ -272,11 +278,11 @@ def report(_args):
         table(["link", "latency, µs", "per message, µs", "GB/s", "per number, ns"], fits),
         "The model beside the runs above. 3 and 4 ranks share two cores:",
         table(["recipe", "", "model, ms", "measured, ms", "difference"], checks),
-        "Predicted milliseconds of a step on n ranks:",
+        "Predicted, not measured: milliseconds of a step on n ranks:",
         table(["", *map(str, RANKS)], steps),
     ]))
     PAGE.write_text(text)
-    FIGURE.write_text(svg(memory))
+    FIGURE.write_text(svg(of))
 
 
 def main():

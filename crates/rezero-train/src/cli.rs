@@ -679,8 +679,8 @@ pub struct Devices {
     /// compare with Flex
     #[arg(long)]
     pub check: bool,
-    /// With --check, under mpirun or srun: check and time the sums over all processes in place of the devices
-    #[arg(long, requires = "check", conflicts_with = "names")]
+    /// Under mpirun or srun: check and time the sums over all processes in place of the devices
+    #[arg(long, conflicts_with = "names")]
     pub mpi: bool,
     /// With --mpi: print the times as JSON
     #[arg(long, requires = "mpi")]
