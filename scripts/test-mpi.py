@@ -507,6 +507,17 @@ def restarts():
         assert job.returncode == code and "saved; continue with" in said and "restart" not in said, (job.returncode, said)
         assert not list(running(run))
     print("--restarts: Ctrl-C, SIGTERM and SIGUSR1 are handed on, and the run stops with a checkpoint")
+    for after in (0.02, 0.05, 0.2):
+        run = f"early-{after}"
+        job = started([REZERO, "train", *LM, "steps=100000", "--run-dir", run, "--restarts", "3", *ranks])
+        time.sleep(after)
+        job.send_signal(signal.SIGTERM)
+        said = job.communicate(timeout=60)[1]
+        assert job.returncode in (143, -signal.SIGTERM), (job.returncode, said)
+        until("the end of its ranks", lambda: not list(running(run)))
+    for words in (["--plain", "--restarts", "1", *LM, "steps=2", "--run-dir", "plain"], ["--restarts", "1", "--run-dir", "dashes", "--", *LM, "steps=2"]):
+        assert ran([REZERO, "train", *words]).returncode == 0
+    print("--restarts: a SIGTERM while mpirun starts; --plain and -- among the words")
 
 
 def limits():

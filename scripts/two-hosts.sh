@@ -7,15 +7,20 @@ set -euo pipefail
 
 work=$(mktemp -d)
 link=
+made=()
 clean() {
     [ -z "$link" ] || kill "$link" 2>/dev/null || true
-    ip netns del hosta 2>/dev/null || true
-    ip netns del hostb 2>/dev/null || true
-    rm -rf /etc/netns/hosta /etc/netns/hostb "$work"
+    for name in "${made[@]}"; do
+        ip netns del "$name" 2>/dev/null || true
+        rm -rf "/etc/netns/$name"
+    done
+    rm -rf "$work"
 }
 trap clean EXIT
 for word in a b; do
+    # Fails if another one has it.
     ip netns add "host$word"
+    made+=("host$word")
     mkdir -p "/etc/netns/host$word"
     printf '127.0.0.1 localhost\n10.77.0.1 hosta\n10.77.0.2 hostb\n' >"/etc/netns/host$word/hosts"
 done
@@ -48,4 +53,17 @@ export OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_o
 export OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 printf 'hosta slots=1\nhostb slots=1\n' >"$work/hosts"
-ip netns exec hosta unshare --uts sh -c 'hostname hosta; exec "$@"' sh "$@"
+# In a group of its own, which gets the signals that come here: bash would wait for its end before it acts on them.
+set -m
+ip netns exec hosta unshare --uts sh -c 'hostname hosta; exec "$@"' sh "$@" </dev/null &
+job=$!
+trap 'kill -TERM -- -$job' TERM
+trap 'kill -INT -- -$job' INT
+status=0
+wait "$job" || status=$?
+# A signal ends the first wait.
+while kill -0 "$job" 2>/dev/null; do
+    status=0
+    wait "$job" || status=$?
+done
+exit "$status"

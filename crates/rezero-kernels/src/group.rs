@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Everybody's numbers, in the order of the processes.
 type Gather = dyn Fn(Vec<f64>) -> Vec<Vec<f64>> + Send + Sync;
@@ -18,6 +19,7 @@ thread_local! {
 pub struct Group {
     gather: Arc<Gather>,
     givers: usize,
+    exchanges: Arc<AtomicUsize>,
 }
 
 impl Debug for Group {
@@ -43,11 +45,16 @@ impl Group {
         Self {
             gather: Arc::new(gather),
             givers,
+            exchanges: Arc::default(),
         }
     }
 
     /// Runs `work` with the statistics of the group. All processes must call the same batch norms in the same order, and the backward
     /// passes, which may follow later.
+    ///
+    /// # Panics
+    ///
+    /// If a process sends as many numbers as another norm has.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         /// Puts back what was before, also after a panic.
         struct Back(Option<Group>);
@@ -62,6 +69,11 @@ impl Group {
         work()
     }
 
+    /// How often numbers have been exchanged: 0 if no batch norm has taken part, as Burn's own module does not.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
     /// The group in whose [`run`](Self::run) this is.
     pub(crate) fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
@@ -70,7 +82,13 @@ impl Group {
     /// The lists of those that count.
     #[cfg(feature = "flex")]
     pub(crate) fn lists(&self, own: Vec<f64>) -> Vec<Vec<f64>> {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        let len = own.len();
         let mut all = (self.gather)(own);
+        assert!(
+            all.iter().all(|list| list.len() == len),
+            "the processes of a group must call the same batch norms in the same order."
+        );
         all.truncate(self.givers);
         all
     }

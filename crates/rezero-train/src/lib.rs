@@ -40,4 +40,4 @@ mod words;
 pub mod zoo;
 
 pub use commands::run;
-pub use say::{print_error, print_usage};
+pub use say::{print_error, print_usage, usage_status};

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             rezero_train::print_usage(&error);
-            return ExitCode::from(u8::from(error.use_stderr()));
+            return ExitCode::from(rezero_train::usage_status(&error));
         }
     };
     let Err(error) = rezero_train::run(cli) else {

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::Error;
+use crate::error::{Error, LASTING};
+use crate::record::SUPERVISED;
 use crate::words::{in_lines, on_a_line};
 
 /// Prints a line on standard error, where it does not mix with results. Standard error may be closed.
@@ -101,6 +102,16 @@ pub fn print_error(error: &Error) {
         _ => "error: ",
     };
     let _ = writeln!(io::stderr(), "{kind}{}", told(&error.to_string()));
+}
+
+/// The exit status after a wrong command line, or after `--help`.
+pub fn usage_status(error: &clap::Error) -> u8 {
+    match error.use_stderr() {
+        false => 0,
+        // It would come again.
+        true if std::env::args_os().any(|word| word == SUPERVISED) => LASTING,
+        true => 1,
+    }
 }
 
 /// Prints an error of the command line, which quotes its words.

@@ -14,7 +14,10 @@ use crate::words;
 
 pub fn run(args: &Devices) -> Result<()> {
     if args.mpi {
-        let ranks = Ranks::join(ranks::PATIENCE, &[])?;
+        let ranks = Ranks::join(
+            ranks::PATIENCE,
+            &[("command line", "devices --mpi".to_owned())],
+        )?;
         return check_ranks::run(&ranks, args.json).map_err(|error| ranks.end(error));
     }
     match (args.here, args.check) {

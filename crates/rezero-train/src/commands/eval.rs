@@ -27,7 +27,7 @@ pub fn run(args: &Eval) -> Result<()> {
 
 /// The words of the command line that all ranks must have alike, as of `rezero train`.
 fn of_all_ranks(args: &Eval) -> String {
-    let mut words = vec![args.run.to_string_lossy().into_owned()];
+    let mut words = vec!["eval".to_owned(), args.run.to_string_lossy().into_owned()];
     let split = args.split.to_string();
     for (flag, value) in [("--split", &split), ("--checkpoint", &args.checkpoint)] {
         words.push(format!("{flag} {value}"));

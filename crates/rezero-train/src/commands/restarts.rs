@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{resume, say, train};
+use super::{absolute, resume, say, train};
 use crate::cli::Train;
 use crate::error::{Error, LASTING, Result};
 use crate::fit::OnTerm;
@@ -21,6 +21,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// How often a process is asked whether it has ended.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often a launcher is asked to stop.
+#[cfg(unix)]
+const AGAIN: Duration = Duration::from_secs(1);
 /// So many restarts in a row that come to no further checkpoint are the last.
 const IN_VAIN: usize = 2;
 
@@ -36,14 +39,19 @@ pub fn run(args: &Train, restarts: usize) -> Result<()> {
         None => Vec::new(),
     };
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
-    let mut command: Vec<OsString> = launcher.iter().map(OsString::from).collect();
-    command.push(program.into_os_string());
-    command.extend(without_flags(std::env::args_os().skip(1)));
-    if is_open {
-        command.extend(["--run-dir".into(), dir.clone().into_os_string()]);
-    }
+    let mut begin: Vec<OsString> = launcher.iter().map(OsString::from).collect();
     // The process is in the background of a terminal, from which it cannot read.
-    command.extend(["--plain".into(), SUPERVISED.into()]);
+    begin.extend([program.into_os_string(), "train".into(), "--plain".into()]);
+    begin.push(SUPERVISED.into());
+    if is_open || args.run_dir.is_some() {
+        // A launcher may start it elsewhere.
+        begin.extend(["--run-dir".into(), absolute(&dir)?.into_os_string()]);
+    }
+    let given = std::env::args_os()
+        .skip(1)
+        .skip_while(|word| word != "train");
+    let words = without_flags(given.skip(1));
+    let mut resumes = args.resume;
     let name = launcher.first().map_or("the process", String::as_str);
 
     let handing = Arc::new(Handing::new(args.on_term, !launcher.is_empty()));
@@ -51,7 +59,12 @@ pub fn run(args: &Train, restarts: usize) -> Result<()> {
     let (mut done, mut in_vain, mut pause) = (0, 0, SHORTEST);
     loop {
         let before = newest(&dir);
-        let status = handing.run(&command)?;
+        let added = (resumes && !args.resume).then(|| OsString::from("--resume"));
+        // Before the words, among which `--` may be.
+        let command: Vec<OsString> = begin.iter().chain(&added).chain(&words).cloned().collect();
+        let Some(status) = handing.run(&command)? else {
+            return ended(handing.status());
+        };
         let code = status_of(status);
         if handing.asked().is_some() && code != 0 {
             return ended(handing.status());
@@ -100,10 +113,7 @@ pub fn run(args: &Train, restarts: usize) -> Result<()> {
             std::thread::sleep(LOOK);
         }
         pause = (2 * pause).min(LONGEST);
-        let is_run = run_dir::recipe(&dir).is_ok();
-        if is_run && !command.iter().any(|word| word == "--resume") {
-            command.push("--resume".into());
-        }
+        resumes |= run_dir::recipe(&dir).is_ok();
     }
 }
 
@@ -179,20 +189,28 @@ fn split(command: &str) -> Result<Vec<String>> {
     }
 }
 
-/// The words without the flags that are for this process.
-fn without_flags(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    const FLAGS: [&str; 2] = ["--restarts", "--launcher"];
+/// The words without the flags that are for this process, and those that it gives itself.
+fn without_flags(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    const WITH_VALUE: [&str; 3] = ["--restarts", "--launcher", "--run-dir"];
 
-    let (mut kept, mut is_value) = (Vec::new(), false);
-    for word in words {
-        if std::mem::take(&mut is_value) {
-            continue;
-        }
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
         let text = word.to_string_lossy();
         let flag = text.split('=').next().unwrap_or_default();
-        match FLAGS.contains(&flag) {
-            true => is_value = flag == text,
-            false => kept.push(word),
+        match &*text {
+            // No flag follows.
+            "--" => {
+                kept.push(word);
+                kept.extend(words);
+                return kept;
+            }
+            "--plain" => {}
+            _ if WITH_VALUE.contains(&flag) => {
+                if flag == text {
+                    words.next();
+                }
+            }
+            _ => kept.push(word),
         }
     }
     kept
@@ -246,8 +264,8 @@ impl Handing {
         128 + self.asked().unwrap_or(SIGINT) as u8
     }
 
-    /// Runs a process to its end.
-    fn run(&self, command: &[OsString]) -> Result<ExitStatus> {
+    /// Runs a process to its end. `None` if the end was asked for before.
+    fn run(&self, command: &[OsString]) -> Result<Option<ExitStatus>> {
         let (program, words) = command.split_first().expect("it names a program");
         let mut starting = Command::new(program);
         starting.args(words).stdin(Stdio::null());
@@ -260,15 +278,28 @@ impl Handing {
         let started = |e| Error::io("start", program, e);
         // A signal waits until there is somebody to hand it on to.
         let mut now = self.now();
+        if now.asked.is_some() {
+            return Ok(None);
+        }
         now.child = Some(starting.spawn().map_err(started)?);
         drop(now);
+        #[cfg(unix)]
+        let mut told = Instant::now();
         loop {
             let mut now = self.now();
+            #[cfg(unix)]
+            let asked = now.asked.is_some();
             let child = now.child.as_mut().expect("it was started above");
             let ended = child.try_wait();
             if let Some(status) = ended.map_err(|e| Error::io("wait for", program, e))? {
                 now.child = None;
-                return Ok(status);
+                return Ok(Some(status));
+            }
+            // A launcher loses a signal that comes while it starts its processes; these ignore a second one.
+            #[cfg(unix)]
+            if self.to_launcher && asked && told.elapsed() >= AGAIN {
+                hand(child, SIGUSR1);
+                told = Instant::now();
             }
             drop(now);
             std::thread::sleep(LOOK);
@@ -293,11 +324,7 @@ impl Handing {
                 false => signal,
             };
             if again || before.is_none() || !self.to_launcher {
-                let named = rustix::process::Signal::from_named_raw(handed);
-                if let Some(named) = named {
-                    let pid = rustix::process::Pid::from_child(child);
-                    let _ = rustix::process::kill_process(pid, named);
-                }
+                hand(child, handed);
             }
         }
         // Elsewhere a console's Ctrl-C reaches the process too.
@@ -306,6 +333,13 @@ impl Handing {
         if before.is_none() {
             say!("stopping, with a checkpoint if the run has begun");
         }
+    }
+}
+
+#[cfg(unix)]
+fn hand(child: &Child, signal: i32) {
+    if let Some(named) = rustix::process::Signal::from_named_raw(signal) {
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(child), named);
     }
 }
 
@@ -347,12 +381,18 @@ mod tests {
 
     #[test]
     fn a_run_gets_the_other_words() {
-        let given = "train r --restarts 5 steps=9 --launcher=mpirun --run-dir d --restarts=2";
+        let given =
+            "r --restarts 5 --plain steps=9 --launcher=mpirun --run-dir d --resume --restarts=2";
         let kept = without_flags(words(given).into_iter());
-        assert_eq!(kept, words("train r steps=9 --run-dir d"));
-        let mut given = words("train r --launcher");
+        assert_eq!(kept, words("r steps=9 --resume"));
+        let mut given = words("r --launcher");
         given.extend(["mpirun -n 2".into(), "lr=1".into()]);
-        assert_eq!(without_flags(given.into_iter()), words("train r lr=1"));
+        assert_eq!(without_flags(given.into_iter()), words("r lr=1"));
+        let given = "--restarts 5 -- r --plain";
+        assert_eq!(
+            without_flags(words(given).into_iter()),
+            words("-- r --plain")
+        );
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub fn run(args: &Sweep) -> Result<()> {
 
 /// The words of the command line that all ranks must have alike, as of `rezero train`.
 fn of_all_ranks(args: &Sweep) -> String {
-    let mut words = vec![args.recipe.to_string_lossy().into_owned()];
+    let mut words = vec![
+        "sweep".to_owned(),
+        args.recipe.to_string_lossy().into_owned(),
+    ];
     let values = args.words.iter();
     words.extend(values.map(|word| format!("{}={}", word.key, word.values.join(","))));
     let dir = args.dir.as_ref();

@@ -61,7 +61,10 @@ pub fn run(args: &Train) -> Result<()> {
 /// The words of the command line that all ranks must have alike: a rank may have its own device, and data at a place of
 /// its own.
 fn of_all_ranks(args: &Train) -> String {
-    let mut words = vec![args.recipe.to_string_lossy().into_owned()];
+    let mut words = vec![
+        "train".to_owned(),
+        args.recipe.to_string_lossy().into_owned(),
+    ];
     let overrides = args.overrides.iter();
     let overrides = overrides.filter(|o| short(&o.key) != "device");
     words.extend(overrides.map(|o| format!("{}={}", o.key, o.value)));

@@ -100,6 +100,19 @@ pub(crate) fn may_synchronise<M: Module>(
     }
 }
 
+/// Checks that batch norms have exchanged their statistics.
+pub(super) fn must_have_exchanged(group: &Group) -> Result<()> {
+    match group.exchanges() {
+        0 => Err(Error::RecipeValue {
+            key: "data.sync_batch_norm".to_owned(),
+            message: "has no effect: no batch norm of the model is computed by rezero_kernels, as those of Burn's own \
+                      module are not"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The ranks as a group whose batch norms take the statistics of all, in a step of `givers`.
 pub(super) fn group(ranks: &Ranks, givers: usize) -> Group {
     let ranks = ranks.clone();

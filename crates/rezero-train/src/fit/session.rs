@@ -404,7 +404,10 @@ impl<M: Model> Session<M> {
         let (parts, grads) = match &self.start.moving.replicas {
             Some(replicas) => replicas.gradients(trainee, input)?,
             None if plan.synchronised => {
-                exchange::group(&plan.ranks, givers).run(|| trainee.gradients(input))
+                let group = exchange::group(&plan.ranks, givers);
+                let gradients = group.run(|| trainee.gradients(input));
+                exchange::must_have_exchanged(&group)?;
+                gradients
             }
             None => trainee.gradients(input),
         };
