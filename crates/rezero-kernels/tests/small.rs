@@ -3,8 +3,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rezero_kernels::{
-    AdamStep, DotProductAttention, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy,
-    gated_sum, gelu, layer_norm, rms_norm,
+    AdamStep, DotProductAttention, Epilogue, batch_norm_gated_sum, conv2d, cross_entropy, dropout,
+    embedding, gated_sum, gelu, layer_norm, rms_norm, seeded, silu, subsample, swiglu,
 };
 
 use crate::support::{gradient, leaf, random, same, weighed};
@@ -70,6 +70,33 @@ fn activation() {
         let y = gelu(x.clone());
         let gradients = weighed(y.clone()).backward();
         vec![y.into_data(), gradient(&x, &gradients)]
+    });
+}
+
+#[test]
+fn gates_and_shortcuts() {
+    same("SwiGLU, SiLU and subsample", |device| {
+        let x = leaf::<4>(&random([2, 2, 3, 5], 1), device);
+        let gate = leaf::<4>(&random([2, 2, 3, 5], 2), device);
+        let y = subsample(swiglu(x.clone(), silu(gate.clone())), 2, [1, 1]);
+        let gradients = weighed(y.clone()).backward();
+        vec![
+            y.into_data(),
+            gradient(&x, &gradients),
+            gradient(&gate, &gradients),
+        ]
+    });
+}
+
+#[test]
+fn rows_dropped_and_looked_up() {
+    same("embedding and dropout", |device| {
+        let weight = leaf::<2>(&random([5, 19], 1), device);
+        let ids = TensorData::new(vec![4i32, 0, 4, 2, 1, 4], [2, 3]);
+        let rows = embedding(weight.clone(), Tensor::from_data(ids, device), 2.0);
+        let y = seeded(1, 3, || dropout(rows, 0.4));
+        let gradients = weighed(y.clone()).backward();
+        vec![y.into_data(), gradient(&weight, &gradients)]
     });
 }
 
