@@ -84,7 +84,7 @@ pub(crate) fn next(device: &Device) -> Draw {
     if *device == Device::flex() {
         use burn::tensor::{DType, Distribution, Int, Tensor};
 
-        let range = Distribution::Uniform(0.0, 2f64.powi(62));
+        let range = Distribution::Uniform(0.0, (1u64 << 62) as f64);
         let drawn = Tensor::<1, Int>::random([1], range, (device, DType::I64));
         return Draw {
             seed: drawn.into_scalar::<i64>() as u64,

@@ -29,7 +29,7 @@ impl Dropout {
         (probability > 0.0).then(|| Self {
             seed: draw.seed,
             first: (draw.first_row as u64).wrapping_mul(rows as u64),
-            threshold: (probability * 2f64.powi(32)).round() as u32,
+            threshold: (probability * (1u64 << 32) as f64).round() as u32,
             scale: (1.0 / (1.0 - probability)) as f32,
         })
     }
