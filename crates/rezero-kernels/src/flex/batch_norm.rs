@@ -206,10 +206,9 @@ impl Kernel<Flex> for BatchNorm {
                 },
             )
         });
-        let whole = match &self.group {
-            Some(group) => sums_of_all(group, &totals),
-            None => totals.clone(),
-        };
+        let all = self.group.as_ref();
+        let all = all.map(|group| sums_of_all(group, &totals));
+        let whole = all.as_ref().unwrap_or(&totals);
         let d_x = wanted[0].then(|| {
             let mut d_x = Fresh::new(xs.len());
             let shared = d_x.shared();

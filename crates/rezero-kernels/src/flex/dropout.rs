@@ -24,14 +24,14 @@ pub(super) struct Dropout {
 }
 
 impl Dropout {
-    /// The factors of a call, of which each row of the batch has `rows` rows of its own here. `None` without dropout.
-    pub fn new(probability: f64, draw: Draw, rows: usize) -> Option<Self> {
-        (probability > 0.0).then(|| Self {
+    /// The factors of a call, of which each row of the batch has `rows` rows of its own here.
+    pub fn new(probability: f64, draw: Draw, rows: usize) -> Self {
+        Self {
             seed: draw.seed,
             first: (draw.first_row as u64).wrapping_mul(rows as u64),
             threshold: (probability * (1u64 << 32) as f64).round() as u32,
             scale: (1.0 / (1.0 - probability)) as f32,
-        })
+        }
     }
 
     /// Two numbers for a row; no two rows of a call have the same pair.
@@ -57,7 +57,7 @@ impl Dropout {
 fn fill(
     len: usize,
     size: usize,
-    dropout: Option<Dropout>,
+    dropout: Dropout,
     f: impl Fn(usize, f32) -> f32 + Sync + Send,
 ) -> Vec<f32> {
     let mut all = Fresh::new(len);
@@ -71,20 +71,12 @@ fn fill(
         while at < end {
             let (row, place) = (at / size, at % size);
             let (now, rest) = to.split_at_mut((size - place).min(end - at));
-            let of = dropout.map(|dropout| (dropout, dropout.row(row)));
-            let count = now.len();
+            let (of, count) = (dropout.row(row), now.len());
             wide(
                 #[inline(always)]
-                || match of {
-                    Some((dropout, of)) => {
-                        for (i, to) in now.iter_mut().enumerate() {
-                            to.write(f(at + i, dropout.factor(of, (place + i) as u32)));
-                        }
-                    }
-                    None => {
-                        for (i, to) in now.iter_mut().enumerate() {
-                            to.write(f(at + i, 1.0));
-                        }
+                || {
+                    for (i, to) in now.iter_mut().enumerate() {
+                        to.write(f(at + i, dropout.factor(of, (place + i) as u32)));
                     }
                 },
             );

@@ -17,6 +17,8 @@ mod mask;
 mod rotary;
 mod weights;
 
+use std::sync::Arc;
+
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
@@ -85,7 +87,14 @@ unsafe fn finished(
 impl Attention {
     fn dropout(&self, heads: Heads) -> Option<Dropout> {
         let rows = elements(&[heads.n, heads.queries]);
-        Dropout::new(self.config.dropout, self.draw, rows)
+        let probability = self.config.dropout;
+        (probability > 0.0).then(|| Dropout::new(probability, self.draw, rows))
+    }
+
+    /// The rotary positions of the keys.
+    fn table(&self, heads: Heads) -> Option<Arc<Table>> {
+        let base = self.config.rotary?;
+        Some(Table::of(base, heads.width, heads.keys))
     }
 }
 
@@ -98,10 +107,7 @@ impl Kernel<Flex> for Attention {
         let heads = Heads::new(self.config, &inputs);
         let (queries, width, d) = (heads.queries, heads.width, heads.d_model());
         let [q_rows, k_rows, v_rows] = Rows::all(&inputs, d);
-        let table = self
-            .config
-            .rotary
-            .map(|base| Table::of(base, width, heads.keys));
+        let table = self.table(heads);
         let table = table.as_deref();
         let dropout = self.dropout(heads);
         let mut out = Fresh::new(elements(&[heads.batch, queries, d]));
@@ -210,10 +216,7 @@ impl Kernel<Flex> for Attention {
         let heads = Heads::new(self.config, &inputs);
         let (queries, width, d) = (heads.queries, heads.width, heads.d_model());
         let [q_rows, k_rows, v_rows] = Rows::all(&inputs, d);
-        let table = self
-            .config
-            .rotary
-            .map(|base| Table::of(base, width, heads.keys));
+        let table = self.table(heads);
         let q_turn = table.as_deref().map(|table| (table, heads.first()));
         let k_turn = table.as_deref().map(|table| (table, 0));
         let dropout = self.dropout(heads);
