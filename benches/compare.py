@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Run `rezero bench` and benches/pytorch.py in turn and write docs/PERFORMANCE.md and docs/performance.svg.
 
-    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--threads N] [--compile] [--sets NAMES] [--all] [--print]
+    just bench-vs-pytorch [WORKLOADS] [--rounds N] [--steps N] [--threads N] [--compile [N]] [--sets NAMES] [--all] [--print]
 
 A round is one run of each program on each workload, in their own processes, one after the other (A B A B …), for each of the
 machine's instruction sets: AVX-512 and AVX2 where it has both (--sets AVX2 takes one). A workload's ratio is PyTorch's median step over
-rezero's within a round: above 1, rezero is faster. --compile adds torch.compile, of training steps. Text of docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept; --print writes no file. PyTorch's interpreter is $REZERO_PYTHON
+rezero's within a round: above 1, rezero is faster. --compile adds torch.compile, of training steps, in the
+first N rounds or in all: it compiles again in each, for minutes. Text of docs/PERFORMANCE.md between `<!-- by hand -->` and `<!-- end -->` is kept; --print writes no file. PyTorch's interpreter is $REZERO_PYTHON
 (default python3); cargo builds rezero unless $REZERO_BIN names a binary.
 """
 
@@ -93,7 +94,7 @@ def measure(names, rounds, options, sets, ours, theirs, compiled):
                 results[of][name][0].append(a)
                 results[of][name][1].append(b)
                 said = f"round {i + 1} {name} {of}: rezero {a['ms_median']:.2f} ms, PyTorch {b['ms_median']:.2f} ms"
-                if compiled and trains(name):
+                if i < compiled and trains(name):
                     c = run([*theirs, name, "--compile", *options], more)
                     results[of][name][2].append(c)
                     said += f", compiled {c['ms_median']:.2f} ms"
@@ -120,6 +121,7 @@ def rows(results):
         }
         if c:
             row["compiled"] = statistics.median(y["ms_median"] for y in c)
+            # zip ends with the rounds in which it ran.
             row["of_compiled"] = statistics.median(y["ms_median"] / x["ms_median"] for x, y in zip(a, c))
         yield row
 
@@ -189,7 +191,8 @@ def write(by_set, peaks, args):
     dirty = " and uncommitted changes" if text(["git", "status", "--porcelain", "-uno"]) else ""
     version = args.version
     threads = f", {args.threads} threads" if args.threads else ""
-    compiled = "\nCompiled is torch.compile with its defaults; its ratio is beside it.\n" if args.compile else ""
+    compiled = (f"\nCompiled is torch.compile with its defaults, in {min(args.compile, args.rounds)} of the rounds; its ratio is beside it.\n"
+                if args.compile else "")
     tables = "\n\n".join(f"### {of}\n\n{table(rows)}" for of, rows in by_set.items())
     floors = "\n\n".join(f"### {of}: {peaks[of]['gflop_per_s']} GFLOP/s, {peaks[of]['gb_per_s']} GB/s\n\n{roofline(rows, peaks[of])}"
                          for of, rows in by_set.items())
@@ -249,13 +252,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, help="threads of both programs")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as well")
+    parser.add_argument("--compile", nargs="?", type=int, const=sys.maxsize, default=0, metavar="N",
+                        help="torch.compile as well, in the first N rounds")
     parser.add_argument("--sets", help="instruction sets, separated by commas")
     parser.add_argument("--print", action="store_true", help="print the table, write no file")
     parser.add_argument("--all", action="store_true", help="mlp-10000 as well: PyTorch takes 17 GB for it")
     args = parser.parse_args()
-    if min(args.rounds, args.steps, args.threads or 1) < 1:
-        parser.error("--rounds, --steps and --threads are from 1 on")
+    if min(args.rounds, args.steps, args.threads or 1) < 1 or args.compile < 0:
+        parser.error("--rounds, --steps and --threads are from 1 on, --compile from 0 on")
     args.command = " ".join(sys.argv[1:])
     names = split(args.workloads) + (["mlp-10000"] if args.all else [])
     binary = os.environ.get("REZERO_BIN")

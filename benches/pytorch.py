@@ -260,6 +260,9 @@ def training(kind, s):
     model, x, y = model.to(DEVICE), x.to(DEVICE), y.to(DEVICE)
     optimizer = make(model.parameters())
     forward = torch.compile(model, mode=COMPILE) if COMPILE else model
+    if COMPILE:
+        # Inductor's search through the graph calls itself once for each of its nodes: mlp-1000 has some thousands.
+        sys.setrecursionlimit(100_000)
 
     def step():
         with torch.autocast(DEVICE, torch.bfloat16, enabled=DTYPE == "bf16"):
