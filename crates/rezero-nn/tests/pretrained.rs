@@ -97,6 +97,10 @@ fn networks_of_a_name_have_the_weights_of_its_file() {
         weights::ResNet56::Cifar10ReZero,
         &device,
     ));
+    here(RztxLm::bytes48_pretrained(
+        weights::Bytes48::Enwik8ReZero,
+        &device,
+    ));
     here(RztxLm::bytes12_pretrained(
         weights::Bytes12::Enwik8ReZero,
         &device,

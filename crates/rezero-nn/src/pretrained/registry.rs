@@ -108,5 +108,21 @@ pub(super) static BYTES12_ENWIK8: Pretrained = Pretrained {
     inside: None,
 };
 
+pub(super) static BYTES48_ENWIK8: Pretrained = Pretrained {
+    name: "bytes48-enwik8",
+    summary: "ReZero Transformer of 48 layers on bytes of enwik8: 2.256 bits per byte",
+    card: include_str!("cards/bytes48-enwik8.md"),
+    bytes: 4_885_776,
+    sha256: "b566a7678457ea8f97e9e594e70dfa4a89a044e2381fea640dfb9f23bd538954",
+    classes: &[],
+    normalization: None,
+    inside: None,
+};
+
 /// Every set of weights, by name.
-pub(super) static ALL: &[&Pretrained] = &[&BYTES12_ENWIK8, &RESNET20_CIFAR10, &RESNET56_CIFAR10];
+pub(super) static ALL: &[&Pretrained] = &[
+    &BYTES12_ENWIK8,
+    &BYTES48_ENWIK8,
+    &RESNET20_CIFAR10,
+    &RESNET56_CIFAR10,
+];

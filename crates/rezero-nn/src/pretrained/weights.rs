@@ -52,6 +52,14 @@ weights! {
     }
 }
 
+weights! {
+    /// Weights of [`RztxLm::bytes48_pretrained`].
+    Bytes48 {
+        /// ReZero, the first 4,000,000 bytes of enwik8: `bytes48-enwik8`.
+        Enwik8ReZero = BYTES48_ENWIK8,
+    }
+}
+
 impl CifarResNet {
     /// ResNet-20 with weights.
     ///
@@ -104,6 +112,15 @@ impl RztxLm {
     /// As [`Pretrained::load`](super::Pretrained::load).
     pub fn bytes12_pretrained(weights: Bytes12, device: &Device) -> Result<Self, PretrainedError> {
         weights.entry().load(bytes(12).init(device))
+    }
+
+    /// A byte language model of 48 layers of width 64 with weights: tokens are bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pretrained::load`](super::Pretrained::load).
+    pub fn bytes48_pretrained(weights: Bytes48, device: &Device) -> Result<Self, PretrainedError> {
+        weights.entry().load(bytes(48).init(device))
     }
 }
 
