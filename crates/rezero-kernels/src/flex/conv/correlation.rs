@@ -13,7 +13,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{SCRATCH, groups, total};
+use super::{SCRATCH, groups, scratch, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, enough};
@@ -56,12 +56,12 @@ struct Block {
 }
 
 impl Correlation {
-    /// The number of rows of pixels that a task computes. A small batch is cut into at least as many as are `wanted`, so that several
-    /// cores have work.
-    fn rows_of_task(&self, wanted: usize) -> usize {
+    /// The number of rows of pixels that a task computes, of which `scratch` values fit its block. A small batch is cut into at least as
+    /// many as are `wanted`, so that several cores have work.
+    fn rows_of_task(&self, wanted: usize, scratch: usize) -> usize {
         let [down, _] = self.reach();
         let row = self.channels * self.planes.len() * self.block(1).pitch;
-        let fit = (SCRATCH / row).saturating_sub(down).max(1);
+        let fit = (scratch / row).saturating_sub(down).max(1);
         let wanted = (wanted / self.batch).max(1);
         let rows = fit.min(self.grid[0].div_ceil(wanted));
         // Blocks of about the same height.
@@ -133,7 +133,7 @@ impl Correlation {
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
         let packed = self.pack(weight, &blocks);
         let per_output = self.channels * self.taps.len();
-        let rows = Parts::new(self.grid[0], self.rows_of_task(enough()));
+        let rows = Parts::new(self.grid[0], self.rows_of_task(enough(), scratch()));
         let (image, target) = (
             self.channels * self.source[0] * self.source[1],
             self.target[0] * self.target[1],
@@ -226,7 +226,7 @@ impl Correlation {
         let images = Parts::new(self.batch, self.batch.div_ceil(groups(columns * outputs)));
         let mut partial = vec![0.0; images.count() * columns * outputs];
         let shared = Shared::new(&mut partial);
-        let rows = Parts::new(self.grid[0], self.rows_of_task(8));
+        let rows = Parts::new(self.grid[0], self.rows_of_task(8, SCRATCH));
         let (image, target) = (
             self.channels * self.source[0] * self.source[1],
             self.grid[0] * self.grid[1],

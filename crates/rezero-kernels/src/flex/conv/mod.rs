@@ -18,9 +18,17 @@ use super::memory::{Fresh, Shared, contiguous, dims, elements, tensor, values};
 use super::parallel::{Parts, each, wide};
 use crate::op::Kernel;
 
-/// The scratch values of one task, 96 kB: they fit the second-level cache. Blocks for the
+/// The scratch values of a task of a weight gradient, 96 kB, on every machine: they decide the order of its sums. Blocks for the
 /// first-level cache are read in shorter pieces and were slower.
 const SCRATCH: usize = 24 << 10;
+
+/// The scratch values of a task whose blocks change no sum: 96 to 192 kB, at most a quarter of the second-level cache if it has more than
+/// 384 kB.
+fn scratch() -> usize {
+    let bytes = gemm_common::cache::CACHE_INFO[1].cache_bytes;
+    (bytes / size_of::<f32>() / 4).clamp(SCRATCH, 2 * SCRATCH)
+}
+
 /// The most values of a vector.
 const LANES: usize = 16;
 /// The most partial sums of a weight gradient, each over a share of the batch.

@@ -19,7 +19,7 @@ use core::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 use pulp::{Simd, WithSimd};
 
 use super::micro::{Accumulate, Correlate, Products, Registers, Sum, Target, Vectors};
-use super::{SCRATCH, groups, total};
+use super::{SCRATCH, groups, scratch, total};
 use crate::flex::matmul::transpose;
 use crate::flex::memory::{Shared, elements, prefetch, with_scratch};
 use crate::flex::parallel::{Parts, arch, each, enough, wide};
@@ -91,10 +91,11 @@ impl Winograd {
         }
     }
 
-    /// `count` groups in tasks. A small batch is cut into at least as many as are `wanted`, so that several cores have work.
-    fn tasks(&self, count: usize, wanted: usize) -> Parts {
+    /// `count` groups in tasks of at most `scratch` values. A small batch is cut into at least as many as are `wanted`, so that several
+    /// cores have work.
+    fn tasks(&self, count: usize, wanted: usize, scratch: usize) -> Parts {
         let row = IN * self.channels * (self.source[1] + self.padding[1]);
-        let fit = (SCRATCH / row).max(1);
+        let fit = (scratch / row).max(1);
         let rows = fit.min(count.div_ceil(wanted));
         Parts::new(count, count.div_ceil(count.div_ceil(rows)))
     }
@@ -149,7 +150,7 @@ impl Winograd {
         let blocks: Vec<_> = registers.blocks(self.outputs).collect();
         let packed = self.pack(weight, &blocks);
         let columns = self.channels * self.taps;
-        let tasks = self.tasks(self.batch * self.groups(), enough());
+        let tasks = self.tasks(self.batch * self.groups(), enough(), scratch());
         let offsets: Vec<usize> = (0..self.taps).collect();
         each(tasks.count(), |task| {
             let (first, rows) = tasks.get(task);
@@ -214,7 +215,7 @@ impl Winograd {
             let sums_of_part = unsafe { shared.part(part * IN * sums, IN * sums) };
             let (image, count) = images.get(part);
             // Their number decides the order of the sums, so it does not depend on the threads.
-            let tasks = self.tasks(count * self.groups(), 8);
+            let tasks = self.tasks(count * self.groups(), 8, SCRATCH);
             for task in 0..tasks.count() {
                 let (first, rows) = tasks.get(task);
                 let first = image * self.groups() + first;
