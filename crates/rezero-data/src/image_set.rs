@@ -259,6 +259,14 @@ impl ImageSet {
         }
     }
 
+    /// The pixel bytes of all records, `[record, channel, row, column]`. `None` if they are not in memory.
+    pub fn all_pixels(&self) -> Option<&[u8]> {
+        match &self.storage.pixels {
+            Pixels::Held(pixels) => Some(&pixels[..self.len * self.storage.shape.bytes()]),
+            Pixels::Files(_) => None,
+        }
+    }
+
     fn held<'a>(&self, pixels: &'a [u8], i: usize) -> &'a [u8] {
         let bytes = self.storage.shape.bytes();
         &pixels[i * bytes..][..bytes]

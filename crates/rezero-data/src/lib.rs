@@ -118,7 +118,7 @@ pub use augment::{
 };
 pub use error::{BoxError, Causes, DataError, Result};
 pub use image_set::{ImageItem, ImageSet, ImageShape, MAX_CLASSES};
-pub use loader::{ImageBatch, ImageIterator, ImageLoader, LoaderConfig};
+pub use loader::{ImageBatch, ImageCutter, ImageIterator, ImageLoader, ImageWindow, LoaderConfig};
 pub use nearest::nearest;
 pub use normalization::Normalization;
 pub use prefetch::Prefetch;

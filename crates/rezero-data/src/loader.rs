@@ -8,7 +8,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::augment::{Augment, Canvas, Cutter, Pair, mixed};
+use crate::augment::{Augment, Canvas, Cutter, Pair, Window, mixed};
 use crate::image_set::{ImageSet, ImageShape};
 use crate::normalization::Normalization;
 use crate::prefetch::Prefetch;
@@ -56,6 +56,26 @@ pub struct LoaderConfig {
     pub prefetch: usize,
 }
 
+/// An image of a batch: a window of a record, of the record's size. The window is moved by (`down`, `right`) pixels over the record, and
+/// then mirrored or not. It is black, byte 0, where it leaves the record.
+///
+/// For a width W, the byte of the window at row y and column x is that of the record at row `y + down` and column `x' + right`, where
+/// `x'` is `W − 1 − x` if it is mirrored, else x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageWindow {
+    /// The number of the record in the set.
+    pub record: u32,
+    /// Rows.
+    pub down: isize,
+    /// Columns.
+    pub right: isize,
+    /// Whether it is mirrored left to right.
+    pub flip: bool,
+}
+
+/// The normalised images of these windows, `[windows, channels, height, width]`, on the device of the batch. See [`ImageLoader::cut_by`].
+pub type ImageCutter = Arc<dyn Fn(&[ImageWindow]) -> Tensor<4> + Send + Sync>;
+
 /// A deterministic loader of [`ImageBatch`]es.
 ///
 /// The n-th call of [`iter`](DataLoader::iter) (from 0) yields epoch `first + n`, where `first` is
@@ -79,6 +99,7 @@ pub struct ImageLoader {
     shard: Range<usize>,
     /// The rows of each batch that are made, of as many as it has.
     rows: Rows,
+    cuts: Option<Cuts>,
     first_epoch: u64,
     first_batch: usize,
     /// Epochs begun so far.
@@ -87,6 +108,9 @@ pub struct ImageLoader {
 
 /// The rows of a batch that are wanted, as a function of how many it has.
 type Rows = Arc<dyn Fn(usize) -> Range<usize> + Send + Sync>;
+
+/// For a device, what cuts its images in place of the loader.
+type Cuts = Arc<dyn Fn(&Device) -> Option<ImageCutter> + Send + Sync>;
 
 impl ImageLoader {
     /// A loader of all records of `set`, whose batches are on `device`.
@@ -127,6 +151,7 @@ impl ImageLoader {
         Ok(Self {
             shard: 0..set.len(),
             rows: Arc::new(|all| 0..all),
+            cuts: None,
             cutter: Arc::new(Cutter::new(shape, &config.normalization)),
             set,
             config,
@@ -211,6 +236,33 @@ impl ImageLoader {
         }
     }
 
+    /// The same loader, whose images are made by `cuts`, for example on a device that holds the set's
+    /// [bytes](ImageSet::all_pixels): the loader draws only the [windows](ImageWindow) of a batch. A byte's value is in
+    /// [`Normalization::table`].
+    ///
+    /// `cuts` is called once per epoch with the loader's device. Where it gives `None`, the loader makes the images. What it gives is called on the thread that takes
+    /// the batches.
+    ///
+    /// # Errors
+    ///
+    /// If the augmentation changes more than windows: not [`Augment::only_moves`].
+    pub fn cut_by(
+        self,
+        cuts: impl Fn(&Device) -> Option<ImageCutter> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let augment = &self.config.augment;
+        DataError::require(
+            augment.only_moves(),
+            "augment",
+            "of crop and flip alone, for images that are not made by the loader",
+            augment,
+        )?;
+        Ok(Self {
+            cuts: Some(Arc::new(cuts)),
+            ..self
+        })
+    }
+
     /// The batches from training step `step`, counted from 0 over the whole run, to the end of the
     /// epoch of that step. The count of epochs does not change.
     ///
@@ -230,8 +282,11 @@ impl ImageLoader {
         } else {
             Vec::new()
         };
+        let cuts = self.cuts.as_ref().filter(|_| next < batches);
+        let cut = cuts.and_then(|cuts| cuts(&self.device));
         let assembly = Assembly {
             set: self.set.clone(),
+            only_windows: cut.is_some(),
             cutter: self.cutter.clone(),
             augment: self.config.augment.clone(),
             label_smoothing: self.config.label_smoothing,
@@ -249,6 +304,7 @@ impl ImageLoader {
                 self.config.prefetch,
             ),
             device: self.device.clone(),
+            cut,
             shape: self.set.shape(),
             classes: self.set.num_classes(),
             processed: (next * self.config.batch_size).min(items),
@@ -293,7 +349,7 @@ impl DataLoader<ImageBatch> for ImageLoader {
 
 /// A batch in host memory.
 struct HostBatch {
-    images: Vec<f32>,
+    images: Images,
     targets: Vec<i32>,
     /// `[targets, classes]`
     soft: Option<Vec<f32>>,
@@ -301,9 +357,16 @@ struct HostBatch {
     whole: usize,
 }
 
+enum Images {
+    Made(Vec<f32>),
+    Windows(Vec<ImageWindow>),
+}
+
 /// Makes the batches of one epoch.
 struct Assembly {
     set: ImageSet,
+    /// Whether the images are made by something else.
+    only_windows: bool,
     cutter: Arc<Cutter>,
     augment: Augment,
     label_smoothing: f32,
@@ -322,7 +385,12 @@ impl Assembly {
         let whole = records.len();
         let own = (self.rows)(whole);
         let Some(mixup) = self.augment.mixup() else {
-            let (images, targets) = self.images(&records[own])?;
+            let records = &records[own];
+            let images = match self.only_windows {
+                true => Images::Windows(self.windows(records)),
+                false => Images::Made(self.images(records)?),
+            };
+            let targets = self.targets(records);
             let soft = (self.label_smoothing > 0.0).then(|| self.soft(&targets, None));
             return Ok(HostBatch {
                 images,
@@ -332,7 +400,7 @@ impl Assembly {
             });
         };
         // Any image may be mixed with one of these rows.
-        let (images, targets) = self.images(records)?;
+        let (images, targets) = (self.images(records)?, self.targets(records));
         let pairs = mixup.pairs(self.seed, self.epoch, records);
         let soft = self.soft(&targets, Some(&pairs));
         let classes = self.set.num_classes();
@@ -344,17 +412,16 @@ impl Assembly {
         let size = self.set.shape().bytes();
         let images = mixed(&images, size, &pairs);
         Ok(HostBatch {
-            images: images[own.start * size..own.end * size].to_vec(),
+            images: Images::Made(images[own.start * size..own.end * size].to_vec()),
             targets: all_targets[own.clone()].to_vec(),
             soft: Some(soft[own.start * classes..own.end * classes].to_vec()),
             whole,
         })
     }
 
-    /// The augmented images of `records` and their labels.
-    fn images(&self, records: &[u32]) -> Result<(Vec<f32>, Vec<i32>)> {
+    /// The augmented images of `records`.
+    fn images(&self, records: &[u32]) -> Result<Vec<f32>> {
         let mut images = Vec::with_capacity(records.len() * self.set.shape().bytes());
-        let mut targets = Vec::with_capacity(records.len());
         let mut canvas = Canvas::new(&self.cutter);
         let read = self.set.read(records)?;
         for (&record, pixels) in records.iter().zip(&read) {
@@ -362,9 +429,29 @@ impl Assembly {
             self.augment
                 .apply(self.seed, self.epoch, record, &mut canvas);
             canvas.finish(&mut images);
-            targets.push(i32::from(self.set.label(record as usize)));
         }
-        Ok((images, targets))
+        Ok(images)
+    }
+
+    /// The windows that these images are.
+    fn windows(&self, records: &[u32]) -> Vec<ImageWindow> {
+        let window = |&record: &u32| {
+            let window = self.augment.window(self.seed, self.epoch, record);
+            let Window { down, right, flip } = window.expect("`cut_by` has checked the list");
+            ImageWindow {
+                record,
+                down,
+                right,
+                flip,
+            }
+        };
+        records.iter().map(window).collect()
+    }
+
+    /// The labels of `records`.
+    fn targets(&self, records: &[u32]) -> Vec<i32> {
+        let label = |&record: &u32| i32::from(self.set.label(record as usize));
+        records.iter().map(label).collect()
     }
 
     /// The share of each class in each row.
@@ -389,6 +476,8 @@ impl Assembly {
 pub struct ImageIterator {
     source: Prefetch<Result<HostBatch>>,
     device: Device,
+    /// What makes the images, if the loader does not.
+    cut: Option<ImageCutter>,
     shape: ImageShape,
     classes: usize,
     processed: usize,
@@ -425,10 +514,17 @@ impl Iterator for ImageIterator {
             height,
             width,
         } = self.shape;
-        let images = TensorData::new(images, [n, channels, height, width]);
+        let images = match (images, &self.cut) {
+            (Images::Made(images), _) => {
+                let images = TensorData::new(images, [n, channels, height, width]);
+                Tensor::from_data(images, &self.device)
+            }
+            (Images::Windows(windows), Some(cut)) => cut(&windows),
+            (Images::Windows(_), None) => unreachable!("windows are for what cuts them"),
+        };
         let soft = soft.map(|soft| TensorData::new(soft, [n, self.classes]));
         Some(Ok(ImageBatch {
-            images: Tensor::from_data(images, &self.device),
+            images,
             targets: Tensor::from_data(TensorData::new(targets, [n]), &self.device),
             soft: soft.map(|soft| Tensor::from_data(soft, &self.device)),
         }))

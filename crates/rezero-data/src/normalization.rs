@@ -84,8 +84,9 @@ impl Normalization {
         )
     }
 
-    /// The normalised value of each byte, per channel.
-    pub(crate) fn table(&self) -> Vec<[f32; 256]> {
+    /// The normalised value of each byte, per channel: with it, a kernel gives the loader's values to the bit, however its
+    /// device divides.
+    pub fn table(&self) -> Vec<[f32; 256]> {
         let channel = |(&mean, &std): (&f32, &f32)| {
             // The same operations in the same order as torchvision's ToTensor and Normalize.
             std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)

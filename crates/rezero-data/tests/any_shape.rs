@@ -1,11 +1,13 @@
 //! Images of any shape through loader, crop and flip, against a slow reference.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use rezero_data::{
-    Augment, Crop, DataError, Flip, ImageLoader, ImageShape, LoaderConfig, Normalization, Split,
-    cifar10, shapes,
+    Augment, Crop, DataError, Flip, ImageBatch, ImageLoader, ImageShape, ImageWindow, LoaderConfig,
+    Normalization, Split, cifar10, shapes,
 };
 
 use crate::support::{config, epoch, host, loader, numbered, plain, sha256};
@@ -227,6 +229,105 @@ proptest! {
                 reference(&set.pixels(record as usize).unwrap(), shape, &normalization, window) == image
             });
             prop_assert!(fits(false) || flip && fits(true));
+        }
+    }
+}
+
+/// The loader with images that [`reference`] cuts from the bytes of the set.
+fn cut_elsewhere(loader: &ImageLoader) -> ImageLoader {
+    let set = loader.set().clone();
+    let n = loader.config().normalization.clone();
+    let cuts = move |device: &Device| {
+        let (set, n, device) = (set.clone(), n.clone(), device.clone());
+        let cut = move |windows: &[ImageWindow]| -> Tensor<4> {
+            let (shape, all) = (set.shape(), set.all_pixels().unwrap());
+            let image = |w: &ImageWindow| {
+                let pixels = &all[w.record as usize * shape.bytes()..][..shape.bytes()];
+                reference(pixels, shape, &n, (w.down, w.right, w.flip))
+            };
+            let values: Vec<f32> = windows.iter().flat_map(image).map(f32::from_bits).collect();
+            let dims = [windows.len(), shape.channels, shape.height, shape.width];
+            Tensor::from_data(TensorData::new(values, dims), &device)
+        };
+        Some(Arc::new(cut) as _)
+    };
+    loader.clone().cut_by(cuts).unwrap()
+}
+
+/// Images, labels and shares of classes of the batches.
+fn all(batches: impl Iterator<Item = ImageBatch>) -> Vec<(Vec<u32>, Vec<i64>, Vec<f32>)> {
+    let of = |batch: ImageBatch| {
+        let soft = batch.soft.clone().map(|soft| soft.into_data());
+        let soft = soft.map_or(Vec::new(), |soft| soft.try_to_vec().unwrap());
+        let (images, targets) = host(batch);
+        (images, targets, soft)
+    };
+    batches.map(of).collect()
+}
+
+#[test]
+fn images_that_are_cut_elsewhere_are_those_of_the_loader() {
+    for shape in SHAPES {
+        // Of 11 records, the last batch has three.
+        let set = numbered(13, shape).take(11);
+        for (augment, label_smoothing, prefetch) in [
+            ("none", 0.0, 0),
+            ("flip", 0.1, 2),
+            ("crop:padding=1", 0.0, 2),
+            ("crop:padding=2,flip", 0.1, 0),
+            ("flip,crop:padding=2", 0.0, 1),
+        ] {
+            let own = loader(
+                &set,
+                LoaderConfig {
+                    augment: augment.parse().unwrap(),
+                    normalization: normalization(shape.channels),
+                    label_smoothing,
+                    prefetch,
+                    ..config(4)
+                },
+            );
+            let cut = cut_elsewhere(&own);
+            let half = |n: usize| n / 2..n;
+            let (own_half, cut_half) = (own.clone().with_rows(half), cut.clone().with_rows(half));
+            for step in 0..7 {
+                for (own, cut) in [(&own, &cut), (&own_half, &cut_half)] {
+                    let [own, cut] = [own, cut].map(|l| all(l.from_step(step).map(Result::unwrap)));
+                    assert_eq!(own.len(), 3 - step % 3);
+                    assert!(own == cut, "{shape}, {augment}, step {step}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn images_are_cut_elsewhere_if_they_are_windows_and_the_device_can() {
+    let set = numbered(5, SHAPES[3]);
+    for (augment, moves) in [
+        ("none", true),
+        ("flip,crop:padding=1", true),
+        ("flip,cutout:size=2", false),
+        ("mixup", false),
+    ] {
+        let augment: Augment = augment.parse().unwrap();
+        assert_eq!(augment.only_moves(), moves, "{augment}");
+        let config = LoaderConfig {
+            augment,
+            normalization: normalization(2),
+            ..config(2)
+        };
+        let own = loader(&set, config);
+        match own.clone().cut_by(|_| None) {
+            Ok(asked) => {
+                assert!(moves);
+                let [asked, own] = [asked, own].map(|l| all(l.from_step(0).map(Result::unwrap)));
+                assert_eq!(asked, own);
+            }
+            Err(error) => {
+                assert!(!moves);
+                assert!(error.to_string().contains("crop and flip alone"), "{error}");
+            }
         }
     }
 }

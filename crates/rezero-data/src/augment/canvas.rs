@@ -1,6 +1,6 @@
 //! An image while the augmentations of a list change it.
 
-use super::window::{Cutter, Window, cut};
+use super::window::{Cutter, Move, Window, cut};
 use crate::image_set::ImageShape;
 
 /// An image while the augmentations of a list change it, one after the other.
@@ -43,22 +43,14 @@ impl<'a> Canvas<'a> {
         self.cutter.shape()
     }
 
-    /// Moves a window of the image's size over the image. It is black where it leaves the image.
-    pub(super) fn shift(&mut self, down: isize, right: isize) {
-        // What the first window cuts off is lost to the second.
-        if self.window != Window::WHOLE {
+    /// Moves the window.
+    pub(super) fn moved(&mut self, step: Move) {
+        let mut next = self.window.then(step);
+        if next.is_none() {
             self.settle();
+            next = self.window.then(step);
         }
-        self.window = Window {
-            down,
-            right,
-            flip: false,
-        };
-    }
-
-    /// Mirrors the image left to right.
-    pub(super) fn mirror(&mut self) {
-        self.window.flip = !self.window.flip;
+        self.window = next.expect("every move is one of the whole image");
     }
 
     /// The bytes of the image, `[channel, row, column]`, and the byte nearest to each channel's

@@ -1,4 +1,5 @@
 use super::canvas::Canvas;
+use super::window::Move;
 use super::{Augmentation, Step, smaller_side};
 use crate::image_set::ImageShape;
 use crate::rng::Rng;
@@ -46,9 +47,19 @@ impl Step for Crop {
         )
     }
 
+    fn moves(&self, rng: &mut Rng) -> Option<Move> {
+        Some(self.draw(rng))
+    }
+
     fn apply(&self, rng: &mut Rng, canvas: &mut Canvas<'_>) {
+        canvas.moved(self.draw(rng));
+    }
+}
+
+impl Crop {
+    fn draw(&self, rng: &mut Rng) -> Move {
         let mut shift = || rng.below(2 * self.padding + 1) as isize - self.padding as isize;
         let (down, right) = (shift(), shift());
-        canvas.shift(down, right);
+        Move::Shift { down, right }
     }
 }

@@ -1,4 +1,5 @@
 use super::canvas::Canvas;
+use super::window::Move;
 use super::{Augmentation, Step};
 use crate::rng::Rng;
 
@@ -14,9 +15,11 @@ impl From<Flip> for Augmentation {
 }
 
 impl Step for Flip {
+    fn moves(&self, rng: &mut Rng) -> Option<Move> {
+        Some(Move::Mirror(rng.coin()))
+    }
+
     fn apply(&self, rng: &mut Rng, canvas: &mut Canvas<'_>) {
-        if rng.coin() {
-            canvas.mirror();
-        }
+        canvas.moved(Move::Mirror(rng.coin()));
     }
 }

@@ -29,8 +29,9 @@ pub use rotate::Rotate;
 
 pub(crate) use canvas::Canvas;
 pub(crate) use mixup::{Pair, mixed};
-pub(crate) use window::Cutter;
+pub(crate) use window::{Cutter, Window};
 
+use self::window::Move;
 use crate::image_set::ImageShape;
 use crate::rng::{Purpose, Rng};
 use crate::{DataError, Result, nearest};
@@ -46,6 +47,12 @@ pub(crate) trait Step {
     fn fits(&self, shape: ImageShape) -> Result<()> {
         let _ = shape;
         Ok(())
+    }
+
+    /// The move of the window that [`apply`](Self::apply) makes with the same `rng`. `None` if it makes another change.
+    fn moves(&self, rng: &mut Rng) -> Option<Move> {
+        let _ = rng;
+        None
     }
 
     /// Changes one image. Every random number comes from `rng`.
@@ -186,13 +193,33 @@ impl Augment {
         self.0.iter().find_map(|step| step.step().mixes())
     }
 
+    /// Whether the list has no other steps than [`Crop`] and [`Flip`], so that each image is a window of its record. Then
+    /// [`ImageLoader::cut_by`](crate::ImageLoader::cut_by) can leave the images to a kernel.
+    pub fn only_moves(&self) -> bool {
+        self.window(0, 0, 0).is_some()
+    }
+
     /// Changes the image of `record` in `epoch`: a function of these values and `seed`.
     pub(crate) fn apply(&self, seed: u64, epoch: u64, record: u32, canvas: &mut Canvas<'_>) {
-        let mut rng = Rng::stream(Purpose::Augment, &[seed, epoch, u64::from(record)]);
+        let mut rng = drawing(seed, epoch, record);
         for step in self.0.iter() {
             step.step().apply(&mut rng, canvas);
         }
     }
+
+    /// The window of the record that [`apply`](Self::apply) makes the image. `None` if a step changes more than the window.
+    pub(crate) fn window(&self, seed: u64, epoch: u64, record: u32) -> Option<Window> {
+        let mut rng = drawing(seed, epoch, record);
+        let mut steps = self.0.iter();
+        steps.try_fold(Window::WHOLE, |window, step| {
+            window.then(step.step().moves(&mut rng)?)
+        })
+    }
+}
+
+/// The random numbers of a record in an epoch.
+fn drawing(seed: u64, epoch: u64, record: u32) -> Rng {
+    Rng::stream(Purpose::Augment, &[seed, epoch, u64::from(record)])
 }
 
 /// The smaller side of images, at least 1.

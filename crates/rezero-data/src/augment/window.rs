@@ -19,6 +19,33 @@ impl Window {
         right: 0,
         flip: false,
     };
+
+    /// The window of the image in this window. `None` if it is no window of the image itself: what a first shift cuts off
+    /// is lost to a second.
+    pub(super) fn then(self, step: Move) -> Option<Self> {
+        match step {
+            Move::Mirror(flip) => Some(Self {
+                flip: self.flip != flip,
+                ..self
+            }),
+            Move::Shift { .. } if (self.down, self.right) != (0, 0) => None,
+            // On the mirrored image, right is left.
+            Move::Shift { down, right } => Some(Self {
+                down,
+                right: if self.flip { -right } else { right },
+                ..self
+            }),
+        }
+    }
+}
+
+/// A move of the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Move {
+    /// Over the image. It is black where the window leaves the image.
+    Shift { down: isize, right: isize },
+    /// Left to right, or not.
+    Mirror(bool),
 }
 
 /// Each byte's own value, as a table.
