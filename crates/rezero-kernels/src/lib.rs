@@ -25,6 +25,7 @@
 //! | [`embedding`] | `scale · weight[ids]` |
 //! | [`dropout`] | `x ⊙ m / (1 − p)`, m a function of (seed, row, place) |
 //! | [`matmul_in`] | a product in a narrower type |
+//! | [`ByteImages::cut`] | a batch of moved, mirrored and normalised images, from bytes; on CubeCL's backends alone |
 //! | [`cross_entropy`] | `log Σ exp(logits) − logits[target]` |
 //! | [`soft_cross_entropy`] | `−Σ_j shares[j] · log softmax(logits)_j`; composed everywhere |
 //! | [`transpose`], [`all_finite`], [`FileFloat`], [`add_to`], [`to_bf16`] | on values in memory, for readers of weights and sums over processes |
@@ -66,6 +67,7 @@ mod flex;
 pub mod fused;
 mod gate;
 mod group;
+mod images;
 mod in_place;
 mod launches;
 mod linear;
@@ -89,6 +91,7 @@ pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gate::gated_sum;
 pub use group::Group;
+pub use images::{ByteImages, Cut};
 pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};
 pub use launches::{Launch, launches};
 pub use linear::{gated_linear, linear};

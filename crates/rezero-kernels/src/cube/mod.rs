@@ -16,6 +16,7 @@ use crate::op::{Host, Values};
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gate;
+pub(crate) mod images;
 pub(crate) mod launches;
 mod layout;
 pub(crate) mod ops;

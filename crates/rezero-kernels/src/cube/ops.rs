@@ -6,9 +6,10 @@
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
-use super::{batch_norm, conv, gate, optim};
+use super::{batch_norm, conv, gate, images, optim};
 
 fn one(like: &TensorSpec) -> TensorSpec {
     TensorSpec::new([1].into(), like.dtype)
@@ -84,6 +85,18 @@ pub trait CubeOps: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// A batch of images, of words of bytes.
+    #[fusion(meta = |_, _, _, n, c, h, w| TensorSpec::new([*n, *c, *h, *w].into(), DType::F32))]
+    fn rezero_cut(
+        words: IntTensor<Self>,
+        table: FloatTensor<Self>,
+        cuts: IntTensor<Self>,
+        images: usize,
+        channels: usize,
+        height: usize,
+        width: usize,
     ) -> FloatTensor<Self>;
 
     /// Writes `new` into the memory of `old`, and returns that.
@@ -203,6 +216,18 @@ impl CubeOps for CubeBackend {
         grad: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         conv::weight_gradient(x, grad)
+    }
+
+    fn rezero_cut(
+        words: IntTensor<Self>,
+        table: FloatTensor<Self>,
+        cuts: IntTensor<Self>,
+        images: usize,
+        channels: usize,
+        height: usize,
+        width: usize,
+    ) -> FloatTensor<Self> {
+        images::batch([words, table, cuts], [images, channels, height, width])
     }
 
     fn rezero_overwrite(old: FloatTensor<Self>, new: FloatTensor<Self>) -> FloatTensor<Self> {
