@@ -558,6 +558,16 @@ fn a_key_without_an_effect_is_refused() {
             &["scheme=layerscale", "alpha_per_channel=true"],
             &["`gates.alpha_per_channel`", "no effect"],
         ),
+        (
+            "quickstart",
+            &["on_device=never", "device_memory=5"],
+            &["`run.device_memory`", "no effect", "on_device=never"],
+        ),
+        (
+            "enwik8-tiny",
+            &["on_device=never"],
+            &["`run.on_device`", "no effect", "no images"],
+        ),
     ] {
         refused_change(name, changes, parts);
     }

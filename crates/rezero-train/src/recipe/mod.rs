@@ -41,7 +41,7 @@ pub(crate) use help::similar_part;
 pub use help::{described, parts, schema};
 pub use optimizer::*;
 pub use overrides::Override;
-pub use run::Run;
+pub use run::{OnDevice, Run};
 pub use schedule::*;
 pub use sections::Tables;
 pub use settings::Settings;

@@ -46,9 +46,26 @@ pub struct Run {
     /// The most megabytes of the images of a folder that are held decoded in memory, of each split. Images that
     /// take more are decoded anew for every batch, with the same results; 0: 80 % of the memory that is free.
     pub image_memory: usize,
+    /// Whether the training, validation and test images lie on the device as bytes, where a kernel crops, flips and normalises each batch. The batches are the
+    /// same, bit for bit. For a CubeCL backend, images that are in memory on the host, and no augmentation but crop and flip.
+    pub on_device: OnDevice,
+    /// The most megabytes of images that lie on the device, of each split. More are prepared on the host.
+    pub device_memory: usize,
     /// The device to train on, see `rezero devices`; auto is Flex where it is compiled in. With several,
     /// `A,B,…`, each computes an equal part of every batch.
     pub device: String,
+}
+
+/// Whether images lie on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDevice {
+    /// Where they can.
+    Auto,
+    /// A run whose training images cannot does not begin.
+    Always,
+    /// The host prepares each batch.
+    Never,
 }
 
 impl Default for Run {
@@ -66,6 +83,8 @@ impl Default for Run {
             prefetch: 4,
             capture: true,
             image_memory: 0,
+            on_device: OnDevice::Auto,
+            device_memory: 1_000,
             device: "auto".to_owned(),
         }
     }
@@ -88,6 +107,16 @@ impl Run {
     /// Whether a run stops early after `stale` validations without a better one.
     pub fn stops_after(&self, stale: usize) -> bool {
         self.patience > 0 && stale >= self.patience
+    }
+
+    pub(super) fn idle(&self) -> Vec<(&'static str, String)> {
+        match self.on_device {
+            OnDevice::Auto | OnDevice::Always => Vec::new(),
+            OnDevice::Never => vec![(
+                "device_memory",
+                "under on_device=never no images are on the device".to_owned(),
+            )],
+        }
     }
 
     pub(super) fn check(&self) -> Result<()> {

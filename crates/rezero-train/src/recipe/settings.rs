@@ -96,6 +96,7 @@ impl Settings {
         idle.extend(of("gates", self.gates.idle()));
         idle.extend(of("schedule", self.schedule.idle()));
         idle.extend(of("train", self.train.idle()));
+        idle.extend(of("run", self.run.idle()));
         idle
     }
 

@@ -16,6 +16,7 @@ use rezero_data::{
 
 use super::Domain;
 use super::data_set::{BUILT_IN_SEED, Places, limited, of_split};
+use super::on_device::{on_device, scored};
 use crate::error::{Error, Result};
 use crate::fit::{self, Batches, Share, Shares, Source, Sums, Task, integers_on};
 use crate::ranks::Ranks;
@@ -395,7 +396,8 @@ impl Domain for Images {
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
-        Ok(ImageLoader::new(set, config, device)?)
+        let loader = ImageLoader::new(set, config, device)?;
+        on_device(loader, &settings.run, device)
     }
 
     fn for_scoring(
@@ -415,7 +417,8 @@ impl Domain for Images {
             normalization: normalization(&of.data),
             prefetch: settings.run.prefetch,
         };
-        Ok(ImageLoader::new(set, config, device)?)
+        let loader = ImageLoader::new(set, config, device)?;
+        scored(loader, &settings.run, device)
     }
 
     fn check(of: &TaskOf<Self>, settings: &Settings) -> Result<()> {

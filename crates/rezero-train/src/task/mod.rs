@@ -2,6 +2,7 @@
 
 mod data_set;
 mod images;
+mod on_device;
 mod text;
 
 use std::fmt::Debug;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 pub use data_set::{DEFAULT_DIR, DataSet, Places};
 pub(crate) use images::data_of_file;
 pub use images::{ImageForm, Images, class_names, preparation};
+pub use on_device::on_device;
 pub use text::{ByteForm, Text, Windows};
 
 use crate::error::Result;

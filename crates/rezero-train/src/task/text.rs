@@ -218,6 +218,8 @@ impl Domain for Text {
                 "a text has windows drawn at random; run.steps is how long the run is".to_owned(),
             ),
             ("run.image_memory", "a text has no images".to_owned()),
+            ("run.on_device", "a text has no images".to_owned()),
+            ("run.device_memory", "a text has no images".to_owned()),
         ]
     }
 

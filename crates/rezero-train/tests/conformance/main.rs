@@ -4,7 +4,7 @@
 //! - every module's output and gradients, and the trajectories of training steps, agree with
 //!   PyTorch's, by the comparisons of rezero-nn;
 //! - modules without a counterpart in PyTorch, decoding and half precision agree with Flex;
-//! - data loaders give the same batches;
+//! - data loaders give the same batches, also where a kernel makes them;
 //! - a run can continue on another backend.
 //!
 //! Tolerances: the table `BACKENDS` in src/device/mod.rs.
@@ -15,6 +15,10 @@ mod backend;
 #[path = "../../../rezero-nn/tests/by_path.rs"]
 mod by_path;
 mod captured;
+#[path = "../support.rs"]
+#[allow(dead_code)]
+mod command;
+mod data;
 #[path = "../../../rezero-nn/tests/golden.rs"]
 mod golden;
 #[path = "../../../rezero-nn/tests/helpers.rs"]

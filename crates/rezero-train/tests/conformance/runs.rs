@@ -3,11 +3,7 @@
 use std::path::Path;
 
 use crate::backend::{name, tolerance};
-
-#[path = "../support.rs"]
-#[allow(dead_code)]
-mod command;
-use command::{fail, losses, rewind, scratch, succeed};
+use crate::command::{self, fail, losses, rewind, scratch, succeed};
 
 const RECIPE: [&str; 15] = [
     "enwik8-tiny",
