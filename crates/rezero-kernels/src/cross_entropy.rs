@@ -14,7 +14,7 @@ use burn::tensor::{Int, Tensor};
 /// # Panics
 ///
 /// If the shapes do not fit each other, or if a target is not a class and the tensors run the
-/// kernel.
+/// kernel for Flex. On CubeCL's backends, the loss of such a row is NaN.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let ([n, _], [given]) = (logits.dims(), targets.dims());
     assert_eq!(
@@ -25,6 +25,13 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     if let Some(inputs) = crate::flex::values([logits.clone().into_dispatch()]) {
         let targets = targets.into_data().iter::<i64>().collect();
         let kernel = crate::flex::cross_entropy::CrossEntropy { targets };
+        return crate::op::run(kernel, inputs).0;
+    }
+    #[cfg(feature = "cube")]
+    if let Some(targets) = crate::cube::integers(targets.clone().into_dispatch())
+        && let Some(inputs) = crate::cube::values([logits.clone().into_dispatch()])
+    {
+        let kernel = crate::cube::cross_entropy::CrossEntropy { targets };
         return crate::op::run(kernel, inputs).0;
     }
     log_softmax(logits, 1)

@@ -21,6 +21,9 @@ pub fn layer_norm<const D: usize>(
 ) -> Tensor<D> {
     check(&x, &gamma);
     check(&x, &beta);
+    if x.shape().num_elements() == 0 {
+        return x;
+    }
     #[cfg(feature = "flex")]
     if let Some(inputs) = crate::flex::values([
         x.clone().into_dispatch(),
@@ -28,6 +31,18 @@ pub fn layer_norm<const D: usize>(
         beta.clone().into_dispatch(),
     ]) {
         let kernel = crate::flex::row_norm::RowNorm {
+            centred: true,
+            epsilon: epsilon as f32,
+        };
+        return crate::op::run(kernel, inputs).0;
+    }
+    #[cfg(feature = "cube")]
+    if let Some(inputs) = crate::cube::values([
+        x.clone().into_dispatch(),
+        gamma.clone().into_dispatch(),
+        beta.clone().into_dispatch(),
+    ]) {
+        let kernel = crate::cube::row_norm::RowNorm {
             centred: true,
             epsilon: epsilon as f32,
         };
@@ -51,11 +66,24 @@ pub fn layer_norm<const D: usize>(
 /// If the shapes do not fit each other.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Tensor<D> {
     check(&x, &gamma);
+    if x.shape().num_elements() == 0 {
+        return x;
+    }
     #[cfg(feature = "flex")]
     if let Some(inputs) =
         crate::flex::values([x.clone().into_dispatch(), gamma.clone().into_dispatch()])
     {
         let kernel = crate::flex::row_norm::RowNorm {
+            centred: false,
+            epsilon: epsilon as f32,
+        };
+        return crate::op::run(kernel, inputs).0;
+    }
+    #[cfg(feature = "cube")]
+    if let Some(inputs) =
+        crate::cube::values([x.clone().into_dispatch(), gamma.clone().into_dispatch()])
+    {
+        let kernel = crate::cube::row_norm::RowNorm {
             centred: false,
             epsilon: epsilon as f32,
         };

@@ -3,7 +3,7 @@
 //! [`ops`] declares the kernels as operations of a backend, which Burn's fusion queues between its own. [`sums`] adds
 //! numbers within a cube. Each other module is one operation. All memory is contiguous and indexed by u32.
 
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{BackendTensor, Cube, DispatchTensor, DispatchTensorKind, TensorMetadata};
 use burn::tensor::{DType, Shape, Tensor as BurnTensor};
 use burn_cubecl::kernel::into_contiguous;
@@ -15,12 +15,14 @@ use crate::op::{Host, Values};
 
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
+pub(crate) mod cross_entropy;
 pub(crate) mod gate;
 pub(crate) mod images;
 pub(crate) mod launches;
 mod layout;
 pub(crate) mod ops;
 pub(crate) mod optim;
+pub(crate) mod row_norm;
 mod sums;
 
 /// Units of a cube: every device has as many.
@@ -98,6 +100,14 @@ pub(crate) fn plain<const N: usize>(
     }
 }
 
+/// The primitive of integers on a CubeCL backend.
+pub(crate) fn integers(tensor: DispatchTensor) -> Option<IntTensor<Cube>> {
+    match untracked(tensor.kind) {
+        Some(BackendTensor::Int(tensor)) => Some(tensor),
+        _ => None,
+    }
+}
+
 /// The inverse of [`plain`].
 pub(crate) fn tensor_of<const D: usize>(primitive: FloatTensor<Cube>) -> BurnTensor<D> {
     BurnTensor::from_primitive::<Cube>(primitive)
@@ -164,6 +174,11 @@ impl Rows {
         let (client, device) = (self.all.client.clone(), self.all.device.clone());
         CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, DType::F32)
     }
+}
+
+/// Neighbouring units that share a row of `len` numbers, a power of two: each has some four of them, and more of a long row.
+fn group_of(len: usize) -> usize {
+    len.div_ceil(4).next_power_of_two().min(UNITS as usize)
 }
 
 /// A grid of cubes that covers `n` units.

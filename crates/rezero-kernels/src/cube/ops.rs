@@ -9,10 +9,21 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
-use super::{batch_norm, conv, gate, images, optim};
+use super::{batch_norm, conv, cross_entropy, gate, images, optim, row_norm};
 
 fn one(like: &TensorSpec) -> TensorSpec {
     TensorSpec::new([1].into(), like.dtype)
+}
+
+fn per_row(logits: &TensorSpec) -> TensorSpec {
+    TensorSpec::new([logits.shape[0]].into(), logits.dtype)
+}
+
+/// Two numbers for each row of the last axis.
+fn pairs(x: &TensorSpec) -> TensorSpec {
+    let channels = x.shape[x.shape.num_dims() - 1];
+    let rows = x.shape.num_elements() / channels;
+    TensorSpec::new([rows, 2].into(), x.dtype)
 }
 
 #[backend_extension(Cube, Fusion)]
@@ -77,6 +88,58 @@ pub trait CubeOps: Backend {
         grad: FloatTensor<Self>,
         f: FloatTensor<Self>,
         alpha: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The losses, and two numbers per row for the backward pass.
+    #[fusion(meta = |logits, _| (per_row(logits), pairs(logits)))]
+    fn rezero_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of the logits.
+    #[fusion(dtype = logits, shape = logits)]
+    fn rezero_cross_entropy_backward(
+        grad: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// The output, and two numbers per row for the backward pass.
+    #[fusion(meta = |x, _, _, _| (x.clone(), pairs(x)))]
+    fn rezero_layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The output, and two numbers per row for the backward pass.
+    #[fusion(meta = |x, _, _| (x.clone(), pairs(x)))]
+    fn rezero_rms_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of x in a layer norm (`centred`) or an RMS norm.
+    #[fusion(dtype = x, shape = x)]
+    fn rezero_row_norm_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        centred: bool,
+    ) -> FloatTensor<Self>;
+
+    /// The gradients of γ and β.
+    #[fusion(meta = |_, _, gamma, _| (gamma.clone(), gamma.clone()))]
+    fn rezero_row_norm_sums(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradient of the weight of a 3×3 convolution.
@@ -208,6 +271,58 @@ impl CubeOps for CubeBackend {
         alpha: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         gate::backward([grad, f, alpha])
+    }
+
+    fn rezero_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::forward(logits, targets)
+    }
+
+    fn rezero_cross_entropy_backward(
+        grad: FloatTensor<Self>,
+        logits: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::backward([grad, logits, kept], targets)
+    }
+
+    fn rezero_layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        row_norm::forward([x, gamma], Some(beta), epsilon)
+    }
+
+    fn rezero_rms_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        row_norm::forward([x, gamma], None, epsilon)
+    }
+
+    fn rezero_row_norm_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        centred: bool,
+    ) -> FloatTensor<Self> {
+        row_norm::backward([grad, x, gamma, kept], centred)
+    }
+
+    fn rezero_row_norm_sums(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        row_norm::sums([grad, x, gamma, kept])
     }
 
     fn rezero_conv_weight_gradient(

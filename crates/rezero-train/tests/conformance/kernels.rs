@@ -1,10 +1,10 @@
 //! The kernels on the device, compared with the same operations composed of Burn's own on Flex.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_data::rng::mix;
 use rezero_kernels::{
     AdaGradStep, AdamStep, BatchNormed, Epilogue, NUMBERS, SgdStep, batch_norm,
-    batch_norm_gated_sum, can_overwrite, conv2d, gated_sum,
+    batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, gated_sum, layer_norm, rms_norm,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -149,6 +149,150 @@ fn convolutions() {
             ]
         });
     }
+}
+
+/// The tensor, or a view of the same values in the order of columns.
+fn by_columns(x: Tensor<2>, yes: bool) -> Tensor<2> {
+    match yes {
+        true => (x.transpose() * 1.0).transpose(),
+        false => x,
+    }
+}
+
+#[test]
+fn cross_entropies() {
+    for ([n, classes], offset, turned) in [
+        ([1, 1], 0.0, false),
+        ([300, 1], 5.0, false),
+        ([1, 10], 0.0, false),
+        ([37, 10], 300.0, true),
+        ([130, 100], -1e4, false),
+        ([33, 256], 0.0, true),
+        ([3, 1023], 0.0, false),
+        ([5, 3001], 20.0, false),
+    ] {
+        same(&format!("[{n}, {classes}] + {offset}"), |device| {
+            // Some rows have one logit far above the others. A device may round a product and a sum once, so they are computed here.
+            let logit = |(i, x): (usize, f32)| x * (1 + i / classes % 30) as f32 + offset;
+            let flat = random([n, classes], 1);
+            let all: Vec<f32> = flat.iter::<f32>().enumerate().map(logit).collect();
+            let x = Tensor::<2>::from_data(TensorData::new(all, [n, classes]), device);
+            let x = x.require_grad();
+            let logits = by_columns(x.clone(), turned);
+            let target = |i| (mix(3, i) % classes as u64) as i32;
+            let targets: Vec<i32> = (0..n as u64).map(target).collect();
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), device);
+            let losses = cross_entropy(logits.clone(), targets.clone());
+            // Targets that are a view, and a gradient that is one.
+            let twice = Tensor::cat(vec![targets.clone(), targets.flip([0])], 0);
+            let view = cross_entropy(logits, twice.slice_dim(0, n..2 * n));
+            let grads = (weighed(losses.clone()) + view.clone().mean()).backward();
+            vec![
+                ("losses", values(losses)),
+                ("losses of other targets", values(view)),
+                ("gradient", x.grad(&grads).map(values).unwrap_or_default()),
+            ]
+        });
+    }
+}
+
+#[test]
+fn row_norms() {
+    for ([rows, channels], offset, turned) in [
+        ([1, 1], 0.0, false),
+        ([1, 5], 0.0, false),
+        ([70, 1], 3.0, false),
+        ([9, 7], 300.0, true),
+        ([1000, 33], -2.0, false),
+        ([40, 64], 0.0, true),
+        ([6, 1025], 300.0, false),
+        ([2, 5003], 0.0, false),
+    ] {
+        for centred in [true, false] {
+            let what = format!("[{rows}, {channels}] + {offset}, centred: {centred}");
+            same(&what, |device| {
+                let x = leaf([rows, channels], 1, device);
+                let (gamma, beta) = (leaf([channels], 2, device), leaf([channels], 3, device));
+                let input = by_columns(x.clone() + offset, turned).unsqueeze_dim::<3>(1);
+                let y = match centred {
+                    true => layer_norm(input, gamma.clone(), beta.clone(), 1e-5),
+                    false => rms_norm(input, gamma.clone(), 1e-5),
+                };
+                let grads = weighed(y.clone()).backward();
+                let grad = |x: &Tensor<1>| x.grad(&grads).map(values).unwrap_or_default();
+                let mut all = vec![("output", values(y)), ("gamma's gradient", grad(&gamma))];
+                if centred {
+                    all.push(("beta's gradient", grad(&beta)));
+                }
+                // Of one channel, the gradient is zero but for rounding.
+                if channels > 1 {
+                    all.push(("gradient", x.grad(&grads).map(values).unwrap_or_default()));
+                }
+                all
+            });
+        }
+    }
+}
+
+/// A channel far from all others, as Transformers have, costs no accuracy.
+#[test]
+fn row_norms_of_outliers() {
+    for at in [0, 40] {
+        same(&format!("an outlier at {at}"), |device| {
+            let mut far = vec![0.0f32; 64];
+            far[at] = 1000.0;
+            let x = leaf([5, 64], 1, device);
+            let far = Tensor::<1>::from_floats(far.as_slice(), device).unsqueeze::<2>();
+            let (gamma, beta) = (leaf([64], 2, device), leaf([64], 3, device));
+            let y = layer_norm(x.clone() + far, gamma, beta, 1e-5);
+            let others = y.clone().slice_dim(1, 1..40);
+            let grads = weighed(y.clone()).backward();
+            vec![
+                ("output", values(y)),
+                ("the others", values(others)),
+                ("gradient", x.grad(&grads).map(values).unwrap_or_default()),
+            ]
+        });
+    }
+}
+
+/// Tensors without elements give such tensors.
+#[test]
+fn nothing_at_all() {
+    let device = device().autodiff();
+    let x = || Tensor::<2>::zeros([0, 6], &device).require_grad();
+    let channels = || Tensor::<1>::ones([6], &device);
+    let none = || Tensor::<1>::ones([0], &device);
+    let thin = || Tensor::<2>::zeros([3, 0], &device).require_grad();
+    let targets = Tensor::<1, Int>::zeros([0], &device);
+    let losses = cross_entropy(x(), targets);
+    assert_eq!(losses.dims(), [0]);
+    assert!(values(losses.clone()).is_empty());
+    losses.sum().backward();
+    for y in [
+        layer_norm(x(), channels(), channels(), 1e-5),
+        rms_norm(x(), channels(), 1e-5),
+        dropout(x(), 0.5),
+        layer_norm(thin(), none(), none(), 1e-5),
+        rms_norm(thin(), none(), 1e-5),
+        dropout(thin(), 0.5),
+    ] {
+        assert!(values(y.clone()).is_empty());
+        y.sum().backward();
+    }
+}
+
+/// A target that is no class is not taken for one.
+#[test]
+fn unknown_targets() {
+    if !can_overwrite(&device()) {
+        return;
+    }
+    let device = device().autodiff();
+    let logits = leaf([3, 5], 1, &device);
+    let targets = Tensor::<1, Int>::from_data([4, 5, -1], &device);
+    let losses = values(cross_entropy(logits, targets));
+    assert!(losses[0].is_finite() && losses[1].is_nan() && losses[2].is_nan());
 }
 
 /// Updates in place of tensors that lie in memory in different orders are those of the composed operations.
