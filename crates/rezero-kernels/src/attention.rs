@@ -44,7 +44,7 @@ pub struct DotProductAttention {
     /// The probability that an attention weight is set to 0, from 0 on and below 1; the others are divided by
     /// `1 − dropout`. It is applied in each call: set it to 0 outside training.
     ///
-    /// On Flex, the weight of a query and a key is kept or dropped by a hash of the call's seed, the sequence, the head and the indices of
+    /// On Flex and on CubeCL's backends, the weight of a query and a key is kept or dropped by a hash of the call's seed, the sequence, the head and the indices of
     /// both in the call, see [`dropout`](crate::dropout).
     pub dropout: f64,
     /// The type of both matrix products; `None`: that of the tensors.
@@ -272,16 +272,8 @@ impl DotProductAttention {
         if self.dropout == 0.0 {
             return weights;
         }
-        #[cfg(feature = "flex")]
-        if weights.device() == Device::flex() {
-            let shape = weights.dims();
-            let rows = shape[1] * shape[2];
-            let kept = crate::flex::dropout::factors(&shape, rows, self.dropout, draw);
-            let options = (&weights.device(), weights.dtype());
-            return weights * Tensor::from_data(kept, options);
-        }
-        let _ = draw;
-        crate::dropout(weights, self.dropout)
+        let [_, heads, queries, _] = weights.dims();
+        crate::dropout::dropped(weights, heads * queries, self.dropout, draw)
     }
 }
 

@@ -36,7 +36,7 @@
 //! [`capture`] records the launches of a training step on a GPU; [`in_place`] and [`overwrite`] keep its memory where it is, and
 //! [`launches`] shows what a device runs.
 //!
-//! [`seeded`] makes random draws functions of a seed and the row in the batch. [`Group`] lets batch norm take the statistics of several
+//! [`seeded`] makes random draws functions of a seed and the row in the batch; a captured step reads its [`Seed`] from memory. [`Group`] lets batch norm take the statistics of several
 //! processes.
 //!
 //! [`Tasks`] counts the tasks that the kernels make. docs/KERNELS.md of the repository explains how each kernel is blocked, and why.
@@ -86,7 +86,7 @@ pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use constants::constant;
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
-pub use draws::{draw_from, seeded};
+pub use draws::{Seed, draw_from, seeded};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gate::gated_sum;

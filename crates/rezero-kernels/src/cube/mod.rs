@@ -5,7 +5,7 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{BackendTensor, Cube, DispatchTensor, DispatchTensorKind, TensorMetadata};
-use burn::tensor::{DType, Shape, Tensor as BurnTensor};
+use burn::tensor::{DType, Device, Shape, Tensor as BurnTensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -16,6 +16,7 @@ use crate::op::{Host, Values};
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod cross_entropy;
+pub(crate) mod dropout;
 pub(crate) mod gate;
 pub(crate) mod images;
 pub(crate) mod launches;
@@ -37,6 +38,22 @@ impl Host for Cube {
             _ => None,
         }
     }
+}
+
+/// Whether a tensor is on a CubeCL backend, or on autodiff above one.
+fn holds(kind: &DispatchTensorKind) -> bool {
+    // The last arm is for other backends, where they are compiled in.
+    #[allow(unreachable_patterns)]
+    match kind {
+        DispatchTensorKind::Cube(_) => true,
+        DispatchTensorKind::Autodiff(inner) => holds(inner),
+        _ => false,
+    }
+}
+
+/// Whether a device is one of CubeCL's.
+pub(crate) fn serves(device: &Device) -> bool {
+    holds(&BurnTensor::<1>::empty([1], device).into_dispatch().kind)
 }
 
 /// See [`values`](crate::op::values). The kernels count in u32.

@@ -9,7 +9,8 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
-use super::{batch_norm, conv, cross_entropy, gate, images, optim, row_norm};
+use super::dropout::Rule;
+use super::{batch_norm, conv, cross_entropy, dropout, gate, images, optim, row_norm};
 
 fn one(like: &TensorSpec) -> TensorSpec {
     TensorSpec::new([1].into(), like.dtype)
@@ -141,6 +142,11 @@ pub trait CubeOps: Backend {
         gamma: FloatTensor<Self>,
         kept: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Values that are dropped or scaled, by the seed in memory.
+    #[fusion(dtype = x, shape = x)]
+    fn rezero_dropout(x: FloatTensor<Self>, seed: IntTensor<Self>, rule: Rule)
+    -> FloatTensor<Self>;
 
     /// The gradient of the weight of a 3×3 convolution.
     #[fusion(dtype = weight, shape = weight)]
@@ -323,6 +329,14 @@ impl CubeOps for CubeBackend {
         kept: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         row_norm::sums([grad, x, gamma, kept])
+    }
+
+    fn rezero_dropout(
+        x: FloatTensor<Self>,
+        seed: IntTensor<Self>,
+        rule: Rule,
+    ) -> FloatTensor<Self> {
+        dropout::apply(x, seed, rule)
     }
 
     fn rezero_conv_weight_gradient(

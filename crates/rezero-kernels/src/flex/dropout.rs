@@ -108,14 +108,16 @@ pub(crate) fn factors(shape: &[usize], rows: usize, probability: f64, draw: Draw
 pub(crate) struct Dropping {
     pub probability: f64,
     pub draw: Draw,
+    /// Rows of the tensor for each row of the batch.
+    pub rows: usize,
 }
 
 impl Dropping {
     fn apply(self, x: &FlexTensor) -> FlexTensor {
         let x = contiguous(x);
         let xs = values(&x);
-        let size = xs.len() / x.shape()[0];
-        let dropout = Dropout::new(self.probability, self.draw, 1);
+        let size = xs.len() / (x.shape()[0] * self.rows);
+        let dropout = Dropout::new(self.probability, self.draw, self.rows);
         let out = fill(
             xs.len(),
             size,

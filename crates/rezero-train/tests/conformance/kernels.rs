@@ -3,8 +3,9 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_data::rng::mix;
 use rezero_kernels::{
-    AdaGradStep, AdamStep, BatchNormed, Epilogue, NUMBERS, SgdStep, batch_norm,
-    batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, gated_sum, layer_norm, rms_norm,
+    AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, NUMBERS, Seed, SgdStep,
+    batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, draw_from, dropout,
+    gated_sum, layer_norm, rms_norm, seeded,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -253,6 +254,94 @@ fn row_norms_of_outliers() {
                 ("gradient", x.grad(&grads).map(values).unwrap_or_default()),
             ]
         });
+    }
+}
+
+/// Within a seed, the device drops what Flex drops.
+#[test]
+fn dropouts() {
+    let drops = can_overwrite(&device());
+    let on = |device: &Device| {
+        let case = |shape: [usize; 3], probability, first_row, turned| {
+            let x = leaf(shape, 1, device);
+            let input = match turned {
+                true => x.clone().swap_dims(1, 2),
+                false => x.clone(),
+            };
+            let y = seeded(0xFEDC_BA98_7654_3210, first_row, || {
+                let y = dropout(input, probability);
+                draw_from(0x1_2345_6789);
+                dropout(y.clone(), 0.1) + y
+            });
+            let grads = weighed(y.clone()).backward();
+            [values(y), x.grad(&grads).map(values).expect("a gradient")]
+        };
+        let attention = DotProductAttention {
+            dropout: 0.3,
+            ..DotProductAttention::new(2)
+        };
+        let x = leaf([3, 7, 8], 4, device);
+        let y = seeded(5, 2, || {
+            attention.forward(x.clone(), x.clone(), x.clone(), None)
+        });
+        let grads = weighed(y.clone()).backward();
+        let single = seeded(6, 0, || dropout(leaf([700], 5, device), 0.5));
+        let mut all = vec![values(y), x.grad(&grads).map(values).expect("a gradient")];
+        all.push(values(single));
+        for (shape, probability, first_row, turned) in [
+            ([1, 1, 1], 0.5, 0, false),
+            ([7, 55, 131], 0.3, 12, false),
+            ([3, 5, 600], 0.9, 0, true),
+            ([2000, 3, 1], 0.5, 0xFFFF_FFF0, false),
+            ([1, 1, 9001], 0.01, 1 << 40, false),
+        ] {
+            all.extend(case(shape, probability, first_row, turned));
+        }
+        all
+    };
+    let want = on(&flex().autodiff());
+    for device in [
+        device().autodiff(),
+        device().autodiff().gradient_checkpointing(),
+    ] {
+        let got = if drops { on(&device) } else { want.clone() };
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            close(&format!("dropout {i}"), got, want, 4.0 * tolerance());
+            let dropped = |all: &[f32]| all.iter().filter(|x| **x == 0.0).count();
+            assert_eq!(dropped(got), dropped(want), "dropout {i}");
+        }
+    }
+}
+
+#[test]
+fn dropouts_seeds() {
+    let device = device();
+    let x = Tensor::<2>::ones([16, 64], &device);
+    let dropped = || values(dropout(x.clone(), 0.5));
+    let kept = |all: &[f32]| all.iter().filter(|x| **x > 0.0).count() as f64;
+    let within = |count: f64| assert!((count - 512.0).abs() < 5.0 * 256f64.sqrt(), "{count}");
+    let (first, second) = (dropped(), dropped());
+    within(kept(&first));
+    within(first.iter().zip(&second).filter(|(a, b)| a == b).count() as f64);
+    if !can_overwrite(&device) {
+        return;
+    }
+    // From memory that is written between the calls.
+    let seed = Seed::new(8, &device);
+    let step = || seed.within(|| seeded(1, 3, dropped));
+    for value in [8, 9, u64::MAX] {
+        seed.set(value);
+        assert_eq!(step(), seeded(value, 3, dropped), "{value}");
+    }
+    // A captured step reads it in each replay.
+    let mut step = rezero_kernels::capture(&device, {
+        let (seed, x) = (seed.clone(), x.clone());
+        move || seed.within(|| seeded(1, 3, || dropout(x.clone(), 0.5)))
+    });
+    for value in [10, 11] {
+        seed.set(value);
+        let got = values(step.replay().clone());
+        assert_eq!(got, seeded(value, 3, dropped), "{value}");
     }
 }
 
