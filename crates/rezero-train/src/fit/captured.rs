@@ -1,7 +1,7 @@
 //! Steps that are captured once and then replayed: thousands of launches become one.
 //!
 //! The first steps of a process run as usual, and compile its kernels. The next one is captured, on a copy of the batch before. Every step from then on
-//! writes its own batch and its numbers (learning rate, momentum, …) over those of the captured one, and replays it: the
+//! writes its own batch, its numbers (learning rate, momentum, …) and its seed over those of the captured one, and replays it: the
 //! weights, the optimizer's state and the running statistics are updated where they are. A step that cannot be a replay, of a
 //! batch of another size, runs as usual, but in the same memory.
 
@@ -13,7 +13,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn::train::TrainOutput;
-use rezero_kernels::{Captured, capture, in_place, overwrite};
+use rezero_kernels::{Captured, Seed, capture, in_place, overwrite};
 
 use super::model::{Batch, Model};
 use super::optimizer::InPlace;
@@ -37,6 +37,8 @@ struct Step<M: Model> {
     /// The batch that the graph reads.
     batch: M::Batch,
     items: usize,
+    /// The seed that the graph reads, if the model drops values by rezero-kernels.
+    seed: Seed,
 }
 
 impl<M: Model> Capturing<M> {
@@ -90,13 +92,14 @@ impl<M: Model> Capturing<M> {
         let copied = self.last.take().and_then(|(last, _)| last.owned());
         let batch =
             copied.ok_or("the batch has no `Batch::owned`, or is not in f32 and integers")?;
+        let seed = Seed::new(input.seed, &self.device);
         let before = Memory::of(trainee);
         self.flush();
 
         let step = |input: Input<M::Batch>| {
-            let trainee = trainee.clone();
+            let (trainee, seed) = (trainee.clone(), seed.clone());
             move || {
-                let (parts, grads) = trainee.gradients(input.clone());
+                let (parts, grads) = seed.within(|| trainee.gradients(input.clone()));
                 let TrainOutput { grads, item } = trainee.output(parts, grads, input.items, 1.0);
                 (trainee.clone(), grads, item)
             }
@@ -148,6 +151,7 @@ impl<M: Model> Capturing<M> {
             graph,
             batch,
             items: input.items,
+            seed,
         };
         if !step.graph.is_hardware() {
             return Err("the device cannot record it");
@@ -174,10 +178,14 @@ impl<M: Model> Capturing<M> {
         Ok(())
     }
 
-    /// Whether the step of `input` can be a replay. Its batch is then in place.
+    /// Whether the step of `input` can be a replay. Its batch and its seed are then in place.
     pub fn takes(&self, input: &Input<M::Batch>) -> bool {
         let Some(step) = &self.step else { return false };
-        step.items == input.items && step.batch.overwrite(&input.batch)
+        let takes = step.items == input.items && step.batch.overwrite(&input.batch);
+        if takes {
+            step.seed.set(input.seed);
+        }
+        takes
     }
 
     /// Step `time` of the optimizer, counted from 1, on the batch that is in place.

@@ -387,12 +387,14 @@ impl<M: Model> Session<M> {
         Ok(output)
     }
 
-    /// Gives capturing up before it begins if the last step drew random numbers.
+    /// Gives capturing up before it begins if the last step drew the device's random numbers.
     fn must_not_draw(&mut self, seed: u64) {
         let taken = self.start.state.step + 1 - self.first;
         let capturing = &mut self.start.moving.capturing;
         if taken <= WARM_UP && capturing.as_ref().is_some_and(|own| own.has_drawn(seed)) {
-            say_uncaptured("they draw random numbers, as dropout does");
+            say_uncaptured(
+                "they draw the device's random numbers, as Burn's own dropout does; rezero_kernels::fused has one that does not",
+            );
             leave(capturing);
         }
     }
