@@ -34,7 +34,7 @@
 //! [`fused`] has the same for Burn's modules: `fused::conv2d(&conv, x)` computes `conv.forward(x)`.
 //!
 //! [`capture`] records the launches of a training step on a GPU; [`in_place`] and [`overwrite`] keep its memory where it is, and
-//! [`launches`] shows what a device runs.
+//! [`launches`] shows what a device runs. [`Tensors`] measures and scales many tensors in few launches.
 //!
 //! [`seeded`] makes random draws functions of a seed and the row in the batch; a captured step reads its [`Seed`] from memory. [`Group`] lets batch norm take the statistics of several
 //! processes.
@@ -78,6 +78,7 @@ mod optim;
 mod row_norm;
 mod shortcut;
 mod tasks;
+mod tensors;
 mod values;
 
 pub use activation::{Epilogue, gelu, silu, swiglu};
@@ -100,4 +101,5 @@ pub use optim::{AdaGradStep, AdamStep, LambStep, LionStep, NUMBERS, SgdStep};
 pub use row_norm::{layer_norm, rms_norm};
 pub use shortcut::subsample;
 pub use tasks::Tasks;
+pub use tensors::Tensors;
 pub use values::{FileFloat, add_bf16_to, add_to, all_finite, from_bf16, to_bf16, transpose};

@@ -1,6 +1,6 @@
 //! The kernels for Burn's CubeCL backends, f32: one source for CUDA, ROCm, Metal, Vulkan, WebGPU and CubeCL's CPU.
 //!
-//! [`ops`] declares the kernels as operations of a backend, which Burn's fusion queues between its own. [`sums`] adds
+//! [`ops`] declares the kernels as operations of a backend, which Burn's fusion queues between its own, and [`many`] those on lists of tensors. [`sums`] adds
 //! numbers within a cube. Each other module is one operation. All memory is contiguous and indexed by u32.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -21,6 +21,8 @@ pub(crate) mod gate;
 pub(crate) mod images;
 pub(crate) mod launches;
 mod layout;
+pub(crate) mod many;
+mod norms;
 pub(crate) mod ops;
 pub(crate) mod optim;
 pub(crate) mod row_norm;
@@ -200,8 +202,12 @@ fn group_of(len: usize) -> usize {
 
 /// A grid of cubes that covers `n` units.
 fn grid(n: usize) -> CubeCount {
+    grid_of(n.div_ceil(UNITS as usize))
+}
+
+/// A grid of so many cubes, or some more.
+fn grid_of(cubes: usize) -> CubeCount {
     const LARGEST: usize = 1 << 15;
-    let cubes = n.div_ceil(UNITS as usize);
     let rows = cubes.div_ceil(LARGEST);
     CubeCount::Static(cubes.div_ceil(rows) as u32, rows as u32, 1)
 }

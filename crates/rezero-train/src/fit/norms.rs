@@ -1,8 +1,11 @@
 //! Gradient norms, and clipping by the global norm.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use std::collections::VecDeque;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use rezero_kernels::Tensors;
 
 /// The gradient norms of a step.
 #[derive(Clone, Debug)]
@@ -48,9 +51,7 @@ pub fn clip_global_norm<M: Module>(
 ) -> (GradientsParams, Norms) {
     let mut squares = Squares::new(&grads, Vec::new());
     module.visit(&mut squares);
-    let Squares {
-        mut found, layers, ..
-    } = squares;
+    let (mut found, layers) = squares.sums();
     if found.is_empty() {
         let device = module
             .devices()
@@ -80,17 +81,42 @@ pub(super) fn scaled<M: Module>(
     grads: GradientsParams,
     factor: Tensor<1>,
 ) -> GradientsParams {
-    let mut scale = Scale { grads, factor };
+    let mut scale = Scale {
+        grads,
+        factor,
+        together: Tensors::new(),
+        ids: VecDeque::new(),
+    };
     module.visit(&mut scale);
-    scale.grads
+    let Scale {
+        grads,
+        factor,
+        mut together,
+        ids,
+    } = scale;
+    if ids.is_empty() {
+        return grads;
+    }
+    together.scale(&factor);
+    let mut put = PutBack {
+        grads,
+        together,
+        ids,
+    };
+    module.visit(&mut put);
+    put.grads
 }
 
 /// Collects the sum of squares of each gradient.
 pub(super) struct Squares<'a> {
     grads: &'a GradientsParams,
     path: Vec<String>,
-    pub(super) found: Vec<Tensor<1>>,
-    pub(super) layers: Vec<Option<usize>>,
+    /// Gradients whose squares are summed in a few launches, and their layers.
+    together: Tensors,
+    layers: Vec<Option<usize>>,
+    /// The sums of the others, and their layers.
+    alone: Vec<Tensor<1>>,
+    layers_alone: Vec<Option<usize>>,
 }
 
 impl<'a> Squares<'a> {
@@ -99,9 +125,18 @@ impl<'a> Squares<'a> {
         Self {
             grads,
             path,
-            found: Vec::new(),
+            together: Tensors::new(),
             layers: Vec::new(),
+            alone: Vec::new(),
+            layers_alone: Vec::new(),
         }
+    }
+
+    /// Sums, to be concatenated, and the layer of each of them.
+    pub(super) fn sums(self) -> (Vec<Tensor<1>>, Vec<Option<usize>>) {
+        let together = self.together.square_sums().into_iter();
+        let layers = self.layers.into_iter().chain(self.layers_alone);
+        (together.chain(self.alone).collect(), layers.collect())
     }
 }
 
@@ -116,8 +151,13 @@ impl ModuleVisitor for Squares<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            self.found.push(grad.square().sum());
-            self.layers.push(rezero_nn::layer_index(&self.path));
+            let layer = rezero_nn::layer_index(&self.path);
+            if self.together.push(&grad) {
+                self.layers.push(layer);
+            } else {
+                self.alone.push(grad.square().sum());
+                self.layers_alone.push(layer);
+            }
         }
     }
 }
@@ -125,12 +165,36 @@ impl ModuleVisitor for Squares<'_> {
 struct Scale {
     grads: GradientsParams,
     factor: Tensor<1>,
+    /// Gradients that are scaled in a few launches, and whose they are.
+    together: Tensors,
+    ids: VecDeque<ParamId>,
 }
 
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.remove::<D>(param.id) {
+        let Some(grad) = self.grads.remove::<D>(param.id) else {
+            return;
+        };
+        if self.together.push(&grad) {
+            self.ids.push_back(param.id);
+        } else {
             let scaled = grad * self.factor.clone().reshape([1; D]);
+            self.grads.register::<D>(param.id, scaled);
+        }
+    }
+}
+
+/// Gives scaled gradients back, in the order in which they were taken.
+struct PutBack {
+    grads: GradientsParams,
+    together: Tensors,
+    ids: VecDeque<ParamId>,
+}
+
+impl ModuleVisitor for PutBack {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.ids.pop_front_if(|id| *id == param.id).is_some() {
+            let scaled = self.together.pop::<D>().expect("as many as were taken");
             self.grads.register::<D>(param.id, scaled);
         }
     }

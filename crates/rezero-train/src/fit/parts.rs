@@ -42,8 +42,9 @@ impl Update for PartUpdate<'_> {
     ) -> M {
         let mut squares = Squares::new(&gradients, vec!["layers".to_owned()]);
         part.visit(&mut squares);
-        self.found.append(&mut squares.found);
-        let layers = squares.layers.into_iter();
+        let (found, layers) = squares.sums();
+        self.found.extend(found);
+        let layers = layers.into_iter();
         self.layers
             .extend(layers.map(|layer| Some(first_layer? + layer?)));
         self.optimizer.step(self.lr, part, gradients)

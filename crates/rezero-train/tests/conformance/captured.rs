@@ -71,9 +71,14 @@ impl Model for Net {
 }
 
 /// The losses of the last validation, over 12 steps.
-fn trained(dir: &Path, capture: bool, init: impl Fn(&Device) -> Net + Send) -> (Finished, f64) {
+fn trained(
+    dir: &Path,
+    capture: bool,
+    (optimizer, clip_norm): (&str, f64),
+    init: impl Fn(&Device) -> Net + Send,
+) -> (Finished, f64) {
     let text = format!(
-        "[optimizer]\nkind = 'sgd'\nlr = 0.05\n[train]\nbatch = 8\n[run]\nepochs = 2\ndevice = '{}'\ncapture = {capture}",
+        "[optimizer]\nkind = '{optimizer}'\nlr = 0.05\n[train]\nbatch = 8\nclip_norm = {clip_norm}\n[run]\nepochs = 2\ndevice = '{}'\ncapture = {capture}",
         name()
     );
     let settings = Settings::parse(&text).expect("a valid recipe");
@@ -116,12 +121,15 @@ fn batches_are_copied() {
 #[test]
 fn captured_or_not_models_train_alike() {
     let captures = rezero_kernels::can_overwrite(&crate::backend::device());
-    for kind in [
-        Kind::Plain,
-        Kind::BurnsNorm,
-        Kind::BurnsDropout,
-        Kind::Dropout,
-        Kind::Reads,
+    const SGD: (&str, f64) = ("sgd", 0.0);
+    for (kind, recipe) in [
+        (Kind::Plain, SGD),
+        (Kind::Plain, ("sgd", 0.1)),
+        (Kind::Plain, ("adam", 0.5)),
+        (Kind::BurnsNorm, SGD),
+        (Kind::BurnsDropout, SGD),
+        (Kind::Dropout, SGD),
+        (Kind::Reads, SGD),
     ] {
         let mut losses = Vec::new();
         for capture in [false, true] {
@@ -130,15 +138,18 @@ fn captured_or_not_models_train_alike() {
                 device.seed(7);
                 Net::new(kind, device)
             };
-            let (finished, loss) = trained(dir.path(), capture, init);
-            assert_eq!(finished.state.step, 12, "{kind:?}");
+            let (finished, loss) = trained(dir.path(), capture, recipe, init);
+            assert_eq!(finished.state.step, 12, "{kind:?}, {recipe:?}");
             // The first two steps are no replays.
             let can = matches!(kind, Kind::Plain | Kind::Dropout);
             let replayed = if captures && capture && can { 10 } else { 0 };
-            assert_eq!(finished.replayed, replayed, "{kind:?}");
+            assert_eq!(finished.replayed, replayed, "{kind:?}, {recipe:?}");
             losses.push(loss);
         }
         let error = (losses[1] / losses[0] - 1.0).abs();
-        assert!(error <= 10.0 * tolerance(), "{kind:?}: {losses:?}");
+        assert!(
+            error <= 10.0 * tolerance(),
+            "{kind:?}, {recipe:?}: {losses:?}"
+        );
     }
 }

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_data::rng::mix;
 use rezero_kernels::{
     AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, NUMBERS, Seed, SgdStep,
-    batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, draw_from, dropout,
-    gated_sum, layer_norm, rms_norm, seeded,
+    Tensors, batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, draw_from,
+    dropout, gated_sum, launches, layer_norm, rms_norm, seeded,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -456,5 +456,103 @@ fn updates_in_place() {
         check("Adam's weight", w, want_w);
         check("Adam's first moment", m, want_m);
         check("Adam's second moment", v, want_v);
+    }
+}
+
+/// The shape of parameter `i` of many, and which of its tensors are in NHWC.
+fn odd(i: usize) -> ([usize; 4], [bool; 4]) {
+    let shape = match i % 50 {
+        3 => [37, 16, 5, 3],
+        _ => [1 + i % 5, 1 + i % 3, 1 + 7 * i % 11, 1 + i % 2],
+    };
+    let channels_last = match i % 10 {
+        4 => [false, true, false, false],
+        7 => [true, false, true, true],
+        _ => [false; 4],
+    };
+    (shape, channels_last)
+}
+
+/// Sums of squares, and products with a factor, of many tensors at once.
+#[test]
+fn norms_and_factors_together() {
+    let (device, flex) = (device(), flex());
+    if !can_overwrite(&device) {
+        return;
+    }
+    for n in [1, 7, 250] {
+        let make = |device: &Device, i: usize| {
+            let (shape, channels_last) = odd(i);
+            let x = Tensor::<4>::from_data(random(shape, i as u64), device);
+            laid(x, channels_last[1])
+        };
+        let flat = |device: &Device| Tensor::<1>::from_data(random([100_001], 5), device);
+        let expanded = |device: &Device| {
+            let row = Tensor::<2>::from_data(random([1, 7], 6), device);
+            row.expand([3, 7])
+        };
+        let mut all = Tensors::new();
+        let mut want = Vec::new();
+        for i in 0..n {
+            assert!(all.push(&make(&device, i)));
+            want.push(make(&flex, i).square().sum());
+        }
+        assert!(all.push(&flat(&device)) && all.push(&expanded(&device)));
+        let composed: Vec<_> = (0..n).map(|i| make(&device, i)).collect();
+        device.flush().expect("no error");
+        let (_, made) = launches(|| {
+            let sums = composed.into_iter().map(|x| x.square().sum()).collect();
+            values(Tensor::cat(sums, 0))
+        });
+        println!(
+            "{n} tensors, sums by Burn's operations: {} launches",
+            made.len()
+        );
+        want.push(flat(&flex).square().sum());
+        want.push(expanded(&flex).square().sum());
+        device.flush().expect("no error");
+        let (got, made) = launches(|| values(all.square_sums().expect("sums")));
+        let (made, count) = (made.len(), n + 2);
+        println!("{count} tensors, sums: {made} launches");
+        assert!(made <= count + 2);
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            let want: f32 = want.into_scalar();
+            let error = (got / want - 1.0).abs();
+            assert!(error < 1e-5, "tensor {i} of {n}: {got} {want}");
+        }
+        assert_eq!(
+            got,
+            values(all.square_sums().expect("sums")),
+            "the order is fixed"
+        );
+
+        let factor = Tensor::<1>::from_floats([0.3], &device);
+        let shared = make(&device, 0);
+        assert!(all.push(&shared));
+        device.flush().expect("no error");
+        let (_, made) = launches(|| {
+            all.scale(&factor);
+            device.flush().expect("no error")
+        });
+        let (made, count) = (made.len(), n + 3);
+        println!("{count} tensors, scaled: {made} launches");
+        assert!(made <= count + 2);
+        for i in 0..n {
+            let got = all.pop::<4>().expect("as many as before");
+            assert_eq!(
+                values(got),
+                values(make(&flex, i) * 0.3),
+                "tensor {i} of {n}"
+            );
+        }
+        assert!(all.pop::<2>().is_none(), "it has one axis");
+        let got = all.pop::<1>().expect("the flat one");
+        assert_eq!(values(got), values(flat(&flex) * 0.3));
+        let got = all.pop::<2>().expect("the expanded one");
+        assert_eq!(values(got), values(expanded(&flex) * 0.3));
+        let got = all.pop::<4>().expect("the shared one");
+        assert_eq!(values(got), values(make(&flex, 0) * 0.3));
+        assert_eq!(values(shared), values(make(&flex, 0)), "another tensor");
+        assert!(all.square_sums().is_none(), "there is none left");
     }
 }
