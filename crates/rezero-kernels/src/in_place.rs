@@ -34,6 +34,16 @@ pub(crate) fn active() -> bool {
     IN_PLACE.get()
 }
 
+/// Runs `work`, and then the updates of parameters that it asked for with [`SgdStep::in_place`](crate::SgdStep::in_place) and the like, in few
+/// launches: a launch has as many parameters as the device binds buffers. Until `work` returns, these tensors have their old values, or
+/// with other updates of them within `work` no certain ones. If it panics, nothing is updated.
+pub fn together<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "cube")]
+    return crate::cube::optim::together(work);
+    #[cfg(not(feature = "cube"))]
+    work()
+}
+
 /// Writes the values of `new` into the memory of `old`. All tensors that share this memory change, and autodiff does not notice. False, and
 /// nothing is written, if the tensors are not on a CubeCL backend, or of different types.
 ///

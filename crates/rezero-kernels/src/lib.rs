@@ -34,7 +34,7 @@
 //! [`fused`] has the same for Burn's modules: `fused::conv2d(&conv, x)` computes `conv.forward(x)`.
 //!
 //! [`capture`] records the launches of a training step on a GPU; [`in_place`] and [`overwrite`] keep its memory where it is, and
-//! [`launches`] shows what a device runs. [`Tensors`] measures and scales many tensors in few launches.
+//! [`launches`] shows what a device runs. [`together`] and [`Tensors`] update, measure and scale many tensors in few launches.
 //!
 //! [`seeded`] makes random draws functions of a seed and the row in the batch; a captured step reads its [`Seed`] from memory. [`Group`] lets batch norm take the statistics of several
 //! processes.
@@ -93,7 +93,9 @@ pub use embedding::embedding;
 pub use gate::gated_sum;
 pub use group::Group;
 pub use images::{ByteImages, Cut};
-pub use in_place::{Captured, can_overwrite, capture, in_place, overwrite, overwrite_int};
+pub use in_place::{
+    Captured, can_overwrite, capture, in_place, overwrite, overwrite_int, together,
+};
 pub use launches::{Launch, launches};
 pub use linear::{gated_linear, linear};
 pub use mixed::matmul_in;

@@ -5,6 +5,9 @@
 
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cube")]
+use crate::cube::optim::Rule;
+
 /// Stochastic gradient descent with momentum, as in PyTorch:
 ///
 /// `g ← g + λ·w`, `v ← μ·v + g` (`v ← g` at the first step), `w ← w − lr·v`
@@ -133,8 +136,8 @@ impl SgdStep {
         padded([self.lr, self.momentum, self.weight_decay])
     }
 
-    /// [`update`](Self::update) in the memory of the weights and of the velocity, with the numbers of a step, `[9]`. The results share it. `None`, and
-    /// nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    /// [`update`](Self::update) in the memory of the weights and of the velocity, with the numbers of a step, `[9]`, at once or at the end of
+    /// [`together`](crate::together). The results share it. `None`, and nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
     ///
     /// # Panics
     ///
@@ -150,12 +153,8 @@ impl SgdStep {
         check(weights, velocity);
         #[cfg(feature = "cube")]
         {
-            use crate::cube::{ops::CubeOps, plain, tensor_of};
-            let given = [weights, gradient, velocity].map(|t| t.clone().into_dispatch());
-            let [w, g, v] = plain(given)?;
-            let [numbers] = plain([numbers.clone().into_dispatch()])?;
-            let (w, v) = burn::backend::Cube::rezero_sgd(w, g, v, numbers);
-            Some((tensor_of(w), tensor_of(v)))
+            in_place(Rule::Sgd, numbers, [weights, gradient, velocity])?;
+            Some((weights.clone(), velocity.clone()))
         }
         #[cfg(not(feature = "cube"))]
         None
@@ -168,8 +167,8 @@ impl AdaGradStep {
         padded([self.lr, self.epsilon, self.weight_decay])
     }
 
-    /// [`update`](Self::update) in the memory of the weights and of the sums, with the numbers of a step, `[9]`. The results share it. `None`, and
-    /// nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    /// [`update`](Self::update) in the memory of the weights and of the sums, with the numbers of a step, `[9]`, at once or at the end of
+    /// [`together`](crate::together). The results share it. `None`, and nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
     ///
     /// # Panics
     ///
@@ -185,12 +184,8 @@ impl AdaGradStep {
         check(weights, sums);
         #[cfg(feature = "cube")]
         {
-            use crate::cube::{ops::CubeOps, plain, tensor_of};
-            let given = [weights, gradient, sums].map(|t| t.clone().into_dispatch());
-            let [w, g, s] = plain(given)?;
-            let [numbers] = plain([numbers.clone().into_dispatch()])?;
-            let (w, s) = burn::backend::Cube::rezero_adagrad(w, g, s, numbers);
-            Some((tensor_of(w), tensor_of(s)))
+            in_place(Rule::AdaGrad, numbers, [weights, gradient, sums])?;
+            Some((weights.clone(), sums.clone()))
         }
         #[cfg(not(feature = "cube"))]
         None
@@ -299,8 +294,8 @@ impl AdamStep {
         ])
     }
 
-    /// [`update`](Self::update) in the memory of the weights and of the moments, with the numbers of a step, `[9]`. The results share it. `None`, and
-    /// nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    /// [`update`](Self::update) in the memory of the weights and of the moments, with the numbers of a step, `[9]`, at once or at the end of
+    /// [`together`](crate::together). The results share it. `None`, and nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
     ///
     /// # Panics
     ///
@@ -317,12 +312,8 @@ impl AdamStep {
         }
         #[cfg(feature = "cube")]
         {
-            use crate::cube::{ops::CubeOps, plain, tensor_of};
-            let given = [weights, gradient, m, v].map(|t| t.clone().into_dispatch());
-            let [w, g, m, v] = plain(given)?;
-            let [numbers] = plain([numbers.clone().into_dispatch()])?;
-            let (w, m, v) = burn::backend::Cube::rezero_adam(w, g, m, v, numbers);
-            Some((tensor_of(w), [tensor_of(m), tensor_of(v)]))
+            in_place(Rule::Adam, numbers, [weights, gradient, m, v])?;
+            Some((weights.clone(), [m.clone(), v.clone()]))
         }
         #[cfg(not(feature = "cube"))]
         None
@@ -435,6 +426,19 @@ fn next_moments<const D: usize>(
         Some([m, v]) => [m * beta_1 + fresh, v * beta_2 + fresh_squares],
         None => [fresh, fresh_squares],
     }
+}
+
+#[cfg(feature = "cube")]
+fn in_place<const D: usize, const N: usize>(
+    rule: Rule,
+    numbers: &Tensor<1>,
+    tensors: [&Tensor<D>; N],
+) -> Option<()> {
+    use crate::cube::plain;
+    let tensors = plain(tensors.map(|tensor| tensor.clone().into_dispatch()))?;
+    let [numbers] = plain([numbers.clone().into_dispatch()])?;
+    crate::cube::optim::update_in_place(rule, numbers, tensors);
+    Some(())
 }
 
 fn padded<const N: usize>(values: [f64; N]) -> [f32; NUMBERS] {

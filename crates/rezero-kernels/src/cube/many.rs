@@ -17,7 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::norms;
+use super::{norms, optim};
 
 /// Buffers of a launch, at most: their addresses are parameters of a CUDA kernel, which has room for 4 kB with the numbers beside them.
 const BUFFERS: usize = 128;
@@ -27,6 +27,8 @@ const NUMBERS: usize = 1 << 11;
 /// An operation on a list of tensors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Many {
+    /// Of the numbers of a step, and of weights, gradient and state of each parameter. Without results.
+    Update(optim::Rule),
     /// The sum of squares of each tensor.
     SquareSums,
     /// Of a factor and tensors: their products.
@@ -36,6 +38,7 @@ pub(crate) enum Many {
 impl Many {
     fn name(self) -> &'static str {
         match self {
+            Self::Update(rule) => rule.name(),
             Self::SquareSums => "rezero_square_sums",
             Self::Scaled => "rezero_scaled",
         }
@@ -44,6 +47,7 @@ impl Many {
     /// The shapes of the results.
     fn results(self, tensors: &[Shape]) -> Vec<Shape> {
         match self {
+            Self::Update(_) => Vec::new(),
             Self::SquareSums => vec![[tensors.len()].into()],
             Self::Scaled => tensors[1..].to_vec(),
         }
@@ -58,6 +62,10 @@ pub(crate) trait ManyOps: Backend {
 impl ManyOps for CubeBackend {
     fn rezero_many(op: Many, tensors: Vec<CubeTensor>) -> Vec<CubeTensor> {
         match op {
+            Many::Update(rule) => {
+                optim::update(rule, &tensors);
+                Vec::new()
+            }
             Many::SquareSums => vec![norms::square_sums(tensors)],
             Many::Scaled => norms::scaled(tensors),
         }

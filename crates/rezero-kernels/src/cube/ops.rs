@@ -183,34 +183,6 @@ pub trait CubeOps: Backend {
         new: FloatTensor<Self>,
         share: f32,
     ) -> FloatTensor<Self>;
-
-    /// A step in the memory of the weights and of the velocity.
-    #[fusion(meta = |w, _, v, _| (w.clone(), v.clone()))]
-    fn rezero_sgd(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        velocity: FloatTensor<Self>,
-        numbers: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// A step in the memory of the weights and of the sums.
-    #[fusion(meta = |w, _, s, _| (w.clone(), s.clone()))]
-    fn rezero_adagrad(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        sums: FloatTensor<Self>,
-        numbers: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// A step in the memory of the weights and of both moments.
-    #[fusion(meta = |w, _, m, v, _| (w.clone(), m.clone(), v.clone()))]
-    fn rezero_adam(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        numbers: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl CubeOps for CubeBackend {
@@ -373,33 +345,5 @@ impl CubeOps for CubeBackend {
         share: f32,
     ) -> FloatTensor<Self> {
         optim::towards(old, new, share)
-    }
-
-    fn rezero_sgd(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        velocity: FloatTensor<Self>,
-        numbers: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        optim::sgd([weights, gradient, velocity, numbers])
-    }
-
-    fn rezero_adagrad(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        sums: FloatTensor<Self>,
-        numbers: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        optim::adagrad([weights, gradient, sums, numbers])
-    }
-
-    fn rezero_adam(
-        weights: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        numbers: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        optim::adam([weights, gradient, m, v, numbers])
     }
 }

@@ -1,16 +1,26 @@
-//! Updates in place, with one unit for a number. What changes from step to step is read from memory, so that a captured step follows the
+//! Updates in place. What changes from step to step is read from memory, so that a captured step follows the
 //! schedule. The last of these numbers says whether anything is written.
 //!
 //! A weight, its gradient and its state may lie in memory in different orders, since Burn's operations give each their own. If they
 //! do, every unit computes where its number is.
+//!
+//! A launch updates many parameters ([`many`](super::many)).
 
-use burn::backend::TensorMetadata;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use burn::backend::cubecl::dtype_to_storage_type;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Cube, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::{UNITS, grid};
+use super::many::{CUT, Cut, Cuts, Many, ManyOps, most};
+use super::{UNITS, buffer, grid};
+
+/// Elements of a unit.
+const RUN: usize = 4;
 
 fn count(tensor: &CubeTensor) -> usize {
     tensor.shape().num_elements()
@@ -21,8 +31,8 @@ fn units() -> CubeDim {
 }
 
 /// The number of axes by which units find their numbers; 0 if the numbers of all tensors lie in the same order without gaps.
-fn axes<const N: usize>(tensors: [&CubeTensor; N]) -> usize {
-    let first = tensors[0];
+fn axes(tensors: &[CubeTensor]) -> usize {
+    let first = &tensors[0];
     let strides = first.meta.strides();
     let dense = first.is_nonoverlapping() && first.is_contiguous_buffer();
     match dense && tensors.iter().all(|other| other.meta.strides() == strides) {
@@ -38,8 +48,10 @@ fn argument(tensor: &CubeTensor) -> TensorArg {
 pub(super) fn overwrite(old: CubeTensor, new: CubeTensor) -> CubeTensor {
     let n = count(&old);
     let dtype = dtype_to_storage_type(old.dtype);
-    let axes = axes([&old, &new]);
-    let [from, to] = [&new, &old].map(argument);
+    let both = [old, new];
+    let axes = axes(&both);
+    let [to, from] = both.each_ref().map(argument);
+    let [old, _] = both;
     write::launch(
         &old.client,
         grid(n),
@@ -55,8 +67,10 @@ pub(super) fn overwrite(old: CubeTensor, new: CubeTensor) -> CubeTensor {
 
 pub(super) fn towards(old: CubeTensor, new: CubeTensor, share: f32) -> CubeTensor {
     let n = count(&old);
-    let axes = axes([&old, &new]);
-    let [from, to] = [&new, &old].map(argument);
+    let both = [old, new];
+    let axes = axes(&both);
+    let [to, from] = both.each_ref().map(argument);
+    let [old, _] = both;
     mix::launch(
         &old.client,
         grid(n),
@@ -70,59 +84,199 @@ pub(super) fn towards(old: CubeTensor, new: CubeTensor, share: f32) -> CubeTenso
     old
 }
 
-pub(super) fn sgd([w, g, v, numbers]: [CubeTensor; 4]) -> (CubeTensor, CubeTensor) {
-    let (n, axes) = (count(&w), axes([&w, &g, &v]));
-    let [of_g, of_numbers, to_w, to_v] = [&g, &numbers, &w, &v].map(argument);
-    let client = &w.client;
+/// An optimizer's update of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rule {
+    Sgd,
+    AdaGrad,
+    Adam,
+}
+
+impl Rule {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "rezero_sgd",
+            Self::AdaGrad => "rezero_adagrad",
+            Self::Adam => "rezero_adam",
+        }
+    }
+
+    /// Weights, gradient and state.
+    fn tensors(self) -> usize {
+        match self {
+            Self::Sgd | Self::AdaGrad => 3,
+            Self::Adam => 4,
+        }
+    }
+}
+
+/// Updates of parameters with the same numbers.
+struct Updates {
+    rule: Rule,
+    numbers: FloatTensor<Cube>,
+    /// Weights, gradient and state of each.
+    tensors: Vec<FloatTensor<Cube>>,
+}
+
+impl Updates {
+    fn run(self) {
+        let tensors = std::iter::once(self.numbers).chain(self.tensors);
+        Cube::rezero_many(Many::Update(self.rule), tensors.collect());
+    }
+}
+
+thread_local! {
+    static GATHERED: RefCell<Option<Vec<Updates>>> = const { RefCell::new(None) };
+}
+
+/// See [`together`](crate::together).
+pub(crate) fn together<R>(work: impl FnOnce() -> R) -> R {
+    struct Before(Option<Vec<Updates>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            GATHERED.replace(self.0.take());
+        }
+    }
+    let before = Before(GATHERED.replace(Some(Vec::new())));
+    let result = work();
+    let gathered = GATHERED.take().unwrap_or_default();
+    drop(before);
+    run(gathered);
+    result
+}
+
+/// Updates a parameter in the memory of its weights and of its state, now or at the end of [`together`]. The tensors are weights, gradient and state.
+pub(crate) fn update_in_place<const N: usize>(
+    rule: Rule,
+    numbers: FloatTensor<Cube>,
+    tensors: [FloatTensor<Cube>; N],
+) {
+    let own = Updates {
+        rule,
+        numbers,
+        tensors: tensors.into(),
+    };
+    let alone = GATHERED.with_borrow_mut(|gathered| {
+        let Some(gathered) = gathered else {
+            return Some(own);
+        };
+        let like = |other: &&mut Updates| other.rule == rule && other.numbers.id == own.numbers.id;
+        match gathered.iter_mut().find(like) {
+            Some(others) => others.tensors.extend(own.tensors),
+            None => gathered.push(own),
+        }
+        None
+    });
+    if let Some(own) = alone {
+        run(vec![own]);
+    }
+}
+
+/// Burn's fusion sees no connection between an update in place and other reads of the weights. So the ones before are done first, and the
+/// updates before all that follows.
+fn run(all: Vec<Updates>) {
+    let Some(first) = all.first() else { return };
+    let device = first.numbers.device();
+    // An error of the device comes again with the next read.
+    let _ = Cube::flush(&device);
+    all.into_iter().for_each(Updates::run);
+    let _ = Cube::flush(&device);
+}
+
+/// Of the numbers of a step, and of weights, gradient and state of each parameter.
+pub(super) fn update(rule: Rule, tensors: &[CubeTensor]) {
+    let (numbers, rest) = tensors.split_first().expect("numbers come first");
+    let mut by_axes: BTreeMap<usize, Vec<&[CubeTensor]>> = BTreeMap::new();
+    for own in rest.chunks_exact(rule.tensors()) {
+        by_axes.entry(axes(own)).or_default().push(own);
+    }
+    for (axes, all) in by_axes {
+        let places = (1 + rule.tensors()) * axes;
+        let most = most(&numbers.client, rule.tensors(), 1, CUT + places);
+        for some in all.chunks(most) {
+            match rule {
+                Rule::Sgd => sgd(some, numbers, axes),
+                Rule::AdaGrad => adagrad(some, numbers, axes),
+                Rule::Adam => adam(some, numbers, axes),
+            }
+        }
+    }
+}
+
+/// The cubes for parameters, of each of which `tensors` are used.
+fn cuts(all: &[&[CubeTensor]], tensors: &[usize], axes: usize, cubes: fn(usize) -> usize) -> Cuts {
+    let mut cuts = Cuts::default();
+    for own in all {
+        let mut places = SequenceArg::new();
+        if axes > 0 {
+            let strides = tensors.iter().flat_map(|i| own[*i].meta.strides().iter());
+            let numbers = own[0].meta.shape().iter().chain(strides);
+            numbers.for_each(|number| places.push(*number as u32));
+        }
+        let count = count(&own[0]);
+        cuts.push(count, cubes(count), places);
+    }
+    cuts
+}
+
+fn blocks(count: usize) -> usize {
+    count.div_ceil(RUN * UNITS as usize)
+}
+
+fn three(all: &[&[CubeTensor]], [w, a, b]: [usize; 3]) -> SequenceArg<Three> {
+    let of =
+        |own: &&[CubeTensor]| ThreeLaunch::new(buffer(&own[w]), buffer(&own[a]), buffer(&own[b]));
+    all.iter().map(of).collect()
+}
+
+fn four(all: &[&[CubeTensor]]) -> SequenceArg<Four> {
+    let of = |own: &&[CubeTensor]| {
+        let [w, g, m, v] = [0, 1, 2, 3].map(|i: usize| buffer(&own[i]));
+        FourLaunch::new(w, g, m, v)
+    };
+    all.iter().map(of).collect()
+}
+
+fn sgd(all: &[&[CubeTensor]], numbers: &CubeTensor, axes: usize) {
+    let cuts = cuts(all, &[0, 1, 2], axes, blocks);
     sgd_kernel::launch(
-        client,
-        grid(n),
+        &numbers.client,
+        cuts.grid(),
         units(),
-        of_g,
-        of_numbers,
-        to_w,
-        to_v,
-        n as u32,
+        three(all, [0, 1, 2]),
+        cuts.all,
+        buffer(numbers),
+        all.len(),
         axes,
     );
-    (w, v)
 }
 
-pub(super) fn adagrad([w, g, s, numbers]: [CubeTensor; 4]) -> (CubeTensor, CubeTensor) {
-    let (n, axes) = (count(&w), axes([&w, &g, &s]));
-    let [of_g, of_numbers, to_w, to_s] = [&g, &numbers, &w, &s].map(argument);
-    let client = &w.client;
+fn adagrad(all: &[&[CubeTensor]], numbers: &CubeTensor, axes: usize) {
+    let cuts = cuts(all, &[0, 1, 2], axes, blocks);
     adagrad_kernel::launch(
-        client,
-        grid(n),
+        &numbers.client,
+        cuts.grid(),
         units(),
-        of_g,
-        of_numbers,
-        to_w,
-        to_s,
-        n as u32,
+        three(all, [0, 1, 2]),
+        cuts.all,
+        buffer(numbers),
+        all.len(),
         axes,
     );
-    (w, s)
 }
 
-pub(super) fn adam([w, g, m, v, numbers]: [CubeTensor; 5]) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let (n, axes) = (count(&w), axes([&w, &g, &m, &v]));
-    let [of_g, of_numbers, to_w, to_m, to_v] = [&g, &numbers, &w, &m, &v].map(argument);
-    let client = &w.client;
+fn adam(all: &[&[CubeTensor]], numbers: &CubeTensor, axes: usize) {
+    let cuts = cuts(all, &[0, 1, 2, 3], axes, blocks);
     adam_kernel::launch(
-        client,
-        grid(n),
+        &numbers.client,
+        cuts.grid(),
         units(),
-        of_g,
-        of_numbers,
-        to_w,
-        to_m,
-        to_v,
-        n as u32,
+        four(all),
+        cuts.all,
+        buffer(numbers),
+        all.len(),
         axes,
     );
-    (w, m, v)
 }
 
 /// Where number `i` of a tensor is, in the order of its axes.
@@ -170,69 +324,142 @@ fn mix(new: &Tensor<f32>, old: &mut Tensor<f32>, count: u32, share: f32, #[compt
     }
 }
 
-/// Numbers: lr, μ, λ.
-#[cube(launch)]
-fn sgd_kernel(
-    grad: &Tensor<f32>,
-    numbers: &Tensor<f32>,
-    w: &mut Tensor<f32>,
-    v: &mut Tensor<f32>,
-    count: u32,
-    #[comptime] axes: usize,
-) {
-    let i = ABSOLUTE_POS;
-    if i < count as usize && numbers[8] > 0.0f32 {
-        let to_w = place(&*w, i, axes);
-        let to_v = place(&*v, i, axes);
-        let g = grad[place(grad, i, axes)] + numbers[2] * w[to_w];
-        let velocity = numbers[1] * v[to_v] + g;
-        v[to_v] = velocity;
-        w[to_w] -= numbers[0] * velocity;
+/// Weights and two more tensors of a parameter.
+#[derive(CubeLaunch, CubeType)]
+struct Three {
+    w: Box<[f32]>,
+    a: Box<[f32]>,
+    b: Box<[f32]>,
+}
+
+/// Weights, gradient and moments of a parameter.
+#[derive(CubeLaunch, CubeType)]
+struct Four {
+    w: Box<[f32]>,
+    g: Box<[f32]>,
+    m: Box<[f32]>,
+    v: Box<[f32]>,
+}
+
+/// Where number `i` of a parameter's tensor `which` is, in the order of its axes.
+#[cube]
+fn place_in(cut: &Cut, i: u32, #[comptime] which: usize, #[comptime] axes: usize) -> usize {
+    if comptime!(axes == 0) {
+        i as usize
+    } else {
+        let mut rest = i;
+        let mut place = 0u32;
+        #[unroll]
+        for axis in 0..axes {
+            let axis = comptime!(axes - 1 - axis);
+            let stride = comptime!((1 + which) * axes + axis);
+            let size = cut.places[axis];
+            place += (rest % size) * cut.places[stride];
+            rest /= size;
+        }
+        place as usize
     }
 }
 
-/// Numbers: lr, ε, λ.
+/// Numbers: lr, μ, λ. The tensors are w, g and v.
 #[cube(launch)]
-fn adagrad_kernel(
-    grad: &Tensor<f32>,
-    numbers: &Tensor<f32>,
-    w: &mut Tensor<f32>,
-    s: &mut Tensor<f32>,
-    count: u32,
+fn sgd_kernel(
+    all: &mut Sequence<Three>,
+    cuts: &Sequence<Cut>,
+    numbers: &[f32],
+    #[comptime] count: usize,
     #[comptime] axes: usize,
 ) {
-    let i = ABSOLUTE_POS;
-    if i < count as usize && numbers[8] > 0.0f32 {
-        let to_w = place(&*w, i, axes);
-        let to_s = place(&*s, i, axes);
-        let g = grad[place(grad, i, axes)] + numbers[2] * w[to_w];
-        let sum = s[to_s] + g * g;
-        s[to_s] = sum;
-        w[to_w] -= numbers[0] * (g / (sum.sqrt() + numbers[1]));
+    let cube = CUBE_POS as u32;
+    if numbers[8] > 0.0f32 {
+        #[unroll]
+        for k in 0..count {
+            let cut = cuts.index(k);
+            if cube >= cut.first && cube < cut.end {
+                let own = all.index_mut(k);
+                let step = (cut.end - cut.first) * CUBE_DIM;
+                let mut i = (cube - cut.first) * CUBE_DIM + UNIT_POS;
+                while i < cut.count {
+                    let to_w = place_in(cut, i, 0usize, axes);
+                    let to_g = place_in(cut, i, 1usize, axes);
+                    let to_v = place_in(cut, i, 2usize, axes);
+                    let g = own.a[to_g] + numbers[2] * own.w[to_w];
+                    let velocity = numbers[1] * own.b[to_v] + g;
+                    own.b[to_v] = velocity;
+                    own.w[to_w] -= numbers[0] * velocity;
+                    i += step;
+                }
+            }
+        }
+    }
+}
+
+/// Numbers: lr, ε, λ. The tensors are w, g and s.
+#[cube(launch)]
+fn adagrad_kernel(
+    all: &mut Sequence<Three>,
+    cuts: &Sequence<Cut>,
+    numbers: &[f32],
+    #[comptime] count: usize,
+    #[comptime] axes: usize,
+) {
+    let cube = CUBE_POS as u32;
+    if numbers[8] > 0.0f32 {
+        #[unroll]
+        for k in 0..count {
+            let cut = cuts.index(k);
+            if cube >= cut.first && cube < cut.end {
+                let own = all.index_mut(k);
+                let step = (cut.end - cut.first) * CUBE_DIM;
+                let mut i = (cube - cut.first) * CUBE_DIM + UNIT_POS;
+                while i < cut.count {
+                    let to_w = place_in(cut, i, 0usize, axes);
+                    let to_g = place_in(cut, i, 1usize, axes);
+                    let to_s = place_in(cut, i, 2usize, axes);
+                    let g = own.a[to_g] + numbers[2] * own.w[to_w];
+                    let sum = own.b[to_s] + g * g;
+                    own.b[to_s] = sum;
+                    own.w[to_w] -= numbers[0] * (g / (sum.sqrt() + numbers[1]));
+                    i += step;
+                }
+            }
+        }
     }
 }
 
 /// Numbers: lr · factor, ε', 1 − lr·λ or 1, λ or 0, β₁, β₂, 1 − β₁, 1 − β₂.
 #[cube(launch)]
 fn adam_kernel(
-    grad: &Tensor<f32>,
-    numbers: &Tensor<f32>,
-    w: &mut Tensor<f32>,
-    m: &mut Tensor<f32>,
-    v: &mut Tensor<f32>,
-    count: u32,
+    all: &mut Sequence<Four>,
+    cuts: &Sequence<Cut>,
+    numbers: &[f32],
+    #[comptime] count: usize,
     #[comptime] axes: usize,
 ) {
-    let i = ABSOLUTE_POS;
-    if i < count as usize && numbers[8] > 0.0f32 {
-        let to_w = place(&*w, i, axes);
-        let to_m = place(&*m, i, axes);
-        let to_v = place(&*v, i, axes);
-        let g = grad[place(grad, i, axes)] + numbers[3] * w[to_w];
-        let first = numbers[4] * m[to_m] + numbers[6] * g;
-        let second = numbers[5] * v[to_v] + numbers[7] * (g * g);
-        m[to_m] = first;
-        v[to_v] = second;
-        w[to_w] = numbers[2] * w[to_w] - numbers[0] * (first / (second.sqrt() + numbers[1]));
+    let cube = CUBE_POS as u32;
+    if numbers[8] > 0.0f32 {
+        #[unroll]
+        for k in 0..count {
+            let cut = cuts.index(k);
+            if cube >= cut.first && cube < cut.end {
+                let own = all.index_mut(k);
+                let step = (cut.end - cut.first) * CUBE_DIM;
+                let mut i = (cube - cut.first) * CUBE_DIM + UNIT_POS;
+                while i < cut.count {
+                    let to_w = place_in(cut, i, 0usize, axes);
+                    let to_g = place_in(cut, i, 1usize, axes);
+                    let to_m = place_in(cut, i, 2usize, axes);
+                    let to_v = place_in(cut, i, 3usize, axes);
+                    let g = own.g[to_g] + numbers[3] * own.w[to_w];
+                    let first = numbers[4] * own.m[to_m] + numbers[6] * g;
+                    let second = numbers[5] * own.v[to_v] + numbers[7] * (g * g);
+                    own.m[to_m] = first;
+                    own.v[to_v] = second;
+                    own.w[to_w] = numbers[2] * own.w[to_w]
+                        - numbers[0] * (first / (second.sqrt() + numbers[1]));
+                    i += step;
+                }
+            }
+        }
     }
 }

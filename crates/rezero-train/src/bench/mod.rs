@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_data::nearest;
 use rezero_kernels::{
-    Captured, Launch, Tasks, can_overwrite, capture, cross_entropy, in_place, launches,
+    Captured, Launch, Tasks, can_overwrite, capture, cross_entropy, in_place, launches, together,
 };
 use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
@@ -458,17 +458,15 @@ fn train<M: Module + 'static>(
     let model = initialized(model);
     let device = inner_device(&model);
     let mut optimizer = ModuleOptimizer::from(rule.clone());
-    let own = device.clone();
     let step = move |before: M| {
         let loss = match how.half {
             Some(half) => losses(&in_precision(before.clone(), half)).mean(),
             None => losses(&before).mean(),
         };
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
-        // As in a run: nothing that is still to read a weight may come after its update in place.
-        let _ = own.flush();
         // The optimizer's rate holds the learning rate.
-        (loss.inner(), optimizer.step(0.0, before, gradients))
+        let after = together(|| optimizer.step(0.0, before, gradients));
+        (loss.inner(), after)
     };
     let mut captured: Option<Captured<(Tensor<1>, M)>> = None;
     let mut plain = Some((model, step));
@@ -496,7 +494,11 @@ fn train<M: Module + 'static>(
     });
     timed.captured = captured.is_some_and(|captured| captured.is_hardware());
     if let (true, Some((model, mut step))) = (how.profile, plain) {
-        (_, timed.launches) = launches(|| step(model).0.into_scalar::<f32>());
+        // The launches that a captured step would replay.
+        if can_overwrite(&device) {
+            rule.refresh(taken, true, &device);
+        }
+        (_, timed.launches) = launches(|| in_place(|| step(model)).0.into_scalar::<f32>());
     }
     timed
 }

@@ -13,7 +13,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn::train::TrainOutput;
-use rezero_kernels::{Captured, Seed, capture, in_place, overwrite};
+use rezero_kernels::{Captured, Seed, capture, in_place, overwrite, together};
 
 use super::model::{Batch, Model};
 use super::optimizer::InPlace;
@@ -136,13 +136,11 @@ impl<M: Model> Capturing<M> {
         }
 
         self.refresh(time, false);
-        let (device, mut optimizer) = (self.device.clone(), optimizer.clone());
+        let mut optimizer = optimizer.clone();
         let graph = capture(&self.device, move || {
             in_place(|| {
                 let (own, grads, item) = gradients();
-                // Nothing that is still to read a weight may come after its update.
-                let _ = device.flush();
-                (item, optimizer.step(0.0, own, grads))
+                (item, together(|| optimizer.step(0.0, own, grads)))
             })
         });
         before.restore();

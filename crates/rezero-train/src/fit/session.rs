@@ -14,7 +14,7 @@ use burn::train::{
     TrainLoader, TrainOutput, TrainingItem, ValidLoader,
 };
 use rezero_data::rng::mix;
-use rezero_kernels::{in_place, seeded};
+use rezero_kernels::{in_place, seeded, together};
 
 use super::average::Average;
 use super::captured::Capturing;
@@ -320,7 +320,7 @@ impl<M: Model> Session<M> {
         }
         if !skipped {
             let trainee = self.trainee.take().expect("it was put back above");
-            let trainee = optimizer.step(output.lr, trainee, grads);
+            let trainee = together(|| optimizer.step(output.lr, trainee, grads));
             if let Some((_, asked)) = &mut self.start.from {
                 *asked = true;
             }

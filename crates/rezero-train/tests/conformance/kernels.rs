@@ -5,7 +5,7 @@ use rezero_data::rng::mix;
 use rezero_kernels::{
     AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, NUMBERS, Seed, SgdStep,
     Tensors, batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, draw_from,
-    dropout, gated_sum, launches, layer_norm, rms_norm, seeded,
+    dropout, gated_sum, launches, layer_norm, rms_norm, seeded, together,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -459,6 +459,59 @@ fn updates_in_place() {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Sgd,
+    AdaGrad,
+    Adam,
+}
+
+/// A parameter's weights, gradient, and two tensors of state.
+type Parameter = [Tensor<4>; 4];
+
+impl Rule {
+    const ALL: [Self; 3] = [Self::Sgd, Self::AdaGrad, Self::Adam];
+
+    fn numbers(self) -> [f32; NUMBERS] {
+        let (lr, weight_decay) = (0.1, 0.01);
+        let (beta_1, beta_2, epsilon, time) = (0.9, 0.99, 1e-3, 3);
+        match self {
+            Self::Sgd => SgdStep {
+                lr,
+                momentum: 0.9,
+                weight_decay,
+            }
+            .numbers(),
+            Self::AdaGrad => AdaGradStep {
+                lr,
+                epsilon,
+                weight_decay,
+            }
+            .numbers(),
+            Self::Adam => AdamStep {
+                lr,
+                beta_1,
+                beta_2,
+                epsilon,
+                weight_decay,
+                decoupled: false,
+                time,
+            }
+            .numbers(),
+        }
+    }
+
+    fn update(self, numbers: &Tensor<1>, [w, g, a, b]: &Parameter) {
+        let both = || [a.clone(), b.clone()];
+        let done = match self {
+            Self::Sgd => SgdStep::in_place(numbers, w, g, a).is_some(),
+            Self::AdaGrad => AdaGradStep::in_place(numbers, w, g, b).is_some(),
+            Self::Adam => AdamStep::in_place(numbers, w, g, &both()).is_some(),
+        };
+        assert!(done, "{self:?} in place");
+    }
+}
+
 /// The shape of parameter `i` of many, and which of its tensors are in NHWC.
 fn odd(i: usize) -> ([usize; 4], [bool; 4]) {
     let shape = match i % 50 {
@@ -471,6 +524,63 @@ fn odd(i: usize) -> ([usize; 4], [bool; 4]) {
         _ => [false; 4],
     };
     (shape, channels_last)
+}
+
+/// Updates of many parameters at once have the bits of the same updates one by one.
+#[test]
+fn updates_together() {
+    let device = device();
+    if !can_overwrite(&device) {
+        return;
+    }
+    let parameters = |n: usize| -> Vec<Parameter> {
+        let parameter = |i: usize| {
+            let (shape, channels_last) = odd(i);
+            [0, 1, 2, 3].map(|j| {
+                let all = Tensor::<4>::from_data(random(shape, (4 * i + j) as u64), &device);
+                let all = if j == 3 { all.clone() * all } else { all };
+                laid(all, channels_last[j])
+            })
+        };
+        (0..n).map(parameter).collect()
+    };
+    for n in [1, 7, 200] {
+        let numbers = Rule::ALL.map(|rule| Tensor::<1>::from_floats(rule.numbers(), &device));
+        let all = Rule::ALL.map(|_| parameters(n));
+        let alone = Rule::ALL.map(|_| parameters(n));
+        device.flush().expect("no error");
+        let (_, made) = launches(|| {
+            together(|| {
+                for ((rule, numbers), own) in Rule::ALL.iter().zip(&numbers).zip(&all) {
+                    own.iter().for_each(|own| rule.update(numbers, own));
+                }
+            });
+            values(all[2][n - 1][0].clone())
+        });
+        let ((), made_alone) = launches(|| {
+            for ((rule, numbers), own) in Rule::ALL.iter().zip(&numbers).zip(&alone) {
+                own.iter().for_each(|own| rule.update(numbers, own));
+            }
+        });
+        let (made, made_alone) = (made.len(), made_alone.len());
+        println!("{n} parameters, three rules: {made} launches, alone {made_alone}");
+        assert!(made <= made_alone);
+        let before = parameters(n);
+        for ((rule, all), alone) in Rule::ALL.iter().zip(all).zip(alone) {
+            for (i, (all, alone)) in all.into_iter().zip(alone).enumerate() {
+                for (j, (got, want)) in all.into_iter().zip(alone).enumerate() {
+                    let bits = |x: Tensor<4>| -> Vec<u32> {
+                        values(x).into_iter().map(f32::to_bits).collect()
+                    };
+                    let (got, want) = (bits(got), bits(want));
+                    assert_eq!(got, want, "{rule:?}, tensor {j} of parameter {i} of {n}");
+                    if j == 0 {
+                        assert_ne!(got, bits(before[i][0].clone()), "{rule:?}: not updated");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Sums of squares, and products with a factor, of many tensors at once.
