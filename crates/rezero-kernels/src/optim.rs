@@ -56,7 +56,7 @@ pub struct AdamStep {
     pub time: usize,
 }
 
-/// What a step of [`SgdStep`], [`AdaGradStep`] or [`AdamStep`] reads from the device, if it is taken in place: learning rate, momentum and the like. A
+/// What a step of [`SgdStep`], [`AdaGradStep`], [`AdamStep`] or [`LambStep`] reads from the device, if it is taken in place: learning rate, momentum and the like. A
 /// [captured](crate::capture) step then follows its schedule, which launches with constants would not. The last of them is 1; if it is 0, the step
 /// writes nothing.
 pub const NUMBERS: usize = 9;
@@ -370,6 +370,53 @@ impl LambStep {
             .bool_or(of_step.clone().equal_elem(0.0));
         let ratio = (of_weights / of_step).mask_fill(none, 1.0);
         (weights - step * ratio.unsqueeze() * self.lr, [m, v])
+    }
+
+    /// The numbers that [`in_place`](Self::in_place) reads.
+    ///
+    /// # Panics
+    ///
+    /// If `time` is 0.
+    pub fn numbers(&self) -> [f32; NUMBERS] {
+        counted(self.time);
+        // m·a / (√(v·b) + ε) = a/√b · m / (√v + ε/√b)
+        let [of_m, of_v] = self.corrections();
+        let [beta_1, beta_2] = [self.beta_1, self.beta_2];
+        padded([
+            self.lr,
+            of_m / of_v.sqrt(),
+            self.epsilon / of_v.sqrt(),
+            self.weight_decay,
+            beta_1,
+            beta_2,
+            1.0 - beta_1,
+            1.0 - beta_2,
+        ])
+    }
+
+    /// [`update`](Self::update) in the memory of the weights and of the moments, with the numbers of a step, `[9]`, at once or at the end of
+    /// [`together`](crate::together). The results share it. `None`, and nothing is written, if the tensors are not f32 on a CubeCL backend, outside autodiff.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn in_place<const D: usize>(
+        numbers: &Tensor<1>,
+        weights: &Tensor<D>,
+        gradient: &Tensor<D>,
+        [m, v]: &[Tensor<D>; 2],
+    ) -> Option<(Tensor<D>, [Tensor<D>; 2])> {
+        must_be_all(numbers);
+        for other in [gradient, m, v] {
+            check(weights, other);
+        }
+        #[cfg(feature = "cube")]
+        {
+            in_place(Rule::Lamb, numbers, [weights, gradient, m, v])?;
+            Some((weights.clone(), [m.clone(), v.clone()]))
+        }
+        #[cfg(not(feature = "cube"))]
+        None
     }
 
     /// The factors of m and v that correct the bias of moments that start at zero.

@@ -30,7 +30,7 @@ fn dense(tensor: CubeTensor) -> CubeTensor {
 }
 
 /// The parts of a sum over `count` elements.
-fn parts(count: usize) -> usize {
+pub(super) fn parts(count: usize) -> usize {
     count.div_ceil(RUN * UNITS as usize).clamp(1, CUBES)
 }
 

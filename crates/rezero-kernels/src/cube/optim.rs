@@ -4,7 +4,8 @@
 //! A weight, its gradient and its state may lie in memory in different orders, since Burn's operations give each their own. If they
 //! do, every unit computes where its number is.
 //!
-//! A launch updates many parameters ([`many`](super::many)).
+//! A launch updates many parameters ([`many`](super::many)). LAMB has two: its first kernel writes the moments and sums the squares of w and u in parts,
+//! a cube each; the cubes of the second one add the parts of their parameter again rather than wait for a third.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,12 +13,15 @@ use std::collections::BTreeMap;
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, TensorMetadata};
+use burn::tensor::Shape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::many::{CUT, Cut, Cuts, Many, ManyOps, most};
-use super::{UNITS, buffer, grid};
+use super::norms::parts;
+use super::sums::lane_sum;
+use super::{UNITS, buffer, fresh, grid};
 
 /// Elements of a unit.
 const RUN: usize = 4;
@@ -90,6 +94,7 @@ pub(crate) enum Rule {
     Sgd,
     AdaGrad,
     Adam,
+    Lamb,
 }
 
 impl Rule {
@@ -98,6 +103,7 @@ impl Rule {
             Self::Sgd => "rezero_sgd",
             Self::AdaGrad => "rezero_adagrad",
             Self::Adam => "rezero_adam",
+            Self::Lamb => "rezero_lamb",
         }
     }
 
@@ -105,7 +111,7 @@ impl Rule {
     fn tensors(self) -> usize {
         match self {
             Self::Sgd | Self::AdaGrad => 3,
-            Self::Adam => 4,
+            Self::Adam | Self::Lamb => 4,
         }
     }
 }
@@ -191,13 +197,15 @@ pub(super) fn update(rule: Rule, tensors: &[CubeTensor]) {
         by_axes.entry(axes(own)).or_default().push(own);
     }
     for (axes, all) in by_axes {
+        // LAMB's kernels have the parts of the norms beside the numbers.
         let places = (1 + rule.tensors()) * axes;
-        let most = most(&numbers.client, rule.tensors(), 1, CUT + places);
+        let most = most(&numbers.client, rule.tensors(), 2, CUT + places);
         for some in all.chunks(most) {
             match rule {
                 Rule::Sgd => sgd(some, numbers, axes),
                 Rule::AdaGrad => adagrad(some, numbers, axes),
                 Rule::Adam => adam(some, numbers, axes),
+                Rule::Lamb => lamb(some, numbers, axes),
             }
         }
     }
@@ -274,6 +282,38 @@ fn adam(all: &[&[CubeTensor]], numbers: &CubeTensor, axes: usize) {
         four(all),
         cuts.all,
         buffer(numbers),
+        all.len(),
+        axes,
+    );
+}
+
+fn lamb(all: &[&[CubeTensor]], numbers: &CubeTensor, axes: usize) {
+    let counts = all.iter().map(|own| count(&own[0]));
+    let stride = counts.map(parts).max().unwrap_or(1);
+    let of_parts = fresh(numbers, Shape::new([all.len(), stride, 2]));
+    let first = cuts(all, &[0, 1, 2, 3], axes, parts);
+    lamb_moments::launch(
+        &numbers.client,
+        first.grid(),
+        units(),
+        four(all),
+        first.all,
+        buffer(numbers),
+        buffer(&of_parts),
+        stride as u32,
+        all.len(),
+        axes,
+    );
+    let second = cuts(all, &[0, 2, 3], axes, parts);
+    lamb_apply::launch(
+        &numbers.client,
+        second.grid(),
+        units(),
+        three(all, [0, 2, 3]),
+        second.all,
+        buffer(numbers),
+        buffer(&of_parts),
+        stride as u32,
         all.len(),
         axes,
     );
@@ -457,6 +497,131 @@ fn adam_kernel(
                     own.v[to_v] = second;
                     own.w[to_w] = numbers[2] * own.w[to_w]
                         - numbers[0] * (first / (second.sqrt() + numbers[1]));
+                    i += step;
+                }
+            }
+        }
+    }
+}
+
+/// LAMB's u. Numbers: lr, factor, ε', λ, β₁, β₂, 1 − β₁, 1 − β₂.
+#[cube]
+fn direction(w: f32, m: f32, v: f32, numbers: &[f32]) -> f32 {
+    numbers[1] * (m / (v.sqrt() + numbers[2])) + numbers[3] * w
+}
+
+/// The moments, and Σ w² and Σ u² of each part. A row has a part for each cube of its parameter; the others are 0.
+#[cube(launch)]
+fn lamb_moments(
+    all: &mut Sequence<Four>,
+    cuts: &Sequence<Cut>,
+    numbers: &[f32],
+    parts: &mut [f32],
+    stride: u32,
+    #[comptime] count: usize,
+    #[comptime] axes: usize,
+) {
+    let cube = CUBE_POS as u32;
+    let mut of_w = 0.0f32;
+    let mut of_u = 0.0f32;
+    let mut at = 0u32;
+    let mut has_part = 0u32;
+    if numbers[8] > 0.0f32 {
+        #[unroll]
+        for k in 0..count {
+            let cut = cuts.index(k);
+            if cube >= cut.first && cube < cut.end {
+                let own = all.index_mut(k);
+                let step = (cut.end - cut.first) * CUBE_DIM;
+                let mut i = (cube - cut.first) * CUBE_DIM + UNIT_POS;
+                while i < cut.count {
+                    let to_w = place_in(cut, i, 0usize, axes);
+                    let to_g = place_in(cut, i, 1usize, axes);
+                    let to_m = place_in(cut, i, 2usize, axes);
+                    let to_v = place_in(cut, i, 3usize, axes);
+                    let w = own.w[to_w];
+                    let g = own.g[to_g];
+                    let m = numbers[4] * own.m[to_m] + numbers[6] * g;
+                    let v = numbers[5] * own.v[to_v] + numbers[7] * (g * g);
+                    own.m[to_m] = m;
+                    own.v[to_v] = v;
+                    let u = direction(w, m, v, numbers);
+                    of_w += w * w;
+                    of_u += u * u;
+                    i += step;
+                }
+                at = (cut.row * stride + (cube - cut.first)) * 2;
+                has_part = 1u32;
+                if cube == cut.first {
+                    let mut rest = cut.end - cut.first + UNIT_POS;
+                    while rest < stride {
+                        let zero = ((cut.row * stride + rest) * 2) as usize;
+                        parts[zero] = 0.0f32;
+                        parts[zero + 1] = 0.0f32;
+                        rest += CUBE_DIM;
+                    }
+                }
+            }
+        }
+    }
+    let of_w = lane_sum(of_w, 256usize, 1usize);
+    let of_u = lane_sum(of_u, 256usize, 1usize);
+    if UNIT_POS == 0 && has_part == 1u32 {
+        parts[at as usize] = of_w;
+        parts[at as usize + 1] = of_u;
+    }
+}
+
+/// `w ← w − lr · ‖w‖ / ‖u‖ · u`. The tensors are w, m and v.
+#[cube(launch)]
+fn lamb_apply(
+    all: &mut Sequence<Three>,
+    cuts: &Sequence<Cut>,
+    numbers: &[f32],
+    parts: &[f32],
+    stride: u32,
+    #[comptime] count: usize,
+    #[comptime] axes: usize,
+) {
+    let cube = CUBE_POS as u32;
+    let mut row = 0u32;
+    #[unroll]
+    for k in 0..count {
+        let cut = cuts.index(k);
+        if cube >= cut.first && cube < cut.end {
+            row = cut.row;
+        }
+    }
+    let mut of_w = 0.0f32;
+    let mut of_u = 0.0f32;
+    let mut part = UNIT_POS;
+    while part < stride {
+        let at = ((row * stride + part) * 2) as usize;
+        of_w += parts[at];
+        of_u += parts[at + 1];
+        part += CUBE_DIM;
+    }
+    let of_w = lane_sum(of_w, 256usize, 1usize);
+    let of_u = lane_sum(of_u, 256usize, 1usize);
+    let mut rate = numbers[0];
+    // NaN is no 0, so that divergence stays visible.
+    if of_w != 0.0f32 && of_u != 0.0f32 {
+        rate *= of_w.sqrt() / of_u.sqrt();
+    }
+    if numbers[8] > 0.0f32 {
+        #[unroll]
+        for k in 0..count {
+            let cut = cuts.index(k);
+            if cube >= cut.first && cube < cut.end {
+                let own = all.index_mut(k);
+                let step = (cut.end - cut.first) * CUBE_DIM;
+                let mut i = (cube - cut.first) * CUBE_DIM + UNIT_POS;
+                while i < cut.count {
+                    let to_w = place_in(cut, i, 0usize, axes);
+                    let to_m = place_in(cut, i, 1usize, axes);
+                    let to_v = place_in(cut, i, 2usize, axes);
+                    let u = direction(own.w[to_w], own.a[to_m], own.b[to_v], numbers);
+                    own.w[to_w] -= rate * u;
                     i += step;
                 }
             }

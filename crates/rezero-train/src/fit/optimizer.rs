@@ -122,6 +122,7 @@ fn rule(section: &recipe::Optimizer, lr: Rate, rates: &Rates) -> Box<dyn Rule> {
             lr,
             betas,
             weight_decay,
+            numbers: Numbers::default(),
         }),
         recipe::Optimizer::Lion(lion) => Box::new(Lion {
             lr,
@@ -284,7 +285,6 @@ trait MayStay {
     }
 }
 
-impl MayStay for Lamb {}
 impl MayStay for Lion {}
 impl MayStay for RatedMuon {}
 
@@ -652,6 +652,36 @@ struct Lamb {
     lr: Rate,
     betas: Betas,
     weight_decay: f64,
+    numbers: Numbers,
+}
+
+impl Lamb {
+    fn at(&self, time: usize) -> LambStep {
+        LambStep {
+            lr: self.lr.get(),
+            beta_1: self.betas.beta1,
+            beta_2: self.betas.beta2,
+            epsilon: self.betas.epsilon,
+            weight_decay: self.weight_decay,
+            time,
+        }
+    }
+}
+
+impl MayStay for Lamb {
+    fn in_place(&self) -> Option<Arc<dyn InPlace>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl Numbered for Lamb {
+    fn numbers_at(&self, time: usize) -> [f32; NUMBERS] {
+        self.at(time).numbers()
+    }
+
+    fn held(&self) -> &Numbers {
+        &self.numbers
+    }
 }
 
 impl Optimizer for Lamb {
@@ -665,16 +695,21 @@ impl Optimizer for Lamb {
         state: Option<State<D>>,
     ) -> (Tensor<D>, Option<State<D>>) {
         let (moments, time) = State::next(state);
-        let step = LambStep {
-            lr: self.lr.get(),
-            beta_1: self.betas.beta1,
-            beta_2: self.betas.beta2,
-            epsilon: self.betas.epsilon,
-            weight_decay: self.weight_decay,
-            time,
-        };
-        let (weights, moments) = step.update(weights, gradient, moments);
-        (weights, Some(State::new(time, moments)))
+        if let (Some(numbers), Some(moments)) = (self.numbers.get(), &moments)
+            && let Some((weights, moments)) =
+                LambStep::in_place(&numbers, &weights, &gradient, moments)
+        {
+            return (
+                weights,
+                Some(State::new(time, moments).counted_by(&self.numbers)),
+            );
+        }
+        self.numbers.note_moved();
+        let (weights, moments) = self.at(time).update(weights, gradient, moments);
+        (
+            weights,
+            Some(State::new(time, moments).counted_by(&self.numbers)),
+        )
     }
 
     fn to_device<const D: usize>(state: State<D>, device: &Device) -> State<D> {

@@ -126,6 +126,8 @@ fn captured_or_not_models_train_alike() {
         (Kind::Plain, SGD),
         (Kind::Plain, ("sgd", 0.1)),
         (Kind::Plain, ("adam", 0.5)),
+        (Kind::Plain, ("lamb", 0.0)),
+        (Kind::Plain, ("lamb", 0.1)),
         (Kind::BurnsNorm, SGD),
         (Kind::BurnsDropout, SGD),
         (Kind::Dropout, SGD),

@@ -3,9 +3,9 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_data::rng::mix;
 use rezero_kernels::{
-    AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, NUMBERS, Seed, SgdStep,
-    Tensors, batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy, draw_from,
-    dropout, gated_sum, launches, layer_norm, rms_norm, seeded, together,
+    AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, LambStep, NUMBERS, Seed,
+    SgdStep, Tensors, batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy,
+    draw_from, dropout, gated_sum, launches, layer_norm, rms_norm, seeded, together,
 };
 
 use crate::backend::{device, flex, tolerance};
@@ -420,6 +420,14 @@ fn updates_in_place() {
             decoupled: true,
             time: 3,
         };
+        let lamb = LambStep {
+            lr,
+            beta_1: 0.9,
+            beta_2: 0.99,
+            epsilon: 1e-3,
+            weight_decay,
+            time: 3,
+        };
         let what = format!("NHWC: {channels_last:?}");
         let check = |name: &str, got: Tensor<4>, want: Tensor<4>| {
             close(
@@ -456,6 +464,32 @@ fn updates_in_place() {
         check("Adam's weight", w, want_w);
         check("Adam's first moment", m, want_m);
         check("Adam's second moment", v, want_v);
+
+        let (w, m, v) = (of(0), of(2), square(of(3)));
+        let mut off = lamb.numbers();
+        off[NUMBERS - 1] = 0.0;
+        let moments = [m.clone(), v.clone()];
+        LambStep::in_place(&numbers(off), &w, &of(1), &moments).expect("in place");
+        check("a weight that is not written", w.clone(), flex(0));
+        LambStep::in_place(&numbers(lamb.numbers()), &w, &of(1), &moments).expect("in place");
+        let (want_w, [want_m, want_v]) =
+            lamb.update(flex(0), flex(1), Some([flex(2), square(flex(3))]));
+        check("LAMB's weight", w, want_w);
+        check("LAMB's first moment", m, want_m);
+        check("LAMB's second moment", v, want_v);
+
+        // Without a norm, the ratio is 1.
+        let w = of(0) * 0.0;
+        LambStep::in_place(
+            &numbers(lamb.numbers()),
+            &w,
+            &of(1),
+            &[of(2), square(of(3))],
+        )
+        .expect("in place");
+        let start = Some([flex(2), square(flex(3))]);
+        let (want_w, _) = lamb.update(flex(0) * 0.0, flex(1), start);
+        check("LAMB's weight from 0", w, want_w);
     }
 }
 
@@ -464,13 +498,14 @@ enum Rule {
     Sgd,
     AdaGrad,
     Adam,
+    Lamb,
 }
 
 /// A parameter's weights, gradient, and two tensors of state.
 type Parameter = [Tensor<4>; 4];
 
 impl Rule {
-    const ALL: [Self; 3] = [Self::Sgd, Self::AdaGrad, Self::Adam];
+    const ALL: [Self; 4] = [Self::Sgd, Self::AdaGrad, Self::Adam, Self::Lamb];
 
     fn numbers(self) -> [f32; NUMBERS] {
         let (lr, weight_decay) = (0.1, 0.01);
@@ -498,6 +533,15 @@ impl Rule {
                 time,
             }
             .numbers(),
+            Self::Lamb => LambStep {
+                lr,
+                beta_1,
+                beta_2,
+                epsilon,
+                weight_decay,
+                time,
+            }
+            .numbers(),
         }
     }
 
@@ -507,6 +551,7 @@ impl Rule {
             Self::Sgd => SgdStep::in_place(numbers, w, g, a).is_some(),
             Self::AdaGrad => AdaGradStep::in_place(numbers, w, g, b).is_some(),
             Self::Adam => AdamStep::in_place(numbers, w, g, &both()).is_some(),
+            Self::Lamb => LambStep::in_place(numbers, w, g, &both()).is_some(),
         };
         assert!(done, "{self:?} in place");
     }
@@ -555,7 +600,7 @@ fn updates_together() {
                     own.iter().for_each(|own| rule.update(numbers, own));
                 }
             });
-            values(all[2][n - 1][0].clone())
+            values(all[3][n - 1][0].clone())
         });
         let ((), made_alone) = launches(|| {
             for ((rule, numbers), own) in Rule::ALL.iter().zip(&numbers).zip(&alone) {
@@ -563,7 +608,7 @@ fn updates_together() {
             }
         });
         let (made, made_alone) = (made.len(), made_alone.len());
-        println!("{n} parameters, three rules: {made} launches, alone {made_alone}");
+        println!("{n} parameters, four rules: {made} launches, alone {made_alone}");
         assert!(made <= made_alone);
         let before = parameters(n);
         for ((rule, all), alone) in Rule::ALL.iter().zip(all).zip(alone) {
