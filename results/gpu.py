@@ -29,19 +29,24 @@ def said(*words):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def measured(out, name):
+    """The GPU, its driver and the day, as the suite has noted them where it ran."""
+    found = {"gpu": name, "driver": "", "date": datetime.date.today().isoformat()}
+    for line in (out / "machine.log").read_text().splitlines():
+        if line.startswith("gpu: "):
+            found["gpu"], found["driver"] = line.removeprefix("gpu: ").rsplit(", ", 1)
+        elif line.startswith("date: "):
+            found["date"] = line.removeprefix("date: ")
+        elif "Driver Version:" in line:
+            found["driver"] = line.split("Driver Version:")[1].split()[0]
+    return found
+
+
 def add(out, name):
     """The suite's lines, with where and when they were measured."""
     file = LINES / f"{name}.jsonl"
     known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    gpu = said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").split(", ")
-    for line in (out / "machine.log").read_text().splitlines():
-        # The table of nvidia-smi, where it was run on another machine.
-        if "Driver Version:" in line and len(gpu) < 2:
-            gpu = [name, line.split("Driver Version:")[1].split()[0]]
-    about = {
-        "gpu": gpu[0] or name,
-        "driver": gpu[1] if len(gpu) > 1 else "",
-        "date": datetime.date.today().isoformat(),
+    about = measured(out, name) | {
         "run": 1 + max((row["run"] for row in known), default=0),
         "commit": said("git", "rev-parse", "--short", "HEAD"),
     }
@@ -96,7 +101,8 @@ def write():
         last = rows[-1]
         commits = " and ".join(dict.fromkeys(row["commit"] for row in rows if row["commit"]))
         torch = next((row["framework"] for row in reversed(rows) if row["framework"].startswith("pytorch")), "no PyTorch")
-        head = f"{last['gpu']}, driver {last['driver']}, {last['date']}, commit {commits}; {torch}."
+        driver = f", driver {last['driver']}" if last["driver"] else ""
+        head = f"{last['gpu']}{driver}, {last['date']}, commit {commits}; {torch}."
         parts.append(f"{head} Lines: results/gpu/{file.name}\n\n{table(rows)}")
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
