@@ -72,7 +72,8 @@ check-import DIR:
     PYTHON="${REZERO_PYTHON:-python3}" scripts/check-import.sh {{DIR}}
 
 # `just test-DEVICE`: what must hold on every backend (docs/BACKENDS.md), built with Flex and that backend.
-# FEATURES=ndarray,vulkan,tch builds one binary for several.
+# FEATURES=ndarray,vulkan,tch builds one binary for several. A program with the feature `conformance` runs the same tests without
+# cargo: `rezero conformance --device DEVICE`.
 
 # What must hold on every backend, on Flex; the others likewise
 test-flex: (conformance "flex" "flex")
@@ -98,7 +99,7 @@ gpu-suite DEVICE OUT="runs/gpu-suite":
 # Format, lints, documentation
 check:
     cargo fmt --all -- --check
-    cargo clippy --release --workspace --all-targets --features rezero-train/png -- -D warnings
+    cargo clippy --release --workspace --all-targets --features rezero-train/png,rezero-train/conformance -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 # The stages of CI (docs/CI.md), and those that do not fit there

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2317 # `part` calls functions by their names.
 # Everything that docs/GPU.md and docs/BACKENDS.md want to know of a GPU, in the order of its worth, within a time:
 #
 #   scripts/gpu-suite.sh DEVICE OUT
@@ -6,8 +7,8 @@
 # DEVICE is as for --device (cuda, vulkan, …), OUT a directory for the results. Parts that are done are not done again, so that a suite that
 # was stopped goes on. `python3 results/gpu.py OUT NAME` then puts the timings into results/gpu/NAME.jsonl and docs/GPU.md.
 #
-#   REZERO=…       the program; without it, it is built with --features ${FEATURES:-DEVICE}
-#   CONFORMANCE=…  the conformance suite's binary; without it and without cargo it is left out
+#   REZERO=…       the program; without it, it is built with --features ${FEATURES:-DEVICE},conformance. One without the feature
+#                  `conformance` leaves out the conformance suite
 #   REZERO_PYTHON=…       Python with torch, to compare with; without it PyTorch is left out
 #   DATA=…         CIFAR-10's binary layout, to train on; without it nothing is trained
 #   WORKLOADS=…    what is timed (resnet-56,mlp-64,mlp-1000,lm-paper)
@@ -17,7 +18,7 @@
 set -uo pipefail
 
 if [ $# != 2 ]; then
-    sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
+    sed -n '3,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
     exit 1
 fi
 device=$1
@@ -29,12 +30,12 @@ workloads=${WORKLOADS:-resnet-56,mlp-64,mlp-1000,lm-paper}
 failed=0
 
 if [ -z "${REZERO:-}" ]; then
-    (cd "$root" && cargo build --locked --release --features "$features") || exit 1
+    (cd "$root" && cargo build --locked --release --features "$features,conformance") || exit 1
     REZERO=${CARGO_TARGET_DIR:-$root/target}/release/rezero
 fi
 
 # The parts run elsewhere.
-for name in REZERO CONFORMANCE REZERO_PYTHON DATA CACHES; do
+for name in REZERO REZERO_PYTHON DATA CACHES; do
     [ -n "${!name:-}" ] && export "$name=$(realpath -s "${!name}")"
 done
 # What was built does not count.
@@ -70,6 +71,15 @@ part() {
     fi
 }
 
+# results/gpu.py reads the line of the GPU.
+machine() {
+    echo "date: $(date -I)"
+    uname -a
+    lscpu | grep "Model name"
+    nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sed -n '1s/^/gpu: /p'
+    nvidia-smi 2>/dev/null || vulkaninfo --summary 2>/dev/null
+    "$REZERO" devices "$device"
+}
 # The lines of a timing also go to one file, which results/gpu.py reads.
 bench() { "$REZERO" bench "$workloads" --device "$device" --json "$@" | tee -a "$out/bench.jsonl"; }
 torch() {
@@ -85,14 +95,6 @@ captured() {
     done
     python3 "$root/results/gpu.py" --agree "$out/captured-true" "$out/captured-false"
 }
-conformance() {
-    if [ -n "${CONFORMANCE:-}" ]; then
-        REZERO_TEST_DEVICE=$device "$CONFORMANCE" --test-threads 1
-    else
-        cd "$root" && REZERO_TEST_DEVICE=$device cargo test --locked --release -p rezero-train --features "$features" \
-            --test conformance -- --test-threads 1
-    fi
-}
 train() { # SCHEME: continues where a run was stopped.
     local run="$out/resnet56-$1" resume=()
     [ -d "$run/checkpoints" ] && resume=(--resume)
@@ -101,10 +103,10 @@ train() { # SCHEME: continues where a run was stopped.
         --data-dir "$DATA" --run-dir "$run" "${resume[@]}" &&
         "$REZERO" eval "$run" --split test
 }
-export -f bench torch captured conformance train
-export device features workloads root out REZERO CONFORMANCE REZERO_PYTHON TORCH_DEVICE DATA TRAIN
+export -f machine bench torch captured train
+export device workloads root out REZERO REZERO_PYTHON TORCH_DEVICE DATA TRAIN
 
-part machine 20 sh -c 'uname -a; lscpu | grep "Model name"; nvidia-smi 2>/dev/null || vulkaninfo --summary 2>/dev/null || true'
+part machine 20 bash -c machine
 part check 90 "$REZERO" devices --check "$device"
 # The first steps compile kernels; their time is ms_first of these lines, if the caches were empty.
 part bench-f32 240 bash -o pipefail -c "bench --steps 20"
@@ -127,8 +129,10 @@ if [ -n "${REZERO_PYTHON:-}" ]; then
     part compiled-tf32 180 bash -o pipefail -c "torch --dtype tf32 --compile reduce-overhead"
     part compiled-bf16 180 bash -o pipefail -c "torch --dtype bf16 --compile reduce-overhead"
 fi
-if [ -n "${CONFORMANCE:-}" ] || command -v cargo >/dev/null; then
-    part conformance 600 bash -o pipefail -c conformance
+if "$REZERO" conformance --list >/dev/null 2>&1; then
+    part conformance 600 "$REZERO" conformance --device "$device"
+else
+    echo "== conformance: left out, the program was built without it"
 fi
 
 (cd "$out/caches" && tar -cJf ../caches.tar.xz .)

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig, momentum::MomentumConfig};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::support::{Array, Checks, Fixture, cross_entropy};
+use super::support::{Array, Checks, Fixture, cross_entropy};
 
 /// The names of the fields that lead to a parameter, and the type that holds it.
 #[derive(Default)]

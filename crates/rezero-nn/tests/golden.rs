@@ -11,8 +11,8 @@ use rezero_nn::resnet::{
 };
 use rezero_nn::{ResidualConfig, ResidualScheme};
 
-use crate::backend::{device, every};
-use crate::support::{
+use super::backend::{device, every};
+use super::support::{
     Array, Checks, Fixture, Named, cross_entropy, images, set_closed_form, targets,
 };
 
@@ -194,34 +194,34 @@ fn check_residual_blocks(scheme: ResidualScheme) {
     assert!(seen > 0, "no case for {scheme}");
 }
 
-#[test]
-fn vanilla_block() {
+#[cfg_attr(test, test)]
+pub fn vanilla_block() {
     check_residual_blocks(ResidualScheme::Residual);
 }
 
-#[test]
-fn zero_gamma_block() {
+#[cfg_attr(test, test)]
+pub fn zero_gamma_block() {
     check_residual_blocks(ResidualScheme::ZeroGamma);
 }
 
-#[test]
-fn rezero_block() {
+#[cfg_attr(test, test)]
+pub fn rezero_block() {
     check_residual_blocks(ResidualScheme::ReZero);
 }
 
-#[test]
-fn gated_block() {
+#[cfg_attr(test, test)]
+pub fn gated_block() {
     check_residual_blocks(ResidualScheme::Gated);
 }
 
-#[test]
-fn fixup_block() {
+#[cfg_attr(test, test)]
+pub fn fixup_block() {
     check_residual_blocks(ResidualScheme::FixUp);
 }
 
 /// Under both definitions: SkipInit keeps the padded shortcut.
-#[test]
-fn skipinit_block() {
+#[cfg_attr(test, test)]
+pub fn skipinit_block() {
     check_residual_blocks(ResidualScheme::SkipInit);
     let table = CifarResNetConfig::new(14)
         .with_residual(ResidualConfig::new(ResidualScheme::SkipInit))
@@ -310,13 +310,13 @@ fn check_preact_blocks(kind: &str) {
     }
 }
 
-#[test]
-fn preact_basic_block() {
+#[cfg_attr(test, test)]
+pub fn preact_basic_block() {
     check_preact_blocks("basic");
 }
 
-#[test]
-fn preact_bottleneck_block() {
+#[cfg_attr(test, test)]
+pub fn preact_bottleneck_block() {
     check_preact_blocks("bottleneck");
 }
 
@@ -471,8 +471,8 @@ const PREACT_NETWORKS: &[(&str, PreActDepth, ResidualScheme)] = &[
     ("preact50.rezero", PreActDepth::D50, ResidualScheme::ReZero),
 ];
 
-#[test]
-fn cifar_networks() {
+#[cfg_attr(test, test)]
+pub fn cifar_networks() {
     let device = device().autodiff();
     for &(case, depth, scheme, definition) in NETWORKS.iter().step_by(every()) {
         let config = CifarResNetConfig::new(depth)
@@ -482,8 +482,8 @@ fn cifar_networks() {
     }
 }
 
-#[test]
-fn preact_networks() {
+#[cfg_attr(test, test)]
+pub fn preact_networks() {
     let device = device().autodiff();
     for &(case, depth, scheme) in PREACT_NETWORKS.iter().step_by(every()) {
         let config = PreActResNetConfig::new(depth).with_residual(ResidualConfig::new(scheme));
@@ -492,8 +492,8 @@ fn preact_networks() {
 }
 
 /// No case of a fixture lies unread.
-#[test]
-fn every_case_is_compared() {
+#[cfg_attr(test, test)]
+pub fn every_case_is_compared() {
     let own = |names: &mut dyn Iterator<Item = &str>| -> BTreeSet<String> {
         names.map(str::to_owned).collect()
     };

@@ -4,9 +4,9 @@ use burn::tensor::Device;
 use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::{ResidualConfig, ResidualScheme};
 
-use crate::backend::{device, every};
-use crate::by_path::{check_case, check_trajectory};
-use crate::support::Fixture;
+use super::backend::{device, every};
+use super::by_path::{check_case, check_trajectory};
+use super::support::Fixture;
 
 const CASE: f64 = 2e-5;
 
@@ -25,8 +25,8 @@ fn network(scheme: ResidualScheme, device: &Device) -> Mixer {
         .init(device)
 }
 
-#[test]
-fn outputs_and_gradients_are_pytorchs() {
+#[cfg_attr(test, test)]
+pub fn outputs_and_gradients_are_pytorchs() {
     let (fixture, device) = (fixture(), device().autodiff());
     let cases = fixture.cases().into_iter();
     let cases: Vec<String> = cases.filter(|c| !c.starts_with("trajectory")).collect();
@@ -37,8 +37,8 @@ fn outputs_and_gradients_are_pytorchs() {
     }
 }
 
-#[test]
-fn twenty_steps_are_pytorchs() {
+#[cfg_attr(test, test)]
+pub fn twenty_steps_are_pytorchs() {
     let (fixture, device) = (fixture(), device().autodiff());
     for scheme in [ResidualScheme::ReZero, ResidualScheme::PreNorm] {
         let case = format!("trajectory.{scheme}");

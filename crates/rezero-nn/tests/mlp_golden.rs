@@ -5,8 +5,8 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use rezero_nn::{Mlp, MlpConfig, Norm, ResidualConfig, ResidualScheme};
 
-use crate::backend::device;
-use crate::support::{Array, Checks, Fixture, cross_entropy};
+use super::backend::device;
+use super::support::{Array, Checks, Fixture, cross_entropy};
 
 static FIXTURE: &[u8] = include_bytes!("fixtures/mlp.safetensors");
 const ARMS: [(&str, ResidualScheme); 7] = [
@@ -114,8 +114,8 @@ fn grad<const D: usize>(param: &Param<Tensor<D>>, gradients: &Gradients) -> Tens
     param.val().grad(gradients).expect("a gradient")
 }
 
-#[test]
-fn every_arm_is_pytorchs() {
+#[cfg_attr(test, test)]
+pub fn every_arm_is_pytorchs() {
     let device = device().autodiff();
     let fixture = Fixture::parse(FIXTURE);
     let known: Vec<&str> = ARMS.iter().map(|(name, _)| *name).collect();
@@ -134,8 +134,8 @@ fn every_arm_is_pytorchs() {
 }
 
 /// The notebook's variances: 2 / d_input, gain² / width, and PyTorch's U(±1/√fan_in) elsewhere.
-#[test]
-fn weights_are_drawn_as_the_notebook_draws_them() {
+#[cfg_attr(test, test)]
+pub fn weights_are_drawn_as_the_notebook_draws_them() {
     let device = device();
     device.seed(7);
     for (scheme, expected) in [

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backend;
+use super::backend;
 use burn::module::{Param, RunningState};
 use burn::nn::conv::Conv2d;
 use burn::nn::loss::CrossEntropyLossConfig;

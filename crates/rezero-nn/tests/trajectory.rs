@@ -7,8 +7,8 @@ use burn::optim::{GradientsParams, SgdConfig};
 use rezero_nn::gates;
 use rezero_nn::resnet::CifarResNetConfig;
 
-use crate::backend::device;
-use crate::support::{
+use super::backend::device;
+use super::support::{
     Array, Checks, Fixture, Named, cross_entropy, images, set_closed_form, targets,
 };
 
@@ -24,8 +24,8 @@ const PARAMETERS: f64 = 4e-5;
 /// unbiased where Burn's is biased, makes 9e-5.
 const EVALUATION: f64 = 1e-5;
 
-#[test]
-fn twenty_steps_of_sgd() {
+#[cfg_attr(test, test)]
+pub fn twenty_steps_of_sgd() {
     let fixture = Fixture::parse(include_bytes!("fixtures/trajectory.safetensors"));
     let device = device().autodiff();
     let mut net = CifarResNetConfig::new(20).init(&device);

@@ -7,8 +7,8 @@ use rezero_nn::transformer::{
     Activation, AttentionMask, RztxDecoderLayerConfig, RztxEncoderLayerConfig,
 };
 
-use crate::backend::{device, every};
-use crate::support::{Array, Checks, Fixture, Named, h, set_transformer};
+use super::backend::{device, every};
+use super::support::{Array, Checks, Fixture, Named, h, set_transformer};
 
 /// Float32 PyTorch is within 3e-6 of the stored values, as is Flex (α's gradient where it is a sum
 /// that nearly cancels; all else is within 1e-6). The smallest mistake we know, GELU by tanh for the
@@ -168,8 +168,8 @@ fn cases(layer: &str, count: usize) -> impl Iterator<Item = (Case, bool)> {
     })
 }
 
-#[test]
-fn transformer_encoder_layer() {
+#[cfg_attr(test, test)]
+pub fn transformer_encoder_layer() {
     let device = device().autodiff();
     let mut checks = Checks::new(LAYER);
     for (case, stored) in cases("encoder", 36) {
@@ -184,8 +184,8 @@ fn transformer_encoder_layer() {
     checks.finish("encoder layers");
 }
 
-#[test]
-fn transformer_decoder_layer() {
+#[cfg_attr(test, test)]
+pub fn transformer_decoder_layer() {
     let device = device().autodiff();
     let mut checks = Checks::new(LAYER);
     for (case, stored) in cases("decoder", 96) {

@@ -6,8 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rezero_nn::gates;
 use rezero_nn::transformer::{Activation, RztxEncoderConfig, RztxLm, RztxLmConfig};
 
-use crate::backend::device;
-use crate::support::{Array, Checks, Fixture, Named, cross_entropy, mix, set_transformer};
+use super::backend::device;
+use super::support::{Array, Checks, Fixture, Named, cross_entropy, mix, set_transformer};
 
 // Float32 PyTorch is within 3e-7 of the stored losses, logits and alphas, and 2e-6 of the change of
 // every parameter; so is LAMB here. Burn's Adam computes its bias correction in float32, where
@@ -110,15 +110,15 @@ fn follow(name: &str, mut optimizer: ModuleOptimizer, learning_rate: f64) {
     checks.finish(&format!("{name}, parameters"));
 }
 
-#[test]
-fn transformer_adam() {
+#[cfg_attr(test, test)]
+pub fn transformer_adam() {
     // PyTorch's epsilon; Burn's default is 1e-5.
     let optimizer = AdamConfig::new().with_epsilon(1e-8).init();
     follow("adam", optimizer, 0.01);
 }
 
-#[test]
-fn transformer_lamb() {
+#[cfg_attr(test, test)]
+pub fn transformer_lamb() {
     let optimizer = LambConfig::new().with_weight_decay(0.01).init();
     follow("lamb", optimizer, 0.02);
 }

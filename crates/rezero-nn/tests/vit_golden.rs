@@ -5,9 +5,9 @@ use rezero_nn::transformer::{Activation, RztxEncoderConfig};
 use rezero_nn::vit::{PatchPositions, Pooling, Vit, VitConfig};
 use rezero_nn::{ResidualConfig, ResidualScheme};
 
-use crate::backend::{device, every};
-use crate::by_path::{check_case, check_trajectory};
-use crate::support::Fixture;
+use super::backend::{device, every};
+use super::by_path::{check_case, check_trajectory};
+use super::support::Fixture;
 
 /// Flex is within 2e-6 of the stored values; GELU by tanh for the exact one is above 1e-4, bilinear
 /// for bicubic interpolation above 1e-2.
@@ -38,8 +38,8 @@ fn network(
         .init(device)
 }
 
-#[test]
-fn outputs_and_gradients_are_pytorchs() {
+#[cfg_attr(test, test)]
+pub fn outputs_and_gradients_are_pytorchs() {
     let (fixture, device) = (fixture(), device().autodiff());
     let cases = fixture.cases().into_iter();
     let cases: Vec<String> = cases.filter(|c| !c.starts_with("trajectory")).collect();
@@ -59,8 +59,8 @@ fn outputs_and_gradients_are_pytorchs() {
     }
 }
 
-#[test]
-fn twenty_steps_are_pytorchs() {
+#[cfg_attr(test, test)]
+pub fn twenty_steps_are_pytorchs() {
     let (fixture, device) = (fixture(), device().autodiff());
     for scheme in [ResidualScheme::ReZero, ResidualScheme::PreNorm] {
         let net = network(scheme, Pooling::Mean, PatchPositions::Learned, &device);

@@ -134,6 +134,8 @@ pub(crate) enum Command {
     Recipes(Recipes),
     /// List the devices that this binary can use, or check them against Flex
     Devices(Devices),
+    /// Run the tests that must hold on every backend
+    Conformance(Conformance),
     /// Let other machines train on this machine's devices
     Serve(Serve),
     /// Time training steps, decoding and classification
@@ -688,6 +690,20 @@ pub struct Devices {
     /// Check the one device in this process
     #[arg(long, hide = true)]
     pub here: bool,
+}
+
+/// Arguments of `rezero conformance`.
+#[derive(Debug, clap::Args)]
+pub struct Conformance {
+    /// Only the tests that have one of these texts in their names, for example kernels:: [default: all]
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// The device to test; see `rezero devices`
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub device: String,
+    /// Print the names of the tests
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// Arguments of `rezero serve`.

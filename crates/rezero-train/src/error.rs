@@ -164,12 +164,27 @@ pub enum Error {
     /// Devices whose results differ from Flex's.
     #[error("the check failed on {0}, as said above: do not train there")]
     SelfTest(String),
+    /// Tests that failed, or that cannot be run.
+    #[error("conformance: {0}")]
+    Conformance(String),
     /// A device cannot be served.
     #[error("cannot serve: {0}")]
     Serve(String),
     /// A device's memory does not hold a step.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+    /// A device, or the connection to it, was lost during a run.
+    #[error("device `{}` was lost ({message}); {kept}; continue with: {resume}", on_a_line(.name))]
+    DeviceLost {
+        /// The device.
+        name: String,
+        /// What its driver or the connection says.
+        message: String,
+        /// The checkpoint that is left.
+        kept: String,
+        /// What continues the run.
+        resume: String,
+    },
     /// Several processes cannot train together.
     #[error("{0}")]
     Ranks(String),
@@ -248,11 +263,12 @@ impl Error {
         }
     }
 
-    /// The process's exit status: 3 for a diverged run, 128 and the signal for a stopped one (130 for
-    /// Ctrl-C), else 1.
+    /// The process's exit status: 3 for a diverged run, 4 for one whose device was lost, 128 and the signal for a stopped one
+    /// (130 for Ctrl-C), else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Diverged { .. } => 3,
+            Self::DeviceLost { .. } => 4,
             Self::StoppedAtOnce => 130,
             Self::Interrupted { status, .. }
             | Self::SweepStopped { status, .. }

@@ -39,5 +39,5 @@ pub mod task;
 mod words;
 pub mod zoo;
 
-pub use commands::run;
+pub use commands::{Suite, bring, run};
 pub use say::{print_error, print_usage, usage_status};

@@ -21,9 +21,17 @@ pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// The program: cargo's, or this process, where `rezero conformance` runs a test.
+fn program() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_rezero") {
+        Some(program) => PathBuf::from(program),
+        None => std::env::current_exe().expect("this program has a path"),
+    }
+}
+
 /// The command, with `dir` as its working directory.
 pub fn rezero(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rezero"));
+    let mut command = Command::new(program());
     command.current_dir(dir).args(args).stdin(Stdio::null());
     command
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check_ranks;
+mod conformance;
 mod devices;
 mod eval;
 mod export;
@@ -24,6 +25,7 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
+pub use conformance::{Suite, bring};
 use rezero_data::Split;
 
 use crate::cli::{Cli, Command};
@@ -70,6 +72,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Models(args) => models::run(&args),
         Command::Recipes(args) => recipes::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
     }

@@ -1,13 +1,22 @@
-//! The device that `REZERO_TEST_DEVICE` names, and its tolerance against the references.
+//! The device that `REZERO_TEST_DEVICE` or `rezero conformance --device` names, and its tolerance against the references.
 
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use rezero_train::device::{backend, select};
 
-/// The value of `REZERO_TEST_DEVICE`, a name as for `--device`. Without it, Flex.
+static NAME: OnceLock<String> = OnceLock::new();
+
+/// Chooses the device, before the first test.
+#[cfg(not(test))]
+pub fn choose(name: &str) {
+    NAME.get_or_init(|| name.to_owned());
+}
+
+/// The name of the device: the one that was chosen, or the value of `REZERO_TEST_DEVICE`, or Flex.
 pub fn name() -> String {
-    std::env::var("REZERO_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned())
+    let given = || std::env::var("REZERO_TEST_DEVICE").unwrap_or_else(|_| "flex".to_owned());
+    NAME.get_or_init(given).clone()
 }
 
 pub fn device() -> Device {

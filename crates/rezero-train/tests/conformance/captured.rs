@@ -10,7 +10,7 @@ use rezero_kernels::fused;
 use rezero_train::fit::{Batch, DatasetSource, Finished, Model, Sums, Task, Trainer};
 use rezero_train::recipe::Settings;
 
-use crate::backend::{name, tolerance};
+use super::backend::{name, tolerance};
 
 /// A line through points.
 #[derive(Module, Debug)]
@@ -103,9 +103,9 @@ fn trained(
     (finished, row["loss"].as_f64().expect("a loss"))
 }
 
-#[test]
-fn batches_are_copied() {
-    let device = crate::backend::device();
+#[cfg_attr(test, test)]
+pub fn batches_are_copied() {
+    let device = super::backend::device();
     if !rezero_kernels::can_overwrite(&device) {
         return;
     }
@@ -113,14 +113,14 @@ fn batches_are_copied() {
     let batch = (tensor(1.0), tensor(2.0));
     let owned = batch.owned().expect("memory of its own");
     assert!(owned.overwrite(&(tensor(3.0), tensor(4.0))));
-    assert_eq!(crate::helpers::values(batch.0), [1.0; 6]);
-    assert_eq!(crate::helpers::values(owned.1.clone()), [4.0; 6]);
+    assert_eq!(super::helpers::values(batch.0), [1.0; 6]);
+    assert_eq!(super::helpers::values(owned.1.clone()), [4.0; 6]);
     assert!(!owned.overwrite(&(Tensor::zeros([1, 3], &device), tensor(0.0))));
 }
 
-#[test]
-fn captured_or_not_models_train_alike() {
-    let captures = rezero_kernels::can_overwrite(&crate::backend::device());
+#[cfg_attr(test, test)]
+pub fn captured_or_not_models_train_alike() {
+    let captures = rezero_kernels::can_overwrite(&super::backend::device());
     const SGD: (&str, f64) = ("sgd", 0.0);
     for (kind, recipe) in [
         (Kind::Plain, SGD),

@@ -12,9 +12,9 @@ use rezero_train::fit::{Batch, Source};
 use rezero_train::recipe::{OnDevice, Run};
 use rezero_train::task::on_device;
 
-use crate::backend::{device, flex, name, tolerance};
-use crate::command::{fail, losses, rewind, scratch, succeed};
-use crate::helpers::{bits, values};
+use super::backend::{device, flex, name, tolerance};
+use super::command::{fail, losses, rewind, scratch, succeed};
+use super::helpers::{bits, values};
 
 /// Of CIFAR-10, of MNIST, and some whose sides and bytes are odd.
 const SHAPES: [ImageShape; 4] = [
@@ -86,8 +86,8 @@ fn all(loader: &ImageLoader, step: usize, device: &Device) -> Vec<(Vec<u32>, Vec
     batches.map(|b| host(b.expect("a batch"))).collect()
 }
 
-#[test]
-fn batches_on_the_device_are_the_hosts() {
+#[cfg_attr(test, test)]
+pub fn batches_on_the_device_are_the_hosts() {
     for shape in SHAPES {
         // Three batches, the last of one image.
         let set = images(13, shape).take(11);
@@ -110,8 +110,8 @@ fn batches_on_the_device_are_the_hosts() {
 }
 
 /// With CIFAR-10's padding, for training, and on a device under autodiff.
-#[test]
-fn images_on_the_device_are_trained_on() {
+#[cfg_attr(test, test)]
+pub fn images_on_the_device_are_trained_on() {
     let shape = SHAPES[0];
     let set = images(20, shape);
     let config = LoaderConfig {
@@ -144,8 +144,8 @@ fn images_on_the_device_are_trained_on() {
     }
 }
 
-#[test]
-fn windows_are_checked() {
+#[cfg_attr(test, test)]
+pub fn windows_are_checked() {
     let shape = SHAPES[2];
     let (set, config) = (images(3, shape), config(shape, "none"));
     let table = config.normalization.table();
@@ -185,8 +185,8 @@ fn windows_are_checked() {
     assert!(beyond.is_err());
 }
 
-#[test]
-fn images_that_cannot_be_on_the_device_are_not() {
+#[cfg_attr(test, test)]
+pub fn images_that_cannot_be_on_the_device_are_not() {
     let shape = SHAPES[0];
     let set = images(400, shape);
     let of = |augment: &str, run: &Run| {
@@ -254,8 +254,8 @@ fn trained(dir: &Path, run: &str, more: &[&str]) -> (Vec<f64>, String) {
 }
 
 /// With images on the device or on the host a run has the same losses, captured or not, and resumed within an epoch.
-#[test]
-fn runs_with_images_on_the_device_are_the_same_runs() {
+#[cfg_attr(test, test)]
+pub fn runs_with_images_on_the_device_are_the_same_runs() {
     let dir = scratch();
     let always = ["on_device=always"];
     if !can() {

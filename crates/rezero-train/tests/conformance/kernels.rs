@@ -8,9 +8,9 @@ use rezero_kernels::{
     draw_from, dropout, gated_sum, launches, layer_norm, rms_norm, seeded, together,
 };
 
-use crate::backend::{device, flex, tolerance};
-use crate::helpers::values;
-use crate::with_flex::close;
+use super::backend::{device, flex, tolerance};
+use super::helpers::values;
+use super::with_flex::close;
 
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
     let value = |i| 2.0 * (mix(seed, i) >> 11) as f64 / (1u64 << 53) as f64 - 1.0;
@@ -49,8 +49,8 @@ fn laid(x: Tensor<4>, channels_last: bool) -> Tensor<4> {
     }
 }
 
-#[test]
-fn batch_norms() {
+#[cfg_attr(test, test)]
+pub fn batch_norms() {
     for (shape, epilogue, offset) in [
         ([4, 16, 8, 8], Epilogue::Relu, 0.0),
         ([3, 5, 7, 3], Epilogue::Identity, 300.0),
@@ -103,8 +103,8 @@ fn batch_norms() {
     }
 }
 
-#[test]
-fn gated_sums() {
+#[cfg_attr(test, test)]
+pub fn gated_sums() {
     for n in [1, 7, 5_000] {
         same(&format!("{n} values"), |device| {
             let (x, f) = (leaf([2, n], 1, device), leaf([2, n], 2, device));
@@ -125,8 +125,8 @@ fn gated_sums() {
     }
 }
 
-#[test]
-fn convolutions() {
+#[cfg_attr(test, test)]
+pub fn convolutions() {
     for ([n, c, h, w], out, stride) in [
         ([2, 16, 8, 8], 16, 1),
         ([3, 5, 7, 3], 40, 1),
@@ -160,8 +160,8 @@ fn by_columns(x: Tensor<2>, yes: bool) -> Tensor<2> {
     }
 }
 
-#[test]
-fn cross_entropies() {
+#[cfg_attr(test, test)]
+pub fn cross_entropies() {
     for ([n, classes], offset, turned) in [
         ([1, 1], 0.0, false),
         ([300, 1], 5.0, false),
@@ -197,8 +197,8 @@ fn cross_entropies() {
     }
 }
 
-#[test]
-fn row_norms() {
+#[cfg_attr(test, test)]
+pub fn row_norms() {
     for ([rows, channels], offset, turned) in [
         ([1, 1], 0.0, false),
         ([1, 5], 0.0, false),
@@ -236,8 +236,8 @@ fn row_norms() {
 }
 
 /// A channel far from all others, as Transformers have, costs no accuracy.
-#[test]
-fn row_norms_of_outliers() {
+#[cfg_attr(test, test)]
+pub fn row_norms_of_outliers() {
     for at in [0, 40] {
         same(&format!("an outlier at {at}"), |device| {
             let mut far = vec![0.0f32; 64];
@@ -258,8 +258,8 @@ fn row_norms_of_outliers() {
 }
 
 /// Within a seed, the device drops what Flex drops.
-#[test]
-fn dropouts() {
+#[cfg_attr(test, test)]
+pub fn dropouts() {
     let drops = can_overwrite(&device());
     let on = |device: &Device| {
         let case = |shape: [usize; 3], probability, first_row, turned| {
@@ -313,8 +313,8 @@ fn dropouts() {
     }
 }
 
-#[test]
-fn dropouts_seeds() {
+#[cfg_attr(test, test)]
+pub fn dropouts_seeds() {
     let device = device();
     let x = Tensor::<2>::ones([16, 64], &device);
     let dropped = || values(dropout(x.clone(), 0.5));
@@ -346,8 +346,8 @@ fn dropouts_seeds() {
 }
 
 /// Tensors without elements give such tensors.
-#[test]
-fn nothing_at_all() {
+#[cfg_attr(test, test)]
+pub fn nothing_at_all() {
     let device = device().autodiff();
     let x = || Tensor::<2>::zeros([0, 6], &device).require_grad();
     let channels = || Tensor::<1>::ones([6], &device);
@@ -372,8 +372,8 @@ fn nothing_at_all() {
 }
 
 /// A target that is no class is not taken for one.
-#[test]
-fn unknown_targets() {
+#[cfg_attr(test, test)]
+pub fn unknown_targets() {
     if !can_overwrite(&device()) {
         return;
     }
@@ -385,8 +385,8 @@ fn unknown_targets() {
 }
 
 /// Updates in place of tensors that lie in memory in different orders are those of the composed operations.
-#[test]
-fn updates_in_place() {
+#[cfg_attr(test, test)]
+pub fn updates_in_place() {
     let device = device();
     if !can_overwrite(&device) {
         return;
@@ -572,8 +572,8 @@ fn odd(i: usize) -> ([usize; 4], [bool; 4]) {
 }
 
 /// Updates of many parameters at once have the bits of the same updates one by one.
-#[test]
-fn updates_together() {
+#[cfg_attr(test, test)]
+pub fn updates_together() {
     let device = device();
     if !can_overwrite(&device) {
         return;
@@ -629,8 +629,8 @@ fn updates_together() {
 }
 
 /// Sums of squares, and products with a factor, of many tensors at once.
-#[test]
-fn norms_and_factors_together() {
+#[cfg_attr(test, test)]
+pub fn norms_and_factors_together() {
     let (device, flex) = (device(), flex());
     if !can_overwrite(&device) {
         return;

@@ -10,6 +10,9 @@
 //! Tolerances: the table `BACKENDS` in src/device/mod.rs.
 //!
 //! `REZERO_TEST_DEVICE=vulkan cargo test --release -p rezero-train --features vulkan --test conformance`
+//!
+//! With the feature `conformance`, these files are a module of the program too, whose command `rezero conformance` runs the same
+//! functions where there is no cargo. So their tests are `#[cfg_attr(test, test)]`, and paths to a sibling begin with `super`.
 
 mod backend;
 #[path = "../../../rezero-nn/tests/by_path.rs"]
@@ -41,3 +44,36 @@ mod transformer_trajectory;
 #[path = "../../../rezero-nn/tests/vit_golden.rs"]
 mod vit_golden;
 mod with_flex;
+
+/// A list of tests by module. What is missing there is dead code in the program, and clippy says so.
+#[cfg(not(test))]
+macro_rules! suite {
+    ($($module:ident: $($(#[$when:meta])? $test:ident),*;)*) => {
+        /// The tests, by the names that cargo has for them.
+        pub const TESTS: &[(&str, fn())] = &[$($(
+            $(#[$when])?
+            (concat!(stringify!($module), "::", stringify!($test)), $module::$test),
+        )*)*];
+    };
+}
+
+#[cfg(not(test))]
+pub use backend::choose;
+#[cfg(not(test))]
+suite! {
+    kernels: batch_norms, gated_sums, convolutions, cross_entropies, row_norms, row_norms_of_outliers, dropouts, dropouts_seeds, nothing_at_all, unknown_targets, updates_in_place, updates_together, norms_and_factors_together;
+    data: batches_on_the_device_are_the_hosts, images_on_the_device_are_trained_on, windows_are_checked, images_that_cannot_be_on_the_device_are_not, runs_with_images_on_the_device_are_the_same_runs;
+    golden: vanilla_block, zero_gamma_block, rezero_block, gated_block, fixup_block, skipinit_block, preact_basic_block,
+        preact_bottleneck_block, cifar_networks, preact_networks, every_case_is_compared;
+    mlp_golden: every_arm_is_pytorchs, weights_are_drawn_as_the_notebook_draws_them;
+    transformer_golden: transformer_encoder_layer, transformer_decoder_layer;
+    vit_golden: outputs_and_gradients_are_pytorchs, twenty_steps_are_pytorchs;
+    mixer_golden: outputs_and_gradients_are_pytorchs, twenty_steps_are_pytorchs;
+    trajectory: twenty_steps_of_sgd;
+    transformer_trajectory: transformer_adam, transformer_lamb;
+    with_flex: residual_schemes, decoding_with_a_cache, padding_is_not_seen, half_precision, batches_are_the_same_on_every_device;
+    captured: batches_are_copied, captured_or_not_models_train_alike;
+    runs: a_run_goes_on_on_another_backend, two_devices_are_one_with_the_whole_batch, half_precision_runs_or_is_refused,
+        captured_steps_are_the_same_steps, #[cfg(feature = "remote")] a_run_on_a_server,
+        #[cfg(feature = "remote")] a_device_is_lost;
+}

@@ -9,8 +9,8 @@ use rezero_data::{Augment, ImageLoader, LoaderConfig, Split, shapes};
 use rezero_nn::transformer::{LmCache, RztxEncoderConfig, RztxEncoderInput, RztxLm, RztxLmConfig};
 use rezero_nn::{Mlp, MlpConfig, ReZeroConfig, ResidualConfig, ResidualScheme, in_precision};
 
-use crate::backend::{device, flex, tolerance};
-use crate::helpers::values;
+use super::backend::{device, flex, tolerance};
+use super::helpers::values;
 
 /// `max |got − want| / max |want|`.
 fn error(got: &[f32], want: &[f32]) -> f64 {
@@ -66,8 +66,8 @@ fn tokens(n: usize, on: &Device) -> Tensor<2, Int> {
 }
 
 /// The gates and norms of every scheme of a Transformer.
-#[test]
-fn residual_schemes() {
+#[cfg_attr(test, test)]
+pub fn residual_schemes() {
     for &scheme in RztxEncoderConfig::SCHEMES {
         let model = lm(scheme);
         let on = |device: &Device| {
@@ -93,8 +93,8 @@ fn residual_schemes() {
 }
 
 /// Decoding byte by byte with a cache gives the same result as the whole text at once.
-#[test]
-fn decoding_with_a_cache() {
+#[cfg_attr(test, test)]
+pub fn decoding_with_a_cache() {
     let device = device();
     let reference = lm(ResidualScheme::ReZero).valid();
     let model = reference.clone().fork(&device);
@@ -115,8 +115,8 @@ fn decoding_with_a_cache() {
 }
 
 /// Masked positions do not affect the output.
-#[test]
-fn padding_is_not_seen() {
+#[cfg_attr(test, test)]
+pub fn padding_is_not_seen() {
     let device = device();
     let model = lm(ResidualScheme::PreNorm).valid().fork(&device).encoder;
     let input = |last: f32| {
@@ -142,8 +142,8 @@ fn mlp() -> Mlp {
 
 /// Products in half precision give results near those of f32, and gradients of the parameters
 /// themselves. A device without half precision returns an error.
-#[test]
-fn half_precision() {
+#[cfg_attr(test, test)]
+pub fn half_precision() {
     for (dtype, epsilon) in [
         (FloatDType::BF16, 2f64.powi(-8)),
         (FloatDType::F16, 2f64.powi(-11)),
@@ -181,8 +181,8 @@ fn half_precision() {
     }
 }
 
-#[test]
-fn batches_are_the_same_on_every_device() {
+#[cfg_attr(test, test)]
+pub fn batches_are_the_same_on_every_device() {
     let config = LoaderConfig {
         batch_size: 6,
         seed: 4,
