@@ -425,3 +425,85 @@ fn data_that_fails_in_the_middle_of_a_run_is_named_and_costs_no_checkpoint() {
         assert!(error.contains("the data ended early"), "{error}");
     }
 }
+
+/// A network whose device fails in one of its steps.
+#[derive(Module, Debug)]
+struct Fails {
+    net: Net,
+    #[module(skip)]
+    at: Option<(usize, &'static str)>,
+}
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Model for Fails {
+    type Batch = (Tensor<2>, Tensor<1, Int>);
+
+    fn loss(&self, batch: &Self::Batch) -> Sums {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.at {
+            Some((at, message)) if at == taken => panic!("{message}"),
+            _ => self.net.loss(batch),
+        }
+    }
+}
+
+/// A device that is lost has an error of its own, and memory that runs out too. The checkpoint before it stays, and the run goes on
+/// from it.
+#[test]
+fn a_device_that_fails_in_the_middle_of_a_run_costs_no_checkpoint() {
+    let dir = scratch();
+    let settings = settings("epochs = 3\ncheckpoint_every = 5");
+    let _lock = drawing();
+    let run = |name: &str, resume: bool, at: Option<(usize, &'static str)>| {
+        TAKEN.store(0, Ordering::Relaxed);
+        let train = DatasetSource::training(points(0..70), &settings, batch);
+        let valid = DatasetSource::scoring(points(70..90), &settings, batch);
+        let init = |device: &Device| Fails {
+            net: Net::new(3, device),
+            at,
+        };
+        let trainer = trainer(&dir.path().join(name), &settings).with_resume(resume);
+        trainer.fit(init, train, valid).map(|f| f.state.step)
+    };
+    assert_eq!(run("whole", false, None).unwrap(), 21);
+    let expected = rows(&dir.path().join("whole"));
+    for (name, message, code, parts) in [
+        (
+            "lost",
+            "Error while reading data: use `try_into_data` instead to catch the error at runtime: DevicePoisoned { reason: \
+             \"The device is poisoned\\nCaused by:\\n  cuMemcpy failed with status 700\\nBacktrace:\\n  0: f\" }",
+            4,
+            [
+                "device `flex` was lost (cuMemcpy failed with status 700)",
+                "the checkpoint of step 10 stays; continue with",
+            ],
+        ),
+        (
+            "full",
+            "Error while reading data: WithContext { reason: \"out of device memory allocating 512 bytes\" }",
+            1,
+            ["out of memory: a step holds 10 items", "or batch=5"],
+        ),
+    ] {
+        // Two batches are of the validation of step 7.
+        let error = run(name, false, Some((14, message))).unwrap_err();
+        assert_eq!(error.exit_code(), code, "{error}");
+        for part in parts {
+            assert!(error.to_string().contains(part), "no `{part}` in {error}");
+        }
+        assert_eq!(run(name, true, None).unwrap(), 21);
+        assert_eq!(rows(&dir.path().join(name)), expected, "{name}");
+    }
+    // Before the first checkpoint.
+    let error = run(
+        "none",
+        false,
+        Some((2, "wgpu error: Parent device is lost")),
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("there is no checkpoint yet"),
+        "{error}"
+    );
+}

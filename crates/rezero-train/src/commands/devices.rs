@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{check_ranks, out};
 use crate::cli::Devices;
 use crate::device::check::{self, Outcome};
+use crate::device::trouble::to_install;
 use crate::device::{self, BACKENDS, Description, describe, found, select};
 use crate::error::{Error, Result};
 use crate::ranks::{self, Ranks};
@@ -42,7 +43,7 @@ fn list(names: &[String]) -> Result<()> {
         }
         let found = found(backend.name);
         if found.is_empty() {
-            out!("           none found (is its driver installed?)");
+            out!("           none found ({})", to_install(backend.name));
         }
         for (name, _) in found {
             line(&name)?;

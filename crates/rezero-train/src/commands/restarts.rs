@@ -401,8 +401,8 @@ mod tests {
         assert_eq!(ending(3), Ending::Final(3));
         assert_eq!(ending(i32::from(LASTING)), Ending::Final(1));
         assert_eq!(ending(130), Ending::Final(130));
-        // A launcher's own error; an abort; SIGKILL.
-        for code in [1, 134, 137, 255] {
+        // A launcher's own error; a lost device; an abort; SIGKILL.
+        for code in [1, 4, 134, 137, 255] {
             assert_eq!(ending(code), Ending::Lost, "{code}");
         }
         #[cfg(unix)]

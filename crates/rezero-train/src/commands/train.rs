@@ -631,8 +631,17 @@ fn fit<D: Domain>(
         plain: args.plain || ranks.size() > 1 || !fit::can_draw(),
         ranks: ranks.clone(),
         synchronised,
+        resume: on_the_device(&dir, &settings.run.device),
     })?;
     Ok((finished, dir, run))
+}
+
+/// The command that continues a run whose device was lost. Only the command line may name a device of another machine.
+fn on_the_device(dir: &Path, device: &str) -> String {
+    match device::is_remote(device) {
+        true => words::command("train", dir, &["--resume", "--device", device]),
+        false => resume(dir),
+    }
 }
 
 /// Writes the weights that a run begins with as its step 0, so that it never needs the other run again.

@@ -8,10 +8,13 @@ use rezero_data::nearest;
 
 pub mod check;
 mod description;
+pub(crate) mod panics;
 mod remote;
+pub(crate) mod trouble;
 
 pub use description::{Description, describe, in_words, plainly};
-pub use remote::{TOKEN, chosen, is_remote, lost, token};
+pub use remote::{TOKEN, chosen, is_remote, token};
+pub use trouble::beginning;
 
 use remote::remote;
 
@@ -246,43 +249,12 @@ fn one(name: &str) -> Result<Device> {
 
 /// A device that is listed may still fail as soon as it is used, and its driver then panics.
 fn computes(device: &Device) -> Result<(), String> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     // With an exponential, which CUDA's kernels take from a file of its toolkit.
     let sum = || Tensor::<1>::zeros([2], device).exp().sum().into_data();
-    let sum = std::panic::catch_unwind(std::panic::AssertUnwindSafe(sum));
-    std::panic::set_hook(hook);
-    match sum {
+    match panics::unsaid(sum) {
         Ok(sum) if sum.iter::<f32>().all(|sum| (sum - 2.0).abs() < 1e-3) => Ok(()),
         Ok(_) => Err("e⁰ + e⁰ is not 2 on it; its driver is broken".to_owned()),
-        Err(panic) => {
-            let message = panic_message(panic.as_ref());
-            let hint = needed(message).unwrap_or("is its driver installed?");
-            let message = beginning(message);
-            Err(format!("it does not start: {message} ({hint})"))
-        }
-    }
-}
-
-/// What to install if a driver's message names one of the files that kernels need beside it.
-fn needed(message: &str) -> Option<&'static str> {
-    let message = message.to_lowercase();
-    [
-        ("libdevice", "libdevice.10.bc is missing: install the CUDA toolkit's nvvm, and set CUDA_PATH to the folder above nvvm/libdevice"),
-        ("nvrtc", "NVRTC is missing: install the CUDA toolkit, and add its folder of libraries to LD_LIBRARY_PATH"),
-    ]
-    .into_iter()
-    .find_map(|(word, hint)| message.contains(word).then_some(hint))
-}
-
-/// The first line of a driver's message, at most 200 characters of it: libtorch's messages are long
-/// lists.
-pub fn beginning(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    let line = line.split("\\n").next().unwrap_or_default().trim();
-    match line.char_indices().nth(200) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
+        Err(said) => Err(trouble::at_start(&said)),
     }
 }
 
@@ -371,13 +343,31 @@ fn open(name: &str, rest: Option<&str>) -> Result<Device, String> {
     let mut found = found(name);
     found.retain(|(name, _)| name.starts_with(prefix));
     match found.len() {
-        0 => Err("no such device was found on this machine (is its driver installed?)".to_owned()),
+        0 => Err(none_found(name)),
         count if index >= count => Err(format!(
             "index {index} is out of range, {count} found (0 to {})",
             count - 1
         )),
         _ => Ok(found.swap_remove(index).1),
     }
+}
+
+/// Why a backend has no device here.
+fn none_found(name: &str) -> String {
+    #[cfg(feature = "cuda")]
+    if name == "cuda" {
+        // The list leaves out the reason why it is empty.
+        let first = panics::unsaid(|| computes(&Device::cuda(0)));
+        return match first {
+            Err(said) => trouble::at_start(&said),
+            Ok(Err(message)) => message,
+            Ok(Ok(())) => "it is not listed, though it computes".to_owned(),
+        };
+    }
+    format!(
+        "no such device was found on this machine ({})",
+        trouble::to_install(name)
+    )
 }
 
 #[cfg(feature = "tch")]
@@ -472,21 +462,6 @@ mod tests {
         assert!(message.contains("takes no index"), "{message}");
         // As the recipe of a run on several ranks has it.
         select("flex:auto").unwrap();
-    }
-
-    #[test]
-    fn a_driver_is_cut_short() {
-        assert_eq!(beginning("one\ntwo"), "one");
-        assert_eq!(beginning(r#"Torch("one\ntwo")"#), "Torch(\"one");
-        assert_eq!(beginning(&"ä".repeat(300)), format!("{}…", "ä".repeat(200)));
-    }
-
-    #[test]
-    fn what_a_driver_lacks_is_named() {
-        let message = "Error while reading data\n  libdevice.10.bc was not found: the kernel calls a function";
-        assert!(needed(message).unwrap().contains("CUDA_PATH"));
-        assert!(needed("cannot load libnvrtc.so").unwrap().contains("NVRTC"));
-        assert_eq!(needed("an error"), None);
     }
 
     #[test]

@@ -98,21 +98,6 @@ pub(super) fn remote(_address: &str) -> Result<Device, String> {
     Err("this binary was built without it".to_owned())
 }
 
-/// `error`, with advice if the connection to a server of `device` ended.
-pub fn lost(error: Error, device: &str) -> Error {
-    let remote = device.contains("remote:");
-    match error {
-        Error::Training(message) if remote && message.contains("RecvError") => Error::Device {
-            name: device.to_owned(),
-            message:
-                "the connection was lost; --resume continues from the last checkpoint, on any \
-                      --device"
-                    .to_owned(),
-        },
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,21 +7,11 @@ use sysinfo::ProcessesToUpdate;
 
 #[cfg(feature = "allocator")]
 use super::terminal;
+use crate::device::trouble::tells_of_memory;
 use crate::error::Error;
 use crate::recipe::Train;
 use crate::say::say;
 use crate::words;
-
-/// Messages of devices and drivers that are out of memory, in lower case.
-const SIGNS: [&str; 7] = [
-    "out of memory",
-    "outofmemory",
-    "out_of_memory",
-    "not enough memory",
-    "can't allocate",
-    "cannot allocate",
-    "buffer is too big",
-];
 
 /// `error` as [`Error::OutOfMemory`] with `advice`, if its message says so.
 pub fn named(error: Error, advice: &str) -> Error {
@@ -122,15 +112,11 @@ pub fn no_thread(cause: impl std::fmt::Display) -> Error {
     ))
 }
 
-fn tells_of_memory(message: &str) -> bool {
-    let message = message.to_lowercase();
-    SIGNS.iter().any(|sign| message.contains(sign))
-}
-
-/// Advice for a step of `model` that needs more memory than there is.
-pub fn advice(model: &str, train: &Train) -> String {
+/// Advice for a step of `model` that needs more memory than there is on a device, which others may use too if it is a GPU. A step
+/// may be captured there: its memory is then held beside that of other steps.
+pub fn advice(model: &str, train: &Train, gpu: bool, captured: bool) -> String {
     let (batch, parts) = (train.batch, train.accumulate);
-    match batch / parts {
+    let mut advice = match batch / parts {
         0 | 1 => {
             format!("a step of {model} takes more than there is; try a smaller network")
         }
@@ -140,7 +126,14 @@ pub fn advice(model: &str, train: &Train) -> String {
             parts * 2,
             batch / 2
         ),
+    };
+    if captured {
+        advice += ", or run.capture=false";
     }
+    if gpu {
+        advice += " (`nvidia-smi` or `rocm-smi` lists other processes that use it)";
+    }
+    advice
 }
 
 #[cfg(test)]
@@ -152,7 +145,7 @@ mod tests {
         let train = Train::default();
         let says = |message: &str, train: &Train| {
             let error = Error::Training(message.to_owned());
-            named(error, &advice("an mlp", train)).to_string()
+            named(error, &advice("an mlp", train, false, false)).to_string()
         };
         let text = says("CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"", &train);
         assert!(
@@ -164,6 +157,13 @@ mod tests {
             says("DefaultCPUAllocator: can't allocate memory", &train).starts_with("out of memory")
         );
         assert!(!says("index out of bounds", &train).contains("memory"));
+        let text = says("out of device memory allocating 512 bytes", &train);
+        assert!(text.starts_with("out of memory"), "{text}");
+        let on_a_gpu = advice("an mlp", &train, true, true);
+        assert!(
+            on_a_gpu.contains("batch=64, or run.capture=false (`nvidia-smi`"),
+            "{on_a_gpu}"
+        );
         let one = Train { batch: 1, ..train };
         let text = says("out of memory", &one);
         assert!(text.contains("smaller network"), "{text}");

@@ -66,6 +66,8 @@ pub(crate) struct Fit<'a, M, T, V> {
     pub ranks: Ranks,
     /// Whether batch norms take the statistics of all of them, see [`exchange::may_synchronise`].
     pub synchronised: bool,
+    /// What continues the run, in words for its user.
+    pub resume: String,
 }
 
 /// How a run ended.
@@ -89,6 +91,15 @@ where
     T: Source<Batch = M::Batch>,
     V: Source<Batch = M::Batch>,
 {
+    /// Whether a step may be captured, if the optimizer allows it too.
+    pub fn may_capture(&self) -> bool {
+        let train = &self.settings.train;
+        let simple = !train.recompute && train.accumulate == 1 && train.dtype != DType::F16;
+        let alone = self.devices.len() == 1 && self.ranks.size() == 1;
+        let device = self.devices.first().map(|device| device.clone().inner());
+        self.settings.run.capture && simple && alone && device.is_some_and(|d| can_overwrite(&d))
+    }
+
     /// Trains until the end of the recipe, an interruption or an error.
     ///
     /// # Errors
@@ -96,6 +107,7 @@ where
     /// [`Error::Diverged`] if the loss or a gradient is not finite. Else the error of the data, the
     /// files or the device.
     pub fn run(self) -> Result<Finished> {
+        let may_capture = self.may_capture();
         let Self {
             settings, epochs, ..
         } = self;
@@ -107,14 +119,10 @@ where
         let trainee = Trainee::new(self.model, &settings.train);
         let (optimizer, rules) =
             optimizer::build_with_rules(&settings.optimizer, &settings.gates, &rates, &trainee);
-        let train = &settings.train;
-        let simple = !train.recompute && train.accumulate == 1 && train.dtype != DType::F16;
-        let alone = self.devices.len() == 1 && self.ranks.size() == 1;
-        let may = settings.run.capture && simple && alone;
         let mut moving = Moving {
             optimizer,
             capturing: rules
-                .filter(|_| may && can_overwrite(&device.clone().inner()))
+                .filter(|_| may_capture)
                 .map(|rules| Capturing::new(rules, &device)),
             schedule: Scheduler::new(settings, steps_per_epoch, epochs, rates),
             average: (settings.train.ema > 0.0).then(|| Average::new(settings.train.ema, None)),

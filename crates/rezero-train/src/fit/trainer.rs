@@ -16,10 +16,12 @@ use super::strategy::{Finished, Fit};
 use super::task::Task;
 use super::{STACK_BYTES, memory, terminal};
 use crate::device;
+use crate::device::panics::Listener;
+use crate::device::trouble::{beginning, is_lost};
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
 use crate::recipe::{GateOptimizer, Gates, Optimizer, Settings, fingerprint, must_be_same};
-use crate::record::{Environment, NewRun, Opening, Reader, run_dir};
+use crate::record::{Environment, NewRun, Opening, Reader, checkpoint, run_dir};
 
 /// Trains your own module on your own data. The run directory has metrics and checkpoints, the run
 /// resumes exactly, and `rezero report` can show it.
@@ -287,6 +289,7 @@ impl Trainer {
             plain: self.plain,
             ranks: self.ranks.clone(),
             synchronised: self.synchronised,
+            resume: "the same program, with Trainer::with_resume(true)".to_owned(),
         })?;
         if let (false, Some(run)) = (finished.interrupted, run) {
             run.done(&self.task.summary(&settings.run, &finished))?;
@@ -396,9 +399,15 @@ where
     T: Source<Batch = M::Batch>,
     V: Source<Batch = M::Batch>,
 {
-    let advice = memory::advice(&fit.identity, &fit.settings.train);
+    let (name, dir) = (
+        device::resolved(&fit.settings.run.device).to_owned(),
+        fit.dir,
+    );
+    let (leads, resume) = (fit.ranks.leads(), fit.resume.clone());
+    let gpu = ["cuda", "rocm"].iter().any(|kind| name.contains(kind));
+    let advice = memory::advice(&fit.identity, &fit.settings.train, gpu, fit.may_capture());
     memory::watch(&advice);
-    let device = fit.settings.run.device.clone();
+    let listener = Listener::new();
     let finished = catch_unwind(AssertUnwindSafe(|| fit.run())).unwrap_or_else(|panic| {
         Err(match device::panic_message(panic.as_ref()) {
             KILLED => Error::StoppedAtOnce,
@@ -407,7 +416,33 @@ where
     });
     // Before an error is printed.
     terminal::restore();
-    finished.map_err(|error| device::lost(memory::named(error, &advice), &device))
+    finished.map_err(|error| match error {
+        Error::Training(message) => {
+            let cause = listener.cause(&message);
+            match memory::named(Error::Training(cause.clone()), &advice) {
+                Error::Training(_) if is_lost(&cause, &name) => Error::DeviceLost {
+                    name,
+                    message: beginning(&cause),
+                    kept: kept(dir, leads),
+                    resume,
+                },
+                error => error,
+            }
+        }
+        error => error,
+    })
+}
+
+/// What is left of a run in `dir` that has lost its device. Another rank than the first may not see the directory.
+fn kept(dir: &Path, leads: bool) -> String {
+    let last = checkpoint::list(dir)
+        .ok()
+        .and_then(|mut all| all.pop_last());
+    match last {
+        Some((step, _)) => format!("the checkpoint of step {step} stays"),
+        None if leads => "there is no checkpoint yet".to_owned(),
+        None => "the last checkpoint stays".to_owned(),
+    }
 }
 
 /// Runs `work` on a thread whose stack is large enough for networks of thousands of layers.
