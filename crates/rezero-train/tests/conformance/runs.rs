@@ -305,14 +305,14 @@ pub fn a_device_is_lost() {
 }
 
 /// A captured step is replayed on other batches, in another memory than a step that is not, with the same numbers. So the runs
-/// are the same, also where one is resumed within its replays.
+/// are the same, with dropout, also where one is resumed within its replays.
 #[cfg_attr(test, test)]
 pub fn captured_steps_are_the_same_steps() {
     let dir = scratch();
     let of = |run: &str, more: &[&str]| {
         let mut args = vec!["train"];
         args.extend(RECIPE);
-        args.extend(["--plain", "--run-dir", run, "--device"]);
+        args.extend(["dropout=0.1", "--plain", "--run-dir", run, "--device"]);
         let name = name();
         args.push(&name);
         args.extend(more);
