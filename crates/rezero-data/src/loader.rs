@@ -99,6 +99,7 @@ pub struct ImageLoader {
     shard: Range<usize>,
     /// The rows of each batch that are made, of as many as it has.
     rows: Rows,
+    /// What may make the images in place of the loader.
     cuts: Option<Cuts>,
     first_epoch: u64,
     first_batch: usize,
@@ -240,8 +241,8 @@ impl ImageLoader {
     /// [bytes](ImageSet::all_pixels): the loader draws only the [windows](ImageWindow) of a batch. A byte's value is in
     /// [`Normalization::table`].
     ///
-    /// `cuts` is called once per epoch with the loader's device. Where it gives `None`, the loader makes the images. What it gives is called on the thread that takes
-    /// the batches.
+    /// `cuts` is called with the loader's device whenever an epoch, or the rest of one, begins. Where it gives `None`, the loader makes the images. What it
+    /// gives is called on the thread that takes the batches.
     ///
     /// # Errors
     ///
@@ -357,6 +358,7 @@ struct HostBatch {
     whole: usize,
 }
 
+/// The images of a batch, or what is to be made of the set's bytes.
 enum Images {
     Made(Vec<f32>),
     Windows(Vec<ImageWindow>),
