@@ -13,7 +13,9 @@
 #   DATA=…         CIFAR-10's binary layout, to train on; without it nothing is trained
 #   WORKLOADS=…    what is timed (resnet-56,mlp-64,mlp-1000,lm-paper)
 #   TRAIN=…        recipe keys of the two runs (cifar10-resnet56's own)
+#   CAPTURED=…     further recipe keys of the captured run and its plain twin (enwik8-tiny's own, 100 steps)
 #   SECONDS_LEFT=… seconds for all (840): a part that is not done by then is stopped, and those after it are left out
+#   SLOWER=…       what the limits of the parts are multiplied by (1), for software Vulkan or a slow machine
 #   CACHES=…       a tar.xz of an earlier suite's OUT/caches.tar.xz, which saves the compilation of kernels
 set -uo pipefail
 
@@ -51,7 +53,7 @@ cd "$out/caches" || exit 1
 
 # part NAME SECONDS COMMAND…: its output goes to OUT/NAME.log, and a mark beside it says that it succeeded.
 part() {
-    local name=$1 limit=$2 left=$((deadline - SECONDS))
+    local name=$1 limit=$(($2 * ${SLOWER:-1})) left=$((deadline - SECONDS))
     shift 2
     [ -e "$out/$name.ok" ] && return
     if [ "$left" -lt 10 ]; then
@@ -90,7 +92,8 @@ torch() {
 captured() {
     for capture in true false; do
         rm -rf "$out/captured-$capture"
-        "$REZERO" train enwik8-tiny data=wiki-like steps=100 log_every=1 eval_every=100 "run.capture=$capture" \
+        # shellcheck disable=SC2086
+        "$REZERO" train enwik8-tiny data=wiki-like steps=100 log_every=1 eval_every=100 ${CAPTURED:-} "run.capture=$capture" \
             --device "$device" --plain --run-dir "$out/captured-$capture" || return 1
     done
     python3 "$root/results/gpu.py" --agree "$out/captured-true" "$out/captured-false"
@@ -104,7 +107,7 @@ train() { # SCHEME: continues where a run was stopped.
         "$REZERO" eval "$run" --split test
 }
 export -f machine bench torch captured train
-export device workloads root out REZERO REZERO_PYTHON TORCH_DEVICE DATA TRAIN
+export device workloads root out REZERO REZERO_PYTHON TORCH_DEVICE DATA TRAIN CAPTURED
 
 part machine 20 bash -c machine
 part check 90 "$REZERO" devices --check "$device"
