@@ -209,6 +209,9 @@ Milliseconds are the median of the rounds' medians. The ratio is PyTorch's time 
 and its range over the rounds. The target is the ratio that the project aims for. Megabytes are the largest peak of a process.
 AVX2 on a processor with AVX-512 is forced by `REZERO_SIMD=avx2`; Burn's own operations keep AVX-512. PyTorch has
 `ATEN_CPU_CAPABILITY=avx2`, `ONEDNN_MAX_CPU_ISA=AVX2` and `MKL_ENABLE_INSTRUCTIONS=AVX2`.
+Its products come from MKL, which takes AVX2
+on AMD processors whatever the variables say; the two peaks show it. A ratio in a table is not the quotient of the columns beside it: the columns are medians over the rounds, and a speed that changes between rounds
+moves them by a third.
 {compiled}
 {tables}
 

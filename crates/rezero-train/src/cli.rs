@@ -732,6 +732,9 @@ pub struct Bench {
     ///   resnet-20   resnet:depth=20,batch=128
     ///   decode      decode:layers=6,d_model=256,n_heads=8,d_ff=1024,length=128,prompt=1,batch=1
     ///   latency     latency:depth=20,batch=1
+    ///   vit         vit:layers=12,d_model=64,n_heads=4,d_ff=256,image=32,patch=4,batch=128
+    ///   mixer       mixer:layers=12,d_model=64,d_tokens=64,d_ff=256,image=32,patch=4,batch=128
+    /// mlp-L and resnet-N are those of L layers and of depth N
     #[arg(verbatim_doc_comment)]
     pub workloads: String,
     /// The device to compute on; see `rezero devices`

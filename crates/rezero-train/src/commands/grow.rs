@@ -118,6 +118,10 @@ fn grow<D: Domain>(
     device: &str,
 ) -> Result<PathBuf> {
     let (recipe, settings) = (&resolved.recipe, &resolved.recipe.settings);
+    if settings.run.steps > 0 {
+        // Before anything is written. A warm-up in epochs is checked once the data is read.
+        settings.schedule.must_fit(1, settings.run.steps)?;
+    }
     let deeper = of.model.clone().with_depth(args.layers);
     let deeper = TaskOf::<D> {
         model: deeper,
