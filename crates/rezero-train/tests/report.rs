@@ -832,6 +832,17 @@ fn a_run_is_measured_reported_grown_and_trained_on() {
     assert_eq!(found[1].name, "step 18");
     assert!((found[1].mean_square.unwrap() - 1.0).abs() > 1e-6);
 
+    // Refused before anything is written.
+    let short = ["schedule=cosine", "warmup_steps=200", "steps=10"];
+    let grow = ["grow", "six", "--layers", "12", "--run-dir", "short"];
+    fail(
+        dir.path(),
+        &[&grow[..], &short].concat(),
+        1,
+        &["warmup_steps"],
+    );
+    assert!(!dir.path().join("short").exists());
+
     let said = succeed(
         dir.path(),
         &[
