@@ -33,14 +33,19 @@ AVX2 = {"REZERO_SIMD": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_IS
         "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / "torchinductor-avx2")}
 
 
-def run(command, more=()):
+def run(command, more):
+    # The caller's own variables would choose the set.
+    others = {name: value for name, value in os.environ.items() if name not in AVX2}
     try:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **dict(more)})
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**others, **more})
     except OSError as e:
         sys.exit(f"error: cannot start {command[0]}: {e.strerror}; $REZERO_PYTHON and $REZERO_BIN say what to start")
     if done.returncode:
         sys.exit(f"error: {' '.join(command)} ended with {done.returncode}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        sys.exit(f"error: {' '.join(command)} printed no result")
 
 
 def split(workloads):
@@ -50,7 +55,8 @@ def split(workloads):
             names[-1] += "," + item
         else:
             names.append(item)
-    return names
+    # Each once, in their order.
+    return list(dict.fromkeys(names))
 
 
 def text(command):
@@ -261,7 +267,7 @@ def main():
     parser.add_argument("--print", action="store_true", help="print the table, write no file")
     parser.add_argument("--all", action="store_true", help="mlp-10000 as well: PyTorch takes 17 GB for it")
     args = parser.parse_args()
-    if min(args.rounds, args.steps, args.threads or 1) < 1 or args.compile < 0:
+    if min(args.rounds, args.steps) < 1 or args.threads is not None and args.threads < 1 or args.compile < 0:
         parser.error("--rounds, --steps and --threads are from 1 on, --compile from 0 on")
     args.command = " ".join(sys.argv[1:])
     names = split(args.workloads) + (["mlp-10000"] if args.all else [])
@@ -274,7 +280,7 @@ def main():
     threads = ["--threads", str(args.threads)] if args.threads else []
     options = ["--steps", str(args.steps), *threads]
     sets = instruction_sets()
-    if args.sets:
+    if args.sets is not None:
         unknown = set(args.sets.split(",")) - set(sets)
         if unknown:
             parser.error(f"--sets: this machine has {', '.join(sets)}")

@@ -43,7 +43,7 @@ LICENCE = {
 LIMITS = {
     "images": "It knows ten classes and images of 32×32 pixels, and gives every image one of the classes. Of a folder with fewer images, `--split valid` takes images that it was trained on. Neither rate nor weight decay was tuned for 30 epochs. It has seen recompressed images. One seed.",
     "bytes12-enwik8": "It is small: it writes words and markup, not sense. It reads 64 bytes at a time in training. The rates are those of 400 steps (results/lm12-tune.toml), not of 30,000. One seed.",
-    "bytes48-enwik8": "It is small: it writes words and markup, not sense. It reads 64 bytes at a time in training. Its rate is half of the best of 500 steps (results/lm48-tune.toml), with which a longer run diverged; the baseline's is the best of 500 steps. One seed.",
+    "bytes48-enwik8": "It is small: it writes words and markup, not sense. It reads 64 bytes at a time in training. Its rate is half of the best of 250 steps (results/lm48-tune.toml), with which a longer run diverged; the baseline's is the best of 250 steps. One seed.",
 }
 
 

@@ -90,6 +90,8 @@ pub use cross_entropy::{cross_entropy, soft_cross_entropy};
 pub use draws::{Seed, draw_from, seeded};
 pub use dropout::dropout;
 pub use embedding::embedding;
+#[cfg(feature = "flex")]
+pub use flex::check_simd;
 pub use gate::gated_sum;
 pub use group::Group;
 pub use images::{ByteImages, Cut};

@@ -22,6 +22,22 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+impl Command {
+    /// Whether it must not use the network.
+    pub(crate) fn is_offline(&self) -> bool {
+        match self {
+            Self::Train(args) => args.offline,
+            Self::Sweep(args) => args.offline,
+            Self::Eval(args) => args.offline,
+            Self::Predict(args) => args.offline,
+            Self::Fetch(args) => args.offline,
+            Self::Jacobian(args) => args.offline,
+            Self::Grow(args) => args.offline,
+            _ => false,
+        }
+    }
+}
+
 impl Cli {
     /// Reads this process's command line.
     ///
@@ -233,7 +249,7 @@ pub struct Sweep {
     #[arg(long, short, default_value_t = 1, value_parser = at_least_one)]
     pub jobs: usize,
     /// Threads of each trial on CPU backends [default: the processors, divided among the trials]
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = threads)]
     pub threads: Option<usize>,
     /// Devices, separated by commas: each trains trials of its own [default: the recipe's]
     #[arg(long, value_name = "LIST")]
@@ -747,7 +763,7 @@ pub struct Bench {
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     pub steps: usize,
     /// Threads of CPU backends [default: one for each core]
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = threads)]
     pub threads: Option<usize>,
     /// Launch every kernel of a training step on its own, also where the step could be captured once and replayed
     #[arg(long)]
@@ -768,6 +784,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(n) if (1..=1_000_000).contains(&n) => Ok(Duration::from_secs(n)),
         _ => Err("give a whole number of seconds from 1 on".to_owned()),
+    }
+}
+
+/// Some thousand threads take a minute to start.
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err("give a whole number from 1 to 1024".to_owned()),
     }
 }
 

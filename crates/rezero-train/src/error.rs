@@ -164,6 +164,9 @@ pub enum Error {
     /// Devices whose results differ from Flex's.
     #[error("the check failed on {0}, as said above: do not train there")]
     SelfTest(String),
+    /// An environment variable has a value that means nothing here.
+    #[error("{0}")]
+    Variable(String),
     /// Tests that failed, or that cannot be run.
     #[error("conformance: {0}")]
     Conformance(String),

@@ -165,7 +165,7 @@ fn files_of_other_classes_and_sizes_become_runs() {
     }
     // A recipe of somebody else's file does not choose a machine.
     let text = fs::read_to_string(here.join("resnet/recipe.toml")).unwrap();
-    let text = text.replace("device = \"auto\"", "device = \"remote:example.org:1\"");
+    let text = text.replace("\ndevice = \"auto\"", "\ndevice = \"remote:example.org:1\"");
     assert!(text.contains("example.org"), "{text}");
     keep(
         &here.join("resnet.safetensors"),

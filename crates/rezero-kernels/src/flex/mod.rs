@@ -23,6 +23,7 @@ pub(crate) mod optim;
 pub(crate) mod row_norm;
 pub(crate) mod shortcut;
 
+pub use parallel::check_simd;
 pub(crate) use pool::tasks;
 
 use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind, Flex};

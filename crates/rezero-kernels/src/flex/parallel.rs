@@ -50,18 +50,33 @@ impl Parts {
 /// `avx2` for 256 bits with fused multiply–adds, `scalar` for none.
 pub(super) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
-    *ARCH.get_or_init(
-        || match std::env::var_os("REZERO_SIMD").unwrap_or_default().to_str() {
-            #[cfg(target_arch = "x86_64")]
-            Some("avx2") => match pulp::x86::V3::try_new() {
-                Some(simd) => Arch::V3(simd),
-                None => panic!("REZERO_SIMD=avx2: this processor has no AVX2"),
-            },
-            Some("scalar") => Arch::Scalar,
-            Some("") => Arch::new(),
-            other => panic!("REZERO_SIMD must be `avx2` (x86-64) or `scalar`, got {other:?}"),
+    *ARCH.get_or_init(|| chosen().unwrap_or_else(|message| panic!("{message}")))
+}
+
+fn chosen() -> Result<Arch, String> {
+    match std::env::var_os("REZERO_SIMD").unwrap_or_default().to_str() {
+        #[cfg(target_arch = "x86_64")]
+        Some("avx2") => match pulp::x86::V3::try_new() {
+            Some(simd) => Ok(Arch::V3(simd)),
+            None => Err("REZERO_SIMD=avx2: this processor has no AVX2".to_owned()),
         },
-    )
+        Some("scalar") => Ok(Arch::Scalar),
+        Some("") => Ok(Arch::new()),
+        other => Err(format!(
+            "REZERO_SIMD must be `avx2` (x86-64) or `scalar`, got `{}`",
+            other.unwrap_or("what is no text")
+        )),
+    }
+}
+
+/// Whether the environment variable `REZERO_SIMD`, which chooses the instructions of the kernels for Flex, names some that this processor has. A
+/// program can say so when it starts; the kernels panic.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_simd() -> Result<(), String> {
+    chosen().map(drop)
 }
 
 /// Compiles `f` for each instruction set and runs it with the widest that the processor has. Code

@@ -25,7 +25,7 @@
 //! 4. In the user's cache: `rezero/weights` in the system's folder for caches, or the folder that `REZERO_WEIGHTS_CACHE`
 //!    names.
 //! 5. Below the address in `REZERO_WEIGHTS_URL`, with feature `download`; the file then goes to the
-//!    cache. Without this variable, the network is never used.
+//!    cache. Without this variable, or after [`stay_offline`], the network is never used.
 //!
 //! A file is safetensors in PyTorch's layout. [`torch::load`](crate::torch::load) reads it too.
 
@@ -39,7 +39,7 @@ use std::path::PathBuf;
 
 use crate::torch::{ImportError, TorchNames, TorchWeights, load};
 
-pub use place::{CACHE, URL, WEIGHTS};
+pub use place::{CACHE, URL, WEIGHTS, stay_offline};
 pub use registry::{Normalization, Pretrained};
 
 /// Every set of weights, by name.

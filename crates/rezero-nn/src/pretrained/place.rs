@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -21,6 +22,13 @@ pub const CACHE: &str = "REZERO_WEIGHTS_CACHE";
 
 /// `weights/` of the clone that this crate was built from.
 const CLONE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../weights");
+
+static OFFLINE: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process downloads no weights, whatever `REZERO_WEIGHTS_URL` says: for programs with a switch for it.
+pub fn stay_offline() {
+    OFFLINE.store(true, Ordering::Relaxed);
+}
 
 /// Where files of weights are looked for.
 #[derive(Default)]
@@ -48,7 +56,9 @@ impl Places {
                 .chain([PathBuf::from(CLONE)])
                 .collect(),
             cache: folder(CACHE).or_else(of_user),
-            url: env::var(URL).ok().filter(|url| !url.is_empty()),
+            url: env::var(URL)
+                .ok()
+                .filter(|url| !url.is_empty() && !OFFLINE.load(Ordering::Relaxed)),
         }
     }
 }
@@ -175,14 +185,20 @@ fn keep(cache: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// An address without the name and the password that may stand before its host.
+/// An address without what may be secret: the name and the password before its host, and what follows a `?`. Where an `@` comes after
+/// the first `/`, a password may have that `/`, and all before is left out.
 fn shown(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
     };
+    let rest = rest.split('?').next().unwrap_or_default();
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
+    match (host.rsplit_once('@'), path.rsplit_once('@')) {
+        (Some((_, host)), _) => format!("{scheme}{host}{path}"),
+        (None, Some((_, path))) => format!("{scheme}…@{path}"),
+        (None, None) => format!("{scheme}{rest}"),
+    }
 }
 
 #[cfg(feature = "download")]
@@ -319,6 +335,8 @@ mod tests {
         );
         assert_eq!(shown("https://host"), "https://host");
         assert_eq!(shown("host/a"), "host/a");
+        assert_eq!(shown("http://me:sec/ret@host/a"), "http://…@host/a");
+        assert_eq!(shown("me:secret@host/a?token=secret"), "host/a");
     }
 
     #[cfg(feature = "download")]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::out;
+use super::{end_with_parent, out};
 use rezero_kernels::Launch;
 
 use crate::bench::{How, Workload, parse};
@@ -218,6 +218,7 @@ fn in_own_process(args: &Bench, workload: &Workload) -> Result<Line> {
 }
 
 fn here(args: &Bench, workload: Workload) -> Result<()> {
+    end_with_parent();
     let device = select(&args.device)?;
     let how = How {
         steps: args.steps,

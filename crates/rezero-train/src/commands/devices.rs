@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde::de::DeserializeOwned;
 
-use super::{check_ranks, out};
+use super::{check_ranks, end_with_parent, out};
 use crate::cli::Devices;
 use crate::device::check::{self, Outcome};
 use crate::device::trouble::to_install;
@@ -154,6 +154,7 @@ fn here(names: &[String], check: bool) -> Result<()> {
     let [name] = names else {
         return Err(Error::Training("one device to a process".to_owned()));
     };
+    end_with_parent();
     let device = select(name)?;
     let text = match check {
         true => words::json(&check::run(&device, &select("flex")?)),

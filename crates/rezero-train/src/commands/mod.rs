@@ -46,6 +46,11 @@ use crate::words;
 /// If the command fails. [`Error::exit_code`] is the exit status.
 pub fn run(cli: Cli) -> Result<()> {
     survive_file_limits();
+    #[cfg(feature = "flex")]
+    rezero_kernels::check_simd().map_err(Error::Variable)?;
+    if cli.command.is_offline() {
+        rezero_nn::pretrained::stay_offline();
+    }
     // Several of these would write into one place.
     match cli.command {
         #[cfg(not(feature = "mpi"))]
@@ -75,6 +80,21 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Conformance(args) => conformance::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
+    }
+}
+
+/// Ends this process soon after the one that started it: a measurement whose command was killed must not go on beside the next one.
+fn end_with_parent() {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::parent_id;
+        let parent = parent_id();
+        std::thread::spawn(move || {
+            while parent_id() == parent {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+            std::process::exit(1);
+        });
     }
 }
 
