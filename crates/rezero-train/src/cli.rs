@@ -281,9 +281,10 @@ pub struct Sweep {
 pub struct Eval {
     /// A run directory, or zoo:NAME (see `rezero models`)
     pub run: PathBuf,
-    /// train, valid or test
-    #[arg(long, default_value = "valid")]
-    pub split: Split,
+    /// train, valid or test [default: valid; of zoo:NAME test, since other data than its own may have validation images that it was
+    /// trained on]
+    #[arg(long)]
+    pub split: Option<Split>,
     /// best (on validation: highest accuracy; for text, lowest bits per byte), last, or a step
     #[arg(long, default_value = "best")]
     pub checkpoint: String,

@@ -68,6 +68,8 @@ fn a_name_stands_wherever_a_run_does() {
     let scored = succeed(dir, &["eval", IMAGES, "--data-dir", data, "--json"]).out;
     let scored: serde_json::Value = serde_json::from_str(&scored).unwrap();
     assert_eq!(scored["run"], IMAGES);
+    // Its validation images may be among those that it was trained on.
+    assert_eq!(scored["split"], "test");
     let weights = pretrained::named("resnet20-cifar10")
         .unwrap()
         .weights()

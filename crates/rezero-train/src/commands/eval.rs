@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use rezero_data::Split;
 
-use super::source::NamedRun;
+use super::source::{NamedRun, is_zoo};
 use super::{out, places, scored};
 use crate::cli::Eval;
 use crate::device;
@@ -28,7 +29,7 @@ pub fn run(args: &Eval) -> Result<()> {
 /// The words of the command line that all ranks must have alike, as of `rezero train`.
 fn of_all_ranks(args: &Eval) -> String {
     let mut words = vec!["eval".to_owned(), args.run.to_string_lossy().into_owned()];
-    let split = args.split.to_string();
+    let split = split(args).to_string();
     for (flag, value) in [("--split", &split), ("--checkpoint", &args.checkpoint)] {
         words.push(format!("{flag} {value}"));
     }
@@ -41,6 +42,15 @@ fn of_all_ranks(args: &Eval) -> String {
     let numbers = numbers.into_iter();
     words.extend(numbers.filter_map(|(flag, value)| Some(format!("{flag} {}", value?))));
     words.join(" ")
+}
+
+/// The split that is scored.
+fn split(args: &Eval) -> Split {
+    let default = match is_zoo(&args.run) {
+        true => Split::Test,
+        false => Split::Valid,
+    };
+    args.split.unwrap_or(default)
 }
 
 fn eval(args: &Eval, ranks: &Ranks) -> Result<()> {
@@ -104,7 +114,7 @@ fn score<D: Domain>(what: Scored<'_>, trained: &TaskOf<D>, of: &TaskOf<D>) -> Re
     };
     let set = ranks.in_turn(|| {
         let places = places(run, trained, saved.as_ref(), given, name)?;
-        D::open(&of.data, &places, args.split)
+        D::open(&of.data, &places, split(args))
     })?;
     if ranks.size() > 1 {
         ranks.same(&[("data", &set.fingerprint()?)])?;
@@ -128,7 +138,7 @@ fn score<D: Domain>(what: Scored<'_>, trained: &TaskOf<D>, of: &TaskOf<D>) -> Re
     if args.json {
         let mut result = serde_json::json!({
             "run": args.run.display().to_string(), "model": identity, "step": step, "data": data,
-            "split": args.split.to_string(), "items": items, "subset": subset, "averaged": averaged,
+            "split": split(args).to_string(), "items": items, "subset": subset, "averaged": averaged,
             "loss": totals.mean_loss(), "seconds": seconds,
         });
         for metric in &task.metrics {
@@ -144,8 +154,8 @@ fn score<D: Domain>(what: Scored<'_>, trained: &TaskOf<D>, of: &TaskOf<D>) -> Re
         return Ok(());
     }
     let split = match subset {
-        false => args.split.to_string(),
-        true => format!("{} (a subset of the official set)", args.split),
+        false => split(args).to_string(),
+        true => format!("{} (a subset of the official set)", split(args)),
     };
     let which = if averaged {
         " (average of the weights)"

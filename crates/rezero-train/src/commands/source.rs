@@ -25,6 +25,11 @@ use crate::{device, words, zoo};
 /// What stands before the name of a model that has weights.
 pub(super) const ZOO: &str = "zoo:";
 
+/// Whether an argument names a model that has weights.
+pub(super) fn is_zoo(named: &Path) -> bool {
+    named.to_str().is_some_and(|text| text.starts_with(ZOO))
+}
+
 /// The run that an argument names.
 pub(super) struct NamedRun {
     dir: PathBuf,
