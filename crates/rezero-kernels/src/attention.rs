@@ -98,7 +98,13 @@ impl DotProductAttention {
             kernel.tracked = inputs.tracked();
             return crate::op::run(kernel, inputs).0;
         }
-        self.composed([part(0), part(1), part(2)], mask, draw)
+        #[cfg(feature = "cube")]
+        if self.rotary.is_none()
+            && let Some(out) = crate::cube::attention::attend(self, [&qkv], mask.as_ref(), draw)
+        {
+            return out;
+        }
+        self.of_parts([part(0), part(1), part(2)], mask, draw)
     }
 
     /// Attention of queries to keys and values, which may be views of larger tensors.
@@ -152,7 +158,41 @@ impl DotProductAttention {
             kernel.tracked = inputs.tracked();
             return crate::op::run(kernel, inputs).0;
         }
+        self.of_parts([q, k, v], mask, draw)
+    }
+
+    /// Attention on a backend whose kernel, if it has one, has no rotary positions.
+    fn of_parts(
+        &self,
+        [mut q, mut k, v]: [Tensor<3>; 3],
+        mask: Option<Tensor<3, Bool>>,
+        draw: Draw,
+    ) -> Tensor<3> {
+        if let Some(base) = self.rotary {
+            let first = k.dims()[1] - q.dims()[1];
+            q = self.turned(q, base, first);
+            k = self.turned(k, base, 0);
+        }
+        #[cfg(feature = "cube")]
+        if let Some(out) = crate::cube::attention::attend(self, [&q, &k, &v], mask.as_ref(), draw) {
+            return out;
+        }
         self.composed([q, k, v], mask, draw)
+    }
+
+    /// Queries or keys `[batch, length, width]` with rotary positions, of which the first has position `start`.
+    fn turned(&self, x: Tensor<3>, base: f64, start: usize) -> Tensor<3> {
+        let shape = x.dims();
+        let x = self.by_heads(x);
+        let turned = Rotation::new(base, start, &x).apply(x);
+        turned.swap_dims(1, 2).reshape(shape)
+    }
+
+    /// As `[batch, n_heads, length, d_head]`.
+    fn by_heads(&self, x: Tensor<3>) -> Tensor<4> {
+        let [batch, length, width] = x.dims();
+        x.reshape([batch, length, self.n_heads, width / self.n_heads])
+            .swap_dims(1, 2)
     }
 
     /// Checks what both functions take, for `[batch, queries, keys, width]`.
@@ -208,6 +248,7 @@ impl DotProductAttention {
             .then_some(kernel)
     }
 
+    /// Without rotary positions.
     fn composed(
         &self,
         parts: [Tensor<3>; 3],
@@ -217,15 +258,7 @@ impl DotProductAttention {
         let ([batch, queries, width], [_, keys, _]) = (parts[0].dims(), parts[1].dims());
         let d_head = width / self.n_heads;
         let products = self.products.unwrap_or(parts[0].dtype());
-        let [mut q, mut k, v] = parts.map(|part| {
-            let [_, length, _] = part.dims();
-            part.reshape([batch, length, self.n_heads, d_head])
-                .swap_dims(1, 2)
-        });
-        if let Some(base) = self.rotary {
-            q = Rotation::new(base, keys - queries, &q).apply(q);
-            k = Rotation::new(base, 0, &k).apply(k);
-        }
+        let [q, k, v] = parts.map(|part| self.by_heads(part));
         // Scaling the queries is cheaper than scaling the scores.
         let q = q * (1.0 / (d_head as f64).sqrt());
         let mut scores = matmul_in(q, k.swap_dims(2, 3), products);

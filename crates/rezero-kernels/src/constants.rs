@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+#[cfg(feature = "cube")]
+use burn::tensor::{DType, Int};
 
 /// More are not kept: positions of cached decoding change in each step.
 const MOST: usize = 64;
@@ -18,6 +20,8 @@ enum Kept {
     /// Of any rank, as its inner vector and its shape.
     Float(Tensor<1>, Vec<usize>),
     Bool(Tensor<2, Bool>),
+    #[cfg(feature = "cube")]
+    Int(Tensor<1, Int>),
 }
 
 thread_local! {
@@ -39,7 +43,7 @@ pub fn constant<const D: usize>(
     let key = (name, numbers, inner.clone());
     let found = ALL.with_borrow(|all| match find(all, &key)? {
         Kept::Float(values, shape) => Some((values.clone(), shape.clone())),
-        Kept::Bool(_) => None,
+        _ => None,
     });
     let (values, shape) = found.unwrap_or_else(|| {
         let data = make();
@@ -59,7 +63,7 @@ pub(crate) fn causal(queries: usize, keys: usize, device: &Device) -> Tensor<2, 
     let key = ("causal", vec![queries as u64, keys as u64], inner.clone());
     let found = ALL.with_borrow(|all| match find(all, &key)? {
         Kept::Bool(mask) => Some(mask.clone()),
-        Kept::Float(..) => None,
+        _ => None,
     });
     found.unwrap_or_else(|| {
         // Burn's mask is false in the lower triangle and true above it.
@@ -67,6 +71,22 @@ pub(crate) fn causal(queries: usize, keys: usize, device: &Device) -> Tensor<2, 
         let mask = Tensor::<2, Bool>::tril_mask([queries, keys], offset, &inner);
         keep(key, Kept::Bool(mask.clone()));
         mask
+    })
+}
+
+/// An integer that no kernel reads, where one takes a mask or a seed.
+#[cfg(feature = "cube")]
+pub(crate) fn nothing(device: &Device) -> Tensor<1, Int> {
+    let inner = device.clone().inner();
+    let key = ("nothing", Vec::new(), inner.clone());
+    let found = ALL.with_borrow(|all| match find(all, &key)? {
+        Kept::Int(nothing) => Some(nothing.clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| {
+        let nothing = Tensor::zeros([1], (&inner, DType::U32));
+        keep(key, Kept::Int(nothing.clone()));
+        nothing
     })
 }
 
@@ -81,6 +101,8 @@ fn keep(key: Key, kept: Kept) {
     let size = match &kept {
         Kept::Float(values, _) => values.dims()[0],
         Kept::Bool(mask) => mask.dims().iter().product(),
+        #[cfg(feature = "cube")]
+        Kept::Int(values) => values.dims()[0],
     };
     if size > LARGEST {
         return;

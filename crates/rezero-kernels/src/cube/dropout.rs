@@ -56,7 +56,7 @@ pub(crate) fn dropped<const D: usize>(
 }
 
 /// What is dropped, but for the seed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Rule {
     /// All rows of the tensor.
     rows: usize,
@@ -69,7 +69,7 @@ pub struct Rule {
 
 impl Rule {
     /// `own` rows are here for each row of the batch, of `rows` in all.
-    fn new(rows: usize, probability: f64, draw: Draw, own: usize) -> Self {
+    pub(super) fn new(rows: usize, probability: f64, draw: Draw, own: usize) -> Self {
         let [number, calls] = draw.place.unwrap_or_default();
         let first = (draw.first_row as u64).wrapping_mul(own as u64);
         Self {
@@ -78,6 +78,23 @@ impl Rule {
             threshold: (probability * (1u64 << 32) as f64).round() as u32,
             scale: (1.0 / (1.0 - probability)) as f32,
         }
+    }
+
+    /// What a kernel reads, for rows of `size` values.
+    pub(super) fn numbers(self, size: usize) -> NumbersLaunch {
+        let [number, call, first] = self.added;
+        let (low, high) = (|n: u64| n as u32, |n: u64| (n >> 32) as u32);
+        NumbersLaunch::new(
+            low(number),
+            high(number),
+            low(call),
+            high(call),
+            low(first),
+            high(first),
+            size as u32,
+            self.threshold,
+            self.scale,
+        )
     }
 }
 
@@ -111,19 +128,6 @@ pub(super) fn apply(x: CubeTensor, seed: CubeTensor, rule: Rule) -> CubeTensor {
     let [x, seed] = contiguous([x, seed]);
     let count = x.shape().num_elements();
     let output = fresh(&x, x.shape());
-    let [number, call, first] = rule.added;
-    let (low, high) = (|n: u64| n as u32, |n: u64| (n >> 32) as u32);
-    let numbers = NumbersLaunch::new(
-        low(number),
-        high(number),
-        low(call),
-        high(call),
-        low(first),
-        high(first),
-        (count / rule.rows) as u32,
-        rule.threshold,
-        rule.scale,
-    );
     hashed::launch(
         &x.client,
         grid(count.div_ceil(RUN)),
@@ -131,14 +135,14 @@ pub(super) fn apply(x: CubeTensor, seed: CubeTensor, rule: Rule) -> CubeTensor {
         buffer(&x),
         buffer(&seed),
         buffer(&output),
-        numbers,
+        rule.numbers(count / rule.rows),
         count as u32,
     );
     output
 }
 
 #[derive(CubeLaunch, CubeType)]
-struct Numbers {
+pub(super) struct Numbers {
     number_low: u32,
     number_high: u32,
     call_low: u32,
@@ -156,11 +160,7 @@ fn hashed(x: &[f32], seed: &[u32], output: &mut [f32], numbers: &Numbers, count:
     // One unit mixes the seed of the call for all.
     let mut shared = Shared::<[u32]>::new_slice(2usize);
     if UNIT_POS == 0 {
-        let (low, high) = added(seed[0], seed[1], numbers.number_low, numbers.number_high);
-        let (low, high) = mixed(low, high);
-        let (low, high) = added(low, high, numbers.call_low, numbers.call_high);
-        let (low, high) = mixed(low, high);
-        let (low, high) = added(low, high, numbers.first_low, numbers.first_high);
+        let (low, high) = of_call(seed, numbers);
         shared[0] = low;
         shared[1] = high;
     }
@@ -177,23 +177,44 @@ fn hashed(x: &[f32], seed: &[u32], output: &mut [f32], numbers: &Numbers, count:
     while i < end {
         let row = i / numbers.size;
         if row != last {
-            let (low, high) = multiplied(row, 0u32, 0x7F4A_7C15u32, 0x9E37_79B9u32);
-            let (low, high) = added(seed_low, seed_high, low, high);
-            let (low, high) = mixed(low, high);
+            let (low, high) = of_row(seed_low, seed_high, row);
             a = low;
             b = high;
             last = row;
         }
-        let place = i - row * numbers.size;
-        // MurmurHash3's finaliser, with b between its multiplications.
-        let h = place * 0x9E37_79B9u32 + a;
-        let h = ((h ^ (h >> 16u32)) * 0x85EB_CA6Bu32) ^ b;
-        let h = (h ^ (h >> 13u32)) * 0xC2B2_AE35u32;
-        let h = h ^ (h >> 16u32);
-        let factor = select(h < numbers.threshold, 0.0f32, numbers.scale);
+        let factor = factor(a, b, i - row * numbers.size, numbers);
         output[i as usize] = x[i as usize] * factor;
         i += CUBE_DIM;
     }
+}
+
+/// The seed of the call's rows, from that in memory.
+#[cube]
+pub(super) fn of_call(seed: &[u32], numbers: &Numbers) -> (u32, u32) {
+    let (low, high) = added(seed[0], seed[1], numbers.number_low, numbers.number_high);
+    let (low, high) = mixed(low, high);
+    let (low, high) = added(low, high, numbers.call_low, numbers.call_high);
+    let (low, high) = mixed(low, high);
+    added(low, high, numbers.first_low, numbers.first_high)
+}
+
+/// The seed of a row, from that of the call.
+#[cube]
+pub(super) fn of_row(seed_low: u32, seed_high: u32, row: u32) -> (u32, u32) {
+    let (low, high) = multiplied(row, 0u32, 0x7F4A_7C15u32, 0x9E37_79B9u32);
+    let (low, high) = added(seed_low, seed_high, low, high);
+    mixed(low, high)
+}
+
+/// The factor of the value at a place in the row whose seed is a and b.
+#[cube]
+pub(super) fn factor(a: u32, b: u32, place: u32, numbers: &Numbers) -> f32 {
+    // MurmurHash3's finaliser, with b between its multiplications.
+    let h = place * 0x9E37_79B9u32 + a;
+    let h = ((h ^ (h >> 16u32)) * 0x85EB_CA6Bu32) ^ b;
+    let h = (h ^ (h >> 13u32)) * 0xC2B2_AE35u32;
+    let h = h ^ (h >> 16u32);
+    select(h < numbers.threshold, 0.0f32, numbers.scale)
 }
 
 /// SplitMix64's finaliser.

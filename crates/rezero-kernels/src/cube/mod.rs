@@ -13,6 +13,7 @@ use cubecl::prelude::*;
 use self::ops::CubeOps;
 use crate::op::{Host, Values};
 
+pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod cross_entropy;
@@ -56,6 +57,15 @@ fn holds(kind: &DispatchTensorKind) -> bool {
 /// Whether a device is one of CubeCL's.
 pub(crate) fn serves(device: &Device) -> bool {
     holds(&BurnTensor::<1>::empty([1], device).into_dispatch().kind)
+}
+
+/// The bytes of memory that the units of a cube share, on a tensor's device.
+fn shared_memory(tensor: DispatchTensor) -> Option<usize> {
+    let device = match untracked(tensor.kind)? {
+        BackendTensor::Float(tensor) => tensor.device(),
+        _ => return None,
+    };
+    Some(device.client().properties().hardware.max_shared_memory_size)
 }
 
 /// See [`values`](crate::op::values). The kernels count in u32.
@@ -183,6 +193,12 @@ impl Rows {
 
     /// The first `len` numbers of a row.
     fn part(&self, i: usize, len: usize) -> CubeTensor {
+        self.shaped(i, Shape::new([len]))
+    }
+
+    /// The first numbers of a row, as a tensor of this shape.
+    fn shaped(&self, i: usize, shape: Shape) -> CubeTensor {
+        let len = shape.num_elements();
         let stride = Self::stride_of(self.len);
         let bytes = |numbers: usize| (numbers * size_of::<f32>()) as u64;
         let rest = self.count * stride - i * stride - len;
@@ -191,7 +207,7 @@ impl Rows {
             .offset_start(bytes(i * stride))
             .offset_end(bytes(rest));
         let (client, device) = (self.all.client.clone(), self.all.device.clone());
-        CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, DType::F32)
+        CubeTensor::new_contiguous(client, device, shape, handle, DType::F32)
     }
 }
 

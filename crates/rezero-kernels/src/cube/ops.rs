@@ -9,6 +9,7 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
+use super::attention::{self, Given, Plan};
 use super::dropout::Rule;
 use super::{batch_norm, conv, cross_entropy, dropout, gate, images, optim, row_norm};
 
@@ -25,6 +26,18 @@ fn pairs(x: &TensorSpec) -> TensorSpec {
     let channels = x.shape[x.shape.num_dims() - 1];
     let rows = x.shape.num_elements() / channels;
     TensorSpec::new([rows, 2].into(), x.dtype)
+}
+
+/// Two numbers for each query of each head, of queries or of an output.
+fn of_heads(x: &TensorSpec, plan: &Plan) -> TensorSpec {
+    let rows = x.shape[0] * plan.heads * x.shape[1];
+    TensorSpec::new([rows, 2].into(), x.dtype)
+}
+
+/// The output of queries, keys and values side by side.
+fn third(qkv: &TensorSpec) -> TensorSpec {
+    let shape = [qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3];
+    TensorSpec::new(shape.into(), qkv.dtype)
 }
 
 #[backend_extension(Cube, Fusion)]
@@ -147,6 +160,76 @@ pub trait CubeOps: Backend {
     #[fusion(dtype = x, shape = x)]
     fn rezero_dropout(x: FloatTensor<Self>, seed: IntTensor<Self>, rule: Rule)
     -> FloatTensor<Self>;
+
+    /// Attention, and two numbers for each query of each head for the backward pass.
+    #[fusion(meta = |q, _, _, _, _, plan| (q.clone(), of_heads(q, plan)))]
+    fn rezero_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The same, of queries, keys and values side by side.
+    #[fusion(meta = |qkv, _, _, plan| (third(qkv), of_heads(qkv, plan)))]
+    fn rezero_attention_self(
+        qkv: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The sum of gradient times output for each query of each head.
+    #[fusion(meta = |_, output, heads| {
+        TensorSpec::new([output.shape[0] * *heads * output.shape[1]].into(), output.dtype)
+    })]
+    fn rezero_attention_means(
+        grad: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient of the queries.
+    #[fusion(dtype = q, shape = q)]
+    fn rezero_attention_queries(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        means: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self>;
+
+    /// The gradients of keys and values.
+    #[fusion(meta = |_, _, k, v, _, _, _, _, _| (k.clone(), v.clone()))]
+    fn rezero_attention_keys(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        means: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of queries, keys and values side by side.
+    #[fusion(dtype = qkv, shape = qkv)]
+    fn rezero_attention_self_backward(
+        grad: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        means: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self>;
 
     /// The gradient of the weight of a 3×3 convolution.
     #[fusion(dtype = weight, shape = weight)]
@@ -309,6 +392,77 @@ impl CubeOps for CubeBackend {
         rule: Rule,
     ) -> FloatTensor<Self> {
         dropout::apply(x, seed, rule)
+    }
+
+    fn rezero_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward([q, k, v], mask, seed, plan)
+    }
+
+    fn rezero_attention_self(
+        qkv: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward_self(qkv, mask, seed, plan)
+    }
+
+    fn rezero_attention_means(
+        grad: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        attention::means(grad, output, heads)
+    }
+
+    fn rezero_attention_queries(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        means: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self> {
+        let given = Given::new([grad, kept, means], [mask, seed]);
+        attention::of_queries([q, k, v], given, plan)
+    }
+
+    fn rezero_attention_keys(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        means: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let given = Given::new([grad, kept, means], [mask, seed]);
+        attention::of_keys([q, k, v], given, plan)
+    }
+
+    fn rezero_attention_self_backward(
+        grad: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
+        means: FloatTensor<Self>,
+        mask: IntTensor<Self>,
+        seed: IntTensor<Self>,
+        plan: Plan,
+    ) -> FloatTensor<Self> {
+        let given = Given::new([grad, kept, means], [mask, seed]);
+        attention::of_all(qkv, given, plan)
     }
 
     fn rezero_conv_weight_gradient(

@@ -1,6 +1,6 @@
 //! The kernels on the device, compared with the same operations composed of Burn's own on Flex.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rezero_data::rng::mix;
 use rezero_kernels::{
     AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, LambStep, NUMBERS, Seed,
@@ -10,7 +10,7 @@ use rezero_kernels::{
 
 use super::backend::{device, flex, tolerance};
 use super::helpers::values;
-use super::with_flex::close;
+use super::with_flex::{close, error};
 
 fn random<const D: usize>(shape: [usize; D], seed: u64) -> TensorData {
     let value = |i| 2.0 * (mix(seed, i) >> 11) as f64 / (1u64 << 53) as f64 - 1.0;
@@ -255,6 +255,195 @@ pub fn row_norms_of_outliers() {
             ]
         });
     }
+}
+
+/// Attention of `[batch, queries, keys, width of a head]`.
+type Sizes = [usize; 4];
+
+/// Where attention is forbidden: in padding, whose last sequence is nothing else, or in pairs that each sequence has, or in pairs of its own.
+fn mask(kind: usize, [batch, queries, keys, _]: Sizes, device: &Device) -> Option<Tensor<3, Bool>> {
+    let (n, q) = [(batch, 1), (1, queries), (batch, queries)][kind.checked_sub(1)?];
+    let mut cells = Vec::with_capacity(n * q * keys);
+    for b in 0..n {
+        for i in 0..q {
+            cells.extend((0..keys).map(|j| match kind {
+                1 => (b + 1) * j >= keys || (b > 0 && b + 1 == n),
+                2 => (i * 7 + j * 5) % 3 == 0,
+                _ => (b + i * 3 + j * 7) % 4 == 0 || (b + i) % 5 == 4,
+            }));
+        }
+    }
+    Some(Tensor::from_data(
+        TensorData::new(cells, [n, q, keys]),
+        device,
+    ))
+}
+
+/// The output and the gradients of queries, keys and values. Queries are larger, so that the softmax is not uniform.
+fn attended(
+    attention: DotProductAttention,
+    sizes: Sizes,
+    masked: usize,
+    device: &Device,
+) -> Vec<(&'static str, Vec<f32>)> {
+    let [batch, queries, keys, width] = sizes;
+    let d_model = attention.n_heads * width;
+    let q = leaf([batch, queries, d_model], 1, device);
+    let k = leaf([batch, keys, d_model], 2, device);
+    let v = leaf([batch, keys, d_model], 3, device);
+    let mask = mask(masked, sizes, device);
+    let y = seeded(5, 2, || {
+        attention.forward(q.clone() * 3.0, k.clone(), v.clone(), mask)
+    });
+    let grads = weighed(y.clone()).backward();
+    let grad = |x: &Tensor<3>| x.grad(&grads).map(values).expect("a gradient");
+    let mut all = vec![("output", values(y)), ("v's gradient", grad(&v))];
+    // A single key has the weight 1 whatever its score: these gradients are 0 and rounding.
+    if keys > 1 {
+        all.extend([("q's gradient", grad(&q)), ("k's gradient", grad(&k))]);
+    }
+    all
+}
+
+/// Blocks that are full or not, fewer and more queries than keys, odd and wide heads; each mask with each option.
+#[cfg_attr(test, test)]
+pub fn attentions() {
+    // Flex's kernel drops what others drop; the composed operations of its device with checkpointing do not serve as a reference with dropout.
+    let want = flex().autodiff();
+    for sizes in [
+        [2, 70, 70, 16],
+        [1, 130, 130, 64],
+        [3, 5, 70, 6],
+        [2, 1, 33, 32],
+        [3, 1, 1, 2],
+        [2, 65, 3, 4],
+        [4, 9, 1, 3],
+        [1, 33, 40, 100],
+        // Too wide for a kernel.
+        [1, 3, 5, 300],
+    ] {
+        for masked in 0..4 {
+            for (causal, rotary, dropout) in [
+                (false, None, 0.0),
+                (true, None, 0.0),
+                (true, Some(50.0), 0.0),
+                (true, None, 0.4),
+                (false, Some(50.0), 0.3),
+            ] {
+                // Kernels are compiled for each width and each set of options.
+                if sizes[3] > 32 && (masked % 2 == 1) != causal {
+                    continue;
+                }
+                let attention = DotProductAttention {
+                    causal,
+                    rotary: rotary.filter(|_| sizes[1] <= sizes[2] && sizes[3] % 2 == 0),
+                    dropout: if can_overwrite(&device()) {
+                        dropout
+                    } else {
+                        0.0
+                    },
+                    ..DotProductAttention::new(3)
+                };
+                let got = attended(attention, sizes, masked, &device().autodiff());
+                let want = attended(attention, sizes, masked, &want);
+                for ((name, got), (_, want)) in got.iter().zip(&want) {
+                    let what = format!("{attention:?}, mask {masked}, {sizes:?}: {name}");
+                    close(&what, got, want, 4.0 * tolerance());
+                }
+            }
+        }
+    }
+}
+
+/// A projection is its three parts, also as views, and takes few launches.
+#[cfg_attr(test, test)]
+pub fn attention_of_a_projection() {
+    for (width, masked) in [(12, 0), (32, 1), (7, 3)] {
+        let sizes = [2, 37, 37, width];
+        let attention = DotProductAttention {
+            causal: true,
+            ..DotProductAttention::new(2)
+        };
+        let d_model = 2 * width;
+        let run = |fused: bool, device: &Device| {
+            let qkv = leaf([37, 2, 3 * d_model], 1, device);
+            let turned = qkv.clone().swap_dims(0, 1);
+            let part = |i: usize| turned.clone().slice_dim(2, i * d_model..(i + 1) * d_model);
+            let mask = mask(masked, sizes, device);
+            let y = match fused {
+                true => attention.forward_self(turned.clone(), mask),
+                false => attention.forward(part(0), part(1), part(2), mask),
+            };
+            let grads = weighed(y.clone()).backward();
+            let grad = qkv.grad(&grads).map(values).expect("a gradient");
+            [values(y), grad]
+        };
+        let want = run(true, &flex().autodiff());
+        for fused in [true, false] {
+            let got = run(fused, &device().autodiff());
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                let what = format!("width {width}, fused: {fused}, {i}");
+                close(&what, got, want, 4.0 * tolerance());
+            }
+        }
+    }
+    if !can_overwrite(&device()) {
+        return;
+    }
+    let device = device().autodiff();
+    let qkv = leaf::<3>([2, 40, 3 * 64], 1, &device);
+    let attention = DotProductAttention::new(2);
+    let run = || {
+        let y = attention.forward_self(qkv.clone(), None);
+        let grads = y.sum().backward();
+        values(qkv.grad(&grads).expect("a gradient"))
+    };
+    run();
+    let (_, made) = launches(run);
+    let of = |name: &str| {
+        let own = made.iter().filter(|launch| launch.kernel.starts_with(name));
+        own.count()
+    };
+    assert_eq!(
+        [of("Forward"), of("Means"), of("Backward")],
+        [1, 1, 2],
+        "{made:?}"
+    );
+}
+
+/// Products of bf16 round what they multiply and nothing else: close to those in f32 of rounded queries, keys and values, and not to others.
+#[cfg_attr(test, test)]
+pub fn attention_in_bf16() {
+    if !can_overwrite(&device()) {
+        return;
+    }
+    let sizes = [2, 50, 50, 32];
+    let exact = DotProductAttention {
+        causal: true,
+        ..DotProductAttention::new(2)
+    };
+    let narrow = DotProductAttention {
+        products: Some(DType::BF16),
+        ..exact
+    };
+    let device = device().autodiff();
+    let got = attended(narrow, sizes, 0, &device);
+    let want = attended(exact, sizes, 0, &flex().autodiff());
+    for ((name, got), (_, want)) in got.iter().zip(&want) {
+        close(name, got, want, 3.0 * 2f64.powi(-8));
+        assert!(error(got, want) > 2f64.powi(-13), "{name}");
+    }
+    // Values that bf16 has, whose sums have more digits: with weights of 1, they are kept.
+    let [batch, length, _, width] = sizes;
+    let zeros = Tensor::<3>::zeros([batch, 1, 2 * width], &device);
+    let v: Tensor<3> = Tensor::from_data(random([batch, 1, 2 * width], 3), &device);
+    let rounded = v.cast(DType::BF16).cast(DType::F32);
+    let q = Tensor::<3>::zeros([batch, length, 2 * width], &device);
+    let y = narrow.forward(q, zeros, rounded.clone(), None);
+    assert_eq!(
+        values(y),
+        values(rounded.expand([batch, length, 2 * width]))
+    );
 }
 
 /// Within a seed, the device drops what Flex drops.

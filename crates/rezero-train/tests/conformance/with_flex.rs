@@ -13,7 +13,7 @@ use super::backend::{device, flex, tolerance};
 use super::helpers::values;
 
 /// `max |got − want| / max |want|`.
-fn error(got: &[f32], want: &[f32]) -> f64 {
+pub fn error(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     assert!(got.iter().all(|x| x.is_finite()));
     let largest = want.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
