@@ -8,7 +8,7 @@ use rezero_kernels::{
     draw_from, dropout, gated_sum, launches, layer_norm, rms_norm, seeded, together,
 };
 
-use super::backend::{device, flex, tolerance};
+use super::backend::{device, every, flex, name, tolerance};
 use super::helpers::values;
 use super::with_flex::{close, error};
 
@@ -305,11 +305,11 @@ fn attended(
     all
 }
 
-/// Blocks that are full or not, fewer and more queries than keys, odd and wide heads; each mask with each option.
+/// Blocks that are full or not, fewer and more queries than keys, odd and wide heads; each mask with each option. Where kernels are compiled for each of them, one in 7.
 #[cfg_attr(test, test)]
 pub fn attentions() {
-    // Flex's kernel drops what others drop; the composed operations of its device with checkpointing do not serve as a reference with dropout.
-    let want = flex().autodiff();
+    let every = every().min(7);
+    let mut number = 0;
     for sizes in [
         [2, 70, 70, 16],
         [1, 130, 130, 64],
@@ -330,22 +330,19 @@ pub fn attentions() {
                 (true, None, 0.4),
                 (false, Some(50.0), 0.3),
             ] {
-                // Kernels are compiled for each width and each set of options.
-                if sizes[3] > 32 && (masked % 2 == 1) != causal {
+                number += 1;
+                if number % every != 0 {
                     continue;
                 }
+                let drops = name() == "flex" || can_overwrite(&device());
                 let attention = DotProductAttention {
                     causal,
                     rotary: rotary.filter(|_| sizes[1] <= sizes[2] && sizes[3] % 2 == 0),
-                    dropout: if can_overwrite(&device()) {
-                        dropout
-                    } else {
-                        0.0
-                    },
+                    dropout: if drops { dropout } else { 0.0 },
                     ..DotProductAttention::new(3)
                 };
                 let got = attended(attention, sizes, masked, &device().autodiff());
-                let want = attended(attention, sizes, masked, &want);
+                let want = attended(attention, sizes, masked, &flex().autodiff());
                 for ((name, got), (_, want)) in got.iter().zip(&want) {
                     let what = format!("{attention:?}, mask {masked}, {sizes:?}: {name}");
                     close(&what, got, want, 4.0 * tolerance());
@@ -436,14 +433,15 @@ pub fn attention_in_bf16() {
     // Values that bf16 has, whose sums have more digits: with weights of 1, they are kept.
     let [batch, length, _, width] = sizes;
     let zeros = Tensor::<3>::zeros([batch, 1, 2 * width], &device);
-    let v: Tensor<3> = Tensor::from_data(random([batch, 1, 2 * width], 3), &device);
-    let rounded = v.cast(DType::BF16).cast(DType::F32);
+    let v = random([batch, 1, 2 * width], 3).convert_dtype(DType::BF16);
+    let rounded = Tensor::<3>::from_data(v.convert_dtype(DType::F32), (&device, DType::F32));
     let q = Tensor::<3>::zeros([batch, length, 2 * width], &device);
-    let y = narrow.forward(q, zeros, rounded.clone(), None);
-    assert_eq!(
-        values(y),
-        values(rounded.expand([batch, length, 2 * width]))
-    );
+    let all = DotProductAttention {
+        causal: false,
+        ..narrow
+    };
+    let y = values(all.forward(q, zeros, rounded.clone(), None));
+    assert!(y == values(rounded.expand([batch, length, 2 * width])));
 }
 
 /// Within a seed, the device drops what Flex drops.
