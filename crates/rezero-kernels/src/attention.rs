@@ -19,8 +19,8 @@ use crate::matmul_in;
 /// A mask is true where attention is forbidden. A query that may attend to no key gets zeros, and it gives no
 /// gradient.
 ///
-/// The kernel holds the scores of one block of queries at a time. For the backward pass it
-/// stores its inputs, its output and two numbers per query and head (Dao et al.,
+/// The kernels, for f32 on Flex and on CubeCL's backends, hold the scores of one block of queries at a time. For the backward pass they
+/// store their inputs, their output and two numbers per query and head (Dao et al.,
 /// [arXiv 2205.14135](https://arxiv.org/abs/2205.14135), section 3.1).
 ///
 /// ```
