@@ -278,7 +278,7 @@ def training(kind, s):
 
     def floor():
         if DEVICE != "cpu":
-            return {"peak_gpu_mb": torch.cuda.max_memory_allocated() >> 20}
+            return {"gpu_mb": torch.cuda.max_memory_reserved() >> 20, "peak_gpu_mb": torch.cuda.max_memory_allocated() >> 20}
         forward, of_input = products(model, x)
         flop = 2 * (3 * forward - of_input)
         if kind == "lm":

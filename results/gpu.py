@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The timings of a GPU, from scripts/gpu-suite.sh to docs/GPU.md.
+"""What scripts/gpu-suite.sh found on a GPU, to docs/GPU.md and docs/BACKENDS.md.
 
-    python3 results/gpu.py OUT NAME             adds the lines of OUT/bench.jsonl to results/gpu/NAME.jsonl, and writes the tables
-    python3 results/gpu.py                      writes the tables of docs/GPU.md again
+    python3 results/gpu.py OUT NAME             adds the lines of OUT/bench.jsonl, and what the check and the conformance suite said, to
+                                                results/gpu/NAME.jsonl, and writes the tables
+    python3 results/gpu.py                      writes the tables of both pages again
     python3 results/gpu.py --agree RUN RUN      fails if the losses of two runs differ by more than 0.5 % in the first ten rows
 
-A line is one of `rezero bench --json` or of benches/pytorch.py, with the GPU, its driver, the date, the commit and the number of the
+A line is one of `rezero bench --json` or of benches/pytorch.py, or the end of a part of the suite (`part`), with the GPU, its driver, the date, the commit and the number of the
 measurement.
 """
 
@@ -13,13 +14,15 @@ import argparse
 import datetime
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LINES = ROOT / "results" / "gpu"
 PAGE = ROOT / "docs" / "GPU.md"
-BEGIN, END = "<!-- timings -->", "<!-- end -->"
+BACKENDS = ROOT / "docs" / "BACKENDS.md"
+TIMINGS, CHECKS, END = "<!-- timings -->", "<!-- gpus -->", "<!-- end -->"
 # As in docs/BACKENDS.md for products in TF32; rounding grows with the steps.
 TOLERANCE = 5e-3
 
@@ -42,6 +45,20 @@ def measured(out, name):
     return found
 
 
+def parts(out):
+    """The ends of the check and of the conformance suite, as far as they came."""
+    ends = {
+        "check": r"largest error +(?P<error>[^ ,]+), allowed (?P<allowed>[^ :]+): (?P<result>.+)",
+        "conformance": r"test result: (?P<result>\w+)\. (?P<passed>\d+) passed; (?P<failed>\d+) failed; .* finished in (?P<seconds>[\d.]+) s",
+    }
+    for part, end in ends.items():
+        log = out / f"{part}.log"
+        text = log.read_text() if log.exists() else ""
+        for found in re.finditer(end, text):
+            device = re.search(r"running \d+ tests? on (\S+)", text) if part == "conformance" else re.match(r"\S+", text)
+            yield {"part": part, "device": device[device.lastindex or 0] if device else ""} | found.groupdict()
+
+
 def add(out, name):
     """The suite's lines, with where and when they were measured."""
     file = LINES / f"{name}.jsonl"
@@ -52,26 +69,27 @@ def add(out, name):
     }
     # A part that was stopped and repeated has its lines twice, and so has a second call.
     seen = [{key: row[key] for key in row.keys() - about.keys()} for row in known]
-    rows = []
-    for line in dict.fromkeys((out / "bench.jsonl").read_text().splitlines()):
-        if json.loads(line) not in seen:
-            rows.append(about | json.loads(line))
+    lines = out / "bench.jsonl"
+    lines = dict.fromkeys(lines.read_text().splitlines()) if lines.exists() else []
+    new = [json.loads(line) for line in lines] + list(parts(out))
+    rows = [about | row for row in new if row not in seen]
     LINES.mkdir(exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in known + rows))
 
 
 def table(rows):
-    """A row for each workload and type: the newest timing of each program, and its ratio."""
+    """A row for each workload and type: the newest timing of each program, its ratio and its memory, and the launches of our step."""
     newest = {}
     for row in rows:
         ours = row["framework"].startswith("rezero")
         if ours and "profile" in row:
-            continue
-        kind = ("captured" if row.get("captured") else "plain") if ours else row.get("mode", "eager")
+            kind = "profile"
+        else:
+            kind = ("captured" if row.get("captured") else "plain") if ours else row.get("mode", "eager")
         newest[row["workload"], "bf16" if row["dtype"] == "bf16" else "f32", kind] = row
     lines = [
-        "| workload | type | rezero, captured | each launch alone | PyTorch, eager | ratio | reduce-overhead | ratio | first step, s |",
-        "| - | - | -: | -: | -: | -: | -: | -: | -: |",
+        "| workload | type | rezero, captured | each launch alone | PyTorch, eager | ratio | reduce-overhead | ratio | launches | memory, MB | PyTorch's | first step, s |",
+        "| - | - | -: | -: | -: | -: | -: | -: | -: | -: | -: | -: |",
     ]
     for name, dtype in dict.fromkeys((name, dtype) for name, dtype, _ in newest):
         own = newest.get((name, dtype, "captured"))
@@ -90,24 +108,53 @@ def table(rows):
             return f"{row['ms_median'] / own['ms_median']:.2f}{mark}"
 
         cells = [name, dtype, ms("captured"), ms("plain"), ms("eager"), ratio("eager"), ms("reduce-overhead"), ratio("reduce-overhead")]
+        profile = newest.get((name, dtype, "profile"))
+        cells.append(str(profile["profile"]["launches"]) if profile else "")
+        for kind in ("captured", "eager"):
+            row = newest.get((name, dtype, kind), {})
+            cells.append(str(row.get("gpu_mb", "")))
         lines.append("| " + " | ".join([*cells, f"{own['ms_first'] / 1e3:.1f}"]) + " |")
     return "\n".join(lines)
 
 
+def checks(rows):
+    """A row for each device: the newest check and the newest run of the conformance suite."""
+    newest = {}
+    for row in rows:
+        newest.setdefault((row["gpu"], row["device"]), {})[row["part"]] = row
+    lines = ["| GPU | `--device` | check: largest error | suite | date, commit |", "| - | - | -: | - | - |"]
+    for (gpu, device), found in newest.items():
+        check, suite = found.get("check"), found.get("conformance")
+        error = f"{check['error']} of {check['allowed']}: {check['result']}" if check else ""
+        passed = f"{suite['passed']} passed, {suite['failed']} failed, {suite['seconds']} s" if suite else ""
+        dates = dict.fromkeys(f"{row['date']}, {row['commit']}" for row in found.values())
+        lines.append(f"| {gpu} | `{device}` | {error} | {passed} | {'; '.join(dates)} |")
+    return "\n".join(lines) if newest else "None yet."
+
+
+def put(page, begin, text):
+    """Writes the text between the marks of a page."""
+    before, rest = page.read_text().split(begin)
+    _, after = rest.split(END, 1)
+    page.write_text(before + begin + "\n" + text + "\n" + END + after)
+
+
 def write():
-    parts = []
+    timings, ends = [], []
     for file in sorted(LINES.glob("*.jsonl")):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
+        ends += [row for row in rows if "part" in row]
+        rows = [row for row in rows if "part" not in row]
+        if not rows:
+            continue
         last = rows[-1]
         commits = " and ".join(dict.fromkeys(row["commit"] for row in rows if row["commit"]))
         torch = next((row["framework"] for row in reversed(rows) if row["framework"].startswith("pytorch")), "no PyTorch")
         driver = f", driver {last['driver']}" if last["driver"] else ""
         head = f"{last['gpu']}{driver}, {last['date']}, commit {commits}; {torch}."
-        parts.append(f"{head} Lines: results/gpu/{file.name}\n\n{table(rows)}")
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(before + BEGIN + "\n" + "\n\n".join(parts) + "\n" + END + after)
+        timings.append(f"{head} Lines: results/gpu/{file.name}\n\n{table(rows)}")
+    put(PAGE, TIMINGS, "\n\n".join(timings))
+    put(BACKENDS, CHECKS, checks(ends))
 
 
 def agree(runs):

@@ -5,7 +5,8 @@
 #   scripts/gpu-suite.sh DEVICE OUT
 #
 # DEVICE is as for --device (cuda, vulkan, …), OUT a directory for the results. Parts that are done are not done again, so that a suite that
-# was stopped goes on. `python3 results/gpu.py OUT NAME` then puts the timings into results/gpu/NAME.jsonl and docs/GPU.md.
+# was stopped goes on. `python3 results/gpu.py OUT NAME` then puts what it found into results/gpu/NAME.jsonl, docs/GPU.md and
+# docs/BACKENDS.md.
 #
 #   REZERO=…       the program; without it, it is built with --features ${FEATURES:-DEVICE},conformance. One without the feature
 #                  `conformance` leaves out the conformance suite

@@ -59,6 +59,7 @@ mod conv;
 mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
+mod device_memory;
 mod draws;
 mod dropout;
 mod embedding;
@@ -87,6 +88,7 @@ pub use batch_norm::{BatchNormed, batch_norm, batch_norm_gated_sum, normalize};
 pub use constants::constant;
 pub use conv::conv2d;
 pub use cross_entropy::{cross_entropy, soft_cross_entropy};
+pub use device_memory::device_memory;
 pub use draws::{Seed, draw_from, seeded};
 pub use dropout::dropout;
 pub use embedding::embedding;

@@ -6,21 +6,17 @@
 // The macro writes functions with the arguments one by one.
 #![allow(clippy::too_many_arguments)]
 
-use burn::backend::{BackendTensor, Cube, DispatchTensor, TensorMetadata};
+use burn::backend::{BackendTensor, Cube, DispatchTensor};
 use burn::tensor::{Shape, Tensor as BurnTensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::ops::CubeOps;
-use super::{UNITS, buffer, contiguous, grid, tensor_of, untracked};
+use super::{UNITS, buffer, client, contiguous, grid, tensor_of, untracked};
 
 /// The most bytes of images on the tensor's device.
 pub(crate) fn most_bytes(tensor: DispatchTensor) -> Option<u64> {
-    let device = match untracked(tensor.kind)? {
-        BackendTensor::Float(tensor) => tensor.device(),
-        _ => return None,
-    };
-    let most = device.client().properties().memory.max_page_size;
+    let most = client(tensor)?.properties().memory.max_page_size;
     // Of whole words.
     Some(most.min(u64::from(u32::MAX)) / 4 * 4)
 }

@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Shape, Tensor as BurnTensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
+use cubecl_runtime::memory_management::MemoryScope;
 
 use self::ops::CubeOps;
 use crate::op::{Host, Values};
@@ -59,13 +60,24 @@ pub(crate) fn serves(device: &Device) -> bool {
     holds(&BurnTensor::<1>::empty([1], device).into_dispatch().kind)
 }
 
+/// The client of a tensor's device.
+fn client(tensor: DispatchTensor) -> Option<Client> {
+    match untracked(tensor.kind)? {
+        BackendTensor::Float(tensor) => Some(tensor.device().client()),
+        _ => None,
+    }
+}
+
 /// The bytes of memory that the units of a cube share, on a tensor's device.
 fn shared_memory(tensor: DispatchTensor) -> Option<usize> {
-    let device = match untracked(tensor.kind)? {
-        BackendTensor::Float(tensor) => tensor.device(),
-        _ => return None,
-    };
-    Some(device.client().properties().hardware.max_shared_memory_size)
+    Some(client(tensor)?.properties().hardware.max_shared_memory_size)
+}
+
+/// See [`device_memory`](crate::device_memory).
+pub(crate) fn reserved(device: &Device) -> Option<u64> {
+    let client = client(BurnTensor::<1>::empty([1], device).into_dispatch())?;
+    let report = client.memory_report(MemoryScope::Device);
+    Some(report.usage().bytes_reserved)
 }
 
 /// See [`values`](crate::op::values). The kernels count in u32.

@@ -8,7 +8,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use rezero_data::nearest;
 use rezero_kernels::{
-    Captured, Launch, Tasks, can_overwrite, capture, cross_entropy, in_place, launches, together,
+    Captured, Launch, Tasks, can_overwrite, capture, cross_entropy, device_memory, in_place,
+    launches, together,
 };
 use rezero_nn::mixer::{Mixer, MixerConfig};
 use rezero_nn::resnet::{CifarResNet, CifarResNetConfig};
@@ -71,6 +72,8 @@ pub struct Timed {
     pub tasks: Tasks,
     /// Whether the timed steps were replays of a captured step.
     pub captured: bool,
+    /// The bytes that are reserved on the device after the timed training steps, on CubeCL's backends.
+    pub device_bytes: Option<u64>,
     /// The launches of a training step after the timed ones, if they were asked for.
     pub launches: Vec<Launch>,
 }
@@ -492,6 +495,7 @@ fn train<M: Module + 'static>(
             plain = Some((model, step));
         }
     });
+    timed.device_bytes = device_memory(&device);
     timed.captured = captured.is_some_and(|captured| captured.is_hardware());
     if let (true, Some((model, mut step))) = (how.profile, plain) {
         // The launches that a captured step would replay. The first step in place chooses among kernels.
@@ -535,6 +539,7 @@ fn time(steps: usize, items: usize, mut step: impl FnMut()) -> Timed {
         items,
         tasks: Tasks::so_far().since(&before),
         captured: false,
+        device_bytes: None,
         launches: Vec::new(),
     }
 }

@@ -33,6 +33,9 @@ struct Line {
     items_per_s: f64,
     /// `None` if the system does not report it.
     peak_rss_mb: Option<u64>,
+    /// What the process has reserved on a GPU, for training steps on CubeCL's backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_mb: Option<u64>,
     /// Parallel loops of the kernels in a step.
     loops_per_step: f64,
     /// The share of their time in loops of at least 16 tasks.
@@ -151,6 +154,9 @@ pub fn run(args: &Bench) -> Result<()> {
             line.loops_per_step,
             format!("{:.0} %", 100.0 * line.share_16_tasks)
         );
+        if let Some(mb) = line.gpu_mb {
+            out!("  {mb} MB reserved on the device");
+        }
         if let Some(profile) = line.profile {
             let Profile {
                 launches,
@@ -250,6 +256,7 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         ms_max: round(timed.ms[n - 1]),
         items_per_s: round(1e3 * timed.items as f64 / median),
         peak_rss_mb: peak_rss_mb(),
+        gpu_mb: timed.device_bytes.map(|bytes| bytes >> 20),
         loops_per_step: round(timed.tasks.loops.iter().sum::<u64>() as f64 / n as f64),
         share_16_tasks: round(timed.tasks.share_of(16)),
         captured: timed.captured,
