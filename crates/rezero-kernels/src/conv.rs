@@ -35,11 +35,15 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
         h + 2 * padding,
         w + 2 * padding
     );
-    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
     if weight.dtype() != x.dtype() {
         let own = x.dtype();
-        return module::conv2d(x.cast(weight.dtype()), weight, None, options).cast(own);
+        return alike(x.cast(weight.dtype()), weight, stride, padding).cast(own);
     }
+    alike(x, weight, stride, padding)
+}
+
+/// The convolution of tensors of one type.
+fn alike(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     #[cfg(feature = "flex")]
     if let Some(inputs) =
         crate::flex::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
@@ -48,11 +52,13 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, stride: usize, padding: usize) ->
         return crate::op::run(kernel, inputs).0;
     }
     #[cfg(feature = "cube")]
-    if let Some(inputs) =
-        crate::cube::values([x.clone().into_dispatch(), weight.clone().into_dispatch()])
-    {
+    if let Some(inputs) = crate::cube::values_of(
+        [x.clone().into_dispatch(), weight.clone().into_dispatch()],
+        &crate::cube::conv::TYPES,
+    ) {
         let kernel = crate::cube::conv::Conv2d { stride, padding };
         return crate::op::run(kernel, inputs).0;
     }
+    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
     module::conv2d(x, weight, None, options)
 }

@@ -22,7 +22,7 @@ pub(crate) trait Host: Backend {
 /// A tensor on Burn's autodiff backend.
 type Tracked<B> = FloatTensor<Autodiff<B>>;
 
-/// An operation on f32 tensors of a backend, with its own backward pass.
+/// An operation on tensors of a backend, with its own backward pass.
 pub(crate) trait Kernel<B: Host>: Debug + Send + Sized + 'static {
     /// The values that the backward pass needs. They stay in memory until then: store few.
     type State: Clone + Debug + Send + 'static;
@@ -55,12 +55,21 @@ impl<B: Host, const N: usize> Values<B, N> {
 }
 
 /// The tensors' primitives on `B`. `None` if the kernels do not serve the tensors: another backend or
-/// another type, no elements, or a device with gradient checkpointing, which a kernel would bypass.
+/// another type than f32, no elements, or a device with gradient checkpointing, which a kernel would bypass.
 pub(crate) fn values<B: Host, const N: usize>(
     tensors: [DispatchTensor; N],
 ) -> Option<Values<B, N>> {
-    let served = |t: &DispatchTensor| t.dtype() == DType::F32 && t.shape().num_elements() > 0;
-    if !tensors.iter().all(served) {
+    values_of(tensors, &[DType::F32])
+}
+
+/// [`values`] of tensors that are all of the same one of `types`.
+pub(crate) fn values_of<B: Host, const N: usize>(
+    tensors: [DispatchTensor; N],
+    types: &[DType],
+) -> Option<Values<B, N>> {
+    let dtype = tensors[0].dtype();
+    let served = |t: &DispatchTensor| t.dtype() == dtype && t.shape().num_elements() > 0;
+    if !types.contains(&dtype) || !tensors.iter().all(served) {
         return None;
     }
     match tensors[0].autodiff {

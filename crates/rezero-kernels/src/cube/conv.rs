@@ -3,20 +3,33 @@
 //! `dw[o, c, k, l] = Σ_{n,i,j} g[n, o, i, j] · x[n, c, i + k − 1, j + l − 1]`, in NHWC. A cube has 16 input channels, 16 to
 //! 64 output channels and some rows of the images. A unit has one input channel and up to four output channels, and
 //! keeps their 9 sums each in registers while it walks along a row: a step reads three new pixels of x and one of g from shared memory. A second
-//! kernel adds the cubes' sums, in a fixed order.
+//! kernel adds the cubes' sums, in a fixed order. x, g and dw are of one type, f32 or narrower; shared memory and sums are f32.
 
 use burn::backend::ops::{ConvOptions, ModuleOps};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Cube, TensorMetadata};
-use burn::tensor::Shape;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
 use super::layout::laid;
 use super::ops::CubeOps;
 use super::sums::lane_sum;
-use super::{UNITS, buffer, fresh, grid};
+use super::{UNITS, buffer, fresh, fresh_of, grid};
 use crate::op::Kernel;
+
+/// The types of x and the weight that are served.
+pub(crate) const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+fn element(dtype: DType) -> ElemType {
+    ElemType::Float(match dtype {
+        DType::F32 => FloatKind::F32,
+        DType::F16 => FloatKind::F16,
+        DType::BF16 => FloatKind::BF16,
+        other => unreachable!("{other:?} is not one of TYPES"),
+    })
+}
 
 /// Input channels of a cube, and output channels of its units' first sums.
 const TILE: usize = 16;
@@ -88,7 +101,7 @@ struct Sizes {
     outs: usize,
 }
 
-/// The gradient of a weight `[c_out, c_in, 3, 3]`.
+/// The gradient of a weight `[c_out, c_in, 3, 3]`, in the type of the two tensors.
 pub(super) fn weight_gradient(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
     let [x, grad] = [x, grad].map(|tensor| laid(tensor, true));
     let (of_x, of_grad) = (x.shape(), grad.shape());
@@ -101,7 +114,8 @@ pub(super) fn weight_gradient(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
     let client = x.client.clone();
     let count = 9 * c_in * c_out;
     let parts = fresh(&x, Shape::new([shares, count]));
-    let gradient = fresh(&x, Shape::new([c_out, c_in, 3, 3]));
+    let gradient = fresh_of(&x, Shape::new([c_out, c_in, 3, 3]), x.dtype);
+    let element = element(x.dtype);
     let units = CubeDim::new_1d(UNITS);
     let cubes = CubeCount::Static(tiles[0] as u32, tiles[1] as u32, shares as u32);
     let [rows, height, of_in, of_out, share] = [rows, height, c_in, c_out, share].map(|n| n as u32);
@@ -113,6 +127,7 @@ pub(super) fn weight_gradient(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
         buffer(&grad),
         buffer(&parts),
         SizesLaunch::new(rows, height, of_in, of_out, share, width, outs),
+        element,
     );
     // A cube has TILE numbers, with a row of units for each.
     let cubes = grid(count.div_ceil(TILE) * UNITS as usize);
@@ -125,13 +140,20 @@ pub(super) fn weight_gradient(x: CubeTensor, grad: CubeTensor) -> CubeTensor {
         shares as u32,
         of_in,
         of_out,
+        element,
     );
     gradient
 }
 
 /// The sums of each cube, as `[share, 9, c_in, c_out]`.
 #[cube(launch)]
-fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
+fn sums<F: Float>(
+    x: &[F],
+    grad: &[F],
+    parts: &mut [f32],
+    sizes: &Sizes,
+    #[define(F)] _element: ElemType,
+) {
     let width = comptime!(sizes.width);
     let outs = comptime!(sizes.outs);
     let padded = comptime!(width + 2);
@@ -168,7 +190,7 @@ fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
                 && above <= sizes.height
             {
                 let pixel = (row + line - 1) * comptime!(width as u32) + column - 1;
-                value = x[(pixel * sizes.c_in + channel) as usize];
+                value = f32::cast_from(x[(pixel * sizes.c_in + channel) as usize]);
             }
             pixels[i as usize] = value;
             i += CUBE_DIM;
@@ -180,7 +202,7 @@ fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
             let mut value = 0.0f32;
             if channel < sizes.c_out {
                 let pixel = row * comptime!(width as u32) + column;
-                value = grad[(pixel * sizes.c_out + channel) as usize];
+                value = f32::cast_from(grad[(pixel * sizes.c_out + channel) as usize]);
             }
             grads[i as usize] = value;
             i += CUBE_DIM;
@@ -236,7 +258,14 @@ fn sums(x: &[f32], grad: &[f32], parts: &mut [f32], sizes: &Sizes) {
 
 /// The sum over the shares, as `[c_out, c_in, 3, 3]`. A cube has 16 numbers of it.
 #[cube(launch)]
-fn totals(parts: &[f32], gradient: &mut [f32], shares: u32, c_in: u32, c_out: u32) {
+fn totals<F: Float>(
+    parts: &[f32],
+    gradient: &mut [F],
+    shares: u32,
+    c_in: u32,
+    c_out: u32,
+    #[define(F)] _element: ElemType,
+) {
     let count = 9 * c_in * c_out;
     let own = CUBE_POS as u32 * 16 + UNIT_POS % 16;
     let mut sum = 0.0f32;
@@ -252,6 +281,6 @@ fn totals(parts: &[f32], gradient: &mut [f32], shares: u32, c_in: u32, c_out: u3
         let o = own % c_out;
         let c = (own / c_out) % c_in;
         let tap = own / (c_out * c_in);
-        gradient[((o * c_in + c) * 9 + tap) as usize] = sum;
+        gradient[((o * c_in + c) * 9 + tap) as usize] = F::cast_from(sum);
     }
 }

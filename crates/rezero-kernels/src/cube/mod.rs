@@ -1,4 +1,4 @@
-//! The kernels for Burn's CubeCL backends, f32: one source for CUDA, ROCm, Metal, Vulkan, WebGPU and CubeCL's CPU.
+//! The kernels for Burn's CubeCL backends, f32 but for [`conv`]: one source for CUDA, ROCm, Metal, Vulkan, WebGPU and CubeCL's CPU.
 //!
 //! [`ops`] declares the kernels as operations of a backend, which Burn's fusion queues between its own, and [`many`] those on lists of tensors. [`sums`] adds
 //! numbers within a cube. Each other module is one operation. All memory is contiguous and indexed by u32.
@@ -82,8 +82,16 @@ pub(crate) fn reserved(device: &Device) -> Option<u64> {
 
 /// See [`values`](crate::op::values). The kernels count in u32.
 pub(crate) fn values<const N: usize>(tensors: [DispatchTensor; N]) -> Option<Values<Cube, N>> {
+    values_of(tensors, &[DType::F32])
+}
+
+/// See [`values_of`](crate::op::values_of).
+pub(crate) fn values_of<const N: usize>(
+    tensors: [DispatchTensor; N],
+    types: &[DType],
+) -> Option<Values<Cube, N>> {
     match tensors.iter().all(countable) {
-        true => crate::op::values(tensors),
+        true => crate::op::values_of(tensors, types),
         false => None,
     }
 }
@@ -171,9 +179,14 @@ fn contiguous<const N: usize>(tensors: [CubeTensor; N]) -> [CubeTensor; N] {
 
 /// Memory for f32, to be written.
 fn fresh(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    let handle = like.client.empty(shape.num_elements() * size_of::<f32>());
+    fresh_of(like, shape, DType::F32)
+}
+
+/// Memory for numbers of a type, to be written.
+fn fresh_of(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    let handle = like.client.empty(shape.num_elements() * dtype.size());
     let (client, device) = (like.client.clone(), like.device.clone());
-    CubeTensor::new_contiguous(client, device, shape, handle, DType::F32)
+    CubeTensor::new_contiguous(client, device, shape, handle, dtype)
 }
 
 /// Rows of `len` numbers in one piece of memory, so that a kernel binds one buffer for all. Rows begin at multiples of 256 bytes,

@@ -152,6 +152,83 @@ pub fn convolutions() {
     }
 }
 
+/// Multiples of 1/64, which f16 and bf16 hold exactly.
+fn coarse(shape: [usize; 4], seed: u64, device: &Device, dtype: DType) -> Tensor<4> {
+    let value = |i| (mix(seed, i) % 129) as f32 / 64.0 - 1.0;
+    let all: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
+        .map(value)
+        .collect();
+    Tensor::from_data(TensorData::new(all, shape), (device, dtype)).require_grad()
+}
+
+/// The gradient of a weight of f16 or bf16. In f32 the sums of these products are exact in any order, so only the result is rounded.
+#[cfg_attr(test, test)]
+pub fn half_convolutions() {
+    let device = device().autodiff();
+    // The distance from 1 to the next number.
+    for (dtype, epsilon) in [(DType::BF16, 2f64.powi(-7)), (DType::F16, 2f64.powi(-10))] {
+        if !device.supports_dtype(dtype) {
+            eprintln!("{device:?} does not compute in {dtype:?}");
+            continue;
+        }
+        // On CubeCL's CPU a unit is a thread, and 256 of them take seconds for a few barriers.
+        let few = if name() == "cpu" { 1 } else { 4 };
+        for ([n, c, h, w], out, turned) in [
+            ([1, 2, 3, 5], 3, true),
+            ([1, 5, 7, 3], 40, false),
+            ([2, 16, 4, 8], 16, false),
+            ([3, 20, 3, 5], 70, true),
+        ]
+        .into_iter()
+        .take(few)
+        {
+            // Images of f32 are cast; those of the weight's type are used as they are.
+            for of_x in [dtype, DType::F32] {
+                let what = format!("[{n}, {c}, {h}, {w}] in {of_x:?} to {out} in {dtype:?}");
+                let run = |device: &Device, of_x, dtype| {
+                    let (x, weight, image, kernel);
+                    if turned {
+                        x = coarse([w, n, c, h], 1, device, of_x);
+                        weight = coarse([c, out, 3, 3], 2, device, dtype);
+                        image = x.clone().permute([1, 2, 3, 0]);
+                        kernel = weight.clone().swap_dims(0, 1);
+                    } else {
+                        x = coarse([n, c, h, w], 1, device, of_x);
+                        weight = coarse([out, c, 3, 3], 2, device, dtype);
+                        (image, kernel) = (x.clone(), weight.clone());
+                    }
+                    let y = conv2d(image, kernel, 1, 1);
+                    assert_eq!(y.dtype(), of_x, "{what}");
+                    let weights = coarse([h, n, out, w], 3, device, DType::F32).detach();
+                    let loss = y.clone().permute([2, 0, 1, 3]).cast(DType::F32) * weights;
+                    let grads = loss.sum().backward();
+                    let grad = |x: &Tensor<4>| {
+                        let grad = x.grad(&grads).expect("a gradient");
+                        assert_eq!(grad.dtype(), x.dtype(), "{what}");
+                        values(grad.cast(DType::F32))
+                    };
+                    [grad(&weight), grad(&x), values(y.cast(DType::F32))]
+                };
+                let (got, made) = launches(|| run(&device, of_x, dtype));
+                let want = run(&flex().autodiff(), DType::F32, DType::F32);
+                println!("{what}: {} launches", made.len());
+                for (got, want) in got.iter().zip(&want) {
+                    close(&what, got, want, 8.0 * epsilon);
+                }
+                if can_overwrite(&device.clone().inner()) {
+                    for (got, want) in got[0].iter().zip(&want[0]) {
+                        let error = f64::from((got - want).abs());
+                        assert!(
+                            error <= epsilon * f64::from(want.abs()),
+                            "{what}: {got}, not {want}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The tensor, or a view of the same values in the order of columns.
 fn by_columns(x: Tensor<2>, yes: bool) -> Tensor<2> {
     match yes {
