@@ -119,6 +119,8 @@ fn seen(query: u32, sizes: &Sizes, #[comptime] causal: bool) -> u32 {
 
 /// Whether a query may not attend to a key, one of which may be beyond the last one.
 #[cube]
+// The outer condition is the compiler's.
+#[allow(clippy::collapsible_if)]
 fn forbidden(
     query: u32,
     key: u32,
@@ -282,7 +284,7 @@ pub(super) fn forward<N: Size>(
             if own_first < comptime!(how.resident) {
                 #[unroll]
                 for i in 0..comptime!(share.rows) {
-                    sums[i] = sums[i] * Four::new(factors[own_first + comptime!(i * share.step)]);
+                    sums[i] *= Four::new(factors[own_first + comptime!(i * share.step)]);
                 }
             }
             weigh(&weights, &others, &mut sums, comptime!(how.tiles()), share);

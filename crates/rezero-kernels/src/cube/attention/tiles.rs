@@ -106,7 +106,8 @@ fn narrow(x: f32) -> f32 {
     let bits = u32::reinterpret(x);
     let rounded = (bits + 0x7FFFu32 + ((bits >> 16u32) & 1u32)) & 0xFFFF_0000u32;
     // NaN stays NaN, whatever its bits.
-    select(x == x, f32::reinterpret(rounded), x)
+    let nan = (bits & 0x7FFF_FFFFu32) > 0x7F80_0000u32;
+    select(nan, x, f32::reinterpret(rounded))
 }
 
 /// `sums[4 i + j]`: the products of the unit's rows of both tiles.
