@@ -176,6 +176,9 @@ pub enum Error {
     /// A device's memory does not hold a step.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+    /// A tensor of a step is larger than a buffer or a launch of the device may be.
+    #[error("a tensor is too large for the device: {0}")]
+    TooLarge(String),
     /// A device, or the connection to it, was lost during a run.
     #[error("device `{}` was lost ({message}); {kept}; continue with: {resume}", on_a_line(.name))]
     DeviceLost {
