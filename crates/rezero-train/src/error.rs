@@ -191,6 +191,18 @@ pub enum Error {
         /// What continues the run.
         resume: String,
     },
+    /// A step could not be captured, and the device cannot go on from there.
+    #[error(
+        "a step could not be captured, and the device does not go on: {message}; {kept}; continue with run.capture=false: {resume}"
+    )]
+    Capture {
+        /// What the device says.
+        message: String,
+        /// The checkpoint that is left.
+        kept: String,
+        /// What continues the run.
+        resume: String,
+    },
     /// Several processes cannot train together.
     #[error("{0}")]
     Ranks(String),

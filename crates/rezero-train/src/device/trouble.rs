@@ -15,6 +15,7 @@ const MEMORY: Signs = &[
     "cannot allocate",
     // CubeCL of HIP, whose statuses have no names there.
     "malloc failed with status 2",
+    "failed to allocate metal buffer",
 ];
 
 /// A tensor has more bytes than a buffer of the device may have, or a kernel needs more thread blocks than a launch of the device may

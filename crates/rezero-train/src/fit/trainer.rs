@@ -429,6 +429,11 @@ where
                 error => error,
             }
         }
+        Error::Capture { message, .. } => Error::Capture {
+            message,
+            kept: kept(dir, leads),
+            resume,
+        },
         error => error,
     })
 }

@@ -72,7 +72,7 @@ suite! {
     trajectory: twenty_steps_of_sgd;
     transformer_trajectory: transformer_adam, transformer_lamb;
     with_flex: residual_schemes, decoding_with_a_cache, padding_is_not_seen, half_precision, batches_are_the_same_on_every_device;
-    captured: batches_are_copied, captured_or_not_models_train_alike;
+    captured: batches_are_copied, captured_or_not_models_train_alike, a_recording_that_fails_is_told;
     runs: a_run_goes_on_on_another_backend, two_devices_are_one_with_the_whole_batch, half_precision_runs_or_is_refused,
         captured_steps_are_the_same_steps, #[cfg(feature = "remote")] a_run_on_a_server,
         #[cfg(feature = "remote")] a_device_is_lost;
