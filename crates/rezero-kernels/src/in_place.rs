@@ -15,8 +15,9 @@ thread_local! {
 
 /// Runs `work`, in which [`fused::batch_norm`](crate::fused::batch_norm) and
 /// [`fused::batch_norm_gated_sum`](crate::fused::batch_norm_gated_sum) write the running statistics over the old ones, if these
-/// are on a backend that [`overwrite`] works on. Other tensors that share their memory, such as those of a
-/// clone of the module, change with them.
+/// are on a backend that [`overwrite`] works on. They do so when `work` returns, in few launches for all norms; if it panics, statistics keep their values,
+/// except those of a norm that was applied more than once. Other tensors that share their memory, such as those of a clone of the
+/// module, change with them.
 pub fn in_place<R>(work: impl FnOnce() -> R) -> R {
     struct Before(bool);
     impl Drop for Before {
@@ -25,6 +26,9 @@ pub fn in_place<R>(work: impl FnOnce() -> R) -> R {
         }
     }
     let _before = Before(IN_PLACE.replace(true));
+    #[cfg(feature = "cube")]
+    return crate::cube::running::gathered(work);
+    #[cfg(not(feature = "cube"))]
     work()
 }
 

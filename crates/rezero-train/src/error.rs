@@ -176,12 +176,27 @@ pub enum Error {
     /// A device's memory does not hold a step.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+    /// A tensor of a step is larger than a buffer or a launch of the device may be.
+    #[error("a tensor is too large for the device: {0}")]
+    TooLarge(String),
     /// A device, or the connection to it, was lost during a run.
     #[error("device `{}` was lost ({message}); {kept}; continue with: {resume}", on_a_line(.name))]
     DeviceLost {
         /// The device.
         name: String,
         /// What its driver or the connection says.
+        message: String,
+        /// The checkpoint that is left.
+        kept: String,
+        /// What continues the run.
+        resume: String,
+    },
+    /// A step could not be captured, and the device cannot go on from there.
+    #[error(
+        "a step could not be captured, and the device does not go on: {message}; {kept}; continue with run.capture=false: {resume}"
+    )]
+    Capture {
+        /// What the device says.
         message: String,
         /// The checkpoint that is left.
         kept: String,

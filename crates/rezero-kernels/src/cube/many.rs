@@ -17,7 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::{norms, optim};
+use super::{norms, optim, running};
 
 /// Buffers of a launch, at most: their addresses are parameters of a CUDA kernel, which has room for 4 kB with the numbers beside them.
 const BUFFERS: usize = 128;
@@ -29,6 +29,8 @@ const NUMBERS: usize = 1 << 11;
 pub(crate) enum Many {
     /// Of the numbers of a step, and of weights, gradient and state of each parameter. Without results.
     Update(optim::Rule),
+    /// Of an old and a new tensor each: the old one moved by this share of the way to the new one. Without results.
+    Towards(f32),
     /// The sum of squares of each tensor.
     SquareSums,
     /// Of a factor and tensors: their products.
@@ -39,6 +41,7 @@ impl Many {
     fn name(self) -> &'static str {
         match self {
             Self::Update(rule) => rule.name(),
+            Self::Towards(_) => "rezero_towards",
             Self::SquareSums => "rezero_square_sums",
             Self::Scaled => "rezero_scaled",
         }
@@ -47,7 +50,7 @@ impl Many {
     /// The shapes of the results.
     fn results(self, tensors: &[Shape]) -> Vec<Shape> {
         match self {
-            Self::Update(_) => Vec::new(),
+            Self::Update(_) | Self::Towards(_) => Vec::new(),
             Self::SquareSums => vec![[tensors.len()].into()],
             Self::Scaled => tensors[1..].to_vec(),
         }
@@ -64,6 +67,10 @@ impl ManyOps for CubeBackend {
         match op {
             Many::Update(rule) => {
                 optim::update(rule, &tensors);
+                Vec::new()
+            }
+            Many::Towards(share) => {
+                running::moved(share, &tensors);
                 Vec::new()
             }
             Many::SquareSums => vec![norms::square_sums(tensors)],

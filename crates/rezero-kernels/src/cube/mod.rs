@@ -28,6 +28,7 @@ mod norms;
 pub(crate) mod ops;
 pub(crate) mod optim;
 pub(crate) mod row_norm;
+pub(crate) mod running;
 mod sums;
 
 /// Units of a cube: every device has as many.
@@ -128,15 +129,11 @@ fn untracked(kind: DispatchTensorKind) -> Option<BackendTensor<Cube>> {
     }
 }
 
-/// Moves both means, `[old, new, old, new]`, by `share` of the way to the new ones, in the memory of the old ones. False, and nothing is moved, if they
-/// are not f32 on a CubeCL backend, outside autodiff.
+/// Moves both statistics, `[old, new, old, new]`, by `share` of the way to the new ones, in the memory of the old ones, at the end of
+/// [`in_place`](crate::in_place). False, and nothing is moved, if they are not f32 on a CubeCL backend, outside autodiff.
 pub(crate) fn towards(pairs: [DispatchTensor; 4], share: f32) -> bool {
-    let Some([a, to_a, b, to_b]) = plain(pairs) else {
-        return false;
-    };
-    Cube::rezero_towards(a, to_a, share);
-    Cube::rezero_towards(b, to_b, share);
-    true
+    let pairs = plain(pairs);
+    pairs.map(|pairs| running::towards(pairs, share)).is_some()
 }
 
 /// The tensors' primitives, if all are f32 on a CubeCL backend, outside autodiff.

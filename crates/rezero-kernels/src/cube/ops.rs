@@ -258,14 +258,6 @@ pub trait CubeOps: Backend {
     /// The same for integers.
     #[fusion(dtype = old, shape = old)]
     fn rezero_overwrite_int(old: IntTensor<Self>, new: IntTensor<Self>) -> IntTensor<Self>;
-
-    /// Moves `old` by `share` of the way to `new`, in the memory of `old`, and returns that.
-    #[fusion(dtype = old, shape = old)]
-    fn rezero_towards(
-        old: FloatTensor<Self>,
-        new: FloatTensor<Self>,
-        share: f32,
-    ) -> FloatTensor<Self>;
 }
 
 impl CubeOps for CubeBackend {
@@ -491,13 +483,5 @@ impl CubeOps for CubeBackend {
 
     fn rezero_overwrite_int(old: IntTensor<Self>, new: IntTensor<Self>) -> IntTensor<Self> {
         optim::overwrite(old, new)
-    }
-
-    fn rezero_towards(
-        old: FloatTensor<Self>,
-        new: FloatTensor<Self>,
-        share: f32,
-    ) -> FloatTensor<Self> {
-        optim::towards(old, new, share)
     }
 }

@@ -30,7 +30,7 @@ fn count(tensor: &CubeTensor) -> usize {
     tensor.shape().num_elements()
 }
 
-fn units() -> CubeDim {
+pub(super) fn units() -> CubeDim {
     CubeDim::new_1d(UNITS)
 }
 
@@ -65,25 +65,6 @@ pub(super) fn overwrite(old: CubeTensor, new: CubeTensor) -> CubeTensor {
         n as u32,
         axes,
         dtype,
-    );
-    old
-}
-
-pub(super) fn towards(old: CubeTensor, new: CubeTensor, share: f32) -> CubeTensor {
-    let n = count(&old);
-    let both = [old, new];
-    let axes = axes(&both);
-    let [to, from] = both.each_ref().map(argument);
-    let [old, _] = both;
-    mix::launch(
-        &old.client,
-        grid(n),
-        units(),
-        from,
-        to,
-        n as u32,
-        share,
-        axes,
     );
     old
 }
@@ -178,25 +159,34 @@ pub(crate) fn update_in_place<const N: usize>(
     }
 }
 
-/// Burn's fusion sees no connection between an update in place and other reads of the weights. So the ones before are done first, and the
-/// updates before all that follows.
 fn run(all: Vec<Updates>) {
     let Some(first) = all.first() else { return };
     let device = first.numbers.device();
+    flushed(&device, || all.into_iter().for_each(Updates::run));
+}
+
+/// Burn's fusion sees no connection between an update in place and other reads of the memory. So the ones before are done first, and the
+/// updates of `work` before all that follows.
+pub(super) fn flushed(device: &<Cube as burn::backend::BackendTypes>::Device, work: impl FnOnce()) {
     // An error of the device comes again with the next read.
-    let _ = Cube::flush(&device);
-    all.into_iter().for_each(Updates::run);
-    let _ = Cube::flush(&device);
+    let _ = Cube::flush(device);
+    work();
+    let _ = Cube::flush(device);
+}
+
+/// The tensors of each parameter, which has `each`, by [`axes`].
+pub(super) fn by_axes(tensors: &[CubeTensor], each: usize) -> BTreeMap<usize, Vec<&[CubeTensor]>> {
+    let mut by_axes: BTreeMap<usize, Vec<&[CubeTensor]>> = BTreeMap::new();
+    for own in tensors.chunks_exact(each) {
+        by_axes.entry(axes(own)).or_default().push(own);
+    }
+    by_axes
 }
 
 /// Of the numbers of a step, and of weights, gradient and state of each parameter.
 pub(super) fn update(rule: Rule, tensors: &[CubeTensor]) {
     let (numbers, rest) = tensors.split_first().expect("numbers come first");
-    let mut by_axes: BTreeMap<usize, Vec<&[CubeTensor]>> = BTreeMap::new();
-    for own in rest.chunks_exact(rule.tensors()) {
-        by_axes.entry(axes(own)).or_default().push(own);
-    }
-    for (axes, all) in by_axes {
+    for (axes, all) in by_axes(rest, rule.tensors()) {
         // LAMB's kernels have the parts of the norms beside the numbers.
         let places = (1 + rule.tensors()) * axes;
         let most = most(&numbers.client, rule.tensors(), 2, CUT + places);
@@ -212,7 +202,12 @@ pub(super) fn update(rule: Rule, tensors: &[CubeTensor]) {
 }
 
 /// The cubes for parameters, of each of which `tensors` are used.
-fn cuts(all: &[&[CubeTensor]], tensors: &[usize], axes: usize, cubes: fn(usize) -> usize) -> Cuts {
+pub(super) fn cuts(
+    all: &[&[CubeTensor]],
+    tensors: &[usize],
+    axes: usize,
+    cubes: fn(usize) -> usize,
+) -> Cuts {
     let mut cuts = Cuts::default();
     for own in all {
         let mut places = SequenceArg::new();
@@ -227,7 +222,7 @@ fn cuts(all: &[&[CubeTensor]], tensors: &[usize], axes: usize, cubes: fn(usize) 
     cuts
 }
 
-fn blocks(count: usize) -> usize {
+pub(super) fn blocks(count: usize) -> usize {
     count.div_ceil(RUN * UNITS as usize)
 }
 
@@ -354,16 +349,6 @@ fn write<T: Numeric>(
     }
 }
 
-#[cube(launch)]
-fn mix(new: &Tensor<f32>, old: &mut Tensor<f32>, count: u32, share: f32, #[comptime] axes: usize) {
-    let i = ABSOLUTE_POS;
-    if i < count as usize {
-        let from = place(new, i, axes);
-        let to = place(&*old, i, axes);
-        old[to] = old[to] * (1.0f32 - share) + new[from] * share;
-    }
-}
-
 /// Weights and two more tensors of a parameter.
 #[derive(CubeLaunch, CubeType)]
 struct Three {
@@ -383,7 +368,12 @@ struct Four {
 
 /// Where number `i` of a parameter's tensor `which` is, in the order of its axes.
 #[cube]
-fn place_in(cut: &Cut, i: u32, #[comptime] which: usize, #[comptime] axes: usize) -> usize {
+pub(super) fn place_in(
+    cut: &Cut,
+    i: u32,
+    #[comptime] which: usize,
+    #[comptime] axes: usize,
+) -> usize {
     if comptime!(axes == 0) {
         i as usize
     } else {

@@ -6,14 +6,30 @@ type Signs = &'static [&'static str];
 /// The device is out of memory.
 const MEMORY: Signs = &[
     "out of memory",
+    "out-of-memory",
     "out of device memory",
     "outofmemory",
     "out_of_memory",
     "not enough memory",
     "can't allocate",
     "cannot allocate",
-    "buffer is too big",
-    "not enough memory left",
+    // CubeCL of HIP, whose statuses have no names there.
+    "malloc failed with status 2",
+    "failed to allocate metal buffer",
+];
+
+/// A tensor has more bytes than a buffer of the device may have, or a kernel needs more thread blocks than a launch of the device may
+/// have. Free memory does not help.
+const SIZE: Signs = &[
+    // CubeCL: `IoError::BufferTooBig`. On its CPU, the system has refused the memory.
+    "can't allocate buffer of size",
+    // CubeK's products and attention, Burn's convolutions: `CubeCountTooBig`.
+    "cube count too big",
+    "cubecounttoobig",
+    // wgpu: a launch, a buffer, a part of one.
+    "each current dispatch group size dimension",
+    "is greater than the maximum buffer size",
+    "buffer_binding_size` limit",
 ];
 
 /// The device, or the connection to it, is gone until the process ends.
@@ -124,7 +140,21 @@ fn has(message: &str, signs: Signs) -> bool {
 
 /// Whether a message says that memory ran out.
 pub(crate) fn tells_of_memory(message: &str) -> bool {
-    has(message, MEMORY)
+    has(message, MEMORY) && !tells_of_size(message)
+}
+
+/// Whether a message says that a tensor is larger than a buffer or a launch of the device may be.
+pub(crate) fn tells_of_size(message: &str) -> bool {
+    has(message, SIZE)
+}
+
+/// What a message says of memory or of a size, as [`beginning`].
+pub(crate) fn of_memory(message: &str) -> String {
+    let message = message.replace("\\n", "\n");
+    let line = |signs| message.lines().find(|line| has(line, signs));
+    // A launch or a buffer is named below the operation that made it.
+    let found = line(SIZE).or_else(|| line(MEMORY));
+    beginning(found.unwrap_or(&message))
 }
 
 /// Whether a message says that one of these devices can no longer be used.
@@ -150,7 +180,7 @@ pub(super) fn is_of_another(message: &str) -> bool {
 
 /// Whether an error will say what a message says.
 pub(super) fn is_known(message: &str) -> bool {
-    tells_of_memory(message) || has(message, LOST) || is_of_another(message)
+    has(message, MEMORY) || has(message, SIZE) || has(message, LOST) || is_of_another(message)
 }
 
 /// An error of a device that does not start.
@@ -289,5 +319,73 @@ mod tests {
             assert!(!is_known(error), "{error}");
         }
         assert!(tells_of_memory("out of device memory allocating 512 bytes"));
+        assert!(!tells_of_memory("hipMalloc failed with status 209"));
+    }
+
+    #[test]
+    fn full_devices_are_told_from_tensors_that_are_too_large() {
+        // As CubeCL 0.11.3, CubeK 0.3.1, wgpu 30.0.1 and libtorch print them.
+        for (memory, part) in [
+            (
+                "An error happened\nCaused by:\n  out of device memory allocating 512 bytes\n\nBacktrace:",
+                "out of device memory allocating 512 bytes",
+            ),
+            (
+                "An out-of-memory error happened during launch\nCaused by:\n  out of memory launching kernel K",
+                "An out-of-memory error happened during launch",
+            ),
+            (
+                "CUDA allocation error: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+                "CUDA_ERROR_OUT_OF_MEMORY",
+            ),
+            (
+                "hipMalloc failed with status 2",
+                "hipMalloc failed with status 2",
+            ),
+            (
+                "Can't allocate 64 bytes: every page size the memory tracks still holds live allocations",
+                "Can't allocate 64 bytes",
+            ),
+            ("wgpu error: Out of Memory", "Out of Memory"),
+            ("Not enough memory left.", "Not enough memory left."),
+            (
+                "Torch(\"[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\")",
+                "can't allocate memory",
+            ),
+        ] {
+            assert!(
+                tells_of_memory(memory) && !tells_of_size(memory),
+                "{memory}"
+            );
+            assert!(is_known(memory), "{memory}");
+            let said = of_memory(memory);
+            assert!(said.contains(part), "{said}");
+        }
+        for (size, said) in [
+            (
+                "WithContext { reason: \"An IO error happened\\nCaused by:\\n  can't allocate buffer of size: 262144000\\nno backtrace\" }",
+                "can't allocate buffer of size: 262144000",
+            ),
+            (
+                "Caused by:\n  the work writing it was skipped 226 operation(s) below a failure: matmul_naive: An unknown error happened.\nUnable to launch matmul because a required feature is unavailable: Cube count too big (8, 8, 120000)\n\n",
+                "Unable to launch matmul because a required feature is unavailable: Cube count too big (8, 8, 120000)",
+            ),
+            (
+                "wgpu error: Validation Error\n\nCaused by:\n  In a CommandEncoder\n    In a dispatch command, indirect:false\n      Each current dispatch group size dimension ([70000, 1, 1]) must be less or equal to 65535\n",
+                "Each current dispatch group size dimension ([70000, 1, 1]) must be less or equal to 65535",
+            ),
+            (
+                "wgpu error: Validation Error\n\nCaused by:\n  In Device::create_buffer\n    Buffer size 9 is greater than the maximum buffer size (8)\n",
+                "Buffer size 9 is greater than the maximum buffer size (8)",
+            ),
+            (
+                "wgpu error: Validation Error\n\nCaused by:\n  In Device::create_bind_group\n    Buffer binding 0 range 9 exceeds `max_*_buffer_binding_size` limit 8\n",
+                "Buffer binding 0 range 9 exceeds `max_*_buffer_binding_size` limit 8",
+            ),
+        ] {
+            assert!(tells_of_size(size) && !tells_of_memory(size), "{size}");
+            assert!(is_known(size), "{size}");
+            assert_eq!(of_memory(size), said);
+        }
     }
 }

@@ -6,8 +6,7 @@
 //! batch of another size, runs as usual, but in the same memory.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
@@ -18,9 +17,20 @@ use rezero_kernels::{Captured, Seed, capture, in_place, overwrite, together};
 use super::model::{Batch, Model};
 use super::optimizer::InPlace;
 use super::step::{Input, Output, Trainee};
+use crate::device::panics::unsaid;
+use crate::device::trouble::{of_memory, tells_of_memory, tells_of_size};
 
 /// The largest relative difference of a loss and of a gradient's norm. Products may be in TF32, and sums in another order.
 const TOLERANCE: f64 = 5e-3;
+
+/// Why a step has not been captured.
+#[derive(Debug)]
+pub(super) enum Uncaptured {
+    /// Steps can be taken as usual: all memory is as before.
+    Reason(String),
+    /// The device has lost the weights or the optimizer's state, or cannot be used. What it says.
+    Broken(String),
+}
 
 /// The captured step of a run, or its place.
 pub(super) struct Capturing<M: Model> {
@@ -32,13 +42,50 @@ pub(super) struct Capturing<M: Model> {
     step: Option<Step<M>>,
 }
 
+/// The results of a recorded step, of which none has panicked.
+type Recorded<T> = Captured<Option<(T, Output)>>;
+
 struct Step<M: Model> {
-    graph: Captured<(Output, Trainee<M>)>,
+    graph: Recorded<Trainee<M>>,
     /// The batch that the graph reads.
     batch: M::Batch,
     items: usize,
     /// The seed that the graph reads, if the model drops values by rezero-kernels.
     seed: Seed,
+}
+
+impl<M: Model> Step<M> {
+    fn replay(&mut self) -> Output {
+        let results = self.graph.replay().as_ref();
+        let (_, output) = results.expect("a step that has panicked is not kept");
+        output.clone()
+    }
+}
+
+/// `words`, or what `cause` says of memory.
+fn in_words(words: &str, cause: &str) -> String {
+    let said = of_memory(cause);
+    match tells_of_memory(cause) || tells_of_size(cause) {
+        true => format!("a captured step does not fit on the device ({said})"),
+        false => format!("{words} ({said})"),
+    }
+}
+
+/// Reads from every parameter, and the optimizer's state.
+///
+/// # Panics
+///
+/// If the device has no values for one: a recording that failed was to write it.
+fn must_be_there<M: Model>(trainee: &Trainee<M>, optimizer: &ModuleOptimizer) {
+    struct Look;
+    impl ModuleVisitor for Look {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let first = std::array::from_fn::<_, D, _>(|_| 0..1);
+            param.val().inner().slice(first).into_data();
+        }
+    }
+    trainee.visit(&mut Look);
+    drop(optimizer.to_record());
 }
 
 impl<M: Model> Capturing<M> {
@@ -81,20 +128,54 @@ impl<M: Model> Capturing<M> {
     ///
     /// # Errors
     ///
-    /// Why steps are not captured. All memory is then as before.
+    /// Why steps are not captured.
     pub fn begin(
         &mut self,
         trainee: &Trainee<M>,
         optimizer: &ModuleOptimizer,
         input: &Input<M::Batch>,
         time: usize,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), Uncaptured> {
+        let before = Memory::of(trainee);
+        self.flush();
+        let tried = unsaid(|| self.attempt(trainee, optimizer, input, time, &before));
+        let reason = match tried {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(reason)) => reason,
+            Err(cause) => {
+                // Where the panic came between the beginning of a recording and its end, this ends it.
+                let _ = unsaid(|| drop(capture(&self.device, || ())));
+                in_words("it failed", &cause)
+            }
+        };
+        let whole = unsaid(|| {
+            before.restore();
+            self.flush();
+            // It may have drawn numbers.
+            self.device.seed(input.seed);
+            must_be_there(trainee, optimizer);
+        });
+        match whole {
+            Ok(()) => Err(Uncaptured::Reason(reason)),
+            Err(cause) => Err(Uncaptured::Broken(format!(
+                "{reason}; then {}",
+                of_memory(&cause)
+            ))),
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        trainee: &Trainee<M>,
+        optimizer: &ModuleOptimizer,
+        input: &Input<M::Batch>,
+        time: usize,
+        before: &Memory,
+    ) -> Result<(), String> {
         let copied = self.last.take().and_then(|(last, _)| last.owned());
         let batch =
             copied.ok_or("the batch has no `Batch::owned`, or is not in f32 and integers")?;
         let seed = Seed::new(input.seed, &self.device);
-        let before = Memory::of(trainee);
-        self.flush();
 
         let step = |input: Input<M::Batch>| {
             let (trainee, seed) = (trainee.clone(), seed.clone());
@@ -110,7 +191,7 @@ impl<M: Model> Capturing<M> {
         if before.has_moved(trainee) {
             before.put_back(trainee);
             return Err(
-                "a module keeps values of each step in new memory, as Burn's own batch norm does; rezero_kernels::fused has one that does not",
+                "a module keeps values of each step in new memory, as Burn's own batch norm does; rezero_kernels::fused has one that does not".to_owned(),
             );
         }
         before.restore();
@@ -119,30 +200,28 @@ impl<M: Model> Capturing<M> {
             batch: batch.clone(),
             ..input.clone()
         });
-        // A capture that fails, as where a model reads or writes on its device, leaves the memory that it was to write without
-        // values. So the part that may fail is tried first, without the optimizer's memory.
-        let trial = capture(&self.device, {
+        // A capture that fails, as where a model reads or writes on its device, or for lack of memory, leaves the memory that it
+        // was to write without values. So the part that may fail is tried first, without the optimizer's memory. The gradients stay
+        // until its end, as they do in the whole step.
+        let trial = self.record({
             let gradients = gradients.clone();
-            move || catch_unwind(AssertUnwindSafe(|| in_place(&gradients).2)).ok()
-        });
-        let works = trial.is_hardware() && trial.output().is_some();
+            move || {
+                let (_, grads, item) = in_place(&gradients);
+                (grads, item)
+            }
+        })?;
         drop(trial);
         before.restore();
         self.flush();
-        if !works {
-            return Err(
-                "the device cannot record it, or the model reads from its device or writes to it",
-            );
-        }
 
         self.refresh(time, false);
         let mut optimizer = optimizer.clone();
-        let graph = capture(&self.device, move || {
+        let graph = self.record(move || {
             in_place(|| {
                 let (own, grads, item) = gradients();
-                (item, together(|| optimizer.step(0.0, own, grads)))
+                (together(|| optimizer.step(0.0, own, grads)), item)
             })
-        });
+        })?;
         before.restore();
         self.flush();
         let mut step = Step {
@@ -151,16 +230,13 @@ impl<M: Model> Capturing<M> {
             items: input.items,
             seed,
         };
-        if !step.graph.is_hardware() {
-            return Err("the device cannot record it");
-        }
         if self.has_moved() {
-            return Err("a parameter cannot be updated in place");
+            return Err("a parameter cannot be updated in place".to_owned());
         }
         if !step.batch.overwrite(&input.batch) {
-            return Err("a batch has another form than the one before");
+            return Err("a batch has another form than the one before".to_owned());
         }
-        let mut replayed = step.graph.replay().0.clone();
+        let mut replayed = step.replay();
         replayed.read();
         before.restore();
         self.flush();
@@ -170,10 +246,46 @@ impl<M: Model> Capturing<M> {
         ];
         let close = |a: f64, b: f64| (a - b).abs() <= TOLERANCE * a.abs().max(b.abs());
         if !pairs.into_iter().all(|(a, b)| close(a, b)) {
-            return Err("its replay has other results than the step itself");
+            return Err("its replay has other results than the step itself".to_owned());
         }
         self.step = Some(step);
         Ok(())
+    }
+
+    /// Records `step`. A panic within it waits until the recording has ended: a device that records takes no other work.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not recorded.
+    fn record<T: 'static>(
+        &self,
+        mut step: impl FnMut() -> (T, Output) + 'static,
+    ) -> Result<Recorded<T>, String> {
+        const WORDS: &str = "the device cannot record it or has too little memory beside it, or the model reads from its device or writes to it";
+        let panicked = Arc::new(Mutex::new(None));
+        let heard = panicked.clone();
+        let graph = capture(&self.device, move || match unsaid(&mut step) {
+            Ok(done) => Some(done),
+            Err(cause) => {
+                let mut first = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(cause);
+                None
+            }
+        });
+        let cause = panicked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match (cause, graph.output()) {
+            (None, Some(_)) if graph.is_hardware() => Ok(graph),
+            (Some(cause), _) => Err(in_words(WORDS, &cause)),
+            // What was to be written says why it was not.
+            (None, Some((_, output))) => match unsaid(|| output.clone().read()) {
+                Err(cause) => Err(in_words(WORDS, &cause)),
+                Ok(()) => Err(WORDS.to_owned()),
+            },
+            (None, None) => Err(WORDS.to_owned()),
+        }
     }
 
     /// Whether the step of `input` can be a replay. Its batch and its seed are then in place.
@@ -190,9 +302,9 @@ impl<M: Model> Capturing<M> {
     pub fn replay(&mut self, time: usize) -> Output {
         self.refresh(time, true);
         let step = self.step.as_mut().expect("it takes no batch before");
-        let (output, _) = step.graph.replay();
+        let output = step.replay();
         self.rules.iter().for_each(|rule| rule.replayed());
-        output.clone()
+        output
     }
 
     /// Makes what follows begin after all that was computed, and sets the numbers of an update that is not a replay.

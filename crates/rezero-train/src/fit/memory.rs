@@ -7,19 +7,24 @@ use sysinfo::ProcessesToUpdate;
 
 #[cfg(feature = "allocator")]
 use super::terminal;
-use crate::device::trouble::tells_of_memory;
+use crate::device::trouble::{of_memory, tells_of_memory, tells_of_size};
 use crate::error::Error;
 use crate::recipe::Train;
 use crate::say::say;
 use crate::words;
 
-/// `error` as [`Error::OutOfMemory`] with `advice`, if its message says so.
-pub fn named(error: Error, advice: &str) -> Error {
+/// `error` as [`Error::OutOfMemory`] or [`Error::TooLarge`] with `advice`, if its message says so.
+pub fn named(error: Error, advice: &Advice) -> Error {
     match error {
-        Error::Training(message) if tells_of_memory(&message) => {
-            let said = crate::device::beginning(&message);
-            Error::OutOfMemory(format!("{advice}; the device says: {said}"))
-        }
+        Error::Training(message) if tells_of_memory(&message) => Error::OutOfMemory(format!(
+            "{advice}; the device says: {}",
+            of_memory(&message)
+        )),
+        Error::Training(message) if tells_of_size(&message) => Error::TooLarge(format!(
+            "{}; the device says: {}",
+            advice.smaller,
+            of_memory(&message)
+        )),
         // Rayon's pool, which Burn's kernels start.
         Error::Training(message) if message.contains("ThreadPoolBuildError") => no_thread("EAGAIN"),
         other => other,
@@ -112,11 +117,25 @@ pub fn no_thread(cause: impl std::fmt::Display) -> Error {
     ))
 }
 
+/// Advice for a step that does not fit on a device.
+pub struct Advice {
+    /// A smaller step.
+    smaller: String,
+    /// What else may leave memory for it.
+    more: String,
+}
+
+impl std::fmt::Display for Advice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.smaller, self.more)
+    }
+}
+
 /// Advice for a step of `model` that needs more memory than there is on a device, which others may use too if it is a GPU. A step
 /// may be captured there: its memory is then held beside that of other steps.
-pub fn advice(model: &str, train: &Train, gpu: bool, captured: bool) -> String {
+pub fn advice(model: &str, train: &Train, gpu: bool, captured: bool) -> Advice {
     let (batch, parts) = (train.batch, train.accumulate);
-    let mut advice = match batch / parts {
+    let smaller = match batch / parts {
         0 | 1 => {
             format!("a step of {model} takes more than there is; try a smaller network")
         }
@@ -127,13 +146,14 @@ pub fn advice(model: &str, train: &Train, gpu: bool, captured: bool) -> String {
             batch / 2
         ),
     };
+    let mut more = String::new();
     if captured {
-        advice += ", or run.capture=false";
+        more += ", or run.capture=false";
     }
     if gpu {
-        advice += " (`nvidia-smi` or `rocm-smi` lists other processes that use it)";
+        more += " (`nvidia-smi` or `rocm-smi` lists other processes that use it)";
     }
-    advice
+    Advice { smaller, more }
 }
 
 #[cfg(test)]
@@ -159,7 +179,13 @@ mod tests {
         assert!(!says("index out of bounds", &train).contains("memory"));
         let text = says("out of device memory allocating 512 bytes", &train);
         assert!(text.starts_with("out of memory"), "{text}");
-        let on_a_gpu = advice("an mlp", &train, true, true);
+        let text = says("Cube count too big (8, 8, 120000)", &train);
+        assert_eq!(
+            text,
+            "a tensor is too large for the device: a step holds 128 items; try accumulate=2, which computes \
+             batch=128 in smaller parts, or batch=64; the device says: Cube count too big (8, 8, 120000)"
+        );
+        let on_a_gpu = advice("an mlp", &train, true, true).to_string();
         assert!(
             on_a_gpu.contains("batch=64, or run.capture=false (`nvidia-smi`"),
             "{on_a_gpu}"

@@ -17,7 +17,7 @@ use rezero_data::rng::mix;
 use rezero_kernels::{in_place, seeded, together};
 
 use super::average::Average;
-use super::captured::Capturing;
+use super::captured::{Capturing, Uncaptured};
 use super::devices::Replicas;
 use super::exchange;
 use super::model::Model;
@@ -271,8 +271,10 @@ impl<M: Model> Session<M> {
                 Err(model) => trainee = Trainee { model, how },
             }
         }
-        if self.can_replay(&trainee, &input) {
+        let replays = self.can_replay(&trainee, &input);
+        if !matches!(replays, Ok(false)) {
             self.trainee = Some(trainee);
+            replays?;
             return self.replay(input.items);
         }
         let (items, loss_scale, seed) = (input.items, input.loss_scale, input.seed);
@@ -340,7 +342,7 @@ impl<M: Model> Session<M> {
     }
 
     /// Whether the step of `input` is a replay of a captured step. Captures one when it is time.
-    fn can_replay(&mut self, trainee: &Trainee<M>, input: &Input<M::Batch>) -> bool {
+    fn can_replay(&mut self, trainee: &Trainee<M>, input: &Input<M::Batch>) -> Result<bool> {
         let step = self.start.state.step;
         let taken = step - self.first;
         let Moving {
@@ -348,20 +350,29 @@ impl<M: Model> Session<M> {
             capturing,
             ..
         } = &mut self.start.moving;
-        let Some(own) = capturing else { return false };
+        let Some(own) = capturing else {
+            return Ok(false);
+        };
         if own.has_begun() {
-            return own.takes(input);
+            return Ok(own.takes(input));
         }
         // Not on a batch of another size, such as the last one of an epoch. By now, an average has memory of its own.
         if !own.is_usual(input) || taken < WARM_UP {
-            return false;
+            return Ok(false);
         }
-        let begun = own.begin(trainee, optimizer, input, step + 1);
-        if let Err(reason) = begun {
-            say_uncaptured(reason);
-            leave(capturing);
+        match own.begin(trainee, optimizer, input, step + 1) {
+            Ok(()) => Ok(true),
+            Err(Uncaptured::Reason(reason)) => {
+                say_uncaptured(&reason);
+                leave(capturing);
+                Ok(false)
+            }
+            Err(Uncaptured::Broken(message)) => Err(Error::Capture {
+                message,
+                kept: String::new(),
+                resume: String::new(),
+            }),
         }
-        begun.is_ok()
     }
 
     /// The step on the batch that is in place.

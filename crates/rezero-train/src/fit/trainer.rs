@@ -406,7 +406,7 @@ where
     let (leads, resume) = (fit.ranks.leads(), fit.resume.clone());
     let gpu = ["cuda", "rocm"].iter().any(|kind| name.contains(kind));
     let advice = memory::advice(&fit.identity, &fit.settings.train, gpu, fit.may_capture());
-    memory::watch(&advice);
+    memory::watch(&advice.to_string());
     let listener = Listener::new();
     let finished = catch_unwind(AssertUnwindSafe(|| fit.run())).unwrap_or_else(|panic| {
         Err(match device::panic_message(panic.as_ref()) {
@@ -429,6 +429,11 @@ where
                 error => error,
             }
         }
+        Error::Capture { message, .. } => Error::Capture {
+            message,
+            kept: kept(dir, leads),
+            resume,
+        },
         error => error,
     })
 }

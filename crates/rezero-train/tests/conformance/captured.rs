@@ -1,12 +1,14 @@
 //! Models train alike with and without captured steps, whether their steps can be captured or not.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use rezero_kernels::fused;
+use rezero_train::error::Result;
 use rezero_train::fit::{Batch, DatasetSource, Finished, Model, Sums, Task, Trainer};
 use rezero_train::recipe::Settings;
 
@@ -31,7 +33,22 @@ enum Kind {
     BurnsDropout,
     Dropout,
     Reads,
+    /// Panics in these passes of training, counted from 0.
+    Panics(Passes),
+    /// Needs more memory than any device has in these.
+    Huge(Passes),
 }
+
+/// The first pass, and the one after the last.
+type Passes = (usize, usize);
+
+/// Two steps, the step beside which a captured one is put, four runs to try a recording of its gradients, and four for the whole step.
+const BESIDE: Passes = (2, 3);
+const TRIED: Passes = (3, 7);
+const RECORDED: Passes = (7, 11);
+
+/// The passes of training in a run.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 impl Net {
     fn new(kind: Kind, device: &Device) -> Self {
@@ -65,7 +82,17 @@ impl Model for Net {
             let largest: f32 = error.clone().inner().abs().max().into_scalar();
             assert!(largest.is_finite());
         }
-        let sum = error.square().sum();
+        let mut sum = error.square().sum();
+        if sum.device().is_autodiff()
+            && let Kind::Panics((first, end)) | Kind::Huge((first, end)) = self.kind
+            && (first..end).contains(&TAKEN.fetch_add(1, Ordering::Relaxed))
+        {
+            assert!(
+                matches!(self.kind, Kind::Huge(_)),
+                "out of device memory allocating 512 bytes"
+            );
+            sum = sum.clone() + Tensor::<1>::ones([1usize << 35], &sum.device()).slice(0..1);
+        }
         Sums::new(sum.clone()).with("correct", sum.inner())
     }
 }
@@ -76,7 +103,7 @@ fn trained(
     capture: bool,
     (optimizer, clip_norm): (&str, f64),
     init: impl Fn(&Device) -> Net + Send,
-) -> (Finished, f64) {
+) -> Result<(Finished, f64)> {
     let text = format!(
         "[optimizer]\nkind = '{optimizer}'\nlr = 0.05\n[train]\nbatch = 8\nclip_norm = {clip_norm}\n[run]\nepochs = 2\ndevice = '{}'\ncapture = {capture}",
         name()
@@ -95,12 +122,11 @@ fn trained(
     let valid = DatasetSource::scoring(points(48..64), &settings, batch);
     let finished = Trainer::new(dir, settings, Task::classification("points"))
         .with_plain(true)
-        .fit(init, train, valid)
-        .expect("the run ends");
+        .fit(init, train, valid)?;
     let rows = std::fs::read_to_string(dir.join("metrics.jsonl")).expect("rows");
     let last = rows.lines().rfind(|row| row.contains("\"valid\""));
     let row: serde_json::Value = serde_json::from_str(last.expect("a validation")).expect("JSON");
-    (finished, row["loss"].as_f64().expect("a loss"))
+    Ok((finished, row["loss"].as_f64().expect("a loss")))
 }
 
 #[cfg_attr(test, test)]
@@ -132,6 +158,12 @@ pub fn captured_or_not_models_train_alike() {
         (Kind::BurnsDropout, SGD),
         (Kind::Dropout, SGD),
         (Kind::Reads, SGD),
+        (Kind::Panics(BESIDE), SGD),
+        (Kind::Panics(TRIED), ("sgd", 0.1)),
+        (Kind::Panics((6, 7)), ("adam", 0.5)),
+        (Kind::Panics(RECORDED), ("adam", 0.5)),
+        (Kind::Huge(BESIDE), SGD),
+        (Kind::Huge(TRIED), ("adam", 0.5)),
     ] {
         let mut losses = Vec::new();
         for capture in [false, true] {
@@ -140,7 +172,14 @@ pub fn captured_or_not_models_train_alike() {
                 device.seed(7);
                 Net::new(kind, device)
             };
-            let (finished, loss) = trained(dir.path(), capture, recipe, init);
+            // Without captured steps, none of these passes fails.
+            let none = usize::MAX / 2;
+            TAKEN.store(
+                if capture && captures { 0 } else { none },
+                Ordering::Relaxed,
+            );
+            let (finished, loss) =
+                trained(dir.path(), capture, recipe, init).expect("the run ends");
             assert_eq!(finished.state.step, 12, "{kind:?}, {recipe:?}");
             // The first two steps are no replays.
             let can = matches!(kind, Kind::Plain | Kind::Dropout);
@@ -153,5 +192,26 @@ pub fn captured_or_not_models_train_alike() {
             error <= 10.0 * tolerance(),
             "{kind:?}, {recipe:?}: {losses:?}"
         );
+    }
+}
+
+/// A recording of the whole step that fails may take the weights with it. Then the run ends, and its error names what to do.
+#[cfg_attr(test, test)]
+pub fn a_recording_that_fails_is_told() {
+    if !rezero_kernels::can_overwrite(&super::backend::device()) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    TAKEN.store(0, Ordering::Relaxed);
+    let init = |device: &Device| Net::new(Kind::Huge(RECORDED), device);
+    match trained(dir.path(), true, ("adam", 0.5), init) {
+        Ok((finished, _)) => assert_eq!((finished.state.step, finished.replayed), (12, 0)),
+        Err(error) => {
+            let said = error.to_string();
+            println!("{said}");
+            for part in ["run.capture=false", "there is no checkpoint yet"] {
+                assert!(said.contains(part), "no `{part}` in {said}");
+            }
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The kernels on the device, compared with the same operations composed of Burn's own on Flex.
 
+use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rezero_data::rng::mix;
 use rezero_kernels::{
     AdaGradStep, AdamStep, BatchNormed, DotProductAttention, Epilogue, LambStep, NUMBERS, Seed,
     SgdStep, Tensors, batch_norm, batch_norm_gated_sum, can_overwrite, conv2d, cross_entropy,
-    draw_from, dropout, gated_sum, launches, layer_norm, rms_norm, seeded, together,
+    draw_from, dropout, fused, gated_sum, in_place, launches, layer_norm, rms_norm, seeded,
+    together,
 };
 
 use super::backend::{device, every, flex, name, tolerance};
@@ -888,6 +890,83 @@ pub fn updates_together() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The running statistics of many batch norms move in few launches, with the bits of moves one by one, and as those in new memory do.
+#[cfg_attr(test, test)]
+pub fn statistics_together() {
+    let device = device().autodiff();
+    if !can_overwrite(&device.clone().inner()) {
+        return;
+    }
+    let channels = |i: usize| [1, 3, 16, 300][i % 4];
+    let make = |n: usize| -> Vec<BatchNorm> {
+        let norm = |i: usize| {
+            let momentum = if i % 6 == 5 { 0.3 } else { 0.1 };
+            let config = BatchNormConfig::new(channels(i)).with_momentum(momentum);
+            config.init(&device)
+        };
+        (0..n).map(norm).collect()
+    };
+    let pass = |(i, norm): (usize, &BatchNorm)| {
+        let x = random([2, channels(i), 3, 2], i as u64);
+        let x = Tensor::<4>::from_data(x, &device) + 1.5;
+        drop(fused::batch_norm(norm, x, Epilogue::Relu));
+    };
+    let statistics = |norms: &[BatchNorm]| -> Vec<Vec<f32>> {
+        let both = norms.iter().flat_map(|n| [&n.running_mean, &n.running_var]);
+        both.map(|state| values(state.value_sync())).collect()
+    };
+    for n in [1, 7, 60] {
+        let [at_once, alone, anew] = [(); 3].map(|()| make(n));
+        let moves = |work: &dyn Fn()| {
+            let (_, made) = launches(|| {
+                work();
+                values(at_once[n - 1].running_var.value_sync())
+            });
+            let of_ours = made
+                .iter()
+                .filter(|l| l.kernel.to_lowercase().contains("towards"));
+            of_ours.count()
+        };
+        // A norm that is applied twice moves twice.
+        let twice = |norms: &[BatchNorm]| {
+            norms
+                .iter()
+                .enumerate()
+                .chain([(0, &norms[0])])
+                .for_each(pass)
+        };
+        let made = moves(&|| in_place(|| twice(&at_once)));
+        let made_alone = moves(&|| {
+            alone
+                .iter()
+                .enumerate()
+                .for_each(|own| in_place(|| pass(own)));
+            in_place(|| pass((0, &alone[0])));
+        });
+        twice(&anew);
+        println!("{n} batch norms: {made} launches, alone {made_alone}");
+        assert_eq!(made_alone, n + 1);
+        assert!(made <= made_alone && (n < 60 || 4 * made < n));
+        let bits = |all: &[Vec<f32>]| -> Vec<Vec<u32>> {
+            all.iter()
+                .map(|all| all.iter().map(|x| x.to_bits()).collect())
+                .collect()
+        };
+        let [at_once, alone, anew] = [&at_once, &alone, &anew].map(|norms| statistics(norms));
+        assert_eq!(bits(&at_once), bits(&alone), "{n} norms");
+        for (i, (got, want)) in at_once.iter().zip(&anew).enumerate() {
+            close(
+                &format!("statistic {i} of {n} norms"),
+                got,
+                want,
+                4.0 * tolerance(),
+            );
+            let start = (i % 2) as f32;
+            assert!(got.iter().all(|x| *x != start), "not moved");
         }
     }
 }
