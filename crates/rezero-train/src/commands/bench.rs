@@ -10,7 +10,9 @@ use rezero_kernels::Launch;
 
 use crate::bench::{How, Workload, parse};
 use crate::cli::Bench;
-use crate::device::{computes_in, resolved, select};
+use crate::device::panics::Listener;
+use crate::device::trouble::{of_memory, tells_of_memory, tells_of_size};
+use crate::device::{computes_in, panic_message, resolved, select};
 use crate::error::{Error, Result};
 use crate::fit::STACK_BYTES;
 use crate::words;
@@ -237,11 +239,21 @@ fn here(args: &Bench, workload: Workload) -> Result<()> {
         name: name.clone(),
         message: what.to_owned(),
     };
+    let heard = Listener::new();
     let worker = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
         .spawn(move || workload.run(&device, how))
         .map_err(|e| failed(&format!("cannot start a thread: {e}")))?;
-    let mut timed = worker.join().map_err(|_| failed("it panicked"))?;
+    let mut timed = worker.join().map_err(|panic| {
+        let cause = heard.cause(panic_message(&*panic));
+        match tells_of_memory(&cause) || tells_of_size(&cause) {
+            true => failed(&format!(
+                "a step does not fit on the device, give a smaller batch ({})",
+                of_memory(&cause)
+            )),
+            false => failed("it panicked"),
+        }
+    })?;
     timed.ms.sort_by(f64::total_cmp);
     let n = timed.ms.len();
     let median = (timed.ms[(n - 1) / 2] + timed.ms[n / 2]) / 2.0;
