@@ -3,6 +3,7 @@
 
     python3 results/gpu.py OUT NAME             adds the lines of OUT/bench.jsonl, and what the check and the conformance suite said, to
                                                 results/gpu/NAME.jsonl, and writes the tables
+                                                of docs/GPU.md and docs/BACKENDS.md
     python3 results/gpu.py                      writes the tables of both pages again
     python3 results/gpu.py --agree RUN RUN      fails if the losses of two runs differ by more than 0.5 % in the first ten rows
 
@@ -33,13 +34,15 @@ def said(*words):
 
 
 def measured(out, name):
-    """The GPU, its driver and the day, as the suite has noted them where it ran."""
-    found = {"gpu": name, "driver": "", "date": datetime.date.today().isoformat()}
+    """The GPU, its driver, the day and the commit, as the suite has noted them where it ran."""
+    here = said("git", "rev-parse", "--short", "HEAD")
+    found = {"gpu": name, "driver": "", "date": datetime.date.today().isoformat(), "commit": here}
     for line in (out / "machine.log").read_text().splitlines():
         if line.startswith("gpu: "):
             found["gpu"], found["driver"] = line.removeprefix("gpu: ").rsplit(", ", 1)
-        elif line.startswith("date: "):
-            found["date"] = line.removeprefix("date: ")
+        elif line.startswith(("date: ", "commit: ")):
+            key, value = line.split(": ", 1)
+            found[key] = value
         elif "Driver Version:" in line:
             found["driver"] = line.split("Driver Version:")[1].split()[0]
     return found
@@ -65,7 +68,6 @@ def add(out, name):
     known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     about = measured(out, name) | {
         "run": 1 + max((row["run"] for row in known), default=0),
-        "commit": said("git", "rev-parse", "--short", "HEAD"),
     }
     # A part that was stopped and repeated has its lines twice, and so has a second call.
     seen = [{key: row[key] for key in row.keys() - about.keys()} for row in known]
@@ -86,7 +88,7 @@ def table(rows):
             kind = "profile"
         else:
             kind = ("captured" if row.get("captured") else "plain") if ours else row.get("mode", "eager")
-        newest[row["workload"], "bf16" if row["dtype"] == "bf16" else "f32", kind] = row
+        newest[row["workload"], "f32" if row["dtype"] == "tf32" else row["dtype"], kind] = row
     lines = [
         "| workload | type | rezero, captured | each launch alone | PyTorch, eager | ratio | reduce-overhead | ratio | launches | memory, MB | PyTorch's | first step, s |",
         "| - | - | -: | -: | -: | -: | -: | -: | -: | -: | -: | -: |",
@@ -121,15 +123,15 @@ def checks(rows):
     """A row for each device: the newest check and the newest run of the conformance suite."""
     newest = {}
     for row in rows:
-        newest.setdefault((row["gpu"], row["device"]), {})[row["part"]] = row
-    lines = ["| GPU | `--device` | check: largest error | suite | date, commit |", "| - | - | -: | - | - |"]
-    for (gpu, device), found in newest.items():
+        newest.setdefault((row["file"], row["gpu"], row["device"]), {})[row["part"]] = row
+    lines = ["| lines in results/gpu | GPU | `--device` | check: largest error | suite | date, commit |", "| - | - | - | -: | - | - |"]
+    for (file, gpu, device), found in newest.items():
         check, suite = found.get("check"), found.get("conformance")
         error = f"{check['error']} of {check['allowed']}: {check['result']}" if check else ""
         passed = f"{suite['passed']} passed, {suite['failed']} failed, {suite['seconds']} s" if suite else ""
         dates = dict.fromkeys(f"{row['date']}, {row['commit']}" for row in found.values())
-        lines.append(f"| {gpu} | `{device}` | {error} | {passed} | {'; '.join(dates)} |")
-    return "\n".join(lines) if newest else "None yet."
+        lines.append(f"| {file} | {gpu} | `{device}` | {error} | {passed} | {'; '.join(dates)} |")
+    return "\n".join(lines) if newest else "None yet: the check of `cuda` above was a call of its own."
 
 
 def put(page, begin, text):
@@ -143,7 +145,7 @@ def write():
     timings, ends = [], []
     for file in sorted(LINES.glob("*.jsonl")):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        ends += [row for row in rows if "part" in row]
+        ends += [row | {"file": file.name} for row in rows if "part" in row]
         rows = [row for row in rows if "part" not in row]
         if not rows:
             continue

@@ -8,6 +8,9 @@
 # was stopped goes on. `python3 results/gpu.py OUT NAME` then puts what it found into results/gpu/NAME.jsonl, docs/GPU.md and
 # docs/BACKENDS.md.
 #
+# The parts: machine, check, bench-f32, captured (a captured run beside a plain one), pytorch-tf32, plain (each launch alone), bench-bf16, pytorch-bf16, profile,
+# train-rezero, train-residual, compiled-tf32, compiled-bf16, conformance. Their limits are beside their calls below.
+#
 #   REZERO=…       the program; without it, it is built with --features ${FEATURES:-DEVICE},conformance. One without the feature
 #                  `conformance` leaves out the conformance suite
 #   REZERO_PYTHON=…       Python with torch, to compare with; without it PyTorch is left out
@@ -69,7 +72,10 @@ part() {
     if [ $status = 0 ] || grep -q "it does not compute in" "$out/$name.err"; then
         touch "$out/$name.ok"
     else
-        echo "   failed with $status ($out/$name.err): $(grep -v '^ ' "$out/$name.err" | tail -n 1)"
+        case $status in
+        124 | 137) echo "   stopped after $((left < limit ? left : limit)) s ($out/$name.log has what is done)" ;;
+        *) echo "   failed with $status ($out/$name.err): $(grep -v '^ ' "$out/$name.err" | tail -n 1)" ;;
+        esac
         failed=1
     fi
 }
@@ -77,6 +83,8 @@ part() {
 # results/gpu.py reads the line of the GPU.
 machine() {
     echo "date: $(date -I)"
+    local commit
+    commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null) && echo "commit: $commit"
     uname -a
     lscpu | grep "Model name"
     nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sed -n '1s/^/gpu: /p'

@@ -186,10 +186,15 @@ pub fn computes_in(name: &str, device: &Device, dtype: FloatDType) -> Result<()>
     if device.supports_dtype(DType::from(dtype)) {
         return Ok(());
     }
+    let others = match dtype {
+        FloatDType::BF16 if device.supports_dtype(DType::F16) => "f16 or f32",
+        FloatDType::F16 if device.supports_dtype(DType::BF16) => "bf16 or f32",
+        _ => "f32",
+    };
     let dtype = format!("{dtype:?}").to_lowercase();
     Err(Error::Device {
         name: name.to_owned(),
-        message: format!("it does not compute in {dtype}; use f32"),
+        message: format!("it does not compute in {dtype}; use {others}"),
     })
 }
 

@@ -41,7 +41,7 @@ pub struct Run {
     /// speed alone.
     pub prefetch: usize,
     /// Whether a training step is captured once and replayed, on CUDA and ROCm as a single launch, where that is possible: one device and process of a CubeCL
-    /// backend, f32 or bf16, SGD, AdaGrad, Adam, AdamW or LAMB, without dropout, accumulation and recomputation. It changes the speed, and the numbers by no more than rounding.
+    /// backend, f32 or bf16, SGD, AdaGrad, Adam, AdamW or LAMB, without accumulation and recomputation. It changes the speed, and the numbers by no more than rounding.
     pub capture: bool,
     /// The most megabytes of the images of a folder that are held decoded in memory, of each split. Images that
     /// take more are decoded anew for every batch, with the same results; 0: 80 % of the memory that is free.
