@@ -37,9 +37,10 @@ def measured(out, name):
     """The GPU, its driver, the day and the commit, as the suite has noted them where it ran."""
     here = said("git", "rev-parse", "--short", "HEAD")
     found = {"gpu": name, "driver": "", "date": datetime.date.today().isoformat(), "commit": here}
-    for line in (out / "machine.log").read_text().splitlines():
+    log = out / "machine.log"
+    for line in log.read_text().splitlines() if log.exists() else []:
         if line.startswith("gpu: "):
-            found["gpu"], found["driver"] = line.removeprefix("gpu: ").rsplit(", ", 1)
+            found["gpu"], _, found["driver"] = line.removeprefix("gpu: ").partition(", ")
         elif line.startswith(("date: ", "commit: ")):
             key, value = line.split(": ", 1)
             found[key] = value
@@ -69,12 +70,17 @@ def add(out, name):
     about = measured(out, name) | {
         "run": 1 + max((row["run"] for row in known), default=0),
     }
-    # A part that was stopped and repeated has its lines twice, and so has a second call.
-    seen = [{key: row[key] for key in row.keys() - about.keys()} for row in known]
+    # A part that was stopped and repeated has its lines twice, and so has a second call for one suite.
+    same = [row for row in known if all(row.get(key) == about[key] for key in ("gpu", "driver", "date", "commit"))]
+    seen = [{key: row[key] for key in row.keys() - about.keys()} for row in same]
     lines = out / "bench.jsonl"
-    lines = dict.fromkeys(lines.read_text().splitlines()) if lines.exists() else []
-    new = [json.loads(line) for line in lines] + list(parts(out))
-    rows = [about | row for row in new if row not in seen]
+    new = []
+    for line in dict.fromkeys(lines.read_text().splitlines()) if lines.exists() else []:
+        try:
+            new.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{lines}: a line that was cut is left out: {line[:60]}", file=sys.stderr)
+    rows = [about | row for row in new + list(parts(out)) if row not in seen]
     LINES.mkdir(exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in known + rows))
 
@@ -122,7 +128,7 @@ def table(rows):
 def checks(rows):
     """A row for each device: the newest check and the newest run of the conformance suite."""
     newest = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["date"], row["run"])):
         newest.setdefault((row["file"], row["gpu"], row["device"]), {})[row["part"]] = row
     lines = ["| lines in results/gpu | GPU | `--device` | check: largest error | suite | date, commit |", "| - | - | - | -: | - | - |"]
     for (file, gpu, device), found in newest.items():
@@ -178,8 +184,10 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.agree:
         sys.exit(0 if agree(args.agree) else 1)
-    if args.out and not args.name:
-        parser.error("give NAME, the name of the GPU")
+    if args.out and not re.fullmatch(r"[\w.-]+", args.name or ""):
+        parser.error("give NAME, the name of the GPU, of letters, digits, dots and dashes")
+    if args.out and not args.out.is_dir():
+        parser.error(f"{args.out} is no directory of scripts/gpu-suite.sh")
     if args.out:
         add(args.out, args.name)
     write()

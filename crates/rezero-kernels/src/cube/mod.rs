@@ -69,11 +69,6 @@ fn client(tensor: DispatchTensor) -> Option<Client> {
     }
 }
 
-/// The bytes of memory that the units of a cube share, on a tensor's device.
-fn shared_memory(tensor: DispatchTensor) -> Option<usize> {
-    Some(client(tensor)?.properties().hardware.max_shared_memory_size)
-}
-
 /// See [`device_memory`](crate::device_memory).
 pub(crate) fn reserved(device: &Device) -> Option<u64> {
     let client = client(BurnTensor::<1>::empty([1], device).into_dispatch())?;

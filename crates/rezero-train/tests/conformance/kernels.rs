@@ -523,6 +523,26 @@ pub fn attention_in_bf16() {
     assert!(y == values(rounded.expand([batch, length, 2 * width])));
 }
 
+/// Tensors of some megabytes are on the device what they are on the host, alone and beside others.
+#[cfg_attr(test, test)]
+pub fn large_tensors() {
+    let device = device();
+    for rows in [100_000, 200_000, 300_000, 1_000_000] {
+        let data: Vec<TensorData> = (1..4).map(|seed| random([rows, 8], seed)).collect();
+        let all: Vec<Tensor<2>> = data
+            .iter()
+            .map(|data| Tensor::from_data(data.clone(), &device))
+            .collect();
+        for (i, (tensor, data)) in all.iter().zip(&data).enumerate() {
+            let want: Vec<f32> = data.iter::<f32>().collect();
+            assert!(values(tensor.clone()) == want, "tensor {i} of {rows} rows");
+            let twice: Vec<f32> = want.iter().map(|x| 2.0 * x).collect();
+            let got = values(tensor.clone() * 2.0);
+            assert!(got == twice, "twice tensor {i} of {rows} rows");
+        }
+    }
+}
+
 /// Within a seed, the device drops what Flex drops.
 #[cfg_attr(test, test)]
 pub fn dropouts() {

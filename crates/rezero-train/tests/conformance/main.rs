@@ -61,7 +61,7 @@ macro_rules! suite {
 pub use backend::choose;
 #[cfg(not(test))]
 suite! {
-    kernels: batch_norms, gated_sums, convolutions, half_convolutions, cross_entropies, row_norms, row_norms_of_outliers, attentions, attention_of_a_projection, attention_in_bf16, dropouts, dropouts_seeds, nothing_at_all, unknown_targets, updates_in_place, updates_together, statistics_together, norms_and_factors_together;
+    kernels: batch_norms, gated_sums, convolutions, half_convolutions, cross_entropies, row_norms, row_norms_of_outliers, attentions, attention_of_a_projection, attention_in_bf16, large_tensors, dropouts, dropouts_seeds, nothing_at_all, unknown_targets, updates_in_place, updates_together, statistics_together, norms_and_factors_together;
     data: batches_on_the_device_are_the_hosts, images_on_the_device_are_trained_on, windows_are_checked, images_that_cannot_be_on_the_device_are_not, runs_with_images_on_the_device_are_the_same_runs;
     golden: vanilla_block, zero_gamma_block, rezero_block, gated_block, fixup_block, skipinit_block, preact_basic_block,
         preact_bottleneck_block, cifar_networks, preact_networks, every_case_is_compared;

@@ -592,7 +592,9 @@ pub(super) fn backward<N: Size>(
                         slope *= factor;
                         kept_weight *= factor;
                     }
-                    four_a.insert(j, weight * (slope - queries.mean[at]) * sizes.scale);
+                    let slope = weight * (slope - queries.mean[at]) * sizes.scale;
+                    // A hidden pair has no part in it, not even of a query that is no number.
+                    four_a.insert(j, select(hidden, 0.0f32, slope));
                     four_b.insert(j, kept_weight);
                 }
                 if comptime!(how.narrow) {

@@ -17,7 +17,9 @@ use cubecl::prelude::*;
 use self::kernels::{How, SizesLaunch, ViewLaunch};
 use super::dropout::Rule;
 use super::ops::CubeOps;
-use super::{Rows, UNITS, buffer, contiguous, fresh, grid, grid_of, group_of, integers, values};
+use super::{
+    Rows, UNITS, buffer, client, contiguous, fresh, grid, grid_of, group_of, integers, values,
+};
 use crate::attention::DotProductAttention;
 use crate::draws::{Draw, in_memory};
 use crate::op::{Kernel, run};
@@ -29,6 +31,8 @@ mod tiles;
 const BLOCKS: [usize; 3] = [64, 32, 16];
 /// Up to so many queries, the forward pass has a block of as many.
 const FEW: usize = 16;
+/// Buffers of the backward pass, with one for the sizes.
+const BUFFERS: u32 = 10;
 /// The widest head.
 const WIDEST: usize = 256;
 
@@ -68,10 +72,14 @@ pub(crate) fn attend<const N: usize>(
     let device = parts[0].device().inner();
     let [batch, queries, row] = parts[0].dims();
     let width = row / if N == 1 { 3 } else { 1 };
-    let served = serves(width / config.n_heads, parts[0])
-        && mask.is_none_or(|mask| mask.shape().num_elements() <= u32::MAX as usize);
-    // A weight of the batch has a number in u32 for the dropout's rows.
-    if !served || u32::try_from(batch * config.n_heads * queries).is_err() {
+    let counted = |n: usize| u32::try_from(n).is_ok();
+    // Two numbers of each query and head lie in one buffer, and so do the gradients of keys and values.
+    let both = 2 * parts[N / 2].shape().num_elements();
+    if !counted(2 * batch * config.n_heads * queries)
+        || !counted(both)
+        || !mask.is_none_or(|mask| counted(mask.shape().num_elements()))
+        || !serves(width / config.n_heads, both, parts[0])
+    {
         return None;
     }
     let nothing = integers(crate::constants::nothing(&device).into_dispatch())?;
@@ -97,12 +105,16 @@ pub(crate) fn attend<const N: usize>(
     Some(run(kernel, inputs).0)
 }
 
-/// Whether the tiles of such heads fit into the device's shared memory, in both directions.
-fn serves(width: usize, like: &BurnTensor<3>) -> bool {
-    let Some(most) = super::shared_memory(like.clone().into_dispatch()) else {
+/// Whether the tiles of such heads fit into the device's shared memory, in both directions, and its largest gradient into a buffer.
+fn serves(width: usize, numbers: usize, like: &BurnTensor<3>) -> bool {
+    let Some(client) = client(like.clone().into_dispatch()) else {
         return false;
     };
-    width > 0 && width <= WIDEST && block(width, most, true).is_some()
+    let properties = client.properties();
+    let (hardware, page) = (&properties.hardware, properties.memory.max_page_size);
+    let fits = block(width, hardware.max_shared_memory_size, true).is_some();
+    let bytes = (numbers * size_of::<f32>()) as u64;
+    fits && width > 0 && width <= WIDEST && hardware.max_bindings >= BUFFERS && bytes <= page
 }
 
 /// The rows of a block whose tiles fit into `most` bytes of shared memory.
