@@ -81,6 +81,8 @@ def add(out, name):
         except json.JSONDecodeError:
             print(f"{lines}: a line that was cut is left out: {line[:60]}", file=sys.stderr)
     rows = [about | row for row in new + list(parts(out)) if row not in seen]
+    if not rows:
+        sys.exit(f"{out} has nothing that results/gpu/{name}.jsonl does not have")
     LINES.mkdir(exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in known + rows))
 
